@@ -100,8 +100,8 @@ class Sink:
         self._lease: dict[str, Any] = {}
         self.epochs = self.recipe["schedule"]["epochs"] or 4
         self.resolved = dict(resolved or {})
-        created = {"created": "2026-01-01T00:00:00+00:00", "fingerprint": "f00d", "parts": {"seed": 0}, "epoch": 0}
-        self.files.write(".raysp/recipe.json", {**created, "recipe": self.recipe, **(record or {})})
+        created = {"created": "2026-01-01T00:00:00+00:00", "fingerprint": "f00d", "parts": {"seed": 0}}
+        self._record = {**created, "recipe": self.recipe, "runs": [], **(record or {})}
         self.run = self.begin()
 
     def begin(self, run_id: str = "20260101T000000000000Z-0a1b2c") -> dict[str, Any]:
@@ -114,7 +114,8 @@ class Sink:
             "command": "raysp finetune recipe.py",
             "resolved": self.resolved,
         }
-        self.files.write(f".raysp/runs/{run_id}.json", run)
+        self._record["runs"].append(run)
+        self.files.write(".raysp/recipe.json", self._record)
         return run
 
     def step(self, done: int, **changes: object) -> dict[str, Any]:
@@ -175,8 +176,8 @@ class Sink:
     def _records(self, path: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.files.read(path).splitlines()]
 
-    def export(self, done: int) -> None:
-        """Write the files of a checkpoint with the weights of a step that say that it is one."""
+    def export(self, done: int, fingerprint: str = "f00d") -> None:
+        """Write the files of a checkpoint with the weights of a step that say that it is one, and its record."""
         figures = {
             "steps": done + 7,
             "weights_of_step": done,
@@ -186,6 +187,8 @@ class Sink:
         }
         self.files.write("metrics.json", figures)
         self.files.write("config.json", b"{}")
+        export = {"fingerprint": fingerprint, "state": "", "epoch": 1, "files": {"config.json": 2}}
+        self.files.write(".raysp/export.json", export)
 
     def hold(self, **process: object) -> None:
         """Write the lease of a run of this process, or of one that differs from it."""

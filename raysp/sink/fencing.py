@@ -19,6 +19,24 @@ from raysp.sink import lease
 from raysp.storage.opened import Opened
 from raysp.storage.store import Entry, Store, explain
 
+
+def replace_version(store: Store, path: str, data: bytes, *, expected: str | None) -> bool:
+    """Write a file in the place of a version; return False without a change if another version is there.
+
+    Args:
+        store: the store, or a `FencedStore`, which also refuses to write once another run took over.
+        path: path of the file.
+        data: the new content.
+        expected: version to replace; None: any, and a missing file is created.
+    """
+    with store.scratch() as scratch:
+        try:
+            scratch.write_bytes(data)
+        except OSError as error:
+            raise explain(error, "write", f"{store.url}/{path}") from error
+        return store.publish(scratch, path, replace=True, expected=expected) is not None
+
+
 ATTEMPTS = 10
 """Times that a file may change between a look and its replacement, while the epoch stays the highest."""
 
@@ -78,12 +96,7 @@ class FencedStore:
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file, replacing the one that is there, unless another run took over."""
-        with self.scratch() as scratch:
-            try:
-                scratch.write_bytes(data)
-            except OSError as error:
-                raise explain(error, "write", f"{self.url}/{path}") from error
-            self.publish(scratch, path, replace=True)
+        replace_version(self, path, data, expected=None)
 
     def delete(self, path: str) -> None:
         """Remove a file."""

@@ -16,7 +16,6 @@ HOME = store.HOME
 RUN = f"{HOME}run.json"
 RECIPE = f"{HOME}recipe.json"
 REPORT = f"{HOME}report.html"
-RUNS = f"{HOME}runs/"
 PLAN = f"{HOME}plan/"
 STAGE = f"{HOME}stage/"
 ERRORS = f"{HOME}errors/"
@@ -110,11 +109,6 @@ def parse_errors_path(path: str) -> tuple[str, str, str, str] | None:
     if match is None or not path.startswith(ERRORS):
         return None
     return _shard_of_file(match[1]), match[2], match[3], match[4]
-
-
-def run_path(run_id: str) -> str:
-    """Return the path of the entry of a run of a training."""
-    return f"{RUNS}{run_id}.json"
 
 
 def plan_path(number: int) -> str:

@@ -1,4 +1,8 @@
-"""`.raysp/run.json`: the pipeline of a sink, and every run over it. Trainings have a file for each run instead."""
+"""Record of a sink: its work, everything that can change its results, and every run over it.
+
+The record of labels is `.raysp/run.json`, the record of a training `.raysp/recipe.json`. Both begin, continue and
+refuse other work by the same functions.
+"""
 
 import functools
 import json
@@ -7,18 +11,20 @@ import shlex
 import socket
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
-from typing import cast
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError, StoreError
 from raysp.sink import layout, records
+from raysp.sink.fencing import replace_version
 from raysp.sink.records import Natural
 from raysp.specs.values import JsonValue
-from raysp.storage.store import Store, explain
+from raysp.storage.store import Store
 
 SCHEMA_VERSION = 1
 """Version of everything under `.raysp/` and of the metadata in label shards."""
@@ -77,6 +83,19 @@ class Resolved:
         return (self, *self.later)
 
 
+class Record(Protocol):
+    """Fields of the records of all kinds of work."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def runs(self) -> tuple[RunEntry, ...]:
+        """Every run over the sink, in order."""
+
+
+R = TypeVar("R", bound=Record)
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """Content of run.json."""
@@ -130,26 +149,37 @@ def load(store: Store) -> RunRecord | None:
     Raises:
         PlanError: It was written by a newer raysp, or is not a record.
     """
-    return None if store.stat(layout.RUN) is None else _read(store)
-
-
-def _read(store: Store) -> RunRecord:
-    where = f"{store.url}/{layout.RUN}"
+    if store.stat(layout.RUN) is None:
+        return None
+    record = read_record(store, layout.RUN, RunRecord)
     try:
-        content = bounds.parse_record(store.read(layout.RUN))
+        records.checked(record.settings or {"dtype": ""}, Resolved)
+    except ValueError as error:
+        raise _not_a_record(store, layout.RUN, error) from error
+    return record
+
+
+def read_record(store: Store, path: str, kind: type[R]) -> R:
+    """Return the record at a path, which must exist.
+
+    Raises:
+        PlanError: It was written by a newer raysp, or is not a record of this kind.
+    """
+    try:
+        content = bounds.parse_record(store.read(path))
         version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise PlanError(
-                f"{where}: schema version {version}, this version of raysp reads {SCHEMA_VERSION}; upgrade raysp, "
-                "or use another sink"
+                f"{store.url}/{path}: schema version {version}, this version of raysp reads {SCHEMA_VERSION}; upgrade "
+                "raysp, or use another sink"
             )
-        record = records.checked(content, RunRecord)
-        records.checked(record.settings or {"dtype": ""}, Resolved)
-        return record
+        return records.checked(content, kind)
     except ValueError as error:
-        raise PlanError(
-            f"{where}: not a run record ({bounds.plain(error)}); restore it, or use another sink"
-        ) from error
+        raise _not_a_record(store, path, error) from error
+
+
+def _not_a_record(store: Store, path: str, error: ValueError) -> PlanError:
+    return PlanError(f"{store.url}/{path}: not a run record ({bounds.plain(error)}); restore it, or use another sink")
 
 
 def begin(store: Store, made: RunRecord, *, replaces_record: bool = False) -> RunRecord:
@@ -170,50 +200,73 @@ def begin(store: Store, made: RunRecord, *, replaces_record: bool = False) -> Ru
         ChangedError: The sink belongs to a pipeline that produces other labels or other files.
         RunError: Another run took over the lease, if the store is a `FencedStore`.
     """
+    joined = partial(_joined, store, made=made)
+    return begin_record(store, layout.RUN, made, joined, first=partial(_replaced, made) if replaces_record else joined)
+
+
+def begin_record(
+    store: Store,
+    path: str,
+    made: R,
+    joined: Callable[[R], R],
+    *,
+    first: Callable[[R], R] | None = None,
+    creates: bool = True,
+) -> R:
+    """Create a record with the first run of a sink, or replace it by one with a later run.
+
+    Args:
+        store: the sink.
+        path: path of the record.
+        made: record of the run, as if it was the first one.
+        joined: returns the record with the run, from the recorded one; raises if the run must not continue it.
+        first: as `joined`, until another run has replaced the record; None: `joined`.
+        creates: whether the record may be missing; False: the run has seen it.
+
+    Raises:
+        StoreError: the record was removed meanwhile.
+        RunError: Another run took over the lease, if the store is a `FencedStore`.
+    """
     # Of two first runs one creates the record, and the other one is checked against it.
-    if store.create(layout.RUN, _encode(made)):
+    if creates and store.create(path, encode(made)):
         return made
+    join = first or joined
     while True:
         # In this order: a record that another run writes after any of these steps is not replaced.
-        entry = store.stat(layout.RUN)
+        entry = store.stat(path)
         if entry is None:
             raise StoreError(
-                f"{store.url}/{layout.RUN}: it was removed; check which process removes files in this folder, and run "
-                "again"
+                f"{store.url}/{path}: it was removed; check which process removes files in this folder, and run again"
             )
-        recorded = _read(store)
-        begun = _with_run(store, recorded, made, replaces_record=replaces_record)
-        if begun == recorded or _exchange(store, begun, entry.version):
+        recorded = read_record(store, path, type(made))
+        begun = join(recorded)
+        if begun == recorded or replace_version(store, path, encode(begun), expected=entry.version):
             return begun
-        replaces_record = False
+        join = joined
 
 
-def _with_run(store: Store, recorded: RunRecord, made: RunRecord, *, replaces_record: bool) -> RunRecord:
-    """Return the recorded runs and another one, with the record that it would make in an empty sink."""
-    runs = recorded.runs if made.runs[0] in recorded.runs else (*recorded.runs, *made.runs)
-    if replaces_record:
-        return replace(made, runs=runs)
+def all_runs(recorded: Record, made: Record) -> tuple[RunEntry, ...]:
+    """Return the recorded runs, and the one of a record that joins them."""
+    return recorded.runs if made.runs[0] in recorded.runs else (*recorded.runs, *made.runs)
+
+
+def _replaced(made: RunRecord, recorded: RunRecord) -> RunRecord:
+    return replace(made, runs=all_runs(recorded, made))
+
+
+def _joined(store: Store, recorded: RunRecord, made: RunRecord) -> RunRecord:
+    """Return the recorded pipeline with another run, whose labels must be the same."""
     if recorded.fingerprint != made.fingerprint and is_open(store, recorded, made.staged_as):
         recorded = replace(recorded, fingerprint=made.fingerprint, parts=made.parts, stage_id=made.stage_id)
     check_same(store.url, recorded, made)
     return replace(
         recorded,
         pipeline=_latest(recorded.pipeline, made.pipeline),
-        runs=runs,
+        runs=all_runs(recorded, made),
         root=made.root or recorded.root,
         settings=recorded.settings or made.settings,
         columns=made.columns or recorded.columns,
     )
-
-
-def _exchange(store: Store, record: RunRecord, version: str) -> bool:
-    """Write the record in place of that version; return False without a change if another process wrote it since."""
-    with store.scratch() as scratch:
-        try:
-            scratch.write_bytes(_encode(record))
-        except OSError as error:
-            raise explain(error, "write", f"{store.url}/{layout.RUN}") from error
-        return store.publish(scratch, layout.RUN, replace=True, expected=version) is not None
 
 
 def is_open(store: Store, recorded: RunRecord, staged_as: str) -> bool:
@@ -221,23 +274,6 @@ def is_open(store: Store, recorded: RunRecord, staged_as: str) -> bool:
     if recorded.staged_as != staged_as:
         return False
     return not any(layout.is_label_shard(entry.path) for entry in store.list())
-
-
-def runs_with_files(store: Store) -> list[RunEntry]:
-    """Return the runs of a training, each of which has a file, in the order of their start.
-
-    Raises:
-        PlanError: an entry cannot be read.
-    """
-    runs = []
-    for entry in store.list(layout.RUNS):
-        try:
-            runs.append(records.parse(store.read(entry.path), RunEntry))
-        except ValueError as error:
-            raise PlanError(
-                f"{store.url}/{entry.path}: not the record of a run ({bounds.plain(error)}); restore or remove it"
-            ) from error
-    return sorted(runs, key=lambda run: run.run_id)
 
 
 def _latest(recorded: JsonValue, current: JsonValue) -> JsonValue:
@@ -338,7 +374,8 @@ def _version(package: str) -> str:
         return ABSENT
 
 
-def _encode(record: RunRecord) -> bytes:
+def encode(record: Record) -> bytes:
+    """Return the content of the file of a record."""
     return json.dumps({"schema_version": 0, **asdict(record)}, indent=1).encode()  # the version first
 
 

@@ -22,9 +22,10 @@ from raysp.models.features.seamless import Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
 from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
 from raysp.sink import fault_injection
+from raysp.sink.fencing import FencedStore
 from raysp.sink.run_record import raysp_version
 from raysp.specs.values import JsonValue, to_json
-from raysp.storage.store import Store, explain
+from raysp.storage.store import explain
 from raysp.text.formats.safe_values import place_name
 from raysp.training.loop.evaluated import comparable
 from raysp.training.loop.session import Session
@@ -110,7 +111,7 @@ CHECKED_SAMPLES = 32_000
 
 
 def export(
-    store: Store,
+    store: FencedStore,
     model: Model,
     feature_extractor: FeatureExtractor,
     tokenizer: "TextOrCTCTokenizer | None",
@@ -118,7 +119,6 @@ def export(
     *,
     fingerprint: str,
     state: str,
-    epoch: int,
     source: Path | None = None,
 ) -> None:
     """Write a checkpoint, load it, compare its logits, and publish its files in the sink.
@@ -134,7 +134,6 @@ def export(
         texts: contents of further files, such as README.md, by name.
         fingerprint: fingerprint of the recipe.
         state: digest of the committed steps that the weights are of.
-        epoch: epoch of the lease that the run holds.
         source: folder of the checkpoint that the training began with; None: its other languages are left out.
 
     Raises:
@@ -165,7 +164,6 @@ def export(
                 lambda name: _publish(store, folder / name),
                 fingerprint=fingerprint,
                 state=state,
-                epoch=epoch,
             )
 
 
@@ -178,7 +176,7 @@ def _save_processor(folder: Path, feature_extractor: FeatureExtractor, tokenizer
     next(of_kind, Wav2Vec2Processor)(feature_extractor, tokenizer).save_pretrained(folder)
 
 
-def _publish(store: Store, file: Path) -> None:
+def _publish(store: FencedStore, file: Path) -> None:
     with store.scratch() as scratch:
         try:
             shutil.copyfile(file, scratch)

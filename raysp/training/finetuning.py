@@ -28,7 +28,6 @@ from raysp.training.loop.evaluated import comparable
 from raysp.training.loop.predicting import predicted_texts
 from raysp.training.loop.process_settings import process_settings, turn_of_process
 from raysp.training.loop.session import Session
-from raysp.training.loop.step_commits import RunOfSink
 from raysp.training.loop.training_steps import NotFinite, NotFiniteError
 from raysp.training.loop.worker import course_of, new_session
 from raysp.training.planning.training_plan import TrainingPlan, plan_training
@@ -170,7 +169,7 @@ def finetune(
             refuse_on(["macOS"], "training by several workers or on a cluster needs Linux; use one worker here")
             from raysp.training.on_ray import train_workers
         sink = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
-        TrainingRecord.load(sink)  # refuses a sink of labels
+        training_record.refuse_labels(sink)
         probe(sink)
         fault_injection.arm()
         if by_ray and on_cluster:
@@ -178,14 +177,16 @@ def finetune(
 
             check_shared(sink, plan.recipe, plan.shards)
         store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
-        if restart or TrainingRecord.load(store) is None:  # without a record: a restart that was killed, or nothing
+        is_new = (
+            restart or TrainingRecord.load(store) is None
+        )  # without a record: a restart that was killed, or nothing
+        if is_new:
             _remove(store)
         decoder = stack.enter_context(Decoder())
         prepared = prepare(plan, store, decoder=decoder, on_cluster=by_ray and on_cluster, on_indexed=on_indexed)
         committed = steps.latest(store, checks=by_ray)
         stack.enter_context(lease.work_begun())
-        entry, record = _begin(prepared, store)
-        run = RunOfSink(entry.run_id, store.epoch)
+        run, record = _begin(prepared, store, is_new=is_new)
         if on_plan:
             on_plan(prepared)
         if not by_ray:
@@ -197,15 +198,14 @@ def finetune(
         callbacks.begin(store.url, record)
         recording = stack.enter_context(Recording(store, run.run_id, callbacks, failures))
         if by_ray and not course_of(recipe.schedule).is_done(begun):
-            _follow(
-                train_workers.train(prepared, failures, should_stop, run), prepared, progress, recording, on_progress
-            )
+            reports = train_workers.train(prepared, failures, should_stop, run.run_id, store.epoch)
+            _follow(reports, prepared, progress, recording, on_progress)
         session = new_session(
             _on_this_machine(prepared),
             Reading(prepared.reader(decoder), failures),
             store,
             decoder=stack.enter_context(Decoder()),
-            run=run,
+            run_id=run.run_id,
             failures=failures,
         )
         if not by_ray:
@@ -314,18 +314,17 @@ def try_out(
         return replace(result, texts=tuple(texts))
 
 
-def _begin(prepared: Prepared, store: FencedStore) -> tuple[RunEntry, TrainingRecord]:
+def _begin(prepared: Prepared, store: FencedStore, *, is_new: bool) -> tuple[RunEntry, TrainingRecord]:
     """Record the run, and return it with the record of the training."""
     run = RunEntry.now(resolved=prepared.plan.resolved)
     corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
     of_rows = {training_record.CORPUS: corpus, training_record.RECORDINGS: prepared.corpus.recordings_digest}
     record = training_record.begin(
         store,
-        run,
-        recipe=to_json(prepared.plan.recipe),
-        fingerprint=prepared.fingerprint,
-        parts={**prepared.parts, **of_rows},
-        epoch=store.epoch,
+        TrainingRecord(
+            run.started, to_json(prepared.plan.recipe), prepared.fingerprint, {**prepared.parts, **of_rows}, (run,)
+        ),
+        is_new=is_new,
         shards=[shard.name for shard in prepared.corpus.shards],
         unreadable=prepared.unreadable,
     )
@@ -396,21 +395,9 @@ def _diverged(fault: NotFinite) -> str:
     )
 
 
-def _state(session: Session, store: Store) -> str:
-    """Return the digest of the committed weights that a training ends with; empty if they are not committed."""
-    best = {session.best.done} if session.best else set()
-    numbers = sorted({session.position.done, *best})
-    try:
-        committed = {number: steps.load(store, number) for number in numbers}
-    except (RunError, StoreError):
-        return ""
-    files = [(f"{number}/{name}", file) for number, step in committed.items() for name, file in step.files.items()]
-    return exports.state_of({f"best {[*best]} {name}": file.sha256 for name, file in files})
-
-
 def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: Decoder) -> None:
     """Export the checkpoint, unless it is there already: other processes may be reading it."""
-    state = _state(session, store)
+    state = exports.state_of(store, session.position.done, session.best.done if session.best else None)
     if state and exports.is_exported(store, prepared.fingerprint, state):
         return
     session.load_result(store)
@@ -431,7 +418,6 @@ def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: D
             texts,
             fingerprint=prepared.fingerprint,
             state=state,
-            epoch=store.epoch,
             source=prepared.plan.checkpoint.path,
         )
     except StoreError as error:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from raysp import Batching, RunError, Schedule, finetune
+from raysp.sink.fencing import FencedStore
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.loop.averaging import MovingAverage
@@ -67,7 +68,7 @@ def new_session(digits, index, extractor, tmp_path):
         groups = group_parameters(model)
         optimizer = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
         training = Training(Recorded(model, extractor), optimizer, seed=7)
-        store = LocalStore(str(tmp_path))
+        store = FencedStore(LocalStore(str(tmp_path)), 1)
         keeper = Keeper(store, fingerprint, every, options.get("seconds"))
         average = MovingAverage(model.stored_weights(), options["decay"]) if "decay" in options else None
         session = Session(training, groups, index, sizes, course, rows, keeper, average=average)

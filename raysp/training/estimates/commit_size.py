@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from raysp.models.base.placing import without_weights
 from raysp.training.loop import state
-from raysp.training.loop.step_commits import LAST_COMMITS
 from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.sink.committed_steps import LAST_COMMITS
 from raysp.training.specs.objectives import trains_few_weights
 from raysp.training.tasks.task import Task
 

@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping
 
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
-from raysp.sink import run_record
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import Store, scheme_of
 from raysp.storage.stores import open_store
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.sink import committed_steps
+from raysp.training.sink import committed_steps, training_record
 from raysp.training.sink.step_log import Steps
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import training_parts
@@ -86,8 +85,7 @@ def of_other(plan: TrainingPlan, url: str, options: GivenOptions | None, imbalan
         )
     speed = of_steps(plan, store, imbalance)
     if speed is None:
-        runs = run_record.runs_with_files(store)
-        machines = "; ".join(dict.fromkeys(_machine(run.resolved) for run in runs if run.resolved)) or "none"
+        machines = "; ".join(dict.fromkeys(_machine(run.resolved) for run in record.runs if run.resolved)) or "none"
         raise PlanError(
             f"--like {url}: its last run has no steps on {_machine(plan.resolved)} as this plan; found {machines}. "
             "Name another sink, or state the speed with --rtfx"
@@ -102,7 +100,7 @@ def _compared(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _resolved(store: Store, run_id: str) -> Mapping[str, JsonValue]:
     """Return the facts of its machine in the entry of a run; empty if they are unknown."""
-    return next((run.resolved for run in run_record.runs_with_files(store) if run.run_id == run_id), {})
+    return next((run.resolved for run in training_record.runs(store) if run.run_id == run_id), {})
 
 
 def _machine(resolved: Mapping[str, JsonValue]) -> str:

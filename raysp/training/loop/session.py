@@ -17,6 +17,7 @@ from raysp.training.data.micro_batches import Rows, TrainingRow
 from raysp.training.data.row_windows import micro_batch
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
+from raysp.training.loop.best_evaluation import Best
 from raysp.training.loop.evaluated import ROWS, Evaluated
 from raysp.training.loop.optimizing import Group
 from raysp.training.loop.schedules import Shape, factor
@@ -100,43 +101,6 @@ class Evaluations:
     run: Callable[[], Evaluated]
     rule: str
     recorded: Callable[[Evaluated], StepEvaluation | None] = lambda evaluated: None
-
-
-@dataclass(frozen=True)
-class Best:
-    """The best evaluation so far.
-
-    Attributes:
-        value: of the metric; lower is better.
-        done: updates of its weights.
-        measure: how it was measured (see `Evaluated`).
-        misses: evaluations since.
-    """
-
-    value: float
-    done: int
-    measure: str
-    misses: int = 0
-
-    @classmethod
-    def read(cls, step: CommittedStep) -> "Best | None":
-        """Return the best evaluation up to a commit; None if there was none."""
-        metrics = step.metrics
-        if "best" not in metrics:
-            return None
-        return cls(metrics["best"], int(metrics["best_done"]), step.measure, int(metrics["best_misses"]))
-
-    def and_then(self, evaluated: Evaluated, done: int) -> "Best":
-        """Return the better of this and a later evaluation; the later one if it was measured otherwise."""
-        assert evaluated.value is not None
-        if evaluated.measure == self.measure and evaluated.value >= self.value:
-            return replace(self, misses=self.misses + 1)
-        return Best(evaluated.value, done, evaluated.measure)
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Values for the metrics of a commit."""
-        return {"best": self.value, "best_done": self.done, "best_misses": self.misses}
 
 
 class Session:
@@ -480,15 +444,17 @@ class Session:
         files = {MODEL: state.copied(self.weights), OPTIMIZER: state.moments(training.optimizer, self.groups)}
         if self.average is not None:
             files[AVERAGE] = self.average.state()
-        keeper.begin(
+        best = self.best
+        step = CommittedStep(
             self.position,
-            files,
-            index=self.index.digest,
-            num_workers=training.workers.count,
-            metrics={**metrics, **(self.best.metrics if self.best else {})},
-            best=self.best.done if self.best else None,
-            measure=self.best.measure if self.best else "",
+            keeper.fingerprint,
+            self.index.digest,
+            training.workers.count,
+            files={},
+            metrics={**metrics, **(best.metrics if best else {})},
+            measure=best.measure if best else "",
         )
+        keeper.begin(step, files, best.done if best else None)
 
     def _finish(self) -> None:
         """Commit the last step, unless it is committed, and end the threads."""

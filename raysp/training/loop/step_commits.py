@@ -3,28 +3,15 @@
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
-from raysp.storage.store import Store
+from raysp.sink.fencing import FencedStore
 from raysp.training.loop import state
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.step_log import StepLog, StepRecord
-
-LAST_COMMITS = 2
-"""Commits that always stay: if the last commit cannot be read, a training continues from the previous one."""
-
-
-@dataclass(frozen=True)
-class RunOfSink:
-    """Identity of a run in the files that it writes to the sink."""
-
-    run_id: str
-    epoch: int
-    """Epoch of the lease that it holds."""
 
 
 class Keeper:
@@ -35,25 +22,22 @@ class Keeper:
         fingerprint: of the recipe.
         every: steps between commits.
         seconds: longest time between commits; None: `every` alone counts.
-        epoch: epoch of the lease that the run holds.
         log: receives the steps, and is written with each commit; None: they are not recorded.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: FencedStore,
         fingerprint: str,
         every: int,
         seconds: float | None = None,
         *,
-        epoch: int = 0,
         log: StepLog | None = None,
     ) -> None:
         self.store = store
         self.fingerprint = fingerprint
         self.every = every
         self.seconds = seconds
-        self.epoch = epoch
         self.log = log
         self.last: int | None = None
         """Updates at the last commit of this run; None before the first."""
@@ -77,44 +61,20 @@ class Keeper:
         is_idle = self._running is None or self._running.done()
         return (is_late and is_idle) or position.done % self.every == 0
 
-    def begin(
-        self,
-        position: Position,
-        files: Mapping[str, Mapping[str, Tensor]],
-        *,
-        index: str,
-        num_workers: int,
-        metrics: Mapping[str, float],
-        best: int | None,
-        measure: str = "",
-    ) -> None:
+    def begin(self, step: CommittedStep, files: Mapping[str, Mapping[str, Tensor]], best: int | None) -> None:
         """Begin to commit a step in a thread; the commit before it is waited for.
 
         Args:
-            position: of the training.
+            step: the step, without its files.
             files: tensors by the names of their files, which nobody changes any more.
-            index: digest of the index of rows.
-            num_workers: workers that took part in the step.
-            metrics: last values by name.
             best: updates at the best evaluation, whose commit stays; None: there was none.
-            measure: how its value was measured.
         """
         # One at a time: the marker of a step never appears before an earlier step's.
         self.end()
         self.start()
         self._best = best
-        commit = partial(
-            committed_steps.commit,
-            self.store,
-            position,
-            {name: partial(state.write, tensors) for name, tensors in files.items()},
-            fingerprint=self.fingerprint,
-            index=index,
-            num_workers=num_workers,
-            metrics=metrics,
-            epoch=self.epoch,
-            measure=measure,
-        )
+        writers = {name: partial(state.write, tensors) for name, tensors in files.items()}
+        commit = partial(committed_steps.commit, self.store, step, writers)
         self._running = self._thread.submit(_recorded, self.log.take() if self.log else None, commit)
 
     def end(self) -> None:
@@ -127,10 +87,8 @@ class Keeper:
             return
         self.last = self._running.result().position.done
         self._running = None
-        kept = {*committed_steps.newest(self.store, LAST_COMMITS, until=self.last)}
-        if self._best is not None:
-            kept.add(self._best)
-        committed_steps.remove_others(self.store, kept, before=self.last)
+        best = () if self._best is None else (self._best,)
+        committed_steps.remove_earlier(self.store, self.last, best)
 
 
 def _recorded(write_log: Callable[[], None] | None, commit: Callable[[], CommittedStep]) -> CommittedStep:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from raysp.storage.store import Store
+from raysp.sink.fencing import FencedStore
 from raysp.training.data.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
 from raysp.training.data.micro_batches import Objective, Rows
 from raysp.training.data.mixed_epochs import Mixture
@@ -16,7 +16,7 @@ from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.evaluated import Evaluated, recorded, rule_of
 from raysp.training.loop.optimizing import Group, group_parameters, new_optimizer
 from raysp.training.loop.session import Course, Evaluations, Session
-from raysp.training.loop.step_commits import Keeper, RunOfSink
+from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
 from raysp.training.planning.ordering import Index
 from raysp.training.preparing import Prepared
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 def new_session(
     prepared: Prepared,
     rows: Rows,
-    store: Store | None,
+    store: FencedStore | None,
     *,
     workers: Workers | None = None,
     decoder: "Decoder | None" = None,
-    run: RunOfSink | None = None,
+    run_id: str | None = None,
     failures: Failures | None = None,
 ) -> Session:
     """Return the session of a worker, which goes on from the last committed step.
@@ -47,7 +47,7 @@ def new_session(
         workers: the workers that train together; None: this one trains alone.
         decoder: decoding functions for evaluations, not those by which rows are read meanwhile; None: those of this
             process.
-        run: the run that commits; None: its steps are not recorded.
+        run_id: id of the run that commits; None: its steps are not recorded.
         failures: the rows that fail, for the records of steps; None: they are not recorded.
 
     Raises:
@@ -68,7 +68,7 @@ def new_session(
         plan.sizes,
         course_of(recipe.schedule),
         _augmented(prepared, rows, speeds, decoder),
-        _keeper(prepared, store, run) if store and commits else None,
+        _keeper(prepared, store, run_id) if store and commits else None,
         frozen=[*prepared.task.frozen_at_first(model)],
         freeze_steps=recipe.objective.freeze_steps,
         index_of=_index_of(prepared.mixture, speeds),
@@ -95,7 +95,7 @@ def _changed(changes: Sequence[Callable[[Index, int], Index]], index: Index, epo
     return index
 
 
-def _keeper(prepared: Prepared, store: Store, run: RunOfSink | None) -> Keeper:
+def _keeper(prepared: Prepared, store: FencedStore, run_id: str | None) -> Keeper:
     recipe = prepared.plan.recipe
     seconds = None if recipe.sink.minutes is None else 60 * recipe.sink.minutes
     return Keeper(
@@ -103,8 +103,7 @@ def _keeper(prepared: Prepared, store: Store, run: RunOfSink | None) -> Keeper:
         prepared.fingerprint,
         recipe.sink.every,
         seconds,
-        epoch=run.epoch if run else 0,
-        log=StepLog(store, run.run_id) if run else None,
+        log=StepLog(store, run_id) if run_id else None,
     )
 
 

@@ -30,7 +30,6 @@ from raysp.sink.fencing import FencedStore
 from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.process_settings import process_settings
-from raysp.training.loop.step_commits import RunOfSink
 from raysp.training.loop.training_steps import Gathered, NotFiniteError
 from raysp.training.loop.worker import new_session
 from raysp.training.on_ray.board import Board, News
@@ -84,7 +83,7 @@ class Together:
 
 
 def train(
-    prepared: Prepared, failures: Failures, should_stop: Callable[[], bool], run: RunOfSink
+    prepared: Prepared, failures: Failures, should_stop: Callable[[], bool], run_id: str, epoch: int
 ) -> Iterator[tuple[StepRecord, int | None]]:
     """Train on the Ray that is connected, else on a local one; yield each step with the number of steps committed.
 
@@ -92,7 +91,8 @@ def train(
         prepared: the training.
         failures: receives the rows that could not be decoded.
         should_stop: whether the workers should stop after their current step.
-        run: the run that commits.
+        run_id: id of the run that commits.
+        epoch: epoch of the lease that it holds.
 
     Raises:
         NotFiniteError: a loss is not finite.
@@ -106,7 +106,7 @@ def train(
         stack.enter_context(process_kept(_SETTINGS))
         stack.enter_context(local_ray(Resources(cpus=cpus)))
         _refuse_without_readers(plan)
-        board, config = stack.enter_context(_board_and_feeder(prepared, run))
+        board, config = stack.enter_context(_board_and_feeder(prepared, run_id, epoch))
         losses, committed = 0, None
         while True:
             groups = _placement_groups()
@@ -168,7 +168,7 @@ def _refuse_without_readers(plan: TrainingPlan) -> None:
 
 
 @contextlib.contextmanager
-def _board_and_feeder(prepared: Prepared, run: RunOfSink) -> Iterator[tuple[Any, dict[str, Any]]]:
+def _board_and_feeder(prepared: Prepared, run_id: str, epoch: int) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Start the actors that outlive workers, on the node of this process, and end them afterwards."""
     reference = ray.put(prepared)
     here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": on_node(own_id())}
@@ -180,7 +180,8 @@ def _board_and_feeder(prepared: Prepared, run: RunOfSink) -> Iterator[tuple[Any,
         "board": board,
         "feeder": feeder,
         "faults": fault_injection.arm(),
-        "run": run,
+        "run_id": run_id,
+        "epoch": epoch,
     }
     try:
         yield board, config
@@ -268,8 +269,7 @@ def _work(config: Mapping[str, Any]) -> None:
     try:
         prepared = replace(prepared, plan=plan.located())
         with process_settings(plan.workers.threads, deterministic=plan.is_deterministic):
-            run: RunOfSink = config["run"]
-            store = FencedStore(open_store(recipe.sink.url, recipe.sink.storage_options), run.epoch)
+            store = FencedStore(open_store(recipe.sink.url, recipe.sink.storage_options), config["epoch"])
             committed = committed_steps.latest(store)
             if not ray.get(board.begin.remote(number, committed and committed.position.done)):
                 return
@@ -277,7 +277,13 @@ def _work(config: Mapping[str, Any]) -> None:
             failures = Failures(prepared.corpus, recipe.max_error_rate)
             rows = FedRows(config["feeder"], failures, board, number, num_workers)
             session = new_session(
-                prepared, rows, store, workers=workers, decoder=process_decoder(), run=run, failures=failures
+                prepared,
+                rows,
+                store,
+                workers=workers,
+                decoder=process_decoder(),
+                run_id=config["run_id"],
+                failures=failures,
             )
             if len({*workers.gather(session.position.done)}) > 1:  # a process that counted as lost committed a step
                 raise RuntimeError("the workers began at different steps")

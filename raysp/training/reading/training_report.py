@@ -11,7 +11,7 @@ from raysp.pages import rendering
 from raysp.pages.axes import Floats
 from raysp.pages.page_charts import Chart
 from raysp.pages.page_tables import ShownRow, Table, classes_table, groups_table, runs_table, shown_row
-from raysp.sink import records, run_record
+from raysp.sink import records
 from raysp.sink.lease import Running
 from raysp.sink.records import Natural
 from raysp.specs.values import JsonValue
@@ -176,7 +176,7 @@ def render(store: Store) -> str:
         metrics=_metric_charts(evaluations, status.steps),
         curves=_curves(steps),
         evaluations=[] if best is None else _in_detail(best, evaluations[best]),
-        runs=runs_table(run_record.runs_with_files(store)),
+        runs=runs_table(record.runs),
         recipe=json.dumps(record.recipe, indent=1, ensure_ascii=False),
     )
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from raysp.evaluation.scores import Estimate
-from raysp.sink import lease, records, run_record
-from raysp.sink.layout import RECIPE
+from raysp.sink import lease, records
 from raysp.sink.lease import Running, activity
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import JsonValue
@@ -195,7 +194,7 @@ def training_status(store: Store) -> TrainingStatus:
     last = log.last(LAST_STEPS)
     share = position.done / planned if planned else _share(position, epochs, last)
     committed_at = steps.committed_at(store, step) if step else None
-    active, runs = activity(lease.holder(store)), run_record.runs_with_files(store)
+    active, runs = activity(lease.holder(store)), record.runs
     is_active = active["running"] in (Running.YES, Running.ELSEWHERE)
     return TrainingStatus(
         sink=store.url,
@@ -209,7 +208,7 @@ def training_status(store: Store) -> TrainingStatus:
         last_commit=committed_at,
         eta_seconds=_seconds_left(share, last, committed_at) if is_active else None,
         best=best_evaluation(log.evaluations),
-        steps_exported=_steps_exported(store),
+        steps_exported=_steps_exported(store, record.fingerprint),
         last_run=runs[-1] if runs else None,
         has_given_up=_has_given_up(record, step),
         **active,
@@ -252,15 +251,13 @@ def best_evaluation(by_step: dict[int, StepEvaluation]) -> BestEvaluation | None
     return BestEvaluation(done, metric, by_step[done].metrics[metric], len(by_step), before, elsewhere)
 
 
-def _steps_exported(store: Store) -> int | None:
+def _steps_exported(store: Store, fingerprint: str) -> int | None:
     """Return the updates of the exported checkpoint; None if there is none that this training made."""
-    begun, exported = store.stat(RECIPE), store.stat(CHECKPOINT)
-    if begun is None or exported is None or store.stat(FIGURES) is None:
+    if store.stat(CHECKPOINT) is None or store.stat(FIGURES) is None:
         return None
-    if (export := Export.load(store)) is not None and not export.is_whole(store):
-        return None
-    if begun.modified and exported.modified and exported.modified < begun.modified:
-        return None  # of the training before a restart
+    export = Export.load(store)
+    if export is not None and not (export.fingerprint == fingerprint and export.is_whole(store)):
+        return None  # damaged, or of the training before a restart
     try:
         return records.checked(records.parse(store.read(FIGURES), dict[str, object])["weights_of_step"], int)
     except (ValueError, KeyError):

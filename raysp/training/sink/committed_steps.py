@@ -6,8 +6,9 @@ whole, unless something else damages them: then a training goes back to the step
 it is there again. A folder that no marker names was left by a process that ended early, or belongs to one that is
 writing it.
 
-A marker has the epoch of the lease of its run. One below the epoch in which the recorded training began was left by a
-process that was suspended while another run restarted the training: it does not count, and is replaced.
+All is written through a `FencedStore`: a run ends at the marker of a run that took over. A process that is suspended
+while another run restarts the training can add a marker when it wakes. Its files were removed by the restart, so it is
+like a damaged one.
 """
 
 import hashlib
@@ -18,21 +19,24 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from raysp import bounds
 from raysp.errors import RunError, StoreError
 from raysp.sink import fault_injection, layout, records
+from raysp.sink.fencing import FencedStore, replace_version
 from raysp.sink.layout import HOME
 from raysp.sink.orphans import TEMPORARY, Orphan, abandoned_uploads
 from raysp.sink.records import AnyFloat, Natural
-from raysp.storage.store import Store, explain
-from raysp.training.sink import training_record
+from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
 
 STEPS = f"{HOME}steps/"
+LAST_COMMITS = 2
+"""Commits that always stay: if the last commit cannot be read, a training continues from the previous one."""
 
 _MARKER = re.compile(rf"{re.escape(STEPS)}(\d+)\.json")
 _FILE = re.compile(rf"{re.escape(STEPS)}((\d+)\.[0-9a-f]+)/[^/]+")
@@ -52,125 +56,77 @@ class StateFile:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Progress of a training.
-
-    Attributes:
-        done: updates of the weights so far, over all epochs.
-        epoch: number of the epoch, from 0.
-        step: next step of the epoch, from 0.
-    """
+    """Progress of a training."""
 
     done: Natural
+    """Updates of the weights so far, over all epochs."""
     epoch: Natural
+    """Number of the epoch, from 0."""
     step: Natural
+    """Next step of the epoch, from 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedStep:
-    """Content of a marker.
-
-    Attributes:
-        position: how far the training was.
-        fingerprint: fingerprint of the recipe.
-        index: digest of the index of rows.
-        num_workers: workers that took part in the step.
-        files: files by name.
-        metrics: last values by name, such as the loss.
-        epoch: epoch of the lease that its run held.
-        measure: how the best value among the metrics was measured; empty without one.
-    """
+    """Content of a marker."""
 
     position: Position
     fingerprint: str
+    """Fingerprint of the recipe."""
     index: str
+    """Digest of the index of rows."""
     num_workers: Natural
+    """Workers that took part in the step."""
     files: Mapping[str, StateFile]
     metrics: Mapping[str, AnyFloat] = field(default_factory=dict)
+    """Last values by name, such as the loss."""
     epoch: Natural = 0
+    """Epoch of the lease that its run held."""
     measure: str = ""
+    """How the best value among the metrics was measured; empty without one."""
 
 
-def commit(
-    store: Store,
-    position: Position,
-    writers: Mapping[str, Writer],
-    *,
-    fingerprint: str,
-    index: str,
-    num_workers: int,
-    metrics: Mapping[str, float],
-    epoch: int = 0,
-    measure: str = "",
-) -> CommittedStep:
-    """Write the files of a step, then its marker.
+def commit(store: FencedStore, step: CommittedStep, writers: Mapping[str, Writer]) -> CommittedStep:
+    """Write the files of a step, then its marker, and return it as it is committed.
 
-    If the step is committed already with the same recipe and its files are whole, that commit is kept: training
+    If a run of this training has committed the step already and its files are whole, that commit is kept: training
     computes the same state again. A damaged one, and one of an earlier training, is replaced.
 
     Args:
         store: the sink.
-        position: how far the training is.
-        writers: how to write each file, by name.
-        fingerprint: fingerprint of the recipe.
-        index: digest of the index of rows.
-        num_workers: workers that took part in the step.
-        metrics: last values by name.
-        epoch: epoch of the lease that the run holds.
-        measure: how the best value among the metrics was measured.
-
-    Returns:
-        The step as it is committed.
+        step: the step, without its files.
+        writers: functions that write the files, by name.
 
     Raises:
-        RunError: a run of a later epoch, or of another recipe, has committed the step.
+        RunError: another run took over the lease.
     """
     # A folder of its own: a run that was suspended may still be writing the same step.
-    folder = f"{STEPS}{position.done}.{uuid.uuid4().hex}/"
+    folder = f"{STEPS}{step.position.done}.{uuid.uuid4().hex}/"
     with fault_injection.passing("step_written"):
         files = {name: _write(store, f"{folder}{name}", write) for name, write in writers.items()}
-    step = CommittedStep(position, fingerprint, index, num_workers, files, metrics, epoch, measure)
     with fault_injection.passing("step_committed"):
-        return _mark(store, step)
+        return _mark(store, replace(step, files=files, epoch=store.epoch))
 
 
-def _mark(store: Store, step: CommittedStep) -> CommittedStep:
+def _mark(store: FencedStore, step: CommittedStep) -> CommittedStep:
     """Create the marker of a step and return it, or an existing whole marker of the same training."""
     path, data = _marker(step.position.done), json.dumps(asdict(step)).encode()
     while not store.create(path, data):
         # Its version is read before its content, so that a marker that changes in between is not replaced.
         if (entry := store.stat(path)) is None:  # removed meanwhile
             continue
+        store.check()
         marker = _parsed(store, step.position.done)
-        if marker is not None and marker.epoch >= training_record.first_epoch(store):
-            _refuse_another(store, marker, step)
-            if is_whole(store, marker):
-                return marker
-        with store.scratch() as scratch:
-            _fill(scratch, data)
-            if store.publish(scratch, path, expected=entry.version):
-                log.warning("%s: %s was damaged or of an earlier training; it was replaced", store.url, path)
-                return step
+        is_same = marker and (marker.fingerprint, marker.index) == (step.fingerprint, step.index)
+        if marker and is_same and not _damaged(store, marker):
+            return marker
+        if replace_version(store, path, data, expected=entry.version):
+            log.warning("%s: %s was damaged or of an earlier training; it was replaced", store.url, path)
+            break
     return step
 
 
-def _refuse_another(store: Store, marker: CommittedStep, step: CommittedStep) -> None:
-    """Raise if the marker of a step is of a later run, or of another recipe or corpus."""
-    if marker.epoch > step.epoch or (marker.fingerprint, marker.index) != (step.fingerprint, step.index):
-        raise RunError(
-            f"{store.url}: another run took over: step {marker.position.done} was committed by it (epoch "
-            f"{marker.epoch} of the lease, fingerprint {marker.fingerprint}; this run: epoch {step.epoch}, "
-            f"{step.fingerprint}). This run ends, and has replaced no file of the other one"
-        )
-
-
-def _fill(scratch: Path, data: bytes) -> None:
-    try:
-        scratch.write_bytes(data)
-    except OSError as error:
-        raise explain(error, "write", scratch) from error
-
-
-def _write(store: Store, path: str, write: Writer) -> StateFile:
+def _write(store: FencedStore, path: str, write: Writer) -> StateFile:
     with store.scratch() as scratch:
         write(scratch)
         file = StateFile(path, scratch.stat().st_size, _sha256(scratch))
@@ -210,6 +166,15 @@ def _parsed(store: Store, done: int) -> CommittedStep | None:
         return None
 
 
+def _markers(store: Store) -> Iterator[tuple[int, CommittedStep | None, list[str]]]:
+    """Yield markers, the last step first, with the files that are missing or incomplete; None if it is not parsed."""
+    sizes = {entry.path: entry.num_bytes for entry in store.list(STEPS)}
+    for done in sorted(_committed(sizes), reverse=True):
+        step = _parsed(store, done)
+        files = step.files.values() if step else ()
+        yield done, step, [file.path for file in files if sizes.get(file.path) != file.num_bytes]
+
+
 def latest(store: Store, *, checks: bool = False) -> CommittedStep | None:
     """Return the last step of which all files are whole; None without one.
 
@@ -222,33 +187,20 @@ def latest(store: Store, *, checks: bool = False) -> CommittedStep | None:
     Raises:
         StoreError: a marker cannot be read, which may be temporary, so no earlier step is taken in its place.
     """
-    sizes, since = {entry.path: entry.num_bytes for entry in store.list(STEPS)}, training_record.first_epoch(store)
-    for done in sorted(_committed(sizes), reverse=True):
-        try:
-            step = load(store, done)
-        except RunError as error:
-            log.warning("%s; going back to the committed step before it", error)
-            continue
-        if step.epoch < since:
-            log.warning("%s: %s is of a training before this one; it is passed over", store.url, _marker(done))
-            continue
-        broken = [file.path for file in step.files.values() if sizes.get(file.path) != file.num_bytes]
-        if not broken and checks:
-            broken = [file.path for file in step.files.values() if not _is_as_written(store, file)]
-        if not broken:
+    for done, step, broken in _markers(store):
+        if step is None:
+            reason = f"{_marker(done)} cannot be parsed"
+        elif broken := broken or (_damaged(store, step) if checks else []):
+            reason = f"step {done} has missing, incomplete or changed files ({', '.join(broken)})"
+        else:
             return step
-        log.warning(
-            "%s: step %d has missing, incomplete or changed files (%s); going back to the committed step before it",
-            store.url,
-            done,
-            ", ".join(broken),
-        )
+        log.warning("%s: %s; going back to the committed step before it", store.url, reason)
     return None
 
 
-def is_whole(store: Store, step: CommittedStep) -> bool:
-    """Return whether all files of a step exist with the content that was written."""
-    return all(_is_as_written(store, file) for file in step.files.values())
+def _damaged(store: Store, step: CommittedStep) -> list[str]:
+    """Return the files of a step that do not have the content that was written."""
+    return [file.path for file in step.files.values() if not _is_as_written(store, file)]
 
 
 def _is_as_written(store: Store, file: StateFile) -> bool:
@@ -260,16 +212,9 @@ def _is_as_written(store: Store, file: StateFile) -> bool:
 
 
 def newest(store: Store, number: int, *, until: int) -> list[int]:
-    """Return the last committed steps up to `until`, in order, at most `number`."""
-    since = training_record.first_epoch(store)
-    numbers = sorted(_committed([entry.path for entry in store.list(STEPS)]), reverse=True)
-    steps: list[int] = []
-    for done in numbers:
-        if len(steps) < number and done <= until:
-            step = _parsed(store, done)
-            if step is not None and step.epoch >= since:
-                steps.insert(0, done)
-    return steps
+    """Return the last committed steps up to `until`, in order, at most `number`; without those that lack a file."""
+    numbers = (done for done, step, broken in _markers(store) if step and not broken and done <= until)
+    return [*islice(numbers, number)][::-1]
 
 
 def committed_at(store: Store, step: CommittedStep) -> float | None:
@@ -300,14 +245,14 @@ def local_file(store: Store, step: CommittedStep, name: str) -> Iterator[Path]:
         yield scratch
 
 
-def remove_others(store: Store, kept: Collection[int], *, before: int) -> None:
-    """Remove the committed steps before `before` that are not kept, each marker before its files.
+def remove_earlier(store: FencedStore, last: int, kept: Collection[int] = ()) -> None:
+    """Remove committed steps, each marker before its files, but the last `LAST_COMMITS` and those that are kept.
 
-    Later steps are left alone: they belong to a process that took over.
+    Steps after `last` are left alone: they belong to a process that took over.
     """
-    paths = [entry.path for entry in store.list(STEPS)]
-    for done in sorted(_committed(paths)):
-        if done < before and done not in kept:
+    staying = {*newest(store, LAST_COMMITS, until=last), *kept}
+    for done in sorted(_committed([entry.path for entry in store.list(STEPS)])):
+        if done < last and done not in staying:
             with fault_injection.passing("step_removed"):
                 step = _parsed(store, done)
                 store.delete(_marker(done))

@@ -16,9 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from raysp import bounds
+from raysp.errors import RunError, StoreError
 from raysp.sink import records
+from raysp.sink.fencing import FencedStore
 from raysp.sink.records import Natural
 from raysp.storage.store import Store
+from raysp.training.sink import committed_steps
 from raysp.training.sink.training_record import EXPORT
 
 logger = logging.getLogger(__name__)
@@ -71,19 +74,26 @@ def is_exported(store: Store, fingerprint: str, state: str) -> bool:
     return export is not None and (export.fingerprint, export.state) == (fingerprint, state) and export.is_whole(store)
 
 
-def state_of(digests: Mapping[str, str]) -> str:
-    """Return the digest of committed files from their names and digests."""
-    return hashlib.sha256(json.dumps(sorted(digests.items())).encode()).hexdigest()
+def state_of(store: Store, done: int, best: int | None) -> str:
+    """Return the digest of the committed weights that a training ends with; empty if they are not committed.
+
+    Args:
+        store: the sink.
+        done: number of its last step.
+        best: number of the step of its best evaluation; None without one.
+    """
+    chosen = [best] if best is not None else []
+    try:
+        committed = {number: committed_steps.load(store, number) for number in sorted({done, *chosen})}
+    except (RunError, StoreError):
+        return ""
+    files = [(f"{number}/{name}", file) for number, step in committed.items() for name, file in step.files.items()]
+    digests = sorted((f"best {chosen} {name}", file.sha256) for name, file in files)
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 def publish(
-    store: Store,
-    files: Mapping[str, int],
-    put: Callable[[str], None],
-    *,
-    fingerprint: str,
-    state: str,
-    epoch: int,
+    store: FencedStore, files: Mapping[str, int], put: Callable[[str], None], *, fingerprint: str, state: str
 ) -> None:
     """Publish the files of a checkpoint at the root of a sink, in the place of an earlier export.
 
@@ -93,9 +103,9 @@ def publish(
         put: publishes the file of a name, in the place of an earlier one.
         fingerprint: fingerprint of the recipe.
         state: digest of the committed steps that the weights are of.
-        epoch: epoch of the lease that the run holds.
 
     Raises:
+        RunError: another run took over the lease.
         StoreError: the sink cannot be written.
     """
     last = [CONFIG, *(name for name in WEIGHTS if name in files)]
@@ -106,7 +116,7 @@ def publish(
         if name in files or store.stat(name) is not None:
             store.replace(name, NOTE)
     # After the notes: files of another training may have the same sizes.
-    record = Export(fingerprint, state, epoch, dict(files), obsolete)
+    record = Export(fingerprint, state, store.epoch, dict(files), obsolete)
     store.replace(EXPORT, json.dumps(asdict(record)).encode())
     for name in sorted({*files} - {*last}):
         put(name)

@@ -1,11 +1,11 @@
-"""Record of a training: its recipe, in `.raysp/recipe.json`, and an entry for each run.
+"""Record of a training, `.raysp/recipe.json`: its recipe, and every run over it.
 
 The names of the shards that it began with are in `.raysp/shards.json`, so that missing shards can be named.
 """
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from raysp import bounds
@@ -13,7 +13,7 @@ from raysp.errors import ChangedError, PlanError
 from raysp.sink import layout, records
 from raysp.sink.layout import RECIPE
 from raysp.sink.records import Natural
-from raysp.sink.run_record import RunEntry, differences
+from raysp.sink.run_record import SCHEMA_VERSION, RunEntry, all_runs, begin_record, differences, read_record
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.words import count, listed
@@ -39,8 +39,8 @@ class TrainingRecord:
     fingerprint: str
     parts: Mapping[str, JsonValue]
     """Everything that can change the weights, by dotted name."""
-    epoch: Natural = 0
-    """Epoch of the lease in which it began. Records with a lower epoch belong to an earlier training."""
+    runs: tuple[RunEntry, ...] = ()
+    schema_version: Natural = SCHEMA_VERSION
 
     @classmethod
     def load(cls, store: Store) -> Self | None:
@@ -49,11 +49,8 @@ class TrainingRecord:
         Raises:
             PlanError: it is not a record, or the sink has label shards.
         """
-        if not is_training(store):
-            if store.stat(layout.RUN) is not None:
-                raise PlanError(f"{store.url}: a sink of labels; choose another folder for the checkpoint")
-            return None
-        return cls._read(store)
+        refuse_labels(store)
+        return read_record(store, RECIPE, cls) if is_training(store) else None
 
     @classmethod
     def existing(cls, store: Store) -> Self:
@@ -67,16 +64,7 @@ class TrainingRecord:
                 f"{store.url}: not the sink of a training: found no {RECIPE}; give the folder of the trained "
                 "checkpoint, or the recipe file"
             )
-        return cls._read(store)
-
-    @classmethod
-    def _read(cls, store: Store) -> Self:
-        try:
-            return records.parse(store.read(RECIPE), cls)
-        except ValueError as error:
-            raise PlanError(
-                f"{store.url}/{RECIPE}: not the record of a training ({bounds.plain(error)}); restore it"
-            ) from error
+        return read_record(store, RECIPE, cls)
 
     def value(self, path: str) -> JsonValue:
         """Return a value of the recipe by its dotted path; None if there is none."""
@@ -85,62 +73,37 @@ class TrainingRecord:
             value = value.get(name) if isinstance(value, dict) else None
         return value
 
-    def check_same(
-        self,
-        store: Store,
-        parts: Mapping[str, JsonValue],
-        shards: Collection[str] = (),
-        unreadable: Mapping[str, str] = _NONE,
-    ) -> None:
-        """Raise if a training has another recipe, or other rows. Arguments as for `begin`.
-
-        Raises:
-            ChangedError: `differences` lists every key with its recorded and its current value.
-        """
-        if self.parts == parts:
-            return
-        changed = differences(self.parts, parts)
-        if of_shards := _described_change(store, shards, unreadable):
-            further = differences(_without_rows(self.parts), _without_rows(parts))
-            more = f" Also changed: {'; '.join(further)}; undo that." if further else ""
-            raise ChangedError(f"{store.url}: {of_shards}.{more}", changed)
-        raise ChangedError(
-            f"{store.url}: begun with another recipe or corpus: {'; '.join(changed)}; undo the change, use another "
-            "sink, or start over with --restart",
-            changed,
-        )
-
-
-def _without_rows(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the parts that other shards do not change."""
-    return {name: value for name, value in parts.items() if name not in (CORPUS, RECORDINGS, VOCABULARY)}
-
 
 def is_training(store: Store) -> bool:
     """Return whether a store is the sink of a training."""
     return store.stat(RECIPE) is not None
 
 
+def refuse_labels(store: Store) -> None:
+    """Raise if a store is a sink of labels.
+
+    Raises:
+        PlanError: it is one.
+    """
+    if not is_training(store) and store.stat(layout.RUN) is not None:
+        raise PlanError(f"{store.url}: a sink of labels; choose another folder for the checkpoint")
+
+
 def begin(
     store: Store,
-    run: RunEntry,
+    made: TrainingRecord,
     *,
-    recipe: JsonValue,
-    fingerprint: str,
-    parts: Mapping[str, JsonValue],
-    epoch: int = 0,
+    is_new: bool,
     shards: Collection[str] = (),
     unreadable: Mapping[str, str] = _NONE,
 ) -> TrainingRecord:
-    """Create the record with the first run, or check a later run against it; and add the run's entry.
+    """Create the record with the first run, or check a later run against it and add it.
 
     Args:
         store: the sink.
-        run: the run that begins.
-        recipe: the recipe as JSON.
-        fingerprint: fingerprint of the recipe.
-        parts: everything that can change the weights, by dotted name.
-        epoch: epoch of the lease that the run holds.
+        made: record of the run, as if it was the first one.
+        is_new: whether there was no record, so that everything else was removed; False: a missing record is an error,
+            since a restart that another run has overtaken may have removed it.
         shards: names of the shards that are trained on; none: they are not recorded.
         unreadable: shards that cannot be read, with the reasons.
 
@@ -149,34 +112,34 @@ def begin(
         PlanError: as `TrainingRecord.load`.
         StoreError: the sink cannot be written.
     """
-    new = TrainingRecord(run.started, recipe, fingerprint, dict(parts), epoch)
-    if (record := TrainingRecord.load(store)) is None:
-        if shards:
-            # Before the record, so that a training that is recorded has its shards.
-            store.create(SHARDS, json.dumps([*shards]).encode())
-        store.create(RECIPE, json.dumps(asdict(new), indent=1).encode())
-        record = TrainingRecord.load(store) or new
-    record.check_same(store, parts, shards, unreadable)
-    store.create(layout.run_path(run.run_id), json.dumps(asdict(run)).encode())
-    return record
+    if shards and is_new:
+        # Before the record, so that a training that is recorded has its shards.
+        store.create(SHARDS, json.dumps([*shards]).encode())
+
+    def joined(recorded: TrainingRecord) -> TrainingRecord:
+        if recorded.parts != made.parts:  # after a change of its length the fingerprint is still the first one
+            raise _changed(store, recorded.parts, made.parts, _described_shards(store, shards, unreadable))
+        return replace(recorded, runs=all_runs(recorded, made))
+
+    return begin_record(store, RECIPE, made, joined, creates=is_new)
 
 
-def first_epoch(store: Store) -> int:
-    """Return the epoch of the lease in which the recorded training began; 0 without a record that can be read."""
+def runs(store: Store) -> tuple[RunEntry, ...]:
+    """Return the runs of the recorded training; none without a record that can be read."""
     try:
-        return TrainingRecord._read(store).epoch if is_training(store) else 0
+        return read_record(store, RECIPE, TrainingRecord).runs if is_training(store) else ()
     except PlanError:
-        return 0
+        return ()
 
 
 def belongs(store: Store, run_ids: Collection[str]) -> set[str]:
     """Return the runs that belong to the recorded training.
 
-    A run that was suspended while another one restarted the training may write a file when it wakes. Its entry was
-    removed by then. Without any entries, as of a sink that another program filled, all runs do.
+    A run that was suspended while another one restarted the training may write a file when it wakes. It is not in the
+    record by then. Without any recorded run, as of a sink that another program filled, all runs do.
     """
-    entries = {entry.path for entry in store.list(layout.RUNS)}
-    return {run_id for run_id in run_ids if not entries or layout.run_path(run_id) in entries}
+    recorded = {run.run_id for run in runs(store)}
+    return {run_id for run_id in run_ids if not recorded or run_id in recorded}
 
 
 def remove(store: Store) -> None:
@@ -192,16 +155,34 @@ def remove(store: Store) -> None:
             store.delete(entry.path)
 
 
+def _changed(
+    store: Store, recorded: Mapping[str, JsonValue], parts: Mapping[str, JsonValue], of_shards: str
+) -> ChangedError:
+    """Return the error of another recipe, or of other rows; `of_shards` describes other shards."""
+    changed = differences(recorded, parts)
+    if not of_shards:
+        return ChangedError(
+            f"{store.url}: begun with another recipe or corpus: {'; '.join(changed)}; undo the change, use another "
+            "sink, or start over with --restart",
+            changed,
+        )
+    further = differences(_without_rows(recorded), _without_rows(parts))
+    more = f" Also changed: {'; '.join(further)}; undo that." if further else ""
+    return ChangedError(f"{store.url}: {of_shards}.{more}", changed)
+
+
+def _without_rows(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the parts that other shards do not change."""
+    return {name: value for name, value in parts.items() if name not in (CORPUS, RECORDINGS, VOCABULARY)}
+
+
 SHARDS = f"{layout.HOME}shards.json"
 MOST_NAMES = 5
 """Shards that a message names."""
 
 
-def _described_change(store: Store, names: Collection[str], unreadable: Mapping[str, str]) -> str:
-    """Return a sentence on the shards that are missing or new since the training began, with a remedy.
-
-    It is empty if there are the same shards, and if an earlier version of raysp began the training, which wrote no
-    names.
+def _described_shards(store: Store, names: Collection[str], unreadable: Mapping[str, str]) -> str:
+    """Return a sentence on the shards that are missing or new since the training began; empty without any.
 
     Args:
         store: the sink.
@@ -216,23 +197,22 @@ def _described_change(store: Store, names: Collection[str], unreadable: Mapping[
         raise PlanError(
             f"{store.url}/{SHARDS}: not a list of shards ({bounds.plain(error)}); restore or remove it"
         ) from error
-    now = {*names}
-    missing = [name for name in begun if name not in now]
-    new = [name for name in names if name not in begun]
-    parts = []
-    if missing:
-        shown = [f"{name} (cannot be read: {unreadable[name]})" if name in unreadable else name for name in missing]
-        parts.append(
+    now = dict.fromkeys(names)
+    changes, remedies = [], []
+    if missing := [name for name in begun if name not in now]:
+        reasons = [f"{name} (cannot be read: {unreadable[name]})" if name in unreadable else name for name in missing]
+        changes.append(
             f"{count(len(missing), 'shard')} of the {len(begun):,} with which it began {_is(missing)} missing: "
-            f"{listed(shown, MOST_NAMES)}"
+            f"{listed(reasons, MOST_NAMES)}"
         )
-    if new:
-        parts.append(f"{count(len(new), 'shard')} {_is(new)} new: {listed(new, MOST_NAMES)}")
-    if not parts:
+        remedies.append("bring the missing ones back")
+    if new := [name for name in now if name not in begun]:
+        changes.append(f"{count(len(new), 'shard')} {_is(new)} new: {listed(new, MOST_NAMES)}")
+        remedies.append("leave the new ones out")
+    if not changes:
         return ""
-    remedies = [*["bring the missing ones back"][: len(missing)], *["leave the new ones out"][: len(new)]]
     return (
-        f"{'; '.join(parts)}. The training continues over the shards with which it began: {' and '.join(remedies)}, "
+        f"{'; '.join(changes)}. The training continues over the shards with which it began: {' and '.join(remedies)}, "
         "and run the same command again; nothing is lost. To train on others, use another sink"
     )
 

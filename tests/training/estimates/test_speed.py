@@ -118,5 +118,5 @@ def test_without_steps_the_runs_are_named(recipe, parts, tmp_path):
 @pytest.mark.slow
 def test_a_run_records_its_device(words, tiny, tmp_path):
     raysp.finetune(a_recipe(words, tiny, tmp_path / "out", schedule=raysp.Schedule(steps=1)))
-    [run] = (tmp_path / "out" / ".raysp" / "runs").glob("*.json")
-    assert json.loads(run.read_text())["resolved"] == ALIKE
+    [run] = json.loads((tmp_path / "out" / ".raysp" / "recipe.json").read_text())["runs"]
+    assert run["resolved"] == ALIKE

@@ -44,7 +44,8 @@ def take_over(sink: str, options: Mapping[str, object] = MappingProxyType({})) -
     for path in before:
         if path.startswith(".raysp/") and not path.startswith(".raysp/tmp"):
             files.remove(path)
-    record = {"created": "2026-01-01", "recipe": {}, "fingerprint": "other", "parts": {}, "epoch": epoch}
+    run = {"run_id": "theirs", "started": "2026-01-01", "versions": {}, "host": "another", "command": ""}
+    record = {"created": "2026-01-01", "recipe": {}, "fingerprint": "other", "parts": {}, "runs": [run]}
     weights = {"path": ".raysp/steps/4.ab/model.safetensors", "num_bytes": 6, "sha256": sha256(b"theirs").hexdigest()}
     marker = {
         "position": {"done": 4, "epoch": 0, "step": 4},

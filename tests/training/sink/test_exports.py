@@ -3,6 +3,7 @@
 import pytest
 
 from raysp import CheckpointError
+from raysp.sink.fencing import FencedStore
 from raysp.storage.store import LocalStore
 from raysp.training.sink import exports, training_record
 from raysp.training.sink.exports import Export
@@ -32,7 +33,7 @@ def export(store, files: dict[str, bytes], *, until: int = 100, **facts) -> None
         store.replace(name, files[name])
 
     sizes = {name: len(data) for name, data in files.items()}
-    exports.publish(store, sizes, publish, **{"fingerprint": "f", "state": "s", "epoch": 1, **facts})
+    exports.publish(store, sizes, publish, **{"fingerprint": "f", "state": "s", **facts})
 
 
 def root(store) -> dict[str, bytes]:
@@ -40,8 +41,8 @@ def root(store) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def sink(tmp_path) -> LocalStore:
-    return LocalStore(tmp_path / "model")
+def sink(tmp_path) -> FencedStore:
+    return FencedStore(LocalStore(tmp_path / "model"), 1)
 
 
 @pytest.mark.parametrize("second", [SECOND, PARTS], ids=["one file", "parts"])

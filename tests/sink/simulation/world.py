@@ -8,15 +8,17 @@ from random import Random
 
 from raysp import RayspError, StoreError
 from raysp.corpus.shards import Piece, Shard
-from raysp.sink import layout
-from tests.sink.simulated_actors import Actor, SimulatedCrash, Thread, ViolationError
-from tests.sink.simulated_chances import THEMES, Chances
-from tests.sink.simulated_checks import check_receipts, check_record, check_removed, check_visible
-from tests.sink.simulated_store import ROWS, SHARD_NAMES, recorded_fingerprint, rest_path
+from raysp.sink import layout, lease
+from raysp.sink.lease import Holder, Lease, Process
+from tests.sink.simulation.actors import Actor, SimulatedCrash, Thread, ViolationError
+from tests.sink.simulation.chances import THEMES, Chances
+from tests.sink.simulation.checks import check_receipts, check_record, check_removed, check_visible
+from tests.sink.simulation.store import ROWS, SHARD_NAMES, Store, recorded_fingerprint, rest_path
 from tests.sink.sinks import rows_of_streams
 
 CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
 STEP_SECONDS = 0.1
+BEAT_SECONDS = 5.0
 SLEEP_SECONDS = 60.0
 """Longest time that an actor is held up at one call."""
 MOST_STEPS = 20_000
@@ -141,6 +143,15 @@ class World:
 
     def _let(self, actor: Actor | None) -> None:
         (self._idle if actor is None else actor.turn).release()
+
+    def take_lease(self, actor: Actor, owner: str, store: Store) -> Lease:
+        return lease.acquire(
+            store,
+            beat_seconds=BEAT_SECONDS,
+            clock=lambda: self.now,
+            sleep=lambda seconds: self.sleep(actor, seconds),
+            holder=Holder(owner, Process("elsewhere", "", 1, ""), "then"),
+        )
 
     # -- what happens at a call -------------------------------------------------------------------------------------
 

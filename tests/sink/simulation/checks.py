@@ -10,8 +10,8 @@ from raysp.sink import layout, records
 from raysp.sink.commit import outcomes
 from raysp.sink.lease import Lease
 from raysp.sink.receipts import Counts, ShardReceipt
-from tests.sink.simulated_actors import Actor, ViolationError
-from tests.sink.simulated_store import (
+from tests.sink.simulation.actors import Actor, ViolationError
+from tests.sink.simulation.store import (
     SHARD_NAMES,
     STAGE_ID,
     Store,
@@ -22,8 +22,8 @@ from tests.sink.simulated_store import (
 )
 
 if TYPE_CHECKING:
-    from tests.sink.simulated_world import World
-    from tests.sink.simulation import Driver
+    from tests.sink.simulation.labelling import Driver
+    from tests.sink.simulation.world import World
 
 
 def check_planned_under(world: "World", driver: "Driver", own: Lease) -> None:

@@ -1,10 +1,4 @@
-"""The commit protocol in a world of its own: drivers and workers that are delayed, fail and die at any call.
-
-Each actor runs the protocol's own functions in a thread; only one runs at a time, and at every call to the store a
-seeded scheduler decides which one goes on, whether the call fails before or after its effect, and whether its actor
-dies there or falls asleep to come back late. So a history follows from its seed alone. The store keeps its files in
-memory and is honest: what one call wrote, the next one reads.
-"""
+"""Histories of labels: drivers and their tasks run, retry, clean up and are overtaken on one sink of two shards."""
 
 import itertools
 from collections import Counter
@@ -12,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from random import Random
 
 import pyarrow as pa
 
@@ -27,14 +19,13 @@ from raysp.sink import footer, layout, lease, orphans, plan_record, receipts, ru
 from raysp.sink.commit import LabelShard, Todo, commit
 from raysp.sink.fencing import FencedStore
 from raysp.sink.layout import StagedName
-from raysp.sink.lease import Process
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry, RunRecord
-from tests.sink.simulated_actors import Actor, RefusedError, StoppedError, ViolationError
-from tests.sink.simulated_chances import Chances
-from tests.sink.simulated_checks import check, check_left_out, check_planned_under, check_refusal
-from tests.sink.simulated_store import (
+from tests.sink.simulation.actors import Actor, RefusedError, StoppedError, ViolationError
+from tests.sink.simulation.chances import Chances
+from tests.sink.simulation.checks import check, check_left_out, check_planned_under, check_refusal
+from tests.sink.simulation.store import (
     FINGERPRINTS,
     OUTPUTS,
     ROWS,
@@ -48,12 +39,11 @@ from tests.sink.simulated_store import (
     source_ids,
     steps_behind,
 )
-from tests.sink.simulated_world import SLEEP_SECONDS, World
+from tests.sink.simulation.world import SLEEP_SECONDS, World
 
 ENTRY = replace(RunEntry.now(command=["raysp"]), versions={})
 REST_SECONDS = 2 * SLEEP_SECONDS
 """After so long `gc` takes a file for one that no commit will name: those here are held up at one call in between."""
-BEAT_SECONDS = 5.0
 ATTEMPTS = 3
 
 
@@ -83,7 +73,7 @@ class Driver:
         if self.kind == "gc":
             self._clean(actor, store)
             return
-        own = self._take_lease(actor, store) if self.holds_lease else None
+        own = self.world.take_lease(actor, self.name, store) if self.holds_lease else None
         try:
             actor.began = self.began = self.world.changes
             fresh, todo = self._plan(store)
@@ -120,7 +110,7 @@ class Driver:
             self.log.flush()
 
     def _clean(self, actor: Actor, store: Store) -> None:
-        own = self._take_lease(actor, store)
+        own = self.world.take_lease(actor, self.name, store)
         actor.began = self.world.changes
         orphans.remove_orphans(store, own, partial(orphans.find_orphans, rest_seconds=REST_SECONDS))
         own.release()
@@ -175,15 +165,6 @@ class Driver:
             check_refusal(self.world, actor)
             self.world.story.append(f"{self.world.now:.1f} {self.name} is refused with {self.fingerprint}")
             raise
-
-    def _take_lease(self, actor: Actor, store: Store) -> lease.Lease:
-        return lease.acquire(
-            store,
-            beat_seconds=BEAT_SECONDS,
-            clock=lambda: self.world.now,
-            sleep=lambda seconds: self.world.sleep(actor, seconds),
-            holder=lease.Holder(self.name, Process("elsewhere", "", 1, ""), "then"),
-        )
 
     def _execute(self, actor: Actor, own: lease.Lease | None, todo: dict[str, Todo]) -> None:
         self.waiting = {name: set(one.pieces) for name, one in todo.items()}
@@ -346,37 +327,21 @@ def drive(
     return world.spawn(name, kind, driver.work)
 
 
-def simulate(seed: int, folder: Path) -> World:
-    """Run a history and check its result.
-
-    Raises:
-        ViolationError: something was wrong at any time.
-    """
-    world = World(seed, folder)
+def stand_ins() -> list[tuple[object, str, object]]:
+    """Return what is replaced while a history happens, as (object, name, stand-in)."""
     ids = itertools.count(1)
-    stand_ins = [
+    return [
         (footer, "_key_values", lambda file: key_values(file.read())),
         (open_shards, "MIN_ROWS", ROWS - 1),
         (open_shards, "FIRST_ROWS", ROWS - 1),
         (footer, "new_id", lambda: f"{next(ids):016x}"),
         (receipts, "ThreadPoolExecutor", OneByOne),
     ]
-    before = [(module, name, getattr(module, name)) for module, name, _ in stand_ins]
-    for module, name, stand_in in stand_ins:
-        setattr(module, name, stand_in)
-    try:
-        _happen(world, world.random)
-    finally:
-        for module, name, value in before:
-            setattr(module, name, value)
-        for actor in list(world.actors):
-            actor.doomed = True
-        world.violations.clear()
-        world.run()
-    return world
 
 
-def _happen(world: World, draw: Random) -> None:
+def happen(world: World) -> None:
+    """Run a history of labels, and check its result."""
+    draw = world.random
     theme = world.theme
     world.chances, world.most = theme.draw(draw), draw.choice(theme.most)
     changes = draw.random() < theme.changes

@@ -1,0 +1,396 @@
+"""Bugs that are planted in the protocol of labels: a history must find each."""
+
+from dataclasses import replace
+from unittest.mock import ANY
+
+import pyarrow as pa
+
+from raysp.sink import commit as commit_module
+from raysp.sink import footer, layout, orphans, plan_record, run_record, stage
+from raysp.sink import receipts as tally_module
+from raysp.sink.commit import Todo, committed
+from raysp.sink.receipts import ShardReceipt
+from raysp.storage.opened import content_of
+from tests.sink.simulation import labelling
+from tests.sink.simulation import store as simulated_store
+from tests.sink.simulation.world import World
+
+
+def committing_what_is_there(monkeypatch):
+    """A shard is committed as soon as something of it is staged, with the rows that are there."""
+    compare = labelling.commit_module.compare
+
+    def with_too_little(store, shards, *args, **kwargs):
+        done, todo = compare(store, shards, *args, **kwargs)
+        begun = {name.shard for e in store.list(layout.STAGE) if (name := layout.parse_stage_path(e.path))}
+        return done, tuple(Todo(one.shard, ()) if one.shard.name in begun else one for one in todo)
+
+    def rows_that_are_there(store, label_shard, hashes):
+        shard = label_shard.shard
+        for piece in shard.pieces:
+            staged = [
+                table
+                for tile in stage.tiles(piece, label_shard.staged)
+                for table in stage.read(store, tile, range(tile.rows.first, tile.rows.end))
+            ]
+            table = pa.concat_tables(staged) if staged else simulated_store.STAGED.empty_table()
+            source = label_shard.source_columns(piece)
+            source = source.take(pa.compute.subtract(table.column("row"), piece.first))
+            yield pa.Table.from_arrays([*source.columns, *table.columns], names=["id", *table.schema.names])
+
+    def receipt(tally, shard):
+        return commit_module.ShardReceipt(shard.name, tally.counts)
+
+    monkeypatch.setattr(labelling.commit_module, "compare", with_too_little)
+    monkeypatch.setattr(commit_module, "tables_of", rows_that_are_there)
+    monkeypatch.setattr(tally_module.Tally, "receipt", receipt)
+
+
+def replacing_what_is_committed(monkeypatch):
+    """A label shard is put in place unconditionally."""
+    publish = simulated_store.Store.publish
+    monkeypatch.setattr(
+        simulated_store.Store,
+        "publish",
+        lambda self, scratch, path, replace=False, expected=None: publish(self, scratch, path, replace=True),
+    )
+
+
+def replacing_what_a_later_retry_made(monkeypatch):
+    """A retry that comes late does not look whether the label shard is still the one that it was planned for."""
+    publish = simulated_store.Store.publish
+    monkeypatch.setattr(
+        simulated_store.Store,
+        "publish",
+        lambda self, scratch, path, replace=False, expected=None: publish(self, scratch, path, replace=replace),
+    )
+
+
+def replacing_what_was_found_last(monkeypatch):
+    """A retry that comes late replaces the label shard that it finds when its own is written."""
+    write = commit_module.write
+
+    def write_late(store, label_shard, tables, hashes, *, expected, **fields):
+        read = list(tables)
+        found = store.stat(label_shard.shard.name) if expected else None
+        version = found.version if found else expected
+        return write(store, label_shard, iter(read), hashes, expected=version, **fields)
+
+    monkeypatch.setattr(commit_module, "write", write_late)
+
+
+def trusting_receipts_of_other_versions(monkeypatch):
+    """A receipt of this input and pipeline counts, though its label shard may have been replaced since."""
+    load = tally_module.load
+
+    def load_any_version(*arguments):
+        for run, receipt in load(*arguments):
+            yield run, replace(receipt, version=ANY) if isinstance(receipt, ShardReceipt) else receipt
+
+    monkeypatch.setattr(tally_module, "load", load_any_version)
+
+
+def trusting_receipts_of_other_input(monkeypatch):
+    """A receipt of the label shard that is there counts, whatever input and pipeline it is of."""
+    differences = footer.differences
+
+    def differ(receipt, *plan):
+        return differences(receipt, *plan) if receipt.existing else ()
+
+    monkeypatch.setattr(footer, "differences", differ)
+
+
+def looking_at_the_version_before_the_publish(monkeypatch):
+    """A receipt has the version of the label shard that its own replaced."""
+    write = commit_module.write
+
+    def look_and_write(store, label_shard, *rest, **fields):
+        found = store.stat(label_shard.shard.name)
+        receipt = write(store, label_shard, *rest, **fields)
+        return receipt and replace(receipt, version=content_of(found) if found else "")
+
+    monkeypatch.setattr(commit_module, "write", look_and_write)
+
+
+def looking_at_the_version_after_the_commit(monkeypatch):
+    """A receipt has the version of the label shard that is there at the end of the commit, whoever published it."""
+
+    def looking(commit):
+        def commit_and_look(store, label_shard, *rest):
+            receipt = commit(store, label_shard, *rest)
+            found = store.stat(label_shard.shard.name)
+            return replace(receipt, version=content_of(found) if found else "")
+
+        return commit_and_look
+
+    for name in ("commit", "recommit"):
+        monkeypatch.setattr(labelling, name, looking(getattr(labelling, name)))
+
+
+def removing_left_out_rows_of_others(monkeypatch):
+    """A commit that replaced a label shard removes the left-out rows of others' label shards."""
+    write = commit_module.write
+
+    def write_and_remove(store, label_shard, *rest, **fields):
+        receipt = write(store, label_shard, *rest, **fields)
+        own = (label_shard.shard.name, label_shard.shard.input_id, label_shard.fingerprint)
+        for entry in store.list(layout.ERRORS) if fields["expected"] else ():
+            found = layout.parse_errors_path(entry.path)
+            if found and found[0] == own[0] and found[:3] != own:
+                store.delete(entry.path)
+        return receipt
+
+    monkeypatch.setattr(commit_module, "write", write_and_remove)
+
+
+def cleaning_up_beside_label_shards_of_another_pipeline(monkeypatch):
+    """`gc` keeps the left-out rows of label shards of the recorded pipeline and input alone."""
+    named = orphans._named
+
+    def named_by_current(store, paths):
+        record, shards = run_record.load(store), plan_record.load(store)
+        done = committed(store, shards, record.fingerprint)[0]
+        return {name: kept if name in done else () for name, kept in named(store, paths).items()}
+
+    monkeypatch.setattr(orphans, "_named", named_by_current)
+
+
+def cleaning_up_what_a_late_commit_will_name(monkeypatch):
+    """`gc` removes left-out rows that no footer names, however young they are."""
+    find = orphans.find_orphans
+    monkeypatch.setattr(orphans, "find_orphans", lambda store, **fields: find(store, **{**fields, "rest_seconds": 0.0}))
+
+
+def removing_the_stage_before_the_commit(monkeypatch):
+    """What is staged is thrown away before the label shard that is made of it can be seen."""
+    write = commit_module.write
+
+    def write_too_late(store, label_shard, tables, *rest, **fields):
+        read = list(tables)
+        stage.remove(store, label_shard.staged)
+        return write(store, label_shard, iter(read), *rest, **fields)
+
+    monkeypatch.setattr(commit_module, "write", write_too_late)
+
+
+def committing_results_of_another_pipeline(monkeypatch):
+    """Rows count as staged when results of any input and pipeline are."""
+
+    def listed(store, shards, fingerprint):
+        found = {}
+        for entry in store.list(layout.STAGE):
+            if name := layout.parse_stage_path(entry.path):
+                found.setdefault(name.shard, []).append(stage.Staged(name, entry.num_bytes))
+        return found
+
+    monkeypatch.setattr(stage, "listed", listed)
+
+
+def committing_rows_of_a_piece_and_of_its_halves(monkeypatch):
+    """All files of a piece are put one behind the other, also if they overlap."""
+
+    def tiles(piece, staged):
+        inside = [one for one in staged if piece.first <= one.rows.first and one.rows.end <= piece.end]
+        return sorted(inside, key=lambda one: one.rows)
+
+    monkeypatch.setattr(stage, "tiles", tiles)
+
+
+def choosing_files_in_order(*, longest_first):
+    """Of files of a piece, the next one that does not overlap those before it is used, though it leaves a gap."""
+
+    def tiles(piece, staged):
+        found, row = [], piece.first
+        for one in sorted(staged, key=lambda one: (one.rows.first, (-1 if longest_first else 1) * one.rows.end)):
+            if row <= one.rows.first and one.rows.end <= piece.end:
+                found.append(one)
+                row = one.rows.end
+        return found
+
+    return tiles
+
+
+def choosing_the_shortest_files(monkeypatch):
+    """Half of a piece is used though a file of all of it is there."""
+    monkeypatch.setattr(stage, "tiles", choosing_files_in_order(longest_first=False))
+
+
+def choosing_the_longest_files(monkeypatch):
+    """A piece is used though fewer rows failed in its halves."""
+    monkeypatch.setattr(stage, "tiles", choosing_files_in_order(longest_first=True))
+
+
+def choosing_results_with_more_errors(monkeypatch):
+    """Of results of the same rows, those with the most error rows are used."""
+    listed = stage.listed
+
+    def worst(store, shards, fingerprint):
+        return {
+            shard: [*{one.rows: one for one in sorted(found, key=lambda one: one.name.errors)}.values()]
+            for shard, found in listed(store, shards, fingerprint).items()
+        }
+
+    monkeypatch.setattr(stage, "listed", worst)
+
+
+def leaving_error_rows_when_a_run_stops(monkeypatch):
+    """A run that stops because too many rows fail removes none of its results."""
+    monkeypatch.setattr(stage, "discard", lambda store, shard, **fields: 0)
+
+
+def trusting_staged_error_rows(monkeypatch):
+    """A run does not count the error rows that others have staged, so that it commits those of a run that stopped."""
+    compare = labelling.commit_module.compare
+
+    def without_staged(store, shards, *args, **kwargs):
+        done, todo = compare(store, shards, *args, **kwargs)
+        return done, tuple(replace(one, staged=()) for one in todo)
+
+    monkeypatch.setattr(labelling.commit_module, "compare", without_staged)
+
+
+def planning_before_the_lease_is_held(monkeypatch):
+    """A run takes the lease once it has its plan, so that another one may have worked on the sink since."""
+    take_lease = World.take_lease
+
+    class LateLease:
+        def __init__(self, take):
+            self.take, self.lease = take, None
+
+        def check(self):
+            self.lease = self.lease or self.take()
+            self.lease.check()
+
+        def close(self):
+            if self.lease:
+                self.lease.close()
+
+        def __getattr__(self, name):
+            return getattr(self.lease, name)
+
+    def late(self, actor, owner, store):
+        if actor.kind == "gc":
+            return take_lease(self, actor, owner, store)
+        return LateLease(lambda: take_lease(self, actor, owner, store))
+
+    monkeypatch.setattr(World, "take_lease", late)
+
+
+def changing_steps_behind_after_a_commit(monkeypatch):
+    """The steps behind the last `Label` may change at any time."""
+    monkeypatch.setattr(run_record, "is_open", lambda store, recorded, staged_as: recorded.staged_as == staged_as)
+
+
+def taking_receipts_for_all_commits(monkeypatch):
+    """The steps behind the last `Label` may change while there is no receipt of a label shard."""
+    monkeypatch.setattr(
+        run_record,
+        "is_open",
+        lambda store, recorded, staged_as: recorded.staged_as == staged_as and not [*store.list(layout.LOG)],
+    )
+
+
+def keeping_the_record_of_other_steps_behind(monkeypatch):
+    """A run with other steps behind the last `Label` is let in, and does not record them."""
+    begin = run_record.begin
+
+    def begin_as_recorded(store, made, **fields):
+        recorded = run_record.load(store)
+        if recorded and run_record.is_open(store, recorded, made.staged_as):
+            made = replace(made, fingerprint=recorded.fingerprint, parts=recorded.parts, stage_id=recorded.stage_id)
+        return begin(store, made, **fields)
+
+    monkeypatch.setattr(run_record, "begin", begin_as_recorded)
+
+
+def hashing_steps_behind_with_staged_results(monkeypatch):
+    """Staged results have the fingerprint in their names, with which the steps behind the last `Label` are hashed."""
+    make = labelling.StagedName
+    compare, commit = labelling.commit_module.compare, labelling.commit
+    monkeypatch.setattr(labelling.commit_module, "compare", lambda *args, stage_id: compare(*args))
+    monkeypatch.setattr(
+        labelling, "commit", lambda store, label_shard: commit(store, replace(label_shard, stage_id=""))
+    )
+    stage_pieces = labelling.Driver._stage
+
+    def stage_as_fingerprint(self, actor, part):
+        def named(shard, rows, input_id, attempt, errors):
+            return make(shard, rows, input_id, attempt if part.retry else self.fingerprint, errors)
+
+        labelling.StagedName = named
+        try:
+            stage_pieces(self, actor, part)
+        finally:
+            labelling.StagedName = make
+
+    monkeypatch.setattr(labelling.Driver, "_stage", stage_as_fingerprint)
+
+
+def keeping_label_shards_of_other_steps_behind(monkeypatch):
+    """A label shard of this input counts as committed, whatever steps behind the last `Label` it was made with."""
+    differences = footer.differences
+    monkeypatch.setattr(
+        footer,
+        "differences",
+        lambda receipt, shard, fingerprint, file_id="": differences(receipt, shard, receipt.fingerprint, file_id),
+    )
+
+
+def retrying_without_the_steps_behind(monkeypatch):
+    """Retried rows do not pass the steps behind the last `Label`."""
+    recommit = labelling.recommit
+    monkeypatch.setattr(
+        labelling,
+        "recommit",
+        lambda store, label_shard, retry: recommit(store, replace(label_shard, finish=None), retry),
+    )
+
+
+def cleaning_up_what_is_staged_by_fingerprint(monkeypatch):
+    """`gc` compares staged results with the fingerprint, which also hashes the steps behind the last `Label`."""
+    monkeypatch.setattr(run_record.RunRecord, "staged_as", property(lambda record: record.fingerprint))
+
+
+def writing_the_record_past_the_fence(monkeypatch):
+    """A run that comes late replaces the record, whoever holds the lease and whatever is recorded by now."""
+
+    def replace_version(store, path, data, *, expected):
+        getattr(store, "_store", store).replace(path, data)
+        return True
+
+    monkeypatch.setattr(run_record, "replace_version", replace_version)
+
+
+BUGS = {
+    committing_what_is_there: 0,
+    replacing_what_is_committed: 5,
+    replacing_what_a_later_retry_made: 9,
+    replacing_what_was_found_last: 112,
+    trusting_receipts_of_other_versions: 0,
+    trusting_receipts_of_other_input: 70,
+    looking_at_the_version_before_the_publish: 0,
+    looking_at_the_version_after_the_commit: 980,
+    removing_left_out_rows_of_others: 150,
+    cleaning_up_beside_label_shards_of_another_pipeline: 130,
+    cleaning_up_what_a_late_commit_will_name: 534,
+    removing_the_stage_before_the_commit: 0,
+    committing_results_of_another_pipeline: 345,
+    committing_rows_of_a_piece_and_of_its_halves: 2,
+    choosing_the_shortest_files: 228,
+    choosing_the_longest_files: 9,
+    choosing_results_with_more_errors: 33,
+    leaving_error_rows_when_a_run_stops: 6,
+    trusting_staged_error_rows: 0,
+    planning_before_the_lease_is_held: 91,
+    changing_steps_behind_after_a_commit: 377,
+    taking_receipts_for_all_commits: 377,
+    keeping_the_record_of_other_steps_behind: 78,
+    hashing_steps_behind_with_staged_results: 59,
+    keeping_label_shards_of_other_steps_behind: 327,
+    retrying_without_the_steps_behind: 0,
+    cleaning_up_what_is_staged_by_fingerprint: 0,
+    writing_the_record_past_the_fence: 1454,
+}
+"""Planted bugs with the number of the history that is tried first: it finds the bug while the simulation stays."""
+WITHIN = 2000
+"""Histories in which a bug must be found: the rarest is found by one in several hundred."""

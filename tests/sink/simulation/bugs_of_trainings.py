@@ -1,0 +1,311 @@
+"""Bugs that are planted in the protocol of trainings: a history must find each."""
+
+import json
+from dataclasses import asdict, replace
+
+from raysp.sink import layout, run_record
+from raysp.sink.fencing import FencedStore
+from raysp.sink.orphans import Orphan
+from raysp.training.loop.best_evaluation import Best
+from raysp.training.sink import committed_steps, exports, step_log, training_record
+from tests.sink.simulation import training
+from tests.sink.simulation.bugs_of_labels import writing_the_record_past_the_fence
+
+
+def writing_without_a_look_at_the_lease(monkeypatch):
+    """No write checks whether another run took over."""
+    monkeypatch.setattr(FencedStore, "check", lambda self: None)
+
+
+def replacing_whatever_is_there(monkeypatch):
+    """A write that follows a check replaces any version of the file."""
+
+    def publish(self, scratch, path, *, replace=False, expected=None):
+        self.check()
+        return self._store.publish(scratch, path, replace=replace, expected=expected)
+
+    monkeypatch.setattr(FencedStore, "publish", publish)
+
+
+def checking_the_lease_before_the_version(monkeypatch):
+    """The version that is replaced is that after the check."""
+
+    def publish(self, scratch, path, *, replace=False, expected=None):
+        self.check()
+        if not replace or expected is not None:
+            return self._store.publish(scratch, path, expected=expected)
+        current = self.stat(path)
+        return self._store.publish(scratch, path, expected=current.version if current else None) or publish(
+            self, scratch, path, replace=True
+        )
+
+    monkeypatch.setattr(FencedStore, "publish", publish)
+
+
+def continuing_another_recipe(monkeypatch):
+    """A run joins the recorded training, whatever its recipe is."""
+    monkeypatch.setattr(training_record, "_changed", lambda *fields: None)
+    begin_record = run_record.begin_record
+
+    def begin(store, path, made, joined, *, creates):
+        def join(recorded):
+            return replace(recorded, runs=run_record.all_runs(recorded, made))
+
+        return begin_record(store, path, made, join, creates=creates)
+
+    monkeypatch.setattr(training_record, "begin_record", begin)
+
+
+def removing_the_record_last(monkeypatch):
+    """A restart removes the record of the training after the rest of it."""
+
+    def remove(store):
+        kept = (layout.LEASE, layout.TMP, training_record.INDEX, training_record.EXPORT)
+        paths = [entry.path for entry in store.list(layout.HOME) if not entry.path.startswith(kept)]
+        for path in sorted(paths, key=lambda path: path == layout.RECIPE):
+            store.delete(path)
+
+    monkeypatch.setattr(training_record, "remove", remove)
+
+
+def beginning_among_what_a_killed_restart_left(monkeypatch):
+    """A run that finds no record begins without removing what is there."""
+    remove = training_record.remove
+    monkeypatch.setattr(
+        training_record, "remove", lambda store: remove(store) if training_record.is_training(store) else None
+    )
+
+
+def beginning_where_a_late_restart_removed_the_record(monkeypatch):
+    """A run that has seen a record makes one, with all that the training before left, if it is gone by then."""
+    begin = training_record.begin
+    monkeypatch.setattr(training_record, "begin", lambda store, made, *, is_new: begin(store, made, is_new=True))
+
+
+def leaving_files_of_steps_at_a_restart(monkeypatch):
+    """A restart removes the markers of steps alone."""
+
+    def remove(store):
+        kept = (layout.LEASE, layout.TMP, training_record.INDEX, training_record.EXPORT)
+        if training_record.is_training(store):
+            store.delete(layout.RECIPE)
+        for entry in [*store.list(layout.HOME)]:
+            is_state = entry.path.startswith(committed_steps.STEPS) and not entry.path.endswith(".json")
+            if not entry.path.startswith(kept) and not is_state:
+                store.delete(entry.path)
+
+    monkeypatch.setattr(training_record, "remove", remove)
+
+
+def marking_a_step_before_its_files_are_written(monkeypatch):
+    write = committed_steps._write
+
+    def early(store, path, writer):
+        done = path.removeprefix(committed_steps.STEPS).partition(".")[0]
+        file = {"path": path, "num_bytes": 1, "sha256": "0"}
+        position = {"done": int(done), "epoch": 0, "step": int(done)}
+        marker = {"position": position, "fingerprint": "a", "index": "i", "num_workers": 1, "files": {"model": file}}
+        store.create(f"{committed_steps.STEPS}{done}.json", json.dumps(marker).encode())
+        return write(store, path, writer)
+
+    monkeypatch.setattr(committed_steps, "_write", early)
+
+
+def taking_any_marker_for_a_commit(monkeypatch):
+    """A marker that exists is that of the step, whatever it is of and whether or not its files are whole."""
+
+    def mark(store, step):
+        store.create(f"{committed_steps.STEPS}{step.position.done}.json", json.dumps(asdict(step)).encode())
+        return step
+
+    monkeypatch.setattr(committed_steps, "_mark", mark)
+
+
+def taking_a_damaged_marker_for_a_commit(monkeypatch):
+    damaged, mark = committed_steps._damaged, committed_steps._mark
+
+    def mark_as_whole(store, step):
+        committed_steps._damaged = lambda store, step: []
+        try:
+            return mark(store, step)
+        finally:
+            committed_steps._damaged = damaged
+
+    monkeypatch.setattr(committed_steps, "_mark", mark_as_whole)
+
+
+def comparing_sizes_alone(monkeypatch):
+    latest = committed_steps.latest
+    monkeypatch.setattr(committed_steps, "latest", lambda store, checks=False: latest(store))
+
+
+def removing_the_files_of_a_step_before_its_marker(monkeypatch):
+    def remove(store, last, kept=()):
+        staying = {*committed_steps.newest(store, committed_steps.LAST_COMMITS, until=last), *kept}
+        numbers = committed_steps._committed([entry.path for entry in store.list(committed_steps.STEPS)])
+        for done in sorted(done for done in numbers if done < last and done not in staying):
+            step = committed_steps._parsed(store, done)
+            for path in [*(file.path for file in step.files.values())] if step else []:
+                store.delete(path)
+            store.delete(f"{committed_steps.STEPS}{done}.json")
+
+    def latest(store, *, checks=False):
+        """As before sizes were compared."""
+        numbers = committed_steps._committed([entry.path for entry in store.list(committed_steps.STEPS)])
+        return committed_steps.load(store, max(numbers)) if numbers else None
+
+    monkeypatch.setattr(committed_steps, "remove_earlier", remove)
+    monkeypatch.setattr(committed_steps, "latest", latest)
+
+
+def removing_the_commit_of_the_best_evaluation(monkeypatch):
+    remove = committed_steps.remove_earlier
+    monkeypatch.setattr(committed_steps, "remove_earlier", lambda store, last, kept=(): remove(store, last))
+
+
+def removing_steps_that_are_committed(monkeypatch):
+    """`gc` takes all files of steps for left ones."""
+
+    def leftovers(store, *, now=None):
+        for entry in store.list(committed_steps.STEPS):
+            if not entry.path.endswith(".json"):
+                yield Orphan(entry.path, entry.num_bytes, "left")
+
+    monkeypatch.setattr(committed_steps, "leftovers", leftovers)
+
+
+def comparing_values_of_other_rows(monkeypatch):
+    """A value is compared with the best one, however that was measured."""
+    and_then = Best.and_then
+    monkeypatch.setattr(
+        Best, "and_then", lambda self, evaluated, done: and_then(self, replace(evaluated, measure=self.measure), done)
+    )
+
+
+def taking_the_last_evaluation_for_the_best(monkeypatch):
+    monkeypatch.setattr(Best, "and_then", lambda self, evaluated, done: Best(evaluated.value, done, evaluated.measure))
+
+
+def exporting_the_last_weights(monkeypatch):
+    """The checkpoint has the weights of the last step, not those of the best evaluation."""
+    weights = training.Driver._weights
+    monkeypatch.setattr(training.Driver, "_weights", lambda self, store, done: weights(self, store, training.LAST))
+
+
+def recording_steps_after_their_commit(monkeypatch):
+    """The records of the steps of a commit are written with the next one."""
+    commit = training.Driver._commit
+
+    def late(self, store, log, done, best):
+        steps, log._steps = log._steps, getattr(self, "steps", [])
+        commit(self, store, log, done, best)
+        self.steps = steps
+        if done == training.LAST:
+            log._steps = steps
+            log.take()()
+
+    monkeypatch.setattr(training.Driver, "_commit", late)
+
+
+def showing_steps_of_any_run(monkeypatch):
+    monkeypatch.setattr(training_record, "belongs", lambda store, run_ids: set(run_ids))
+
+
+def keeping_a_log_of_the_same_run_and_step(monkeypatch):
+    """A file of the log is named after its first step alone."""
+
+    def write(self):
+        if self._taken:
+            first = self._taken[0].done
+            content = "".join(f"{json.dumps(step.json)}\n" for step in self._taken)
+            self.store.create(f"{layout.LOG}{self.run_id}-{first:09}-{first:09}.jsonl", content.encode())
+            self._taken.clear()
+
+    monkeypatch.setattr(step_log.StepLog, "_write", write)
+
+
+def replacing_a_checkpoint_file_by_file(monkeypatch):
+    """The files of an export replace those of an earlier one in an order, without notes."""
+
+    def publish(store, files, put, *, fingerprint, state):
+        export = exports.Export(fingerprint, state, store.epoch, dict(files))
+        before = exports.Export.load(store)
+        store.replace(training_record.EXPORT, json.dumps(asdict(export)).encode())
+        for name in [*sorted({*files} - {exports.CONFIG}), exports.CONFIG]:
+            put(name)
+        for name in {*(before.files if before else ())} - {*files}:
+            store.delete(name)
+
+    monkeypatch.setattr(exports, "publish", publish)
+
+
+def leaving_files_of_the_checkpoint_before(monkeypatch):
+    delete = FencedStore.delete
+
+    def deleting_below_home(self, path):
+        if path.startswith(layout.HOME):
+            delete(self, path)
+
+    monkeypatch.setattr(FencedStore, "delete", deleting_below_home)
+
+
+def recording_a_checkpoint_before_its_notes(monkeypatch):
+    """Its files may have the sizes of those that are there."""
+    publish = exports.publish
+
+    def record_first(store, files, put, **facts):
+        before = exports.Export.load(store)
+        earlier = sorted({*(before.files if before else ()), *(before.earlier if before else ())} - {*files})
+        export = exports.Export(**facts, epoch=store.epoch, files=dict(files), earlier=earlier)
+        store.replace(training_record.EXPORT, json.dumps(asdict(export)).encode())
+        publish(store, files, put, **facts)
+
+    monkeypatch.setattr(exports, "publish", record_first)
+
+
+def exporting_again_what_is_exported(monkeypatch):
+    monkeypatch.setattr(exports, "is_exported", lambda store, fingerprint, state: False)
+
+
+def taking_any_checkpoint_for_the_own_one(monkeypatch):
+    """A checkpoint that is whole is not exported again, whatever weights it has."""
+
+    def is_exported(store, fingerprint, state):
+        export = exports.Export.load(store)
+        return export is not None and export.is_whole(store)
+
+    monkeypatch.setattr(exports, "is_exported", is_exported)
+
+
+BUGS = {
+    writing_without_a_look_at_the_lease: 3,
+    replacing_whatever_is_there: 188,
+    checking_the_lease_before_the_version: 224,
+    writing_the_record_past_the_fence: 375,
+    continuing_another_recipe: 0,
+    removing_the_record_last: 6,
+    beginning_among_what_a_killed_restart_left: 0,
+    beginning_where_a_late_restart_removed_the_record: 0,
+    leaving_files_of_steps_at_a_restart: 2383,
+    marking_a_step_before_its_files_are_written: 0,
+    taking_any_marker_for_a_commit: 34,
+    taking_a_damaged_marker_for_a_commit: 34,
+    comparing_sizes_alone: 122,
+    removing_the_files_of_a_step_before_its_marker: 3,
+    removing_the_commit_of_the_best_evaluation: 0,
+    removing_steps_that_are_committed: 0,
+    comparing_values_of_other_rows: 119,
+    taking_the_last_evaluation_for_the_best: 2,
+    exporting_the_last_weights: 0,
+    recording_steps_after_their_commit: 0,
+    showing_steps_of_any_run: 229,
+    keeping_a_log_of_the_same_run_and_step: 270,
+    replacing_a_checkpoint_file_by_file: 6,
+    leaving_files_of_the_checkpoint_before: 98,
+    recording_a_checkpoint_before_its_notes: 1960,
+    exporting_again_what_is_exported: 0,
+    taking_any_checkpoint_for_the_own_one: 5,
+}
+"""Planted bugs with the number of the history that is tried first: it finds the bug while the simulation stays."""
+WITHIN = 6000
+"""Histories in which a bug must be found: the rarest is found by one in two thousand."""
