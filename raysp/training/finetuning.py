@@ -177,10 +177,8 @@ def finetune(
 
             check_shared(sink, plan.recipe, plan.shards)
         store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
-        is_new = (
-            restart or TrainingRecord.load(store) is None
-        )  # without a record: a restart that was killed, or nothing
-        if is_new:
+        is_new = restart or TrainingRecord.load(store) is None
+        if is_new:  # also where a restart was killed
             _remove(store)
         decoder = stack.enter_context(Decoder())
         prepared = prepare(plan, store, decoder=decoder, on_cluster=by_ray and on_cluster, on_indexed=on_indexed)
