@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import raysp
 from raysp.models import (
@@ -55,6 +56,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def headless(folder: Path, **fields: Any) -> str:
     """Write an encoder of random weights, which may have adapter layers."""
+    torch.manual_seed(0)
     Wav2Vec2Model(Wav2Vec2Config(**{**SMALL, "do_stable_layer_norm": True, **fields})).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(sampling_rate=16_000, return_attention_mask=True).save_pretrained(folder)
     return str(folder)
@@ -62,6 +64,7 @@ def headless(folder: Path, **fields: Any) -> str:
 
 def with_letters(folder: Path) -> str:
     """Write a checkpoint of random weights with a CTC head, which writes letters."""
+    torch.manual_seed(0)
     config = Wav2Vec2Config(**{**SMALL, "vocab_size": 29, "do_stable_layer_norm": True})
     Wav2Vec2ForCTC(config).save_pretrained(folder)
     extractor = Wav2Vec2FeatureExtractor(sampling_rate=16_000, return_attention_mask=True)
@@ -103,8 +106,8 @@ OBJECTIVES: dict[str, tuple[Callable[[Path], Any], str, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_last_evaluation_equals_that_of_the_exported_checkpoint(corpus, tmp_path, name):
+def last_evaluation(corpus: Path, folder: Path, name: str, **fields: Any) -> Any:
+    """Train, and return the evaluation of the weights that come out."""
     make, best, argument = OBJECTIVES[name]
     seen = []
     source = raysp.Shards(f"{corpus}/dev/*.parquet", text="text" if argument == "text" else None)
@@ -112,24 +115,32 @@ def test_the_last_evaluation_equals_that_of_the_exported_checkpoint(corpus, tmp_
     recipe = raysp.Finetune(
         raysp.Shards(f"{corpus}/train/*.parquet", text="text"),
         steps=[raysp.Decode(), raysp.Keep(max_seconds=10)],
-        objective=make(tmp_path / "checkpoint"),
+        objective=make(folder / "checkpoint"),
         schedule=raysp.Schedule(steps=steps, learning_rate=rate),
         batching=raysp.Batching(seconds=6, micro_batches=2),
         evaluation=raysp.Evaluation(source, every=steps, best=best, by=["seconds"]),
-        sink=raysp.Checkpoint(str(tmp_path / "out")),
+        sink=raysp.Checkpoint(str(folder / "out")),
         pool=raysp.Pool(1, cpus=1),
         seed=1,
-        ema=0.5 if name in ("characters", "LoRA") else None,
+        **fields,
     )
-    result = raysp.finetune(
-        recipe, engine="here", on_progress=lambda progress: seen.append(progress.last[-1].evaluation)
-    )
-    last = seen[-1]
+
+    def follow(progress: Any) -> None:
+        seen.append(progress.last[-1].evaluation)
+
+    result = raysp.finetune(recipe, engine="here", on_progress=follow)
+    assert result.best == seen[-1].scores.metrics[best].value
+    return seen[-1]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_last_evaluation_equals_that_of_the_exported_checkpoint(corpus, tmp_path, name):
+    last = last_evaluation(corpus, tmp_path, name, ema=0.5 if name in ("characters", "LoRA") else None)
+    argument = OBJECTIVES[name][2]
     reference = "text" if argument == "text" else "speaker"
     expected = raysp.evaluate(
         str(tmp_path / "out"), f"{corpus}/dev/*.parquet", **{argument: reference}, engine="here", progress=False
     )
-    assert result.best == expected.scores.metrics[best].value
     metrics = {metric: last.scores.metrics[metric] for metric in expected.scores.metrics}
     assert metrics == expected.scores.metrics
     assert (last.scores.rows, last.failed) == (expected.rows.compared, sum(expected.rows.errors.values()))
@@ -141,3 +152,10 @@ def test_the_last_evaluation_equals_that_of_the_exported_checkpoint(corpus, tmp_
         worst = [(row.hypothesis, row.errors) for row in expected.worst]
         assert [(row.hypothesis, row.errors) for row in last.worst][: len(worst)] == worst
         assert {row.hypothesis for row in expected.worst} != {""}
+
+
+@pytest.mark.parametrize("name", ["kept characters", "texts of a decoder"])
+def test_an_evaluation_in_half_precision_labels_the_rows_that_one_in_single_precision_does(corpus, tmp_path, name):
+    single, half = (last_evaluation(corpus, tmp_path / dtype, name, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    assert (half.scores.rows, half.failed) == (single.scores.rows, single.failed)
+    assert half.loss == pytest.approx(single.loss, rel=0.05)

@@ -102,7 +102,7 @@ def _weights(q_RALD: Tensor, k_RASD: Tensor, allowed: Tensor | None, causal: boo
         allowed = torch.ones(scores_NLS.shape[1:], dtype=torch.bool, device=scores_NLS.device).tril()
     if allowed is not None:
         # The least number and not -inf: a row without any key would be NaN.
-        scores_NLS = scores_NLS.view(*shape, -1).masked_fill(~allowed, torch.finfo(q_RALD.dtype).min).flatten(0, 1)
+        scores_NLS = scores_NLS.view(*shape, -1).masked_fill(~allowed, torch.finfo(scores_NLS.dtype).min).flatten(0, 1)
     return scores_NLS.softmax(-1)
 
 
