@@ -218,7 +218,12 @@ def measuring(
 
 
 def training_decoding(
-    work: ReadsCorpus, windowing: Windowing, shard: Shard, *, decoder: Decoder | None = None
+    work: ReadsCorpus,
+    windowing: Windowing,
+    shard: Shard,
+    *,
+    block_seconds: float = MEASURED_SECONDS,
+    decoder: Decoder | None = None,
 ) -> Decoding:
     """Return the op that decodes rows for training or evaluation, and leaves out no row by its columns.
 
@@ -226,9 +231,18 @@ def training_decoding(
         work: the recipe or evaluation.
         windowing: division of rows into windows: `whole_rows`, or that of labels.
         shard: the shard.
+        block_seconds: seconds of audio per block.
         decoder: decoding functions; None: those of this process.
     """
-    return _decoding(work.source, [work.decoding], (), shard, windowing=windowing, decoder=decoder)
+    return _decoding(
+        work.source,
+        [work.decoding],
+        (),
+        shard,
+        windowing=windowing,
+        block_seconds=block_seconds,
+        decoder=decoder,
+    )
 
 
 def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:

@@ -24,7 +24,7 @@ class Evaluated:
     comparison: Comparison | None
     """Metrics with their intervals, groups and worst rows; None on all workers but the first."""
     failed: int
-    """Rows that could not be decoded, or are too long or too short."""
+    """Rows that could not be decoded, are too long or too short, or on which the model failed."""
     num_rows: int
     """Rows that were evaluated."""
     measure: str
