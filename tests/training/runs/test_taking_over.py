@@ -167,3 +167,12 @@ def test_a_training_begins_anew_after_a_restart_that_was_killed(words, tiny, who
     finetune(changed, should_stop=steps_until(2))
     assert [step["done"] for step in steps_of(sink)] == [1, 2]
     assert [*commits_of(sink)] == [2]
+
+
+def test_a_restart_needs_no_record_that_can_be_read(words, tiny, whole, tmp_path):
+    recipe, sink = again(words, tiny, tmp_path / "out"), Path(shutil.copytree(whole, tmp_path / "out"))
+    (sink / ".raysp" / "recipe.json").write_text("{")
+    with pytest.raises(raysp.PlanError, match=r"recipe\.json: not a run record"):
+        finetune(recipe)
+    finetune(recipe, restart=True, should_stop=steps_until(2))
+    assert [step["done"] for step in steps_of(sink)] == [1, 2]
