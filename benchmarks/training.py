@@ -97,7 +97,9 @@ def our_step(case: Case, *, checkpointing: bool = False) -> Step:
     import raysp.models
     from raysp.training.loop.optimizing import group_parameters, new_optimizer
     from raysp.training.loop.training_steps import Training
-    from raysp.training.tasks.ctc_task import CTCObjective
+    from raysp.training.objectives.ctc_task import CTCTask
+    from raysp.training.objectives.passes import Passes
+    from raysp.training.objectives.task import Criterion
 
     torch.manual_seed(0)
     cls = getattr(raysp.models, case.model)
@@ -107,7 +109,8 @@ def our_step(case: Case, *, checkpointing: bool = False) -> Step:
     if checkpointing:
         model.gradient_checkpointing_enable()
     optimizer = new_optimizer(group_parameters(model), learning_rate=1e-5, weight_decay=0.01)
-    training = Training(CTCObjective(model, _extractor(raysp.models, case)), optimizer, seed=0)
+    passes = Passes(model, _extractor(raysp.models, case), torch.float32)
+    training = Training(Criterion(CTCTask(raysp.CTC("model"), None), passes), optimizer, seed=0)
     return lambda batches: training.step(0, 0, batches, learning_rate=1e-5).loss
 
 

@@ -49,8 +49,10 @@ from .training.specs.augmentations import Speed as Speed
 from .training.specs.mix import Mix as Mix
 from .training.specs.objectives import CTC as CTC
 from .training.specs.objectives import Classify as Classify
+from .training.specs.objectives import ClassObjective as ClassObjective
 from .training.specs.objectives import Seq2Seq as Seq2Seq
 from .training.specs.objectives import Speakers as Speakers
+from .training.specs.objectives import TextObjective as TextObjective
 from .training.specs.recipe import Batching as Batching
 from .training.specs.recipe import Checkpoint as Checkpoint
 from .training.specs.recipe import Evaluation as Evaluation

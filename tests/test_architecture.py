@@ -34,8 +34,8 @@ ENGINE = "labelling.engine"
 """It imports Ray, so only what runs reaches it."""
 # The rooms of training from the lowest up; each may use those before it, and `training`, its verbs, all of them.
 TRAINING = (
-    *("training.specs", "training.sink", "training.planning", "training.characters", "training.data"),
-    *("training.objectives", "training.tasks", "training.preparing", "training.loop", "training.estimates"),
+    *("training.specs", "training.sink", "training.planning", "training.data"),
+    *("training.objectives", "training.preparing", "training.loop", "training.estimates"),
     *("training.reading", "training.on_ray"),
 )
 RUNS = {ENGINE, "training", *TRAINING}

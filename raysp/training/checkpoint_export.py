@@ -29,7 +29,7 @@ from raysp.storage.store import explain
 from raysp.text.formats.safe_values import place_name
 from raysp.training.loop.evaluated import comparable
 from raysp.training.loop.session import Session
-from raysp.training.objectives.language_objective import add_languages
+from raysp.training.objectives.language_adapters import add_languages
 from raysp.training.objectives.lora import merged_weights
 from raysp.training.preparing import Prepared
 from raysp.training.sink import exports
@@ -77,7 +77,7 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
     return "\n".join(
         [
             "---",
-            front_matter(base_model=base_model, licence=licence, tags=prepared.task.tags),
+            front_matter(base_model=base_model, licence=licence, tags=prepared.task.TAGS),
             "---",
             "",
             f"# {recipe.name or Path(recipe.sink.url).name}",

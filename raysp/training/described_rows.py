@@ -5,28 +5,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from raysp.audio.isolation import Decoder
-from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.row_windows import Failures, Reading, micro_batch
+from raysp.training.objectives.task import Criterion
 from raysp.training.planning.ordering import Epoch
 from raysp.training.preparing import Prepared
-from raysp.training.tasks.task import DescribesRows
 
 
-def files_of_rows(prepared: Prepared, objective: Objective, decoder: Decoder) -> Mapping[str, str]:
+def files_of_rows(prepared: Prepared, criterion: Criterion, decoder: Decoder) -> Mapping[str, str]:
     """Return the contents of the files by name, from rows as they were recorded.
 
     Args:
         prepared: the training.
-        objective: loss with the trained model.
+        criterion: the trained model.
         decoder: decoding functions.
 
     Raises:
         RunError: too many rows cannot be decoded.
     """
     task = prepared.task
-    if not isinstance(task, DescribesRows):
+    if not task.DESCRIBED_ROWS:
         return {}
-    return task.files(objective, _batches(prepared, decoder, task.described_rows))
+    return task.files(criterion.passes, _batches(prepared, decoder, task.DESCRIBED_ROWS))
 
 
 def _batches(prepared: Prepared, decoder: Decoder, most: int) -> Iterator[MicroBatch]:

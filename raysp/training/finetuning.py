@@ -308,7 +308,7 @@ def try_out(
         progress = TrainingProgress(None)
         _follow(_alone(session, should_stop), prepared, progress, None, on_progress)
         result = _result(prepared, session, progress, reading.failures)
-        texts = predicted_texts(prepared, session.training.objective, decoder, MOST_TEXTS)
+        texts = predicted_texts(prepared, session.training.criterion, decoder, MOST_TEXTS)
         return replace(result, texts=tuple(texts))
 
 
@@ -404,13 +404,13 @@ def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: D
     texts = {
         "README.md": card(prepared, session.position, loss),
         "metrics.json": json.dumps(figures(prepared, session, loss), indent=1) + "\n",
-        **files_of_rows(prepared, session.training.objective, decoder),
+        **files_of_rows(prepared, session.training.criterion, decoder),
     }
     extractor = load_feature_extractor(prepared.plan.checkpoint.path)
     try:
         export(
             store,
-            session.training.objective.model,
+            session.training.criterion.model,
             extractor,
             prepared.task.tokenizer,
             texts,

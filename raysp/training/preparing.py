@@ -17,6 +17,7 @@ from raysp.text.targets import OUTSIDE
 from raysp.training.data.indexing import Indexer, index_sounds
 from raysp.training.data.mixed_epochs import Mixture, mixture_of
 from raysp.training.data.row_windows import PieceReader
+from raysp.training.objectives.task import Task, digest_of, task_of
 from raysp.training.planning import ordering
 from raysp.training.planning.ordering import Epoch, Index, Window
 from raysp.training.planning.small_corpora import settled
@@ -26,9 +27,6 @@ from raysp.training.sink.source_index import INDEX_VERSION, Indexed, SourceIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.augmentations import OfSounds
 from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
-from raysp.training.tasks.task import Task
-from raysp.training.tasks.task_table import task_of
-from raysp.training.tasks.task_texts import digest_of
 from raysp.words import count, duration
 
 if TYPE_CHECKING:

@@ -13,13 +13,10 @@ from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.training_steps import Training
-from raysp.training.tasks.class_task import ClassObjective
-from raysp.training.tasks.ctc_task import CTCObjective
-from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
-from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.device.stand_in import NAME, counted
 from tests.labelling.engine.test_every_model import make_checkpoint
 from tests.training.conftest import small_model
+from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
 DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
@@ -37,7 +34,7 @@ def of_waves(head: str, **fields: object):
 
 def speakers(_folder):
     tdnn = {"tdnn_dim": (16, 16, 16, 16, 24), "xvector_output_dim": 12}
-    return SpeakerObjective(of_waves("XVector", **tdnn), EXTRACTOR, crop_seconds=0.4)
+    return speakers_criterion(of_waves("XVector", **tdnn), EXTRACTOR, crop_seconds=0.4)
 
 
 def seq2seq(folder):
@@ -47,12 +44,12 @@ def seq2seq(folder):
         for name in [name for name in vars(part) if "drop" in name]:
             setattr(part, name, 0.0)
     model = models.SpeechEncoderDecoderModel.from_pretrained(folder / "checkpoint", config=config)
-    return Seq2SeqObjective(model.train(), EXTRACTOR)
+    return seq2seq_criterion(model.train(), EXTRACTOR)
 
 
 OBJECTIVES = {
-    "CTC": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR), TEXTS),
-    "classes": (lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR), CLASSES),
+    "CTC": (lambda _: ctc_criterion(of_waves("CTC"), EXTRACTOR), TEXTS),
+    "classes": (lambda _: classify_criterion(of_waves("SequenceClassification"), EXTRACTOR), CLASSES),
     "speakers": (speakers, CLASSES),
     "texts of a decoder": (seq2seq, TEXTS),
 }
@@ -101,7 +98,7 @@ def test_steps_are_those_of_the_cpu_and_the_host_waits_once_in_each(name, tmp_pa
 
 
 def test_rows_of_a_step_that_is_not_finite_are_named(tmp_path):
-    objective = CTCObjective(of_waves("CTC"), EXTRACTOR)
+    objective = ctc_criterion(of_waves("CTC"), EXTRACTOR)
     objective.model.to(NAME)
     training = training_of(objective)
     first, second = steps_of(TEXTS)[0]
@@ -125,7 +122,7 @@ def test_steps_of_every_encoder_wait_once_with_dropout_and_masks(name, tmp_path)
         setattr(config, field, 0.3)
     config.mask_feature_length = 4
     model = models.AutoModelForCTC.from_pretrained(tmp_path / "checkpoint", config=config).to(NAME).train()
-    objective = CTCObjective(model, load_feature_extractor(tmp_path / "checkpoint"))
+    objective = ctc_criterion(model, load_feature_extractor(tmp_path / "checkpoint"))
     training = training_of(objective)
     first, second = steps_of(TEXTS)
     training.step(0, 0, first, learning_rate=1e-3)  # constants are made
@@ -135,7 +132,7 @@ def test_steps_of_every_encoder_wait_once_with_dropout_and_masks(name, tmp_path)
 
 
 def test_ctc_is_computed_on_the_cpu_if_kernels_are_to_be_deterministic():
-    objective = CTCObjective(of_waves("CTC"), EXTRACTOR)
+    objective = ctc_criterion(of_waves("CTC"), EXTRACTOR)
     batch = steps_of(TEXTS)[0][0]
     seed_micro_batch(1, 2, 3, 4)
     expected = objective(batch).rows_B

@@ -5,7 +5,7 @@ import pytest
 from raysp.models import Wav2Vec2CTCTokenizer
 from raysp.text.error_rates import TextRules
 from raysp.text.targets import BAR, NO_TEXT, OUTSIDE, CharacterTargets, build, count_characters, frames_needed, outside
-from raysp.training.characters import encode_of, letters_of, read_vocabulary, tokenizer_for
+from raysp.training.objectives.head_tokenizers import encode_of, letters_of, read_vocabulary, tokenizer_for
 
 
 def targets_of(*texts: str, **rules: str) -> CharacterTargets:

@@ -93,4 +93,4 @@ def assert_equal_curves(
 
 
 def parameters(training: Training) -> list[torch.Tensor]:
-    return [*training.objective.model.parameters()]
+    return [*training.criterion.model.parameters()]

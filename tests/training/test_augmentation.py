@@ -12,7 +12,7 @@ from raysp.training.data.micro_batches import TrainingRow
 from raysp.training.data.waveform_augmentation import Gain, Noise, Room, as_float32, at_speed, augmented, speed_places
 from raysp.training.finetuning import plan_recipe
 from raysp.training.loop.worker import new_session
-from raysp.training.tasks.ctc_task import CTCObjective
+from raysp.training.objectives.task import Criterion
 from tests.training.runs.test_augmented import noisy, sounds
 
 __all__ = ["sounds"]  # a fixture
@@ -254,14 +254,14 @@ def test_rows_of_a_window_are_augmented_by_seed_epoch_and_number():
 def seen(monkeypatch) -> dict[tuple[int, int], list[np.ndarray]]:
     """Samples that the model saw, by row."""
     waves: dict[int, list[np.ndarray]] = {}
-    original = CTCObjective.__call__
+    original = Criterion.__call__
 
     def recorded(self, batch):
         for row, wave in zip(batch.rows, batch.waves, strict=True):
             waves.setdefault(row, []).append(wave)
         return original(self, batch)
 
-    monkeypatch.setattr(CTCObjective, "__call__", recorded)
+    monkeypatch.setattr(Criterion, "__call__", recorded)
     return waves
 
 

@@ -7,13 +7,12 @@ import pytest
 import torch
 
 import raysp.models
-from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training, Workers
-from raysp.training.tasks.class_task import ClassObjective
-from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
-from raysp.training.tasks.speaker_task import SpeakerObjective
+from raysp.training.objectives.task import Criterion
 from tests.soaked import some
+from tests.training.criteria import classify_criterion, seq2seq_criterion, speakers_criterion
 from tests.training.objectives.originals import ENCODERS, decoder_config, decoder_model, extractor_of
 from tests.training.teams import assert_equal_curves, train
 
@@ -36,9 +35,9 @@ Target = Callable[[np.random.Generator, int], list[float]]
 """Draws the target of a row of so many samples."""
 
 
-def seq2seq(encoder: str, decoder: str) -> Objective:
+def seq2seq(encoder: str, decoder: str) -> Criterion:
     model = decoder_model(decoder_config(encoder, decoder, **RANDOM))
-    return Seq2SeqObjective(model, extractor_of(encoder))
+    return seq2seq_criterion(model, extractor_of(encoder))
 
 
 def head(name: str, encoder: str, **fields: object):
@@ -48,12 +47,12 @@ def head(name: str, encoder: str, **fields: object):
     return cls(cls.config_class(**{**ENCODERS[encoder][1], **known, "num_labels": 5, **fields})).train()
 
 
-def classes(name: str, encoder: str) -> Objective:
-    return ClassObjective(head(name, encoder), extractor_of(encoder))
+def classes(name: str, encoder: str) -> Criterion:
+    return classify_criterion(head(name, encoder), extractor_of(encoder))
 
 
-def speakers(name: str, encoder: str) -> Objective:
-    return SpeakerObjective(head(name, encoder), extractor_of(encoder), margin_warmup=0.5, crop_seconds=0.4)
+def speakers(name: str, encoder: str) -> Criterion:
+    return speakers_criterion(head(name, encoder), extractor_of(encoder), margin_warmup=0.5, crop_seconds=0.4)
 
 
 def tokens(random: np.random.Generator, _: int) -> list[float]:
@@ -64,7 +63,7 @@ def one_class(random: np.random.Generator, _: int) -> list[float]:
     return [int(random.integers(5))]
 
 
-CASES: dict[str, tuple[Callable[[], Objective], Target]] = {
+CASES: dict[str, tuple[Callable[[], Criterion], Target]] = {
     "encoder with BART": (lambda: seq2seq("wav2vec2 layer", "bart"), tokens),
     "encoder with GPT-2": (lambda: seq2seq("wav2vec2-bert", "gpt2"), tokens),
     "classes": (lambda: classes("HubertForSequenceClassification", "hubert"), one_class),

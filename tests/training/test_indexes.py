@@ -16,9 +16,9 @@ from raysp.corpus import surveys
 from raysp.storage.store import LocalStore
 from raysp.training.data import indexing
 from raysp.training.data.indexing import Indexer
+from raysp.training.objectives.task import task_of
 from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
-from raysp.training.tasks.task_table import task_of
 from tests.recipes import a_recipe, write_words
 
 

@@ -5,8 +5,8 @@ import pytest
 from raysp.models import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel, TextTokenizer, registry
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.training.loop.optimizing import group_parameters, num_layers_above
+from raysp.training.objectives.seq2seq_task import load_encoder_decoder
 from raysp.training.objectives.starting_model import head_names
-from raysp.training.tasks.seq2seq_task import load_encoder_decoder
 from tests.models.decoder_oracles import BART, BERT, GPT2, save_parts
 from tests.models.oracles import make_oracle
 from tests.training.conftest import SMALL

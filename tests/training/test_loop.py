@@ -11,9 +11,9 @@ from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop import state
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import NotFinite, Training, described_losses, has_grown
-from raysp.training.tasks.ctc_task import CTCObjective
 from tests.soaked import some
 from tests.training.conftest import micro_batch, small_model
+from tests.training.criteria import ctc_criterion
 from tests.training.teams import assert_equal_curves, parameters, train
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ def new_training(extractor, workers=None, **fields) -> Training:
     model = small_model(**{**DROPPING, **fields})
     groups = group_parameters(model)
     optimizer = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
-    return Training(CTCObjective(model, extractor), optimizer, seed=7, workers=workers)
+    return Training(ctc_criterion(model, extractor), optimizer, seed=7, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +43,15 @@ def test_a_training_goes_on_from_its_state_bit_for_bit(alone, extractor, steps, 
     expected, whole = alone
     first = new_training(extractor)
     assert train(first, steps, count=6) == expected[:6]
-    groups = group_parameters(first.objective.model)
-    state.write(state.copied(first.objective.model.stored_weights()), tmp_path / "model")
+    groups = group_parameters(first.criterion.model)
+    state.write(state.copied(first.criterion.model.stored_weights()), tmp_path / "model")
     state.write(state.moments(first.optimizer, groups), tmp_path / "optimizer")
     second = new_training(extractor)
     with torch.no_grad():
         for one in parameters(second):
             one.add_(1.0)
-    state.load_tensors(second.objective.model.stored_weights(), tmp_path / "model")
-    state.load_moments(second.optimizer, group_parameters(second.objective.model), tmp_path / "optimizer")
+    state.load_tensors(second.criterion.model.stored_weights(), tmp_path / "model")
+    state.load_moments(second.optimizer, group_parameters(second.criterion.model), tmp_path / "optimizer")
     assert train(second, steps, first=6, count=6) == expected[6:]
     for mine, other in zip(parameters(second), parameters(whole), strict=True):
         assert torch.equal(mine, other)
@@ -79,7 +79,7 @@ def test_a_loss_that_is_not_finite_changes_no_weight_and_names_the_rows(extracto
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_names_the_rows(extractor, digits):
     training = new_training(extractor)
     before = [one.detach().clone() for one in parameters(training)]
-    training.objective = GradientOf(training.objective, digits[3][0])
+    training.criterion = GradientOf(training.criterion, digits[3][0])
     batches = [micro_batch(digits, 0, [0, 1]), micro_batch(digits, 1, [2, 3])]
     update = training.step(0, 0, batches, learning_rate=1e-3)
     assert math.isfinite(update.loss)
@@ -114,7 +114,7 @@ def test_a_step_without_rows_changes_nothing(extractor, steps):
 
 def test_frozen_parameters_stay_and_are_trained_later(extractor, steps):
     training = new_training(extractor)
-    model = training.objective.model
+    model = training.criterion.model
     base = [*model.base_model.parameters()]
     before = [one.detach().clone() for one in base]
     head = model.lm_head.weight.detach().clone()

@@ -13,9 +13,9 @@ import raysp
 from raysp import ChangedError, PlanError, Schedule, SpecError, finetune
 from raysp.training.data.mixed_epochs import mixture_of, seconds_an_epoch
 from raysp.training.finetuning import plan_recipe
+from raysp.training.objectives.task import Criterion
 from raysp.training.planning.ordering import Epoch, Index, Sizes
 from raysp.training.sink.corpus_index import CorpusIndex
-from raysp.training.tasks.ctc_task import CTCObjective
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
 from tests.training.runs.test_finetuning import steps_until
@@ -193,13 +193,13 @@ def mixed(languages, tiny, sink, **fields) -> raysp.Finetune:
 def seen(monkeypatch) -> list[list[int]]:
     """Rows of each micro-batch, in the order in which the model saw them."""
     found: list[list[int]] = []
-    original = CTCObjective.__call__
+    original = Criterion.__call__
 
     def recorded(self, batch):
         found.append([*batch.rows])
         return original(self, batch)
 
-    monkeypatch.setattr(CTCObjective, "__call__", recorded)
+    monkeypatch.setattr(Criterion, "__call__", recorded)
     return found
 
 

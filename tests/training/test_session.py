@@ -17,13 +17,14 @@ from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import Course, Session
 from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_steps import NotFiniteError, Training
+from raysp.training.objectives.task import Criterion
 from raysp.training.planning import ordering
 from raysp.training.planning.ordering import Index, Sizes, Window
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import Position
-from raysp.training.tasks.ctc_task import CTCObjective
 from tests.soaked import some
 from tests.training.conftest import small_model
+from tests.training.criteria import ctc_criterion
 from tests.training.runs.test_finetuning import again
 
 pytestmark = pytest.mark.slow
@@ -32,11 +33,11 @@ SIZES = Sizes(micro_seconds=1.5, micro_batches=2, window_seconds=4.0)
 COURSE = Course(epochs=3, steps=None, learning_rate=2e-3)
 
 
-class Recorded(CTCObjective):
+class Recorded:
     """Records the rows of each pass."""
 
-    def __init__(self, *args) -> None:
-        super().__init__(*args)
+    def __init__(self, criterion: Criterion) -> None:
+        self.criterion, self.model = criterion, criterion.model
         self.rows: list[int] = []
         self.places: list[float] = []
         """Progress of the training at each micro-batch."""
@@ -44,7 +45,7 @@ class Recorded(CTCObjective):
     def __call__(self, batch: MicroBatch):
         self.rows += batch.rows
         self.places.append(batch.progress)
-        return super().__call__(batch)
+        return self.criterion(batch)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def new_session(digits, index, extractor, tmp_path):
         model = small_model(hidden_dropout=0.1, layerdrop=0.2)
         groups = group_parameters(model)
         optimizer = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
-        training = Training(Recorded(model, extractor), optimizer, seed=7)
+        training = Training(Recorded(ctc_criterion(model, extractor)), optimizer, seed=7)
         store = FencedStore(LocalStore(str(tmp_path)), 1)
         keeper = Keeper(store, fingerprint, every, options.get("seconds"))
         average = MovingAverage(model.stored_weights(), options["decay"]) if "decay" in options else None
@@ -79,14 +80,14 @@ def new_session(digits, index, extractor, tmp_path):
 
 
 def weights(session: Session) -> list[torch.Tensor]:
-    return [*session.training.objective.model.parameters()]
+    return [*session.training.criterion.model.parameters()]
 
 
 def test_every_row_is_trained_on_once_an_epoch(new_session, index):
     session = new_session()
     steps = [*session.run()]
     expected = {row for row, seconds in enumerate(index.seconds) if seconds > 0 and row != 5}
-    assert Counter(session.training.objective.rows) == dict.fromkeys(expected, 3)
+    assert Counter(session.training.criterion.rows) == dict.fromkeys(expected, 3)
     assert sum(step.rows for step in steps) == 3 * len(expected)
     assert [step.done for step in steps] == [*range(1, len(steps) + 1)]
     assert steps[-1].epoch == 3
@@ -104,7 +105,7 @@ def test_rates_follow_the_course(new_session):
 def test_micro_batches_know_the_progress_of_the_training(new_session):
     session = new_session()
     steps = [*session.run()]
-    assert sorted({*session.training.objective.places}) == [step.share for step in steps]
+    assert sorted({*session.training.criterion.places}) == [step.share for step in steps]
     assert steps[0].share == 0
 
 
@@ -260,7 +261,7 @@ def test_each_window_is_cut_into_micro_batches_once(words, tiny, tmp_path, monke
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, tiny, tmp_path, monkeypatch):
-    original, sink = CTCObjective.__call__, tmp_path / "out"
+    original, sink = Criterion.__call__, tmp_path / "out"
 
     def broken(self, batch):
         losses = original(self, batch)
@@ -269,7 +270,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, t
         return replace(losses, total=losses.total + rows.sum() - losses.rows_B.sum(), rows_B=rows)
 
     recipe = again(words, tiny, sink)
-    monkeypatch.setattr(CTCObjective, "__call__", broken)
+    monkeypatch.setattr(Criterion, "__call__", broken)
     with pytest.raises(RunError, match=r"the loss is nan .* at fault: 0.parquet:7\. Lower schedule"):
         finetune(recipe)
     monkeypatch.undo()
@@ -277,7 +278,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_names_the_rows(words, t
 
 
 def test_a_training_whose_rows_all_fail_names_none_and_commits_nothing(words, tiny, tmp_path, monkeypatch):
-    original, done = CTCObjective.__call__, []
+    original, done = Criterion.__call__, []
 
     def broken(self, batch):
         losses = original(self, batch)
@@ -285,7 +286,7 @@ def test_a_training_whose_rows_all_fail_names_none_and_commits_nothing(words, ti
         factor = torch.nan if len(done) > 6 else 1.0  # from the fourth step of two micro-batches on
         return replace(losses, total=losses.total * factor, rows_B=losses.rows_B * factor)
 
-    monkeypatch.setattr(CTCObjective, "__call__", broken)
+    monkeypatch.setattr(Criterion, "__call__", broken)
     with pytest.raises(RunError, match=r"diverged: no row of the \d+ of the step has a finite loss and gradient, so"):
         finetune(again(words, tiny, tmp_path / "out"))
     assert [one.path for one in LocalStore(tmp_path / "out").list(".raysp/steps/") if one.path.endswith(".json")] == [

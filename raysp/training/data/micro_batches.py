@@ -6,13 +6,13 @@ Random numbers are a function of the place in the order of rows, not of the work
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.models.base.modeling import Model
+from raysp.crossing import sent
 from raysp.training.planning.ordering import Window
 
 
@@ -55,18 +55,18 @@ class Losses:
     rows_B: Tensor
     """Loss of each row, of which an evaluation has the mean, without gradients: for tokens the mean over them."""
 
+    @classmethod
+    def of(cls, losses_B: Tensor, num_tokens_B: Tensor | None = None) -> "Losses":
+        """Return the losses of rows (B,), whose sum is divided by the rows.
 
-class Objective(Protocol):
-    """Loss that a model is trained to lower."""
-
-    @property
-    def model(self) -> Model:
-        """The model that is trained."""
-        ...
-
-    def __call__(self, batch: MicroBatch) -> Losses:
-        """Run the model on a micro-batch of at least one row."""
-        ...
+        Args:
+            losses_B: losses; with `num_tokens_B`, summed over the tokens of each row.
+            num_tokens_B: tokens of each row, on the CPU, by which the sum is divided; None: by the rows.
+        """
+        rows_B = losses_B.detach()
+        if num_tokens_B is None:
+            return cls(losses_B.sum(), float(len(rows_B)), rows_B)
+        return cls(losses_B.sum(), float(num_tokens_B.sum()), rows_B / sent(num_tokens_B, rows_B.device).clamp(min=1))
 
 
 def seed_micro_batch(seed: int, epoch: int, step: int, micro_batch: int) -> None:

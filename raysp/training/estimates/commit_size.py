@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 
 from raysp.models.base.placing import without_weights
 from raysp.training.loop import state
+from raysp.training.objectives.task import Criterion, Task
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.committed_steps import LAST_COMMITS
-from raysp.training.specs.objectives import trains_few_weights
-from raysp.training.tasks.task import Task
 
 MOMENTS = 2
 """Values that AdamW, and most optimisers, keep for each weight that is trained."""
@@ -38,12 +37,12 @@ def commit_of(plan: TrainingPlan, task: Task) -> Commit:
         task: its task, with a vocabulary or classes.
 
     Raises:
-        PlanError, CheckpointError: as `Task.objective`.
+        PlanError, CheckpointError: as `Task.model`.
     """
     recipe, workers = plan.recipe, replace(plan.workers, device="meta")
     with without_weights():
-        model = task.objective(replace(plan, workers=workers)).model
-    committed = state.weights(model, trained_only=trains_few_weights(recipe.objective)).values()
+        model = Criterion.of(task, replace(plan, workers=workers)).model
+    committed = state.weights(model, trained_only=recipe.objective.trains_few_weights).values()
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     averaged = sum(weight.nbytes for weight in committed if weight.is_floating_point()) if recipe.ema is not None else 0
     return Commit(

@@ -158,7 +158,7 @@ def _seconds(session: Session, batches: Sequence[MicroBatch]) -> float:
         session.training.optimizer.step()
     if session.average is not None:
         session.average.update()
-    synchronize(session.training.objective.model.device)
+    synchronize(session.training.criterion.model.device)
     return time.perf_counter() - began
 
 

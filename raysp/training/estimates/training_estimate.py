@@ -15,11 +15,11 @@ from raysp.training.estimates.commit_size import STAND_INS, Commit, commit_of
 from raysp.training.estimates.step_speed import Imbalance, of_other, of_steps
 from raysp.training.estimates.steps_left import Left, declared, left_of
 from raysp.training.estimates.training_calibration import SMALLER, Memory, calibrate
+from raysp.training.objectives.task import task_of
 from raysp.training.planning.ordering import imbalance, numbers_of_workers
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink.training_record import TrainingRecord
-from raysp.training.tasks.task_table import task_of
 from raysp.words import Brief, count
 from raysp.work import EstimateOptions
 

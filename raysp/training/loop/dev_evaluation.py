@@ -24,14 +24,14 @@ from raysp.labelling.planning.run_plan import Corpus
 from raysp.models.loading import labels_of
 from raysp.storage.opened import digest_of
 from raysp.training.data.indexing import read_batches, values_of
-from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.evaluated import Evaluated, comparable, measure_of, rule_of
 from raysp.training.loop.predicting import PredictedRows, Predictor
 from raysp.training.loop.training_steps import Workers
 from raysp.training.objectives.passes import evaluation_mode
+from raysp.training.objectives.task import Criterion
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.recipe import Evaluation
-from raysp.training.tasks.task import Task
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
@@ -83,8 +83,7 @@ class Evaluator:
     Args:
         plan: the plan, with an evaluation.
         evaluation: the evaluation of its recipe.
-        objective: the objective.
-        task: the task.
+        criterion: the model and its loss.
         workers: the workers that train together.
         decoder: decoding functions; None: of this process.
         corpus: the rows; None: the plan's rows by which weights are compared.
@@ -94,8 +93,7 @@ class Evaluator:
         self,
         plan: TrainingPlan,
         evaluation: Evaluation,
-        objective: Objective,
-        task: Task,
+        criterion: Criterion,
         workers: Workers,
         decoder: "Decoder | None" = None,
         corpus: Corpus | None = None,
@@ -104,9 +102,9 @@ class Evaluator:
         assert corpus is not None
         self.plan = plan
         self.evaluation = evaluation
-        self.objective = objective
-        self.task = task
-        self.targets = task.targets()
+        self.criterion = criterion
+        self.task = criterion.task
+        self.targets = criterion.task.targets()
         self.workers = workers
         self.decoder = decoder
         self.shards = corpus.shards
@@ -142,7 +140,7 @@ class Evaluator:
             self.task.compared,
             LabelledRows(*zip(*labelled, strict=True)) if labelled else LabelledRows((), (), (), ()),
             Columns(seconds, by),
-            classes=() if self.task.compared == "recognition" else labels_of(self.objective.model.config),
+            classes=() if self.task.compared == "recognition" else labels_of(self.criterion.model.config),
             normalise=self.evaluation.normalise,
             bootstrap=bootstrap,
             worst=WORST_ROWS,
@@ -161,7 +159,7 @@ class Evaluator:
     def _batches(self) -> Iterator[Sequence[EvaluatedRow]]:
         """Yield this worker's rows after each pass; passes do not depend on the number of workers."""
         # Made for each evaluation: it waits for the updates of weights.
-        predictor = Predictor(self.plan, self.objective, self.task)
+        predictor = Predictor(self.plan, self.criterion)
         number, count = self.workers.number, self.workers.count
         pieces = [(number, piece) for number, shard in enumerate(self.shards) for piece in shard.pieces]
         is_shared = len(pieces) < MANY_PIECES * count
@@ -219,8 +217,8 @@ class Evaluator:
             size = max(1, int(budget / len(fitting[0][1])))
             (places, waves, targets), fitting = zip(*fitting[:size], strict=True), fitting[size:]
             batch = MicroBatch(0, range(len(places)), waves, targets, progress=1.0)
-            with evaluation_mode(self.objective.model), torch.inference_mode():
-                losses = self.objective(batch).rows_B.tolist()
+            with evaluation_mode(self.criterion.model), torch.inference_mode():
+                losses = self.criterion(batch).rows_B.tolist()
             yield dict(zip(places, losses, strict=True))
 
     def _rows(

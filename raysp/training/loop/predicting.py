@@ -11,19 +11,18 @@ from raysp.audio.waveforms import Samples, concatenate
 from raysp.columns import OK, STATUS
 from raysp.labelling import assembly
 from raysp.labelling.finished.label_columns import references_of
-from raysp.models.loading import LoadedCheckpoint, load_feature_extractor
+from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.decoding import Decoder
 from raysp.ops.labelling import Labelling
 from raysp.ops.late_steps import Joining
 from raysp.ops.rows import row_statuses, waves_of
 from raysp.sink.sorting import in_order
 from raysp.training.data.indexing import read_batches
-from raysp.training.data.micro_batches import Objective
 from raysp.training.data.row_windows import wanted_rows
 from raysp.training.objectives.passes import evaluation_mode
+from raysp.training.objectives.task import Criterion
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
-from raysp.training.tasks.task import Task
 
 
 class PredictedRows(NamedTuple):
@@ -47,15 +46,14 @@ class Predictor:
 
     Args:
         plan: the plan.
-        objective: the objective, with the model.
-        task: the task, which gives the outputs.
+        criterion: the model, and the task, which gives the outputs.
     """
 
-    def __init__(self, plan: TrainingPlan, objective: Objective, task: Task) -> None:
-        self.model, folder = objective.model, plan.checkpoint.path
+    def __init__(self, plan: TrainingPlan, criterion: Criterion) -> None:
+        self.model, task, folder = criterion.model, criterion.task, plan.checkpoint.path
         loaded = LoadedCheckpoint.of_model(
             self.model,
-            load_feature_extractor(folder),
+            criterion.passes.feature_extractor,
             task.tokenizer,
             path=folder,
             products=getattr(torch, plan.dtype),
@@ -95,17 +93,16 @@ class Predictor:
         yield PredictedRows(assembly.join_windows(in_order(windows), self._join), waves)
 
 
-def predicted_texts(prepared: Prepared, objective: Objective, decoder: Decoder, most: int) -> list[tuple[str, str]]:
+def predicted_texts(prepared: Prepared, criterion: Criterion, decoder: Decoder, most: int) -> list[tuple[str, str]]:
     """Return references and texts, or classes, of the first rows of a training that can be decoded.
 
     Args:
         prepared: the training.
-        objective: the objective, with the model.
+        criterion: the model and the task.
         decoder: decoding functions.
         most: number of rows.
     """
-    recipe, task = prepared.plan.recipe, prepared.task
-    predictor = Predictor(prepared.plan, objective, task)
+    recipe, predictor = prepared.plan.recipe, Predictor(prepared.plan, criterion)
     texts: list[tuple[str, str]] = []
     for number, rows in wanted_rows(prepared.first_window, prepared.corpus, 0, 1).items():
         shard, piece = prepared.corpus.piece(number)
@@ -115,7 +112,7 @@ def predicted_texts(prepared: Prepared, objective: Objective, decoder: Decoder, 
         [*_, labelled] = predictor(op(table, 0), [f"{shard.name}|{piece.first + place}" for place in places])
         assert labelled is not None
         assert recipe.target is not None
-        references = references_of(table.column(recipe.target), task.compared)
+        references = references_of(table.column(recipe.target), criterion.task.compared)
         hypotheses = labelled.labels.column(predictor.columns[0]).to_pylist()
         of_rows = zip(references, hypotheses, labelled.are_ok, strict=True)
         texts += [(reference or "", text or "") for reference, text, is_ok in of_rows if is_ok and (reference or text)]

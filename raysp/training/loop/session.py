@@ -158,7 +158,7 @@ class Session:
         self.average = average
         self.index_of = index_of
         self.first_epoch = first_epoch
-        self.weights = training.objective.model.stored_weights() if weights is None else weights
+        self.weights = training.criterion.model.stored_weights() if weights is None else weights
         self.failed = failed
         self.position = Position(0, 0, 0)
         self._stops = False

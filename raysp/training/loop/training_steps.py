@@ -10,8 +10,9 @@ from torch import Tensor
 
 from raysp.errors import RunError
 from raysp.models.base.placing import arithmetic
-from raysp.training.data.micro_batches import MicroBatch, Objective, seed_micro_batch
+from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.loop.optimizing import FlatGradients, set_rate
+from raysp.training.objectives.task import Criterion
 
 Gathered = TypeVar("Gathered")
 GREW = 10.0
@@ -126,7 +127,7 @@ class Training:
     """Weights, optimiser and order of random numbers.
 
     Args:
-        objective: model and loss.
+        criterion: model and loss.
         optimizer: over the parameters that are trained, with a factor `rate` in each group.
         seed: seed of all random numbers.
         clip: largest norm of the gradients; None: no limit.
@@ -135,14 +136,14 @@ class Training:
 
     def __init__(
         self,
-        objective: Objective,
+        criterion: Criterion,
         optimizer: torch.optim.Optimizer,
         *,
         seed: int,
         clip: float | None = 1.0,
         workers: Workers | None = None,
     ) -> None:
-        self.objective = objective
+        self.criterion = criterion
         self.optimizer = optimizer
         self.seed = seed
         self.clip = clip
@@ -205,7 +206,7 @@ class Training:
         """Add the gradients and sums of a micro-batch, and return whether the loss of each row is finite (B,)."""
         # By place, not by worker: any number of workers draws the same numbers.
         seed_micro_batch(self.seed, epoch, step, batch.number)
-        losses = self.objective(batch)
+        losses = self.criterion(batch)
         losses.total.backward()  # type: ignore[no-untyped-call]
         sums = self.gradients.sums
         sums[_LOSS] += losses.total.detach()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from raysp.sink.fencing import FencedStore
 from raysp.training.data.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
-from raysp.training.data.micro_batches import Objective, Rows
+from raysp.training.data.micro_batches import Rows
 from raysp.training.data.mixed_epochs import Mixture
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop import state
@@ -18,10 +18,10 @@ from raysp.training.loop.optimizing import Group, group_parameters, new_optimize
 from raysp.training.loop.session import Course, Evaluations, Session
 from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
+from raysp.training.objectives.task import Criterion
 from raysp.training.planning.ordering import Index
 from raysp.training.preparing import Prepared
 from raysp.training.sink.step_log import StepLog
-from raysp.training.specs.objectives import trains_few_weights
 from raysp.training.specs.recipe import Schedule
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def new_session(
     plan, workers = prepared.plan, workers or OneWorker()
     recipe = plan.recipe
     training, groups = new_training(prepared, workers)
-    objective, model = training.objective, training.objective.model
-    weights = state.weights(model, trained_only=trains_few_weights(recipe.objective))
+    criterion, model = training.criterion, training.criterion.model
+    weights = state.weights(model, trained_only=recipe.objective.trains_few_weights)
     speeds = speeds_of(plan)
     commits = store is not None and workers.number == 0
     session = Session(
@@ -74,7 +74,7 @@ def new_session(
         index_of=_index_of(prepared.mixture, speeds),
         first_epoch=None if speeds else prepared.first_epoch,
         average=MovingAverage(weights, recipe.ema) if recipe.ema is not None else None,
-        evaluations=_evaluations(prepared, objective, workers, decoder),
+        evaluations=_evaluations(prepared, criterion, workers, decoder),
         weights=weights,
         failed=failures.take if failures else tuple,
     )
@@ -120,15 +120,15 @@ def new_training(prepared: Prepared, workers: Workers | None = None) -> tuple[Tr
     """
     plan = prepared.plan
     plan.code.install()
-    schedule, objective = plan.recipe.schedule, prepared.task.objective(plan)
-    groups = group_parameters(objective.model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
+    schedule, criterion = plan.recipe.schedule, Criterion.of(prepared.task, plan)
+    groups = group_parameters(criterion.model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
     optimizer = new_optimizer(
         groups,
         learning_rate=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
         name=cast("str | None", schedule.optimizer),
     )
-    training = Training(objective, optimizer, seed=plan.recipe.seed, clip=schedule.clip, workers=workers)
+    training = Training(criterion, optimizer, seed=plan.recipe.seed, clip=schedule.clip, workers=workers)
     return training, groups
 
 
@@ -141,12 +141,12 @@ def _augmented(prepared: Prepared, rows: Rows, speeds: Speeds | None, decoder: "
 
 
 def _evaluations(
-    prepared: Prepared, objective: Objective, workers: Workers, decoder: "Decoder | None"
+    prepared: Prepared, criterion: Criterion, workers: Workers, decoder: "Decoder | None"
 ) -> Evaluations | None:
     plan, evaluation = prepared.plan, prepared.plan.recipe.evaluation
     if evaluation is None:
         return None
-    parts = objective, prepared.task, workers, decoder
+    parts = criterion, workers, decoder
     corpora = plan.evaluated_others
     further = {name: Evaluator(plan, each, *parts, corpus=corpora[name]) for name, each in evaluation.each.items()}
     decides = Evaluator(plan, evaluation, *parts)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from raysp.errors import CheckpointError
+from raysp.errors import CheckpointError, PlanError
 from raysp.models.auto import AutoConfig
 from raysp.models.base import modeling
 from raysp.models.base.modeling import Model
@@ -72,6 +72,15 @@ def shortest_input(auto: Any, folder: Path) -> int:  # noqa: ANN401 - a class of
     with without_weights():
         model = auto.from_config(config)
     return int(model.min_samples)
+
+
+@contextlib.contextmanager
+def naming_masks() -> Iterator[None]:
+    """Raise PlanError for fields of `masks` that a configuration does not have."""
+    try:
+        yield
+    except TypeError as error:
+        raise PlanError(f"objective.masks: {error}") from None
 
 
 @contextlib.contextmanager

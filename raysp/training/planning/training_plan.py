@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from raysp.checkpoints import hub
 from raysp.cluster.resources import Resources, with_absolute_paths
@@ -15,23 +18,15 @@ from raysp.labelling.assembly import whole_rows
 from raysp.labelling.planning.listing import list_corpus, source_of_commit
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
 from raysp.labelling.planning.run_plan import Corpus
-from raysp.labelling.planning.surveying import CheckSchema, survey, with_ids
+from raysp.labelling.planning.surveying import CheckSchema, holds_text, survey, with_ids
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code, with_places
 from raysp.specs.values import JsonValue
 from raysp.text.error_rates import in_language
-from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described
 from raysp.training.planning.ordering import Sizes
 from raysp.training.planning.workers import Workers, settle_workers
 from raysp.training.specs.augmentations import OfSounds
-from raysp.training.specs.objectives import (
-    CTC,
-    Classify,
-    Objective,
-    Speakers,
-    checkpoints_of,
-    target_column,
-)
+from raysp.training.specs.objectives import ClassObjective, Objective
 from raysp.training.specs.recipe import MICRO_BATCHES, MOST_BETWEEN, Batching, Evaluation, Finetune
 from raysp.words import count
 
@@ -120,7 +115,7 @@ class TrainingPlan:
             "checkpoint": f"{objective.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
             **({"not used": checkpoint.unused_words} if checkpoint.unused_words else {}),
-            "objective": described(objective),
+            "objective": objective.described + objective.details,
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",
             **({} if recipe.schedule.optimizer is None else {"optimiser": str(recipe.schedule.optimizer)}),
@@ -159,8 +154,8 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     if recipe.evaluation:
         evaluation = replace(
             recipe.evaluation.changed(source_of_commit),
-            column=recipe.evaluation.column or target_column(recipe.objective),
-            normalise=in_language(recipe.evaluation.normalise, _language(recipe.objective)),
+            column=recipe.evaluation.column or recipe.objective.target,
+            normalise=in_language(recipe.evaluation.normalise, recipe.objective.text_language),
         )
         recipe = replace(recipe, evaluation=evaluation)
     recipe = with_places(recipe, lambda url: url, hub.pinned_checkpoint)
@@ -169,13 +164,18 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     source, surveyed = with_ids(recipe, listed_corpus)
     recipe = replace(recipe, source=source)
     code = read_code(recipe)
-    check = partial(check_targets, objective, recipe.target)
+    check = partial(_check_column, objective, recipe.target)
     corpus = survey(listed_corpus, {}, recipe, check=check, surveyed=surveyed)
     _refuse_empty(recipe, corpus)
     folders = _folders(recipe)
     checkpoint = summary_of(folders["checkpoint"])
-    checkpoint.require_language(getattr(objective, "adapter", None), "name one in objective.adapter")
-    check_objective(objective, checkpoint)
+    checkpoint.require_language(objective.language, "name one in objective.adapter")
+    if objective.lora is not None and find_spec("peft") is None:
+        raise PlanError(
+            "objective.lora needs the package peft, which is not installed; pip install 'raysp[lora]', or leave the "
+            "field out"
+        )
+    objective.check(checkpoint)
     whole_rows(recipe, checkpoint)  # raises for a longest row that is too short
     if recipe.evaluation:
         whole_rows(recipe.evaluation, checkpoint)
@@ -199,7 +199,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     return TrainingPlan(
         recipe=recipe,
         checkpoint=checkpoint,
-        checkpoint_digest="+".join(digest_of(folder, language=_kept_adapter(objective)) for folder in folders.values()),
+        checkpoint_digest="+".join(digest_of(folder, language=objective.kept_language) for folder in folders.values()),
         corpus=corpus,
         dtype=dtype,
         sizes=sizes_of(recipe.batching),
@@ -214,23 +214,13 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     )
 
 
-def _language(objective: Objective) -> Literal["tr", "az"] | None:
-    """Return the language of the case rules of an objective's texts."""
-    return None if isinstance(objective, Classify | Speakers) else objective.text.language
-
-
 def _folders(recipe: Finetune) -> dict[str, Path]:
     """Return the folders of the checkpoints of a recipe on this machine, by the names of their fields."""
-    places, language = checkpoints_of(recipe.objective), _kept_adapter(recipe.objective)
-    keeps = getattr(recipe.objective, "adapter", None) is not None  # other languages are part of the sink too
+    places, language = recipe.objective.checkpoints, recipe.objective.kept_language
+    keeps = recipe.objective.language is not None  # other languages are part of the sink too
     return {
         name: folder_of(url, recipe.source, language=language, keeps_languages=keeps) for name, url in places.items()
     }
-
-
-def _kept_adapter(objective: Objective) -> str | None:
-    """Return the language whose adapter is trained further; None: the checkpoint is used as it is."""
-    return objective.adapter if isinstance(objective, CTC) and objective.vocabulary == KEEP else None
 
 
 def _num_rows(corpus: Corpus) -> int:
@@ -238,7 +228,7 @@ def _num_rows(corpus: Corpus) -> int:
 
 
 def _evaluated(name: str, evaluation: Evaluation, objective: Objective) -> Corpus:
-    return _surveyed(name, evaluation, partial(check_targets, objective, evaluation.target))
+    return _surveyed(name, evaluation, partial(_check_column, objective, evaluation.target))
 
 
 def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None = None) -> Corpus:
@@ -260,6 +250,18 @@ def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None 
     if not any(shard.num_rows for shard in corpus.shards):
         raise PlanError(f"{name}.url: the shards hold no rows; name another corpus, or leave it out")
     return corpus
+
+
+def _check_column(objective: Objective, column: str | None, url: str, schema: pa.Schema) -> None:
+    """Raise PlanError for a column of classes of another type; texts are checked with the source."""
+    if column is None or not isinstance(objective, ClassObjective):
+        return
+    kind = schema.field(column).type
+    if not (holds_text(kind) or pa.types.is_integer(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)):
+        raise PlanError(
+            f"{url}: column {column!r} holds {kind}, expected strings or integers, one for each row: choose another "
+            "objective.column, or write the targets as such"
+        )
 
 
 def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:

@@ -19,15 +19,7 @@ from raysp.specs.work_files import load_value
 from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
 from raysp.training.specs.mix import Mix
 from raysp.training.specs.objectives import CTC as CTC
-from raysp.training.specs.objectives import (
-    Objective,
-    Positive,
-    Share,
-    checkpoints_of,
-    metrics_of,
-    needs_texts,
-    target_column,
-)
+from raysp.training.specs.objectives import Objective, Positive, Share
 
 LONGEST_ROW = 120.0
 """Seconds of the longest row of a training whose recipe has no limit; as in `Evaluation`.
@@ -290,14 +282,14 @@ class Finetune:
     def _check_targets(self) -> None:
         """Raise ValueError for missing columns of references, and for a metric that the objective does not have."""
         evaluation = self.evaluation
-        if needs_texts(self.objective):
+        if self.objective.NEEDS_TEXTS:
             if self.source.text is None:
                 raise ValueError("source.text is not set; give the column of the reference texts")
             for field_name, source in self.evaluated_sources.items():
                 if source.text is None:
                     raise ValueError(f"{field_name}.text is not set; give the column of the reference texts")
-        metrics, name = metrics_of(self.objective), type(self.objective).__name__
-        if evaluation and evaluation.normalise != NORMALISE and not needs_texts(self.objective):
+        metrics, name = self.objective.METRICS, type(self.objective).__name__
+        if evaluation and evaluation.normalise != NORMALISE and not self.objective.NEEDS_TEXTS:
             raise ValueError(
                 f"found evaluation.normalise={evaluation.normalise!r}; {name} compares no texts: leave it out"
             )
@@ -307,7 +299,7 @@ class Finetune:
     @property
     def target(self) -> str | None:
         """The column of the targets; None: the rows have none."""
-        return target_column(self.objective) or self.source.text
+        return self.objective.target or self.source.text
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -355,7 +347,7 @@ class Finetune:
     @property
     def read_places(self) -> list[ReadPlace]:
         """The checkpoints that are read and never written."""
-        return [ReadPlace(f"objective.{name}", url) for name, url in checkpoints_of(self.objective).items()]
+        return [ReadPlace(f"objective.{name}", url) for name, url in self.objective.checkpoints.items()]
 
     @property
     def limits_rows(self) -> bool:
@@ -402,7 +394,7 @@ def training_parts(
     for name in ("objective", "schedule", "batching"):
         of_part = cast("dict[str, JsonValue]", fields[name])
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}
-    for name in checkpoints_of(recipe.objective):
+    for name in recipe.objective.checkpoints:
         del parts[f"objective.{name}"]
     for place, change in enumerate(cast("list[dict[str, JsonValue]]", fields["augment"])):
         parts |= {f"augment.{place}.{key}": value for key, value in change.items() if key != "source"}

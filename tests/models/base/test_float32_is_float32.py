@@ -1,7 +1,6 @@
 """TF32 is off in each pass of `dtype="float32"`, by whatever verb it is run, and on by name."""
 
 import json
-from unittest.mock import Mock
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,6 +11,7 @@ import raysp
 from raysp.models import Wav2Vec2FeatureExtractor
 from raysp.ops.labelling import Labelling
 from raysp.specs.values import spec
+from raysp.training.objectives.passes import evaluation_mode
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline
 from tests.here import run_without_ray
 from tests.ops.test_labelling import block_of
@@ -131,10 +131,11 @@ def test_training_and_its_evaluation_use_no_tf32(dtype):
     batch = micro_batch([(wave, [5, 6, 7]) for wave in waves], 0, [0, 1])
     extractor = Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True)
     training, found = new_training(extractor), []
-    training.objective.passes.dtype = dtype
-    model = training.objective.model
+    training.criterion.passes.dtype = dtype
+    model = training.criterion.model
     model.register_forward_pre_hook(lambda *_: found.append(("forward", flags())))
     model.head.weight.register_hook(lambda _: found.append(("backward", flags())))
     training.step(0, 0, [batch], learning_rate=1e-3)
-    training.objective.recognise(batch, Mock())
+    with evaluation_mode(model), torch.inference_mode():
+        training.criterion(batch)
     assert found == [("forward", EXACT), ("backward", EXACT), ("forward", EXACT)]

@@ -15,7 +15,6 @@ from raysp.models import AutoProcessor, check_checkpoint, load_checkpoint
 from raysp.models.decoder.transducing import Path
 from raysp.ops.labelling import Labelling
 from raysp.specs.outputs.table import outputs_for
-from raysp.training.planning.objective_checks import check_objective
 from tests.models.oracles import transformers
 from tests.models.tokenizers.word_pieces import PIECES, save_transducer
 from tests.ops.phases import a_pass, columns_of
@@ -202,4 +201,4 @@ def test_a_blank_that_is_another_token_is_refused(tmp_path):
 def test_other_objectives_are_refused(checkpoint, objective):
     given = {"column": "label"} if objective is Classify else {}
     with pytest.raises(CheckpointError, match=rf"is a transducer, which {objective.__name__} cannot train: choose"):
-        check_objective(objective(str(checkpoint), **given), check_checkpoint(checkpoint))
+        objective(str(checkpoint), **given).check(check_checkpoint(checkpoint))

@@ -9,7 +9,8 @@ import torch
 import raysp.models
 from raysp.models.base.row_layout import Layout
 from raysp.models.features.processors import FeatureExtractor
-from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.objectives.task import Criterion
 from tests.models.decoder_oracles import BERT, CONFIGS, GPT2, perturbed
 from tests.models.oracles import TINY, transformers
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer, write_byte_tokenizer
@@ -129,7 +130,7 @@ def random_batch(targets: Sequence[Sequence[float]], lengths: Sequence[int] = LE
     return MicroBatch(0, range(len(targets)), waves[: len(targets)], targets, **values)
 
 
-def features_of(objective: Objective, batch: MicroBatch) -> dict[str, torch.Tensor]:
+def features_of(objective: Criterion, batch: MicroBatch) -> dict[str, torch.Tensor]:
     """Return the inputs of the model, for theirs."""
     found: dict[str, torch.Tensor] = {}
 
@@ -146,7 +147,7 @@ def padded(targets: Sequence[Sequence[int]]) -> torch.Tensor:
 
 
 def assert_step_equals(
-    objective: Objective, batch: MicroBatch, theirs: torch.nn.Module, loss_of: Callable[..., torch.Tensor]
+    objective: Criterion, batch: MicroBatch, theirs: torch.nn.Module, loss_of: Callable[..., torch.Tensor]
 ) -> None:
     """Compare the mean loss and all gradients with those of the original, whose loss is a function of its inputs."""
     losses = objective(batch)

@@ -10,10 +10,8 @@ from raysp.models import (
     Wav2Vec2ForSequenceClassification,
 )
 from raysp.training.objectives.starting_model import freeze, load_head, parameters_of
-from raysp.training.tasks.class_task import (
-    ClassObjective,
-)
 from tests.models.oracles import make_oracle, transformers
+from tests.training.criteria import classify_criterion
 from tests.training.objectives.originals import ENCODERS, model_pair, random_batch
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
@@ -30,7 +28,7 @@ def model():
 
 
 def test_rows_of_one_class_are_trained_on(model):
-    losses = ClassObjective(model, EXTRACTOR)(random_batch([[1], [1], [1]]))
+    losses = classify_criterion(model, EXTRACTOR)(random_batch([[1], [1], [1]]))
     losses.total.backward()
     assert torch.isfinite(losses.total)
     assert model.classifier.weight.grad.any()
@@ -46,7 +44,7 @@ def test_rows_of_one_class_are_trained_on(model):
 )
 def test_a_wrong_target_is_named_with_its_row(model, targets, message):
     with pytest.raises(ValueError, match=message):
-        ClassObjective(model, EXTRACTOR)(random_batch(targets))
+        classify_criterion(model, EXTRACTOR)(random_batch(targets))
 
 
 @pytest.fixture(scope="module")

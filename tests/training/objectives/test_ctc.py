@@ -7,8 +7,8 @@ import transformers
 
 from raysp.models.tokenizers import pieces
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.tasks.ctc_task import CTCObjective
 from tests.training.conftest import SMALL, micro_batch, small_model
+from tests.training.criteria import ctc_criterion
 
 UNDISTURBED = {"mask_time_prob": 0.0, "layerdrop": 0.0, "hidden_dropout": 0.0, "attention_dropout": 0.0}
 UNDISTURBED |= {"feat_proj_dropout": 0.0, "activation_dropout": 0.0, "final_dropout": 0.0}
@@ -23,7 +23,7 @@ def test_loss_and_gradients_are_those_of_the_original(extractor, digits):
     ).train()
     theirs.load_state_dict(model.state_dict())
     batch = micro_batch(digits, 0, [0, 3, 5])
-    losses = CTCObjective(model, extractor)(batch)
+    losses = ctc_criterion(model, extractor)(batch)
     losses.total.backward()
     features = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)(
         [*batch.waves], sampling_rate=16_000, padding=True, return_tensors="pt"
@@ -45,7 +45,7 @@ def test_integer_samples_are_those_of_floats(extractor, digits):
     integers = [np.round(wave * 32767).astype(np.int16) for wave in batch.waves]
     floats = [wave.astype(np.float32) / 32768 for wave in integers]
     found = [
-        CTCObjective(model, extractor)(MicroBatch(0, batch.rows, waves, batch.targets)).total.item()
+        ctc_criterion(model, extractor)(MicroBatch(0, batch.rows, waves, batch.targets)).total.item()
         for waves in (integers, floats, [integers[0], floats[1]])
     ]
     assert found[0] == found[1] == found[2]
@@ -54,7 +54,7 @@ def test_integer_samples_are_those_of_floats(extractor, digits):
 def test_rows_with_more_labels_than_frames_count_as_zero(extractor, digits):
     model = small_model(**UNDISTURBED)
     wave, target = digits[0]
-    losses = CTCObjective(model, extractor)(MicroBatch(0, [0, 1], [wave, wave], [target * 100, target]))
+    losses = ctc_criterion(model, extractor)(MicroBatch(0, [0, 1], [wave, wave], [target * 100, target]))
     assert losses.rows_B[0].item() == 0
     assert losses.rows_B[1].item() > 0
     assert losses.count == 2

@@ -8,10 +8,7 @@ import torch
 
 from raysp.models import Wav2Vec2FeatureExtractor
 from raysp.training.data.micro_batches import Losses, MicroBatch, seed_micro_batch
-from raysp.training.tasks.class_task import ClassObjective
-from raysp.training.tasks.ctc_task import CTCObjective
-from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
-from raysp.training.tasks.speaker_task import SpeakerObjective
+from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
 from tests.training.objectives.originals import (
     CTC,
     ENCODERS,
@@ -47,12 +44,14 @@ def with_head(head: str, encoder: str = ENCODER, **fields):
 
 TEXTS = [[4, 5, 6, 6, 9], [7], [8, 5, 4]]
 CASES = {
-    "ctc": Case(CTCObjective, lambda: with_head("ForCTC", vocab_size=20, **CTC), TEXTS, 20),
-    "single": Case(ClassObjective, lambda: with_head("ForSequenceClassification", num_labels=3), [[0], [1], [1]], 3),
-    "speakers": Case(
-        SpeakerObjective, lambda: with_head("ForXVector", num_labels=4), [[2], [0], [1]], 4, {"crop_seconds": None}
+    "ctc": Case(ctc_criterion, lambda: with_head("ForCTC", vocab_size=20, **CTC), TEXTS, 20),
+    "single": Case(
+        classify_criterion, lambda: with_head("ForSequenceClassification", num_labels=3), [[0], [1], [1]], 3
     ),
-    "seq2seq": Case(Seq2SeqObjective, lambda: decoder_pair(ENCODER, "bart")[1], [[4, 5, 6, 2], [7, 2], [2]], 50),
+    "speakers": Case(
+        speakers_criterion, lambda: with_head("ForXVector", num_labels=4), [[2], [0], [1]], 4, {"crop_seconds": None}
+    ),
+    "seq2seq": Case(seq2seq_criterion, lambda: decoder_pair(ENCODER, "bart")[1], [[4, 5, 6, 2], [7, 2], [2]], 50),
 }
 
 

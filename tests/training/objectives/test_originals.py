@@ -3,10 +3,7 @@
 import pytest
 import torch
 
-from raysp.training.tasks.class_task import ClassObjective
-from raysp.training.tasks.ctc_task import CTCObjective
-from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
-from raysp.training.tasks.speaker_task import SpeakerObjective
+from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
 from tests.training.objectives.originals import (
     CLASSES,
     CTC,
@@ -34,7 +31,7 @@ def of_head(head: str):
 @of_head("ForCTC")
 def test_ctc_steps_equal_theirs(encoder, name):
     theirs, mine = model_pair(encoder, name, **CTC)
-    objective = CTCObjective(mine, extractor_of(encoder))
+    objective = ctc_criterion(mine, extractor_of(encoder))
     assert_step_equals(objective, rows_of(TEXTS), theirs, lambda **of: theirs(**of, labels=padded(TEXTS)).loss)
 
 
@@ -42,7 +39,7 @@ def test_ctc_steps_equal_theirs(encoder, name):
 def test_steps_of_classes_equal_theirs(encoder, name):
     theirs, mine = model_pair(encoder, name, num_labels=5)
     labels = torch.tensor([4, 0, 4])
-    objective = ClassObjective(mine, extractor_of(encoder))
+    objective = classify_criterion(mine, extractor_of(encoder))
     assert_step_equals(objective, rows_of([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
 
 
@@ -50,7 +47,7 @@ def test_steps_of_classes_over_a_weighted_sum_of_layers_equal_theirs():
     fields = {"num_labels": 5, "use_weighted_layer_sum": True}
     theirs, mine = model_pair("wav2vec2 layer", "Wav2Vec2ForSequenceClassification", **fields)
     labels = torch.tensor([4, 0, 4])
-    objective = ClassObjective(mine, extractor_of("wav2vec2 layer"))
+    objective = classify_criterion(mine, extractor_of("wav2vec2 layer"))
     assert_step_equals(objective, rows_of([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
 
 
@@ -59,7 +56,7 @@ def test_steps_of_speakers_equal_theirs(encoder, name):
     """With the margin of the original."""
     theirs, mine = model_pair(encoder, name, num_labels=5)
     labels = torch.tensor([4, 0, 4])
-    objective = SpeakerObjective(mine, extractor_of(encoder), margin=0.4, margin_warmup=0.0)
+    objective = speakers_criterion(mine, extractor_of(encoder), margin=0.4, margin_warmup=0.0)
     assert_step_equals(objective, rows_of([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
 
 
@@ -67,7 +64,7 @@ def test_steps_of_speakers_equal_theirs(encoder, name):
 @pytest.mark.parametrize("encoder", ["wav2vec2 layer", "sew-d", "wav2vec2-bert"])
 def test_steps_of_encoders_with_decoders_equal_theirs(encoder, decoder):
     theirs, mine = decoder_pair(encoder, decoder)
-    objective = Seq2SeqObjective(mine, extractor_of(encoder), smoothing=0.0)
+    objective = seq2seq_criterion(mine, extractor_of(encoder), smoothing=0.0)
     assert_step_equals(objective, rows_of(TEXTS), theirs, lambda **of: theirs(**of, labels=padded(TEXTS)).loss)
 
 
@@ -75,7 +72,7 @@ def test_label_smoothing_equals_theirs():
     from transformers.trainer_pt_utils import LabelSmoother
 
     theirs, mine = decoder_pair("wav2vec2 layer", "bart")
-    objective = Seq2SeqObjective(mine, extractor_of("wav2vec2 layer"), smoothing=0.1)
+    objective = seq2seq_criterion(mine, extractor_of("wav2vec2 layer"), smoothing=0.1)
     labels = padded(TEXTS)
     assert_step_equals(
         objective,

@@ -9,18 +9,17 @@ from raysp import CheckpointError
 from raysp.models import SpeechEncoderDecoderModel, TextTokenizer, Wav2Vec2FeatureExtractor
 from raysp.text.error_rates import TextRules
 from raysp.text.targets import OUTSIDE
-from raysp.training.objectives.starting_model import freeze, parameters_of
-from raysp.training.tasks.seq2seq_task import (
-    DecoderTokens,
-    Seq2SeqObjective,
+from raysp.training.objectives.seq2seq_task import (
     SpecialIds,
     TokenTargets,
     load_encoder_decoder,
     special_ids,
     token_losses,
 )
+from raysp.training.objectives.starting_model import freeze, parameters_of
 from tests.models.oracles import make_oracle, transformers
 from tests.models.tokenizers.text_tokenizers import write_byte_tokenizer
+from tests.training.criteria import seq2seq_criterion
 from tests.training.objectives.originals import decoder_pair, extractor_of, random_batch, save_decoder
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
@@ -51,20 +50,20 @@ def test_targets_are_the_tokens_of_a_text_without_the_start_and_with_the_end(par
     kind, _, _, tokenizer = parts
     config = {"bert": {}, "gpt2": {}, "bart": {"decoder_start_token_id": 2}}[kind]
     config = type("Config", (), config)()
-    tokens = DecoderTokens(tokenizer, special_ids(tokenizer, config))
-    ids, end = tokens("the cat"), tokens.special.end
+    tokens = TokenTargets(TextRules(), tokenizer, special_ids(tokenizer, config), most=64)
+    ids, end = tokens.ids("the cat"), tokens.special.end
     assert ids[-1] == end
     assert ids.count(end) == 1
     assert ids[0] != tokens.special.start
     assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "the cat"
-    assert tokenizer.decode(tokens(""), skip_special_tokens=True) == ""
+    assert tokenizer.decode(tokens.ids(""), skip_special_tokens=True) == ""
 
 
 def test_a_text_with_a_special_token_of_the_decoder_is_left_out(parts):
     kind, _, _, tokenizer = parts
     config = {"bert": {}, "gpt2": {}, "bart": {"decoder_start_token_id": 2}}[kind]
-    tokens = DecoderTokens(tokenizer, special_ids(tokenizer, type("Config", (), config)()))
-    targets = TokenTargets(TextRules(), tokens, most=64)
+    special = special_ids(tokenizer, type("Config", (), config)())
+    targets = TokenTargets(TextRules(), tokenizer, special, most=64)
     assert tokenizer.all_special_tokens
     for token in tokenizer.all_special_tokens:
         assert targets(f"the {token} cat") == ((), OUTSIDE)
@@ -76,8 +75,8 @@ def test_prompt_tokens_begin_every_text(parts, tmp_path):
     prompt = ["t", "h"]
     model = load_encoder_decoder(encoder, tokenizer, decoder=decoder, prompt_tokens=prompt)
     ids = [tokenizer.get_vocab()[token] for token in prompt]
-    tokens = DecoderTokens(tokenizer, special_ids(tokenizer, model.config), prompt)
-    assert tokens("the")[:2] == ids
+    tokens = TokenTargets(TextRules(), tokenizer, special_ids(tokenizer, model.config), 64, prompt)
+    assert tokens.ids("the")[:2] == ids
     wave = torch.randn(1, 4000)
     assert model.eval().generate(wave, max_new_tokens=3)[0, 1] == ids[0]
     with pytest.raises(CheckpointError, match=r"'<xx>': not in the decoder's vocabulary"):
@@ -177,7 +176,7 @@ def test_a_frozen_part_has_no_gradients_and_all_else_has(part):
     freeze(model, part)
     frozen = {id(one) for one in parameters_of(model, part)}
     assert frozen
-    Seq2SeqObjective(model, extractor_of("wav2vec2 group"))(random_batch([[4, 5, 2]])).total.backward()
+    seq2seq_criterion(model, extractor_of("wav2vec2 group"))(random_batch([[4, 5, 2]])).total.backward()
     for name, one in model.named_parameters():
         if "masked_spec_embed" not in name:
             assert (one.grad is None) == (id(one) in frozen), name
@@ -193,7 +192,7 @@ def test_a_part_that_a_model_lacks_cannot_be_frozen(encoder, part, expected):
 
 
 def losses_of(model, targets, **options):
-    return Seq2SeqObjective(model, EXTRACTOR, **options)(random_batch(targets))
+    return seq2seq_criterion(model, EXTRACTOR, **options)(random_batch(targets))
 
 
 @pytest.fixture(scope="module")

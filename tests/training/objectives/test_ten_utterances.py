@@ -13,14 +13,15 @@ import torch
 import raysp.models
 from raysp.models import TextTokenizer
 from raysp.models.features.processors import pad
+from raysp.text.error_rates import TextRules
 from raysp.text.greedy_ctc import greedy
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training
-from raysp.training.tasks.ctc_task import CTCObjective
-from raysp.training.tasks.seq2seq_task import DecoderTokens, Seq2SeqObjective, load_encoder_decoder, special_ids
+from raysp.training.objectives.seq2seq_task import TokenTargets, load_encoder_decoder, special_ids
 from tests.corpora import DEMO
 from tests.training.conftest import IDS, LETTERS
+from tests.training.criteria import ctc_criterion, seq2seq_criterion
 from tests.training.objectives.originals import extractor_of, save_decoder, still
 
 pytestmark = pytest.mark.slow
@@ -91,7 +92,7 @@ def test_ten_utterances_are_learnt_by_ctc(encoder, waves):
     with torch.no_grad():
         model.lm_head.bias[0] = BLANK_BIAS
     targets = [[IDS[letter] for letter in word.upper()] for word in WORDS]
-    learn(CTCObjective(model, extractor), MicroBatch(0, range(10), waves, targets))
+    learn(ctc_criterion(model, extractor), MicroBatch(0, range(10), waves, targets))
     with torch.inference_mode():
         logits = model.eval()(**features_of(extractor, waves)).logits
     num_frames = model.num_frames(torch.tensor([len(wave) for wave in waves]))
@@ -115,9 +116,9 @@ def test_ten_utterances_are_learnt_by_encoders_with_decoders(encoder, decoder, w
     tokenizer, extractor = TextTokenizer.from_pretrained(tmp_path / "decoder"), extractor_of(encoder)
     model = load_encoder_decoder(tmp_path / "encoder", tokenizer, decoder=tmp_path / "decoder")
     still(model.config)
-    tokens = DecoderTokens(tokenizer, special_ids(tokenizer, model.config))
-    batch = MicroBatch(0, range(10), waves, [tokens(word) for word in WORDS])
-    learn(Seq2SeqObjective(model, extractor, smoothing=0.0), batch)
+    tokens = TokenTargets(TextRules(), tokenizer, special_ids(tokenizer, model.config), 256)
+    batch = MicroBatch(0, range(10), waves, [tokens.ids(word) for word in WORDS])
+    learn(seq2seq_criterion(model, extractor, smoothing=0.0), batch)
     model.save_pretrained(tmp_path / "trained")
     again = raysp.models.SpeechEncoderDecoderModel.from_pretrained(tmp_path / "trained")
     ids = again.generate(**features_of(extractor, waves))

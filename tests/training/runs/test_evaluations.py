@@ -292,7 +292,7 @@ def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path, mon
     def work(number: int) -> None:
         with team.turn:
             member = Member(team, number)
-            found[number] = Evaluator(prepared.plan, whole.evaluation, whole.objective, prepared.task, member)()
+            found[number] = Evaluator(prepared.plan, whole.evaluation, whole.criterion, member)()
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(num_workers)]
     for thread in threads:
@@ -337,7 +337,7 @@ def test_vectors_do_not_depend_on_the_number_of_workers_nor_on_the_batch(listene
     run = new_session(prepared, lambda window: {}, None).evaluations.run
 
     def evaluated(member: Recorder, plan=prepared.plan):
-        return Evaluator(plan, run.evaluation, run.objective, prepared.task, member)()
+        return Evaluator(plan, run.evaluation, run.criterion, member)()
 
     once, by_two, one_by_one = {}, {}, {}
     alone = evaluated(Recorder(once, 0, 1))

@@ -20,7 +20,7 @@ from raysp.models.encoder.languages import (
     compare_language,
     init_adapter_layers,
 )
-from raysp.training.characters import tokenizer_of
+from raysp.training.objectives.head_tokenizers import tokenizer_of
 
 WIDTH = 16
 """Width of new adapter layers, as in MMS."""

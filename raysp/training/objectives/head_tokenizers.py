@@ -1,6 +1,7 @@
 """Tokenizers of trained CTC heads: the checkpoint's, or a tokenizer of a built or supplied vocabulary."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from raysp import bounds
@@ -8,13 +9,24 @@ from raysp.errors import CheckpointError, PlanError, StoreError
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.models.tokenizers.named_tokenizers import read_ctc_tokenizer
 from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
-from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer
+from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer, learn_pieces
 from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
-from raysp.text.targets import BAR, DELIMITER, PAD, UNKNOWN, contains_any
+from raysp.text import targets as vocabularies
+from raysp.text.error_rates import TextRules
+from raysp.text.targets import BAR, DELIMITER, PAD, UNKNOWN, CharacterTargets, contains_any
+from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.specs.objectives import BUILD, CTC, KEEP
+from raysp.words import count
 
 PADS, UNKNOWNS = (PAD, "[PAD]"), (UNKNOWN, "[UNK]")
 """Usual names of the blank, and of unknown characters."""
+SHOWN_CHARACTERS = 12
+"""Characters outside the vocabulary that are shown."""
+PIECES = ("parakeet_ctc", "parakeet_encoder")
+"""Model types whose tokenizers have pieces of words."""
+PIECES_RESERVED = (PAD, UNKNOWN, SPACE)
+"""Tokens of pieces that texts cannot contain."""
 HeadTokenizer = Wav2Vec2CTCTokenizer | ParakeetTokenizer
 """Tokenizer of a CTC head that can be trained: of characters, or of pieces of words."""
 
@@ -114,3 +126,70 @@ def encode_of(tokenizer: HeadTokenizer) -> Callable[[str], list[int]]:
 
 def _first(names: tuple[str, ...], vocabulary: Mapping[str, int]) -> str:
     return next(name for name in names if name in vocabulary)
+
+
+def given_tokenizer(objective: CTC, plan: TrainingPlan) -> HeadTokenizer | None:
+    """Return the tokenizer of a vocabulary that does not depend on the texts; None: it is built from them.
+
+    Raises:
+        PlanError: the vocabulary cannot be used.
+    """
+    vocabulary, language = objective.vocabulary, objective.adapter
+    if objective.num_pieces:
+        return None
+    if vocabulary != KEEP and plan.checkpoint.model_type in PIECES:
+        raise PlanError(
+            f"objective.vocabulary: found {vocabulary!r}, a vocabulary of characters; {plan.checkpoint.architecture} "
+            f"has one of pieces of words: use vocabulary={KEEP!r}, which keeps that of its tokenizer.json, or "
+            "'bpe:1024'"
+        )
+    if vocabulary == BUILD:
+        return None
+    if vocabulary == KEEP:
+        return tokenizer_of(plan.checkpoint.path, language)
+    return tokenizer_for(read_vocabulary(vocabulary, plan.recipe.source.storage_options), language)
+
+
+def described_characters(counts: Mapping[str, int], tokenizer: HeadTokenizer) -> str:
+    """Return the size of a vocabulary, and the characters outside it with their occurrences and a remedy."""
+    letters = letters_of(tokenizer)
+    outside = vocabularies.outside(counts, letters)
+    shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
+    more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
+    cases = [case for case in ("upper", "lower") if all(getattr(letter, case)() in letters for letter in outside)]
+    advice = f"; text=raysp.Text({cases[0]!r}) brings them into it" if cases else ""
+    return count(len(tokenizer.get_vocab()), "token") + (f"; outside: {shown}{more}{advice}" if outside else "")
+
+
+def learnt_tokenizer(counts: Mapping[str, int], size: int) -> ParakeetTokenizer:
+    """Return the tokenizer of a vocabulary "bpe:500".
+
+    Args:
+        counts: occurrences of each word.
+        size: number of tokens.
+
+    Raises:
+        PlanError: the words have more characters.
+    """
+    words = learnt_words(counts)
+    characters = {*"".join(words)}
+    if size < (least := len(characters) + len(PIECES_RESERVED)):
+        raise PlanError(
+            f"objective.vocabulary: found 'bpe:{size}'; the texts have {count(len(characters), 'character')}: set it "
+            f"to 'bpe:{least}' or more, or keep fewer characters by objective.text"
+        )
+    return learn_pieces(words, size, (PAD, UNKNOWN))
+
+
+def learnt_words(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the words of which pieces are learnt, with their occurrences."""
+    return {word: number for word, number in counts.items() if not contains_any(PIECES_RESERVED, word)}
+
+
+def word_targets(rules: TextRules) -> CharacterTargets:
+    """Return targets that count words, of which pieces are learnt; until then each word is one token."""
+    return CharacterTargets(rules, _words, count=lambda text: Counter(text.split()))
+
+
+def _words(text: str) -> Sequence[int]:
+    return [-1] if contains_any(PIECES_RESERVED, text) else range(len(text.split()))

@@ -1,1 +1,0 @@
-"""Tasks of trainings: everything that depends on the objective of a recipe."""
