@@ -173,28 +173,28 @@ REMOVED = {"index": ".raysp/index", "export": "README.md"}
 
 
 @pytest.fixture(params=["disk", "s3"])
-def place(request, tmp_path, monkeypatch) -> Iterator[tuple[str, dict[str, object], str]]:
-    """Url of a sink, its options for fsspec, and those of a recipe as its text."""
+def place(request, tmp_path) -> Iterator[tuple[str, dict[str, object], str]]:
+    """Url for sinks, its options for fsspec, and those of a recipe as its text."""
     if request.param == "disk":
-        yield str(tmp_path / "model"), {}, "{}"
+        yield str(tmp_path), {}, "{}"
         return
     with kit.s3_server() as server:
         secret = {name: server.secret for name, value in server.options.items() if isinstance(value, raysp.Env)}
         text = repr(server.options).replace("Env(", "raysp.Env(")
-        yield f"s3://{server.bucket()}/model", {**server.options, **secret}, text
+        yield f"s3://{server.bucket()}", {**server.options, **secret}, text
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("part", CALLS)
 def test_kills_in_a_part_of_a_training_change_nothing_that_it_publishes(folder, place, tmp_path, part):
     url, options, text = place
-    changes = {"steps": 4 * KILLS, "every": 1}
+    changes = {"steps": 4 * KILLS, "every": 1, "options": text}
     if part == "evaluation":
         pq.write_table(digits_table(60).slice(20).select(["id", "audio", "text"]), tmp_path / "dev.parquet")
         changes |= {"dev": tmp_path / "dev.parquet", "evaluated": 1}
-    once = write_recipe(tmp_path / "once.py", folder, tmp_path / "once" / "model", **changes)
+    once = write_recipe(tmp_path / "once.py", folder, f"{url}/once/model", **changes)
     assert kit.run(["finetune", once]).code == 0
-    file = write_recipe(tmp_path / "killed.py", folder, url, **changes, options=text)
+    file = write_recipe(tmp_path / "killed.py", folder, f"{url}/killed/model", **changes)
     chance, kills = random.Random(part), 0
     if part == "export":
         kit.killed_at("before_exported", 1, ["finetune", file])
@@ -203,10 +203,10 @@ def test_kills_in_a_part_of_a_training_change_nothing_that_it_publishes(folder, 
         if part in REMOVED:
             files, root = fsspec.core.url_to_fs(url, **options)
             files.invalidate_cache()
-            if files.exists(path := f"{root}/{REMOVED[part]}"):
+            if files.exists(path := f"{root}/killed/model/{REMOVED[part]}"):
                 files.rm(path, recursive=True)
     assert kit.run(["finetune", file]).code == 0
-    found, expected = published(url, options), published(tmp_path / "once" / "model")
+    expected, found = (published(f"{url}/{name}/model", options) for name in ("once", "killed"))
     assert [name for name in PUBLISHED if found[name] != expected[name]] == []
     assert kills > KILLS // 2
 
