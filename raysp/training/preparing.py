@@ -1,5 +1,6 @@
 """Preparation of a training: index of the corpus, vocabulary or classes, fingerprint. No weights are read."""
 
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -25,7 +26,7 @@ from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.corpus_index import CorpusIndex, combine
 from raysp.training.sink.source_index import INDEX_VERSION, Indexed, SourceIndex
 from raysp.training.sink.training_record import TrainingRecord
-from raysp.training.specs.augmentations import OfSounds
+from raysp.training.specs.augmentations import OfSounds, Speed
 from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
 from raysp.words import count, duration
 
@@ -97,7 +98,7 @@ class Prepared:
         """Return a reader of rows of pieces."""
         plan, task = self.plan, self.task
         return PieceReader(
-            plan.recipe, plan.checkpoint, self.corpus, task.targets(), task.min_samples(plan), decoder=decoder
+            plan.recipe, plan.checkpoint, self.corpus, task.targets(), _min_samples(plan, task), decoder=decoder
         )
 
     @property
@@ -206,7 +207,7 @@ def _indexed(
     on_indexed: Callable[[int, int], None],
 ) -> list[tuple[Shard, Indexed]]:
     """Return the shards in order, each with its index or the reason why it has none; arguments as for `prepare`."""
-    indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, task.min_samples(plan), plan.code)
+    indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, _min_samples(plan, task), plan.code)
 
     make = partial(indexer.index, decoder=decoder, processes=num_cpus(), on_cluster=on_cluster)
     index = SourceIndex(store, "source", plan.recipe.source, _key(plan, task), saves=saves)
@@ -237,6 +238,13 @@ def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> 
     return versions
 
 
+def _min_samples(plan: TrainingPlan, task: Task) -> int:
+    """Return the samples of the shortest row, which at the highest speed is the shortest input of the model."""
+    speeds = [step for step in plan.recipe.augment if isinstance(step, Speed)]
+    fastest = max((factor for step in speeds for factor in step.factors), default=1.0)
+    return math.ceil(task.min_samples(plan) * max(1.0, fastest))
+
+
 def _key(plan: TrainingPlan, task: Task) -> str:
     """Return the hash of everything besides the content of a shard that affects its index."""
     recipe, checkpoint = plan.recipe, plan.checkpoint
@@ -251,7 +259,7 @@ def _key(plan: TrainingPlan, task: Task) -> str:
         **task.index_parts,
         "frames": [
             checkpoint.sample_rate,
-            task.min_samples(plan),
+            _min_samples(plan, task),
             checkpoint.receptive_samples,
             checkpoint.frame_stride,
         ],

@@ -1,12 +1,13 @@
 """Augmentation in trainings: the same changes for any number of workers and after a stop, and what is refused."""
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import raysp
 from raysp import ChangedError, PlanError, Schedule, SpecError, finetune
-from tests.corpora import write_shard
+from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 from tests.training.trained import indexed, planned
 
@@ -35,6 +36,21 @@ def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, sounds, tmp_path):
     finetune(noisy(words, tiny, tmp_path / "out", sounds))
     whole, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "out"))
     assert all(torch.equal(found[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(("fastest", "left_out"), [(1.0, {}), (1.2, {"too_short": 1})])
+@pytest.mark.parametrize("objective", [raysp.CTC, raysp.Classify])
+def test_a_row_that_is_too_short_at_the_highest_speed_is_left_out(tiny, tmp_path, objective, fastest, left_out):
+    table = words_table(8, texts=["e"] * 8)
+    table = table.set_column(1, "audio", pa.array([{"bytes": wav(420)}, *table["audio"].to_pylist()[1:]], AUDIO))
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    column = {} if objective is raysp.CTC else {"column": "speaker"}
+    augment = [raysp.Speed((0.9, fastest))]
+    recipe = a_recipe(
+        f"{tmp_path}/in", tiny, tmp_path / "out", objective=objective(str(tiny), **column), augment=augment
+    )
+    result = finetune(recipe)
+    assert (result.is_done, result.left_out) == (True, left_out)
 
 
 def test_settings_are_part_of_the_fingerprint_and_other_sounds_are_refused(words, tiny, sounds, tmp_path):
