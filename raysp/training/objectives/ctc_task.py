@@ -67,8 +67,9 @@ class CTCTask(TextTask):
     @property
     def digest(self) -> str:
         """Hash of the vocabulary, and of how its pieces are joined if they are learnt."""
-        merges = merges_of(self.tokenizer) if isinstance(self.tokenizer, ParakeetTokenizer) else []
-        return digest_of([self.vocabulary, merges])
+        if self.spec.num_pieces and isinstance(self.tokenizer, ParakeetTokenizer):
+            return digest_of([self.vocabulary, merges_of(self.tokenizer)])
+        return digest_of(self.vocabulary)
 
     def settled(self, counts: Mapping[str, int]) -> "CTCTask":
         """Return the task with a vocabulary of characters or pieces, unless the objective sets it.
