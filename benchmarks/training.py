@@ -244,7 +244,7 @@ def _window_peak(folder: str, seconds: float, is_held: bool) -> tuple[float, flo
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         before, held, samples = _peak_kilobytes(), None, []
-        for window in prepared.first_epoch.windows_from(0):
+        for window in prepared.order.first_epoch.windows_from(0):
             rows = reading(window)
             samples.append(sum(len(row.wave) for row in rows.values()))
             held = rows if is_held else None

@@ -24,12 +24,13 @@ from raysp.training.callbacks import Callbacks
 from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.row_windows import Failures, Reading
 from raysp.training.described_rows import files_of_rows
+from raysp.training.loop.course import Course
 from raysp.training.loop.evaluated import comparable
 from raysp.training.loop.predicting import predicted_texts
 from raysp.training.loop.process_settings import process_settings, turn_of_process
 from raysp.training.loop.session import Session
 from raysp.training.loop.training_steps import NotFinite, NotFiniteError
-from raysp.training.loop.worker import course_of, new_session
+from raysp.training.loop.worker import new_session
 from raysp.training.planning.training_plan import TrainingPlan, plan_training
 from raysp.training.preparing import Prepared, prepare
 from raysp.training.reading.training_status import BestEvaluation, best_evaluation, mean_loss
@@ -195,7 +196,7 @@ def finetune(
         progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
         callbacks.begin(store.url, record)
         recording = stack.enter_context(Recording(store, run.run_id, callbacks, failures))
-        if by_ray and not course_of(recipe.schedule).is_done(begun):
+        if by_ray and not Course(recipe.schedule).is_done(begun):
             reports = train_workers.train(prepared, failures, should_stop, run.run_id, store.epoch)
             _follow(reports, prepared, progress, recording, on_progress)
         session = new_session(

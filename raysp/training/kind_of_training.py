@@ -75,7 +75,7 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
             "audio_seconds": float(prepared.index.seconds.sum()),
             "left_out": dict(prepared.corpus.left_out),
             **prepared.task.outputs,
-            "steps_per_epoch": prepared.first_epoch.num_steps,
+            "steps_per_epoch": prepared.order.first_epoch.num_steps,
             "shards_unreadable": dict(prepared.unreadable),
             "parts": dict(prepared.parts),
         }

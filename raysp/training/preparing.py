@@ -15,12 +15,14 @@ from raysp.specs.pipeline import Shards
 from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
+from raysp.training.data.augmenting import speeds_of
+from raysp.training.data.epoch_order import EpochOrder
 from raysp.training.data.indexing import Indexer, index_sounds
-from raysp.training.data.mixed_epochs import Mixture, mixture_of
+from raysp.training.data.mixed_epochs import mixture_of
 from raysp.training.data.row_windows import PieceReader
 from raysp.training.objectives.task import Task, digest_of, task_of
 from raysp.training.planning import ordering
-from raysp.training.planning.ordering import Epoch, Index, Window
+from raysp.training.planning.ordering import Index, Window
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.corpus_index import CorpusIndex, combine
@@ -60,31 +62,23 @@ class Prepared:
     @cached_property
     def index(self) -> Index:
         """Index on which the order of rows depends."""
-        return _index_of_epoch(None, self.corpus, 0)
+        return Index(self.corpus.seconds, self.corpus.piece_rows)
 
     @cached_property
-    def mixture(self) -> Mixture | None:
-        """The parts of the corpus, of which epochs take some rows; None: each epoch has all rows."""
-        return _mixture(self.plan.recipe, self.corpus)
-
-    @cached_property
-    def first_index(self) -> Index:
-        """The index with the rows of the first epoch."""
-        return _index_of_epoch(self.mixture, self.corpus, 0)
-
-    @cached_property
-    def first_epoch(self) -> Epoch:
-        """The first epoch."""
-        return Epoch(self.first_index, self.plan.sizes, seed=self.plan.recipe.seed, epoch=0)
+    def order(self) -> EpochOrder:
+        """Order of the rows of all epochs."""
+        plan, mix = self.plan, self.plan.recipe.mix
+        mixture = None if mix is None else mixture_of(mix, self.corpus, plan.recipe.seed)
+        return EpochOrder(self.index, plan.sizes, plan.recipe.seed, mixture, speeds_of(plan))
 
     @cached_property
     def first_window(self) -> Window:
         """The first window of the first epoch."""
-        return next(self.first_epoch.windows_from(0))
+        return next(self.order.first_epoch.windows_from(0))
 
     def imbalance_of(self, num_workers: int) -> float:
         """Return the load of the slowest of `num_workers` over their mean in the first window."""
-        costs = ordering.micro_batch_costs(self.first_window, self.index, self.plan.sizes)
+        costs = ordering.micro_batch_costs(self.first_window, self.order.first_index, self.plan.sizes)
         return ordering.imbalance(costs, num_workers)
 
     @property
@@ -111,8 +105,8 @@ class Prepared:
             "rows": f"{count(num_kept, 'row')}, {duration(float(index.seconds.sum()))} of audio"
             + (f"; left out: {left_out}" if left_out else ""),
             **self.task.facts(corpus.counts),
-            **({"mix": self.mixture.fact} if self.mixture else {}),
-            "epoch": f"{count(self.first_epoch.num_steps, 'step')} of {self._rows_per_step:.0f} rows on average, "
+            **({"mix": self.order.mixture.fact} if self.order.mixture else {}),
+            "epoch": f"{count(self.order.first_epoch.num_steps, 'step')} of {self._rows_per_step:.0f} rows on average, "
             f"padding efficiency {self._padding_efficiency:.1%}",
             "fingerprint": self.fingerprint,
         }
@@ -130,14 +124,14 @@ class Prepared:
 
     @property
     def _rows_per_step(self) -> float:
-        return self.first_index.num_rows / max(1, self.first_epoch.num_steps)
+        return self.order.first_index.num_rows / max(1, self.order.first_epoch.num_steps)
 
     @property
     def _padding_efficiency(self) -> float:
         """Share of the padded audio of the first window that is not padding."""
-        window = self.first_window
-        padded = float(ordering.longest_seconds(window, self.index) @ np.diff(window.edges))
-        return float(self.index.seconds[window.rows].sum()) / padded if padded else 1.0
+        window, index = self.first_window, self.order.first_index
+        padded = float(ordering.longest_seconds(window, index) @ np.diff(window.edges))
+        return float(index.seconds[window.rows].sum()) / padded if padded else 1.0
 
 
 def prepare(
@@ -169,7 +163,8 @@ def prepare(
     corpus = combine(indexed)
     unreadable = {shard.name: index for shard, index in indexed if isinstance(index, str)}
     _refuse_few(plan, corpus, _outside(task, corpus))
-    first_index = _index_of_epoch(_mixture(recipe, corpus), corpus, 0)
+    index = Index(corpus.seconds, corpus.piece_rows)
+    first_index = index if recipe.mix is None else mixture_of(recipe.mix, corpus, recipe.seed).index(index, 0)
     task = task.settled(corpus.counts)
     if plan.has_open_values:
         begun = TrainingRecord.load(store) if store else None
@@ -185,15 +180,6 @@ def prepare(
     sounds = _sound_versions(plan, store, saves=saves)
     unreadable = {**plan.corpus.unreadable, **unreadable}
     return Prepared(plan, corpus, task, {**parts, **sounds}, training_fingerprint(parts), unreadable)
-
-
-def _mixture(recipe: Finetune, corpus: CorpusIndex) -> Mixture | None:
-    return None if recipe.mix is None else mixture_of(recipe.mix, corpus, recipe.seed)
-
-
-def _index_of_epoch(mixture: Mixture | None, corpus: CorpusIndex, epoch: int) -> Index:
-    index = Index(corpus.seconds, corpus.piece_rows)
-    return mixture.index(index, epoch) if mixture else index
 
 
 def _indexed(

@@ -283,7 +283,7 @@ def test_each_row_is_changed_anew_in_each_epoch(words, tiny, sounds, tmp_path, s
 @pytest.mark.slow
 def test_the_changes_do_not_depend_on_the_worker(words, tiny, sounds, tmp_path):
     _, prepared = plan_recipe(noisy(words, tiny, tmp_path / "out", sounds))
-    window = next(prepared.first_epoch.windows_from(0))
+    window = next(prepared.order.first_epoch.windows_from(0))
     read = {row: TrainingRow(np.full(8000, row + 1, np.int16), [3]) for row in window.rows.tolist()}
     whole = new_session(prepared, lambda _: read, None).rows(window)
     part = new_session(prepared, lambda _: {row: read[row] for row in [*read][::3]}, None).rows(window)

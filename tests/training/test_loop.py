@@ -118,11 +118,12 @@ def test_frozen_parameters_stay_and_are_trained_later(extractor, steps):
     base = [*model.base_model.parameters()]
     before = [one.detach().clone() for one in base]
     head = model.lm_head.weight.detach().clone()
-    training.freeze(base, frozen=True)
+    training.frozen = base
+    training.freeze(frozen=True)
     train(training, steps, count=2)
     assert all(torch.equal(one, other) for one, other in zip(base, before, strict=True))
     assert not torch.equal(model.lm_head.weight, head)
-    training.freeze(base, frozen=False)
+    training.freeze(frozen=False)
     train(training, steps, first=2, count=1)
     assert any(not torch.equal(one, other) for one, other in zip(base, before, strict=True))
 

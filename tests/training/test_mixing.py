@@ -230,7 +230,7 @@ def test_a_mixture_travels_to_workers(languages, tiny, tmp_path):
     _, prepared = plan_recipe(mixed(languages, tiny, tmp_path / "out"))
     travelled = pickle.loads(pickle.dumps(prepared))
     for epoch in range(4):
-        one, other = (found.mixture.index(found.index, epoch) for found in (prepared, travelled))
+        one, other = (found.order.mixture.index(found.index, epoch) for found in (prepared, travelled))
         assert np.array_equal(one.seconds, other.seconds)
         assert 13 <= one.num_rows <= 19  # all eight of one part, and about as many of the other
 
@@ -240,7 +240,7 @@ def test_a_plan_shows_the_shares_and_counts_the_steps_of_mixed_epochs(languages,
     _, mixture = plan_recipe(mixed(languages, tiny, tmp_path / "out"))
     _, plain = plan_recipe(mixed(languages, tiny, tmp_path / "out", mix=None))
     assert "tr/*: 8 of 8 rows an epoch, 50.0% of 0:0" in mixture.facts["mix"]
-    assert mixture.first_epoch.num_steps < plain.first_epoch.num_steps
+    assert mixture.order.first_epoch.num_steps < plain.order.first_epoch.num_steps
     assert "mix" not in plain.facts
     assert mixture.index.digest == plain.index.digest
     found = raysp.estimate(mixed(languages, tiny, tmp_path / "out"))

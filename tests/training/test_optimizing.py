@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+import raysp
+from raysp.training.loop.course import Course
 from raysp.training.loop.optimizing import FlatGradients, group_parameters, new_optimizer, set_rate
-from raysp.training.loop.schedules import factor
 from tests.training.conftest import small_model
 
 
@@ -52,6 +53,11 @@ def test_gradients_are_views_of_one_buffer_and_are_clipped_by_their_norm():
     assert (first.grad.tolist(), gradients.sums.tolist()) == ([[0.0] * 3] * 2, [0.0, 0.0])
 
 
+def course_of(shape: str, warmup: float) -> Course:
+    final = 1.0 if shape == "constant" else 0.05
+    return Course(raysp.Schedule(epochs=1, learning_rate=1.0, shape=shape, warmup=warmup, final=final))
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
@@ -63,7 +69,7 @@ def test_gradients_are_views_of_one_buffer_and_are_clipped_by_their_norm():
 )
 def test_rates_over_the_course_of_training(shape, expected):
     points = [0.0, 0.05, 0.1, 0.3, 0.5, 0.75 if shape == "tri_stage" else 0.8, 1.0]
-    found = [factor(point, shape=shape, warmup=0.1, final=0.05) for point in points]
+    found = [course_of(shape, 0.1).rate(point) for point in points]
     assert found == pytest.approx(expected, abs=1e-3)
 
 
@@ -71,4 +77,4 @@ def test_rates_over_the_course_of_training(shape, expected):
 def test_no_rate_leaves_its_bounds(shape):
     for warmup in (0.0, 0.1, 1.0):
         for point in range(101):
-            assert 0.0 <= factor(point / 100, shape=shape, warmup=warmup, final=0.05) <= 1.0
+            assert 0.0 <= course_of(shape, warmup).rate(point / 100) <= 1.0

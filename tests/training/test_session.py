@@ -11,11 +11,13 @@ import torch
 from raysp import Batching, RunError, Schedule, finetune
 from raysp.sink.fencing import FencedStore
 from raysp.storage.store import LocalStore
+from raysp.training.data.epoch_order import EpochOrder
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
-from raysp.training.loop.averaging import MovingAverage
+from raysp.training.loop.course import Course
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
-from raysp.training.loop.session import Course, Session
+from raysp.training.loop.session import Session
 from raysp.training.loop.step_commits import Keeper
+from raysp.training.loop.training_state import TrainingState
 from raysp.training.loop.training_steps import NotFiniteError, Training
 from raysp.training.objectives.task import Criterion
 from raysp.training.planning import ordering
@@ -30,7 +32,7 @@ from tests.training.runs.test_finetuning import again
 pytestmark = pytest.mark.slow
 
 SIZES = Sizes(micro_seconds=1.5, micro_batches=2, window_seconds=4.0)
-COURSE = Course(epochs=3, steps=None, learning_rate=2e-3)
+COURSE = Course(Schedule(epochs=3, learning_rate=2e-3))
 
 
 class Recorded:
@@ -71,8 +73,8 @@ def new_session(digits, index, extractor, tmp_path):
         training = Training(Recorded(ctc_criterion(model, extractor)), optimizer, seed=7)
         store = FencedStore(LocalStore(str(tmp_path)), 1)
         keeper = Keeper(store, fingerprint, every, options.get("seconds"))
-        average = MovingAverage(model.stored_weights(), options["decay"]) if "decay" in options else None
-        session = Session(training, groups, index, sizes, course, rows, keeper, average=average)
+        held = TrainingState(model, optimizer, groups, decay=options.get("decay"))
+        session = Session(training, held, EpochOrder(index, sizes, seed=7), course, rows, keeper)
         session.resume(store, fingerprint)
         return session
 
@@ -162,11 +164,11 @@ def test_a_moving_average_goes_on_bit_for_bit(new_session, stops):
     for stop in [*stops, 1000]:
         session = new_session(decay=0.9)
         [*session.run(lambda session=session, stop=stop: session.position.done + 1 >= stop)]
-    assert session.average.updates == reference.average.updates == total
-    expected = reference.average.state()
-    assert all(torch.equal(one, expected[name]) for name, one in session.average.state().items())
+    assert session.state.average.updates == reference.state.average.updates == total
+    expected = reference.state.average.state()
+    assert all(torch.equal(one, expected[name]) for name, one in session.state.average.state().items())
     again = new_session(decay=0.9)
-    assert torch.equal(again.average.state()["lm_head.weight"], expected["lm_head.weight"])
+    assert torch.equal(again.state.average.state()["lm_head.weight"], expected["lm_head.weight"])
 
 
 def test_the_first_window_of_an_epoch_is_read_before_the_epoch_begins(new_session):
@@ -184,7 +186,7 @@ def test_the_first_window_of_an_epoch_is_read_before_the_epoch_begins(new_sessio
     assert all(epoch.is_set() for epoch in begun)
 
 
-@pytest.mark.parametrize("course", [COURSE, replace(COURSE, epochs=None, steps=7)])
+@pytest.mark.parametrize("course", [COURSE, Course(Schedule(steps=7, learning_rate=2e-3))])
 def test_no_window_is_read_that_is_not_trained_on(new_session, course):
     session = new_session(course)
     whole, read = session.rows, []
@@ -195,7 +197,7 @@ def test_no_window_is_read_that_is_not_trained_on(new_session, course):
 
 
 def test_a_course_of_steps_ends_after_them(new_session):
-    steps = [*new_session(replace(COURSE, epochs=None, steps=7)).run()]
+    steps = [*new_session(Course(Schedule(steps=7, learning_rate=2e-3))).run()]
     assert len(steps) == 7
 
 
@@ -203,7 +205,7 @@ def test_a_course_of_steps_ends_after_them(new_session):
     ("changed", "message"), [({"fingerprint": "b"}, "another recipe"), ({"index": True}, "another corpus")]
 )
 def test_another_recipe_or_corpus_is_refused(new_session, index, changed, message, monkeypatch):
-    [*new_session(replace(COURSE, epochs=None, steps=1)).run()]
+    [*new_session(Course(Schedule(steps=1, learning_rate=2e-3))).run()]
     if changed.pop("index", False):
         monkeypatch.setattr(Index, "digest", "0" * 16)
     with pytest.raises(RunError, match=message):

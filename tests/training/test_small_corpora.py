@@ -24,7 +24,7 @@ def test_epochs_of_a_small_corpus_have_fifty_steps_and_twenty_evaluations(words,
     recipe, of_training = found.plan.recipe, float(found.index.seconds.sum()) * 30
     assert recipe.batching.seconds == of_training // 50 < 30
     assert recipe.batching.window_seconds == 3000
-    steps = found.first_epoch.num_steps * 30
+    steps = found.order.first_epoch.num_steps * 30
     assert steps >= 50
     assert steps // recipe.evaluation.every >= 20
 
@@ -40,7 +40,7 @@ def test_steps_of_a_small_corpus_are_as_short_with_the_usual_micro_batches(words
     sizes = found.plan.sizes
     assert 1 < sizes.micro_batches < 8
     assert sizes.micro_seconds >= found.index.seconds.max()
-    assert found.first_epoch.num_steps * 10 >= 40
+    assert found.order.first_epoch.num_steps * 10 >= 40
     told = planned(words, tiny, tmp_path / "out", batching=Batching(micro_batches=8), schedule=Schedule(epochs=10))
     assert told.plan.sizes.micro_batches == 8
     assert planned(words, tiny, tmp_path / "out", batching=Batching(seconds=20)).plan.sizes.micro_batches == 8

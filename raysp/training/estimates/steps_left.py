@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from raysp.storage.store import Store
 from raysp.training.data.mixed_epochs import seconds_an_epoch
-from raysp.training.loop.worker import course_of
+from raysp.training.loop.course import Course
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps
@@ -23,12 +23,12 @@ class Left:
 
 def left_of(prepared: Prepared, store: Store | None) -> Left:
     """Return the rest of a training; `store` is its sink if it has begun."""
-    schedule, epoch_steps = prepared.plan.recipe.schedule, prepared.first_epoch.num_steps
+    schedule, epoch_steps = prepared.plan.recipe.schedule, prepared.order.first_epoch.num_steps
     committed = committed_steps.latest(store) if store else None
-    done = course_of(schedule).progress(committed.position, epoch_steps) if committed else 0.0
+    done = Course(schedule).progress(committed.position, epoch_steps) if committed else 0.0
     num_steps = schedule.steps if schedule.steps is not None else (schedule.epochs or 0) * epoch_steps
     share = max(0.0, 1 - done)
-    audio = num_steps * float(prepared.first_index.seconds.sum()) / epoch_steps
+    audio = num_steps * float(prepared.order.first_index.seconds.sum()) / epoch_steps
     return Left(round(share * num_steps), share * audio, share)
 
 

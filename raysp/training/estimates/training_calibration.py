@@ -19,14 +19,12 @@ from raysp.devices import (
 )
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
-from raysp.training.data.augmenting import speeds_of
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.row_windows import Failures, Reading, micro_batch
-from raysp.training.loop import state
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.session import Session
 from raysp.training.loop.worker import new_session
-from raysp.training.planning.ordering import Epoch, Window, longest_seconds, micro_batch_costs
+from raysp.training.planning.ordering import Window, longest_seconds, micro_batch_costs
 from raysp.training.preparing import Prepared
 from raysp.words import count, duration
 
@@ -119,7 +117,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Spe
 
 def _speed(prepared: Prepared, audio: float, times: _Times) -> Speed:
     workers = prepared.plan.workers
-    of_step = float(prepared.first_index.seconds.sum()) / prepared.first_epoch.num_steps / workers.low
+    of_step = float(prepared.order.first_index.seconds.sum()) / prepared.order.first_epoch.num_steps / workers.low
     where = "a GPU" if is_accelerator(workers.device) else count(workers.threads, "CPU")
     busy = max(times.passes - times.update, 0.0) * of_step / audio + times.update
     return Speed(
@@ -139,7 +137,7 @@ def _times(session: Session, largest: Sequence[MicroBatch], timed: Sequence[Micr
         raise PlanError("--calibrate: no row of a micro-batch can be decoded; state the speed with --rtfx")
     try:
         _seconds(session, largest)  # the first update allocates the moments
-        copies = state.copied(session.weights), state.moments(session.training.optimizer, session.groups)
+        copies = session.state.copied()
         _seconds(session, largest)
         times = _Times(_seconds(session, timed), _seconds(session, []))
         del copies
@@ -156,18 +154,14 @@ def _seconds(session: Session, batches: Sequence[MicroBatch]) -> float:
     session.training.step(0, 0, batches, learning_rate=0.0)
     if not batches:  # a step without rows updates nothing
         session.training.optimizer.step()
-    if session.average is not None:
-        session.average.update()
+    session.state.update()
     synchronize(session.training.criterion.model.device)
     return time.perf_counter() - began
 
 
 def _chosen(prepared: Prepared) -> _Chosen:
     """Return the largest micro-batches of the first epoch, and those of middle cost of its first window."""
-    plan, corpus, index, epoch = prepared.plan, prepared.corpus, prepared.first_index, prepared.first_epoch
-    if (speeds := speeds_of(plan)) is not None:
-        index = speeds.index(index, 0)
-        epoch = Epoch(index, plan.sizes, seed=plan.recipe.seed, epoch=0)
+    plan, corpus, index, epoch = prepared.plan, prepared.corpus, prepared.order.first_index, prepared.order.first_epoch
     crop = getattr(plan.recipe.objective, "crop_seconds", None) or float("inf")
     num_labels = np.append(corpus.num_labels.astype(np.int64), 0)
     chosen = _Chosen()

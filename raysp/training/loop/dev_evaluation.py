@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,12 +26,13 @@ from raysp.models.loading import labels_of
 from raysp.storage.opened import digest_of
 from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.loop.evaluated import Evaluated, comparable, measure_of, rule_of
+from raysp.training.loop.evaluated import Evaluated, comparable, measure_of, recorded, rule_of
 from raysp.training.loop.predicting import PredictedRows, Predictor
 from raysp.training.loop.training_steps import Workers
 from raysp.training.objectives.passes import evaluation_mode
 from raysp.training.objectives.task import Criterion
 from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.sink.step_evaluation import StepEvaluation
 from raysp.training.specs.recipe import Evaluation
 
 if TYPE_CHECKING:
@@ -261,6 +263,46 @@ class Evaluator:
         kind, message = (predicted.labels.column(name)[place].as_py() for name in ("status", "error_message"))
         if kind == ERROR and place in predicted.waves:
             logger.warning("%s:%d is not evaluated: %s", self.shards[rows.shard].name, rows.numbers[place], message)
+
+
+class Evaluations:
+    """Evaluations of the weights of a training: over the corpus that decides which are the best, and further ones.
+
+    Args:
+        plan: the plan.
+        evaluation: the evaluation of its recipe.
+        criterion: the model and its loss.
+        workers: the workers that train together; all evaluate at the same step.
+        decoder: decoding functions; None: of this process.
+    """
+
+    def __init__(
+        self,
+        plan: TrainingPlan,
+        evaluation: Evaluation,
+        criterion: Criterion,
+        workers: Workers,
+        decoder: "Decoder | None" = None,
+    ) -> None:
+        assert evaluation.every is not None
+        self.evaluation = evaluation
+        self.every = evaluation.every
+        self.patience = evaluation.patience
+        self.rule = rule_of(evaluation.best, evaluation.normalise)
+        """Metric and normalisation by which weights are compared."""
+        self.decides = Evaluator(plan, evaluation, criterion, workers, decoder)
+        self.others = {
+            name: Evaluator(plan, other, criterion, workers, decoder, corpus=plan.evaluated_others[name])
+            for name, other in evaluation.each.items()
+        }
+
+    def run(self) -> Evaluated:
+        """Evaluate the current weights."""
+        return replace(self.decides(), others={name: evaluator() for name, evaluator in self.others.items()})
+
+    def recorded(self, evaluated: Evaluated) -> StepEvaluation | None:
+        """Return an evaluation as it is recorded; None for all workers but the first."""
+        return recorded(self.evaluation, evaluated)
 
 
 def _extend(rows: list[EvaluatedRow], batches: Iterator[Sequence[EvaluatedRow]], *, seconds: float) -> bool:

@@ -1,39 +1,34 @@
 """A training from its last committed step on: epochs, windows and steps, learning rates, commits."""
 
-import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
-
-import torch
 
 from raysp.errors import ChangedError, RunError
 from raysp.storage.store import Store
+from raysp.training.data.epoch_order import EpochOrder
 from raysp.training.data.micro_batches import Rows, TrainingRow
-from raysp.training.data.row_windows import micro_batch
-from raysp.training.loop import state
-from raysp.training.loop.averaging import MovingAverage
+from raysp.training.data.row_windows import Failures, micro_batch
 from raysp.training.loop.best_evaluation import Best
+from raysp.training.loop.course import Course
+from raysp.training.loop.dev_evaluation import Evaluations
 from raysp.training.loop.evaluated import ROWS, Evaluated
-from raysp.training.loop.optimizing import Group
-from raysp.training.loop.schedules import Shape, factor
 from raysp.training.loop.step_commits import Keeper
+from raysp.training.loop.training_state import TrainingState
 from raysp.training.loop.training_steps import NotFinite, NotFiniteError, Training, Update, described_losses, has_grown
-from raysp.training.planning.ordering import Epoch, Index, Sizes, Window
+from raysp.training.planning.ordering import Window
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.step_evaluation import StepEvaluation
-from raysp.training.sink.step_log import ErrorRow, StepRecord, Steps
+from raysp.training.sink.step_log import StepRecord, Steps
 from raysp.words import count
 
 logger = logging.getLogger(__name__)
 
-MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "ema.safetensors"
-"""Files of a committed step; the last one if there is a moving average."""
 MOST_LOSSES = 1000
 """Steps whose losses show since when a training diverges."""
 
@@ -47,119 +42,41 @@ class _Loaded(NamedTuple):
     """Steps of its epoch."""
 
 
-@dataclass(frozen=True)
-class Course:
-    """Length and learning rates of a training.
-
-    Attributes:
-        epochs: passes over the corpus; None: `steps` counts.
-        steps: updates; None: `epochs` counts.
-        learning_rate: highest rate.
-        shape: as in `schedules.factor`, as are the following two.
-        warmup: share of the course.
-        final: factor at the end.
-    """
-
-    epochs: int | None
-    steps: int | None
-    learning_rate: float
-    shape: Shape = "tri_stage"
-    warmup: float = 0.1
-    final: float = 0.05
-
-    def progress(self, position: Position, epoch_steps: int) -> float:
-        """Return the share that is done, exact although epochs differ by a few steps."""
-        if self.steps is not None:
-            return position.done / self.steps
-        assert self.epochs is not None
-        return (position.epoch + position.step / max(1, epoch_steps)) / self.epochs
-
-    def rate(self, progress: float) -> float:
-        """Return the learning rate at a point of the course."""
-        return self.learning_rate * factor(progress, shape=self.shape, warmup=self.warmup, final=self.final)
-
-    def is_done(self, position: Position) -> bool:
-        """Return whether no step is left."""
-        by_steps = self.steps is not None and position.done >= self.steps
-        return by_steps or (self.epochs is not None and position.epoch >= self.epochs)
-
-
-@dataclass(frozen=True)
-class Evaluations:
-    """When and how weights are evaluated.
-
-    Attributes:
-        every: steps between evaluations; the weights before the first step and after the last one are evaluated too.
-        patience: evaluations without a better one after which the training ends; None: it does not.
-        run: evaluates the current weights; all workers call it at the same step.
-        rule: metric and normalisation by which weights are compared, as `rule_of` returns them.
-        recorded: returns an evaluation as it is recorded; None for all workers but the first.
-    """
-
-    every: int
-    patience: int | None
-    run: Callable[[], Evaluated]
-    rule: str
-    recorded: Callable[[Evaluated], StepEvaluation | None] = lambda evaluated: None
-
-
 class Session:
     """Training of one worker over the windows of a corpus.
 
     Args:
-        training: weights and optimiser.
-        groups: parameters of the optimiser, with their names.
-        index: durations of the rows.
-        sizes: of micro-batches, steps and windows.
+        training: model, loss and optimiser.
+        state: what commits hold.
+        order: order of the rows.
         course: length and learning rates.
         rows: returns this worker's rows of a window; called in a thread, a window ahead, also across epochs.
         keeper: commits; None: this worker commits nothing.
-        frozen: parameters that are not trained in the first steps.
-        freeze_steps: number of these steps.
-        evaluations: when and how weights are evaluated; None: they are not.
-        index_of: returns the durations of rows in an epoch, for its order; None: the durations of `index`.
-        average: moving average of the weights, which is updated and committed with them; None: there is none.
-        first_epoch: order of the first epoch, if it is computed already; None: it is computed from `index`.
-        weights: the weights that are committed, by name, which share their memory with the model; None: all that it
-            stores.
-        failed: returns the rows that failed since its last call.
+        evaluations: evaluations of the weights; None: there are none.
+        failures: the rows that failed, for the records of steps; None: they are not recorded.
     """
 
     def __init__(
         self,
         training: Training,
-        groups: Sequence[Group],
-        index: Index,
-        sizes: Sizes,
+        state: TrainingState,
+        order: EpochOrder,
         course: Course,
         rows: Rows,
         keeper: Keeper | None = None,
         *,
-        frozen: Sequence[torch.nn.Parameter] = (),
-        freeze_steps: int = 0,
         evaluations: Evaluations | None = None,
-        average: MovingAverage | None = None,
-        index_of: Callable[[Index, int], Index] | None = None,
-        first_epoch: Epoch | None = None,
-        weights: Mapping[str, torch.Tensor] | None = None,
-        failed: Callable[[], tuple[ErrorRow, ...]] = tuple,
+        failures: Failures | None = None,
     ) -> None:
         self.training = training
-        self.groups = groups
-        self.index = index
-        self.sizes = sizes
+        self.state = state
+        self.order = order
         self.course = course
         self.rows = rows
         self.keeper = keeper
-        self.frozen = frozen
-        self.freeze_steps = freeze_steps
         self.evaluations = evaluations
+        self.failures = failures
         self.best: Best | None = None
-        self.average = average
-        self.index_of = index_of
-        self.first_epoch = first_epoch
-        self.weights = training.criterion.model.stored_weights() if weights is None else weights
-        self.failed = failed
         self.position = Position(0, 0, 0)
         self._stops = False
         """Whether a worker asked to stop after the last step."""
@@ -202,19 +119,13 @@ class Session:
         if step is None:
             return
         self._store = store
-        if (step.fingerprint, step.index) != (fingerprint, self.index.digest):
+        if (step.fingerprint, step.index) != (fingerprint, self.order.index.digest):
             part = "recipe" if step.fingerprint != fingerprint else "corpus"
             raise RunError(
                 f"{store.url}: step {step.position.done} was committed with another {part}; use another sink, or start "
                 "over with --restart"
             )
-        with steps.local_file(store, step, MODEL) as file:
-            state.load_tensors(self.weights, file)
-        with steps.local_file(store, step, OPTIMIZER) as file:
-            state.load_moments(self.training.optimizer, self.groups, file)
-        if self.average is not None:
-            with steps.local_file(store, step, AVERAGE) as file:
-                self.average.load(file)
+        self.state.load(store, step)
         self.position, self._resumed = step.position, step.position.done
         self.best = Best.read(step)
         if self.best is not None:
@@ -238,14 +149,7 @@ class Session:
             RunError: the best step is not committed.
         """
         done = self.best.done if self.best else self.position.done
-        if self.average is not None:
-            if done != self.position.done:
-                with steps.local_file(store, steps.load(store, done), AVERAGE) as file:
-                    self.average.load(file)
-            self.average.apply()
-        elif done != self.position.done:
-            with steps.local_file(store, steps.load(store, done), MODEL) as file:
-                state.load_tensors(self.weights, file)
+        self.state.load_result(store, steps.load(store, done) if done != self.position.done else None)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[StepRecord]:
         """Run the steps that are left, and yield a record of each. The last one is committed.
@@ -259,8 +163,6 @@ class Session:
         self._before = time.monotonic()
         if self.keeper:
             self.keeper.start()
-        if self.position.done < self.freeze_steps:
-            self.training.freeze(self.frozen, frozen=True)
         try:
             before = self._evaluated_before()
             for loaded in self._ahead():
@@ -273,14 +175,6 @@ class Session:
         finally:
             self._finish()
 
-    def _order(self, number: int) -> Epoch:
-        """Return the order of an epoch."""
-        if number == 0 and self.first_epoch is not None:
-            return self.first_epoch
-        sizes = self.sizes if number == 0 else replace(self.sizes, by_length=False)
-        index = self.index_of(self.index, number) if self.index_of else self.index
-        return Epoch(index, sizes, seed=self.training.seed, epoch=number)
-
     def _step(
         self,
         window: Window,
@@ -292,8 +186,7 @@ class Session:
         before: StepEvaluation | None,
     ) -> StepRecord:
         training, at = self.training, self.position
-        if self.frozen and at.done == self.freeze_steps:
-            training.freeze(self.frozen, frozen=False)
+        training.freeze(frozen=at.done < training.freeze_steps)
         progress = self.course.progress(at, epoch_steps)
         rate = self.course.rate(progress)
         batches = [
@@ -309,8 +202,7 @@ class Session:
             self._is_whole = not (not_finite.is_diverged or 1 < own_rows <= len(not_finite.rows))
             raise NotFiniteError(not_finite)
         self._losses.append((at.done + 1, update.loss))
-        if self.average is not None:
-            self.average.update()
+        self.state.update()
         after = Position(at.done + 1, at.epoch, at.step + 1)
         self.position = replace(after, epoch=at.epoch + 1, step=0) if after.step == epoch_steps else after
         seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
@@ -331,7 +223,7 @@ class Session:
             share=progress,
             evaluation=evaluated,
             before=before,
-            errors=self.failed(),
+            errors=self.failures.take() if self.failures else (),
         )
         if self.keeper:
             self._keep(self.keeper, record)
@@ -384,7 +276,7 @@ class Session:
         return evaluations.recorded(evaluated)
 
     def _evaluated(self, evaluations: Evaluations) -> Evaluated:
-        with self.average.applied() if self.average else contextlib.nullcontext():
+        with self.state.evaluated():
             evaluated = evaluations.run()
         if evaluated.value is None:
             raise RunError(_without_value(self.position.done, evaluated))
@@ -398,7 +290,7 @@ class Session:
 
     def _audio_seconds(self, window: Window, step: int) -> float:
         numbers = range(window.micro_batches)
-        return sum(float(self.index.seconds[window.micro_batch(step, number)].sum()) for number in numbers)
+        return sum(float(self.order.index.seconds[window.micro_batch(step, number)].sum()) for number in numbers)
 
     def _ahead(self) -> Iterator[_Loaded]:
         """Yield windows from the current step on with their rows; the next window's rows are read meanwhile."""
@@ -419,7 +311,7 @@ class Session:
         """Yield the windows from the current step to the end of the course, each with the steps of its epoch."""
         position = self.position
         while not self.course.is_done(position):
-            epoch = self._order(position.epoch)
+            epoch = self.order.epoch(position.epoch)
             if not epoch.num_steps:
                 raise RunError("no row is left to train on")
             for window in epoch.windows_from(position.step):
@@ -440,21 +332,17 @@ class Session:
 
     def _commit(self, keeper: Keeper, metrics: Mapping[str, float]) -> None:
         """Copy the state, and begin its commit."""
-        training = self.training
-        files = {MODEL: state.copied(self.weights), OPTIMIZER: state.moments(training.optimizer, self.groups)}
-        if self.average is not None:
-            files[AVERAGE] = self.average.state()
         best = self.best
         step = CommittedStep(
             self.position,
             keeper.fingerprint,
-            self.index.digest,
-            training.workers.count,
+            self.order.index.digest,
+            self.training.workers.count,
             files={},
             metrics={**metrics, **(best.metrics if best else {})},
             measure=best.measure if best else "",
         )
-        keeper.begin(step, files, best.done if best else None)
+        keeper.begin(step, self.state.copied(), best.done if best else None)
 
     def _finish(self) -> None:
         """Commit the last step, unless it is committed, and end the threads."""

@@ -132,6 +132,8 @@ class Training:
         seed: seed of all random numbers.
         clip: largest norm of the gradients; None: no limit.
         workers: the workers that train together.
+        frozen: parameters that are not trained in the first steps.
+        freeze_steps: number of these steps.
     """
 
     def __init__(
@@ -142,17 +144,25 @@ class Training:
         seed: int,
         clip: float | None = 1.0,
         workers: Workers | None = None,
+        frozen: Iterable[torch.nn.Parameter] = (),
+        freeze_steps: int = 0,
     ) -> None:
         self.criterion = criterion
         self.optimizer = optimizer
         self.seed = seed
         self.clip = clip
         self.workers = workers or OneWorker()
+        self.frozen = [*frozen]
+        self.freeze_steps = freeze_steps
+        self._is_frozen = False
         self._collect()
 
-    def freeze(self, parameters: Iterable[torch.nn.Parameter], *, frozen: bool) -> None:
-        """Exclude parameters of the optimiser from the following steps, or train them again."""
-        for parameter in parameters:
+    def freeze(self, *, frozen: bool) -> None:
+        """Exclude `frozen` from the following steps, or train them again."""
+        if not self.frozen or frozen == self._is_frozen:
+            return
+        self._is_frozen = frozen
+        for parameter in self.frozen:
             parameter.requires_grad_(not frozen)
             parameter.grad = None
         self._collect()

@@ -284,7 +284,7 @@ def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path, mon
     recipe = evaluated(words, tiny, tmp_path / "out")
     recipe = dataclasses.replace(recipe, evaluation=dataclasses.replace(recipe.evaluation, source=evaluated_on))
     _, prepared = plan_recipe(recipe)
-    whole = new_session(prepared, lambda window: {}, None).evaluations.run
+    whole = new_session(prepared, lambda window: {}, None).evaluations.decides
     monkeypatch.setattr(dev_evaluation, "MEETING_SECONDS", 0.0)
     monkeypatch.setattr(dev_evaluation, "SLICE_ROWS", 4)
     team, found = Team(num_workers), {}
@@ -334,7 +334,7 @@ def test_vectors_do_not_depend_on_the_number_of_workers_nor_on_the_batch(listene
     from raysp.training.loop.worker import new_session
 
     _, prepared = plan_recipe(recipe_of(words, listener, others, tmp_path / "out"))
-    run = new_session(prepared, lambda window: {}, None).evaluations.run
+    run = new_session(prepared, lambda window: {}, None).evaluations.decides
 
     def evaluated(member: Recorder, plan=prepared.plan):
         return Evaluator(plan, run.evaluation, run.criterion, member)()
