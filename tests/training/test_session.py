@@ -173,7 +173,7 @@ def test_a_moving_average_goes_on_bit_for_bit(new_session, stops):
 
 def test_the_first_window_of_an_epoch_is_read_before_the_epoch_begins(new_session):
     session = new_session()
-    whole, begun = session.rows, [threading.Event() for _ in range(COURSE.epochs)]
+    whole, begun = session.rows, [threading.Event() for _ in range(COURSE.schedule.epochs)]
 
     def rows(window):
         begun[window.epoch].set()
@@ -181,7 +181,7 @@ def test_the_first_window_of_an_epoch_is_read_before_the_epoch_begins(new_sessio
 
     session.rows = rows
     for step in session.run():
-        if step.step == 0 and step.epoch < COURSE.epochs:  # the last step of an epoch is done
+        if step.step == 0 and step.epoch < COURSE.schedule.epochs:  # the last step of an epoch is done
             assert begun[step.epoch].wait(60)
     assert all(epoch.is_set() for epoch in begun)
 
