@@ -112,7 +112,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Spe
     rows = HELD_WINDOWS * chosen.window_seconds * plan.checkpoint.sample_rate * sample_bytes / workers.low
     on_gpu = is_accelerator(workers.device)
     needed, limit = (peak, gpu_memory()) if on_gpu else (workers.low * (peak + rows), float(memory_bytes()))
-    return _speed(prepared, audio, times), Memory(peak, peak - before, rows, needed, limit, on_gpu)
+    return _speed(prepared, audio, times), Memory(peak, max(0, peak - before), rows, needed, limit, on_gpu)
 
 
 def _speed(prepared: Prepared, audio: float, times: _Times) -> Speed:

@@ -45,7 +45,7 @@ def test_the_memory_is_that_of_the_longest_row_wherever_it_is_and_nothing_from_b
     batching = Batching(seconds=6, micro_batches=2, window_seconds=10)
     usual = raysp.estimate(a_recipe(words, tiny, tmp_path / "out", batching=batching), calibrate=True).memory
     assert 1e8 < usual.peak < 1.5e9
-    assert 0 < usual.growth < usual.peak
+    assert 0 <= usual.growth < usual.peak  # memory that other tests left may be used again
     table = words_table(30)
     long = table.slice(0, 1).set_column(1, "audio", [[{"bytes": wav(60 * 16_000), "path": None}]])
     for number, part in enumerate((table, long.cast(table.schema), table)):
