@@ -171,6 +171,7 @@ def test_a_child_that_hangs_in_an_unfinished_call_is_replaced(faulty, monkeypatc
     monkeypatch.setattr(isolation, "CANCEL_SECONDS", 1.0)
     decoder = faulty("sleep")
     next(decoder.decode_all([Excerpt(wav(10)), Excerpt(marked())], DecodeOptions(16_000)))
+    time.sleep(1.0)  # until the child is at the excerpt at which it hangs
     pid, start = decoder._child._process.pid, time.monotonic()
     assert decoder.read_header(wav(11)).num_frames == 11
     assert decoder._child._process.pid != pid

@@ -191,7 +191,9 @@ def test_a_plan_of_a_recipe_is_calibrated(raysp_command, file, tmp_path):
     ran = raysp_command("plan", file(), "--calibrate")
     assert (ran.code, ran.complaints) == (0, [])
     lines = facts(ran.out)
-    expected = r"[\d.]+ MB resident at the peak, measured here, [\d.]+ MB of it for the training; two windows of rows "
+    expected = (
+        r"[\d.]+ [MG]B resident at the peak, measured here, [\d.]+ MB of it for the training; two windows of rows "
+    )
     assert re.match(expected, lines["memory"])
     assert re.match(r"[\d,.]+x real time on one worker, measured here on 1 CPU: 0:0\d of audio in ", lines["speed"])
     assert not (tmp_path / "out").exists()

@@ -28,12 +28,7 @@ ALLOWED = {
         ("training/loop/training_steps.py", "training/loop/session.py"),
         "the wait of a step",
     ),
-    **dict.fromkeys(
-        tuple(
-            f"training/tasks/{name}_task.py" for name in ("class", "ctc", "frame", "pretraining", "seq2seq", "speaker")
-        ),
-        "losses and predictions of an evaluation, and the wait of a step",
-    ),
+    **dict.fromkeys(("training/data/micro_batches.py",), "numbers of tokens, which are on the host"),
     **dict.fromkeys(("training/checkpoint_export.py",), "figures of the index, which are arrays"),
 }
 """Modules that may read tensors themselves, with the reason."""
