@@ -68,9 +68,9 @@ def steps_of(targets) -> list[list[MicroBatch]]:
 
 def training_of(objective) -> Training:
     # Adam divides a gradient by its own size: with the usual 1e-8 one of rounding alone moves its weight as far as any.
-    optimizer = new_optimizer(
-        group_parameters(objective.model), learning_rate=1e-3, weight_decay=0.01, options={"eps": 1e-6}
-    )
+    optimizer = new_optimizer(group_parameters(objective.model), learning_rate=1e-3, weight_decay=0.01)
+    for group in optimizer.param_groups:
+        group["eps"] = 1e-6
     return Training(objective, optimizer, seed=7)
 
 

@@ -18,7 +18,7 @@ from tests.labelling.engine.datasets.comparing import alike
 from tests.labelling.engine.deadly import FailingTranscript, UnloadableTranscript
 from tests.runs import processes
 
-MOST_MODULES = 160
+MOST_MODULES = 161
 """Modules of raysp that a try-out may load."""
 CODE = """
 import sys
