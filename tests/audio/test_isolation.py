@@ -382,7 +382,7 @@ def test_children_leave_no_process_and_no_descriptor(faulty):
         for _ in range(2):
             assert len([*decoder.decode_all([Excerpt(wav(10)), Excerpt(marked())], DecodeOptions(16_000))]) == 2
     isolation.end_idle()
-    assert held() == before
+    assert all(after <= number for after, number in zip(held(), before, strict=True))  # other threads may close theirs
 
 
 def test_no_output_of_decoders_reaches_the_terminal(shared, capfd):
