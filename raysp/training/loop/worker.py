@@ -49,7 +49,6 @@ def new_session(
         RunError: the committed step cannot be used.
     """
     plan, workers = prepared.plan, workers or OneWorker()
-    plan.code.install()
     recipe, schedule = plan.recipe, plan.recipe.schedule
     criterion = Criterion.of(prepared.task, plan)
     groups = group_parameters(criterion.model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)

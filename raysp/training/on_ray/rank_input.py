@@ -12,10 +12,21 @@ from raysp.training.data.row_windows import Failures, PieceRows, wanted_rows
 from raysp.training.planning.ordering import Window
 
 if TYPE_CHECKING:
+    from raysp.specs.code import UserCode
     from raysp.training.preparing import Prepared
+
+    SharedTraining = tuple[ray.ObjectRef[UserCode], ray.ObjectRef[Prepared]]
+    """Code of users, and the training, which is read after it. In a tuple, since Ray replaces a bare reference."""
 
 READER_CPUS = 0.5
 """CPUs of a task that reads a piece."""
+
+
+def prepared_of(shared: "SharedTraining") -> "Prepared":
+    """Return a training in a process of Ray, which from then on imports the code of users as it was planned."""
+    code, prepared = shared
+    ray.get(code).install()
+    return ray.get(prepared)
 
 
 class Feeder:
@@ -24,12 +35,12 @@ class Feeder:
     It holds nothing that is not computed again: if it ends, workers begin again from the last commit.
 
     Args:
-        prepared: the training.
+        shared: the training.
     """
 
-    def __init__(self, prepared: "Sequence[ray.ObjectRef[Prepared]]") -> None:
-        [self.reference] = prepared
-        self.prepared: Prepared = ray.get(self.reference)
+    def __init__(self, shared: "SharedTraining") -> None:
+        self.shared = shared
+        self.prepared = prepared_of(shared)
         self.begun: dict[tuple[int, int, int], list[list[Any]]] = {}
 
     def rows(self, window: Window, worker: int, num_workers: int) -> list[Any]:
@@ -47,14 +58,14 @@ class Feeder:
         task: Any = ray.remote(_read).options(num_cpus=READER_CPUS, num_returns=num_workers, max_retries=3)
         outputs = []
         for number in window.pieces.tolist():
-            refs = task.remote([self.reference], number, [worker.get(number, []) for worker in by_worker])
+            refs = task.remote(self.shared, number, [worker.get(number, []) for worker in by_worker])
             outputs.append([refs] if num_workers == 1 else list(refs))
         return outputs
 
 
-def _read(reference: "Sequence[ray.ObjectRef[Prepared]]", number: int, by_worker: Sequence[Sequence[int]]) -> Any:  # noqa: ANN401 - a value, or several
+def _read(shared: "SharedTraining", number: int, by_worker: Sequence[Sequence[int]]) -> Any:  # noqa: ANN401 - a value, or several
     """Return the rows of a piece for each worker; the first one gets the failed rows of all of them."""
-    prepared: Prepared = ray.get(reference[0])
+    prepared = prepared_of(shared)
     every = sorted(row for rows in by_worker for row in rows)
     piece = prepared.reader(process_decoder())(number, every) if every else PieceRows({}, (), 0)
     parts = [

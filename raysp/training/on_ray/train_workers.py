@@ -33,7 +33,7 @@ from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.training_steps import Gathered, NotFiniteError
 from raysp.training.loop.worker import new_session
 from raysp.training.on_ray.board import Board, News
-from raysp.training.on_ray.rank_input import READER_CPUS, FedRows, Feeder
+from raysp.training.on_ray.rank_input import READER_CPUS, FedRows, Feeder, prepared_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps
@@ -170,13 +170,12 @@ def _refuse_without_readers(plan: TrainingPlan) -> None:
 @contextlib.contextmanager
 def _board_and_feeder(prepared: Prepared, run_id: str, epoch: int) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Start the actors that outlive workers, on the node of this process, and end them afterwards."""
-    reference = ray.put(prepared)
+    shared = ray.put(prepared.plan.code), ray.put(prepared)
     here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": on_node(own_id())}
     board: Any = ray.remote(Board).options(max_concurrency=1, **here).remote()
-    # In a list: Ray replaces a bare reference by its value, and the feeder passes it on to its tasks.
-    feeder: Any = ray.remote(Feeder).options(max_restarts=-1, max_task_retries=-1, **here).remote([reference])
+    feeder: Any = ray.remote(Feeder).options(max_restarts=-1, max_task_retries=-1, **here).remote(shared)
     config = {
-        "prepared": [reference],
+        "shared": shared,
         "board": board,
         "feeder": feeder,
         "faults": fault_injection.arm(),
@@ -263,7 +262,7 @@ def _work(config: Mapping[str, Any]) -> None:
     context = ray.train.get_context()
     number, num_workers, board = context.get_world_rank(), context.get_world_size(), config["board"]
     fault_injection.adopt(config["faults"])
-    prepared: Prepared = ray.get(config["prepared"][0])
+    prepared = prepared_of(config["shared"])
     plan = prepared.plan
     recipe = plan.recipe
     try:

@@ -1,6 +1,7 @@
 """An objective of one's own, transducers, on real digits: what is learnt, resuming, evaluation, several workers."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from raysp import finetune
 from raysp.models import ParakeetFeatureExtractor, ParakeetProcessor, ParakeetTokenizer, load_checkpoint
 from raysp.models import parakeet_transducers as transducers
 from raysp.training.finetuning import plan_recipe
+from tests import kit
 from tests.models.oracles import transformers
 from tests.training.runs.test_pieces import SMALL, WORDS, write_digits
 
@@ -113,6 +115,21 @@ def test_its_evaluation_is_that_of_the_checkpoint(digits, checkpoint, tmp_path):
     best = json.loads((tmp_path / "out" / "metrics.json").read_text())["best"]
     evaluated = raysp.evaluate(str(tmp_path / "out"), digits, text="text", engine="here")
     assert best["value"] == evaluated.scores.metrics["wer"].value
+
+
+@pytest.mark.drivers
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_workers_import_its_modules_as_the_driver_read_them(digits, checkpoint, tmp_path):
+    """The folder of the recipe is on no path of the workers."""
+    for file in (Path(raysp.__file__).parents[1] / "pipelines" / "transducer").glob("*.py"):
+        shutil.copy(file, tmp_path)
+    code = repr(recipe(digits, checkpoint, tmp_path / "out", micro_batches=2))
+    (tmp_path / "recipe.py").write_text(f"from raysp import *\nfrom transducer import Transducer\n\nrecipe = {code}\n")
+    line = ["finetune", tmp_path / "recipe.py", "--set", "pool.actors=2", "--json"]
+    ran = kit.run_apart(line, RAYSP_ENGINE="ray")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["steps"] == 6
 
 
 def test_its_modules_are_part_of_the_fingerprint(digits, checkpoint, tmp_path):
