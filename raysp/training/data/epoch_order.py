@@ -31,6 +31,11 @@ class EpochOrder:
         """The rows of the first epoch."""
         return self.index_of(0)
 
+    @property
+    def epoch_seconds(self) -> float:
+        """Seconds of audio of the first epoch as it is recorded, whatever its speed."""
+        return float(self.index.seconds[self.first_index.seconds > 0].sum())
+
     @cached_property
     def first_epoch(self) -> Epoch:
         """The first epoch."""

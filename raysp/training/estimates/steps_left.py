@@ -28,7 +28,7 @@ def left_of(prepared: Prepared, store: Store | None) -> Left:
     done = Course(schedule).progress(committed.position, epoch_steps) if committed else 0.0
     num_steps = schedule.steps if schedule.steps is not None else (schedule.epochs or 0) * epoch_steps
     share = max(0.0, 1 - done)
-    audio = num_steps * float(prepared.order.first_index.seconds.sum()) / epoch_steps
+    audio = num_steps * prepared.order.epoch_seconds / epoch_steps
     return Left(round(share * num_steps), share * audio, share)
 
 

@@ -117,7 +117,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Spe
 
 def _speed(prepared: Prepared, audio: float, times: _Times) -> Speed:
     workers = prepared.plan.workers
-    of_step = float(prepared.order.first_index.seconds.sum()) / prepared.order.first_epoch.num_steps / workers.low
+    of_step = prepared.order.epoch_seconds / prepared.order.first_epoch.num_steps / workers.low
     where = "a GPU" if is_accelerator(workers.device) else count(workers.threads, "CPU")
     busy = max(times.passes - times.update, 0.0) * of_step / audio + times.update
     return Speed(
