@@ -1,18 +1,20 @@
 """An objective of one's own: transducers, RNN-T or TDT, whose vocabulary stays."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transducer_loss import row_losses
 
 import raysp
-from raysp.models import AutoModel, ParakeetForRNNT
+from raysp.models import AutoConfig, AutoModel, ParakeetForRNNT
+from raysp.models.base.modeling import overridden
 from raysp.specs import spec
 from raysp.text.targets import CharacterTargets, Target
 from raysp.training.data.micro_batches import Losses, MicroBatch
 from raysp.training.objectives.head_tokenizers import HeadTokenizer, encode_of, tokenizer_of
 from raysp.training.objectives.passes import Passes, padded_targets
+from raysp.training.objectives.starting_model import anew, naming_masks
 from raysp.training.objectives.task import TextTask
 from raysp.training.planning.training_plan import TrainingPlan
 
@@ -42,9 +44,12 @@ class TransducerTask(TextTask):
 
     def model(self, plan: TrainingPlan) -> ParakeetForRNNT:
         """Return the transducer of the checkpoint."""
-        model = AutoModel.from_pretrained(plan.checkpoint.path, dtype=torch.float32)
+        config: Any = AutoConfig.from_pretrained(plan.checkpoint.path)
+        with naming_masks():
+            config.encoder_config = overridden(config.encoder_config, self.spec.masks)
+        model = AutoModel.from_pretrained(plan.checkpoint.path, config=config, dtype=torch.float32)
         assert isinstance(model, ParakeetForRNNT)
-        return model
+        return anew(model, seed=plan.recipe.seed) if self.spec.random_weights else model
 
     def loss(self, passes: Passes, batch: MicroBatch) -> Losses:
         """Return the loss of each row divided by the number of its tokens; 0 for rows with too many of them."""

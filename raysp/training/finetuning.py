@@ -209,12 +209,13 @@ def finetune(
         )
         if not by_ray:
             _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
-        if session.is_done:
-            _export(prepared, session, store, decoder)
+        # From the committed records: steps of this process are those since the last kill.
         log = Steps(store, session.position.done)
+        loss = mean_loss(log)
+        if session.is_done:
+            _export(prepared, session, store, decoder, loss)
         best = best_evaluation(log.evaluations)
         before = best.before.value if best and best.before else None
-        loss = mean_loss(log)
         return replace(_result(prepared, session, progress, failures), before=before, loss=loss)
 
 
@@ -394,14 +395,12 @@ def _diverged(fault: NotFinite) -> str:
     )
 
 
-def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: Decoder) -> None:
+def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: Decoder, loss: float | None) -> None:
     """Export the checkpoint, unless it is there already: other processes may be reading it."""
     state = exports.state_of(store, session.position.done, session.best.done if session.best else None)
     if state and exports.is_exported(store, prepared.fingerprint, state):
         return
     session.load_result(store)
-    # From the committed record: steps of this process are those since the last kill.
-    loss = mean_loss(Steps(store, session.position.done))
     texts = {
         "README.md": card(prepared, session.position, loss),
         "metrics.json": json.dumps(figures(prepared, session, loss), indent=1) + "\n",

@@ -194,7 +194,6 @@ def _indexed(
 ) -> list[tuple[Shard, Indexed]]:
     """Return the shards in order, each with its index or the reason why it has none; arguments as for `prepare`."""
     indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, _min_samples(plan, task), plan.code)
-
     make = partial(indexer.index, decoder=decoder, processes=num_cpus(), on_cluster=on_cluster)
     index = SourceIndex(store, "source", plan.recipe.source, _key(plan, task), saves=saves)
     return index.complete(plan.corpus.shards, make, on_indexed)

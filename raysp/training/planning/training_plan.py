@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MICRO_SECONDS = 15.0
 """Padded seconds of a micro-batch on a CPU, where a larger one is not faster."""
 GPU_MICRO_SECONDS = 80.0
-"""Padded seconds of a micro-batch on a GPU, if its memory is unknown."""
+"""Padded seconds of a micro-batch on a GPU."""
 WINDOW_STEPS = 100
 """Steps whose audio makes a window, if the recipe has no window_seconds."""
 

@@ -117,7 +117,7 @@ def begin(
         store.create(SHARDS, json.dumps([*shards]).encode())
 
     def joined(recorded: TrainingRecord) -> TrainingRecord:
-        if recorded.parts != made.parts:  # after a change of its length the fingerprint is still the first one
+        if recorded.parts != made.parts:
             raise _changed(store, recorded.parts, made.parts, _described_shards(store, shards, unreadable))
         return replace(recorded, runs=all_runs(recorded, made))
 

@@ -27,7 +27,7 @@ LEAST_PIECES, MOST_PIECES = 10, 100_000
 
 @spec
 class Objective:
-    """Base of objectives. Your own derives from it, from `TextObjective` or from `ClassObjective` (docs/extend.md).
+    """Base of `TextObjective` and `ClassObjective`, from which your own derives (docs/train.md).
 
     Attributes:
         checkpoint: model folder or hub id to begin with.
