@@ -12,43 +12,19 @@ QUESTIONS = {
     "bare": "bare",
     "throughput --whole": "whole",
     "killed": "killed",
-    "startup": "startup",
     "engine": "engine",
-    "decoding": "decoding",
-    "isolation": "isolation",
-    "long-row": "long_row",
-    "alignment": "alignment",
-    "storage": "storage",
     "scale": "scale",
+    "storage": "storage",
+    "decoding": "decoding",
+    "long-row": "long_row",
     "models": "models",
-    "outputs": "outputs",
+    "recognisers": "recognisers",
     "training": "training",
     "gpu": "gpu",
 }
 """Modules by name; each answers a question of docs/evidence/performance.md or comparison.md."""
-STUDIES = {
-    "actor": "studies.actor",
-    "beams": "studies.beams",
-    "carried": "studies.carried",
-    "commits": "studies.commits",
-    "conformer": "studies.conformer",
-    "figures": "studies.figures",
-    "generation": "studies.generation",
-    "joints": "studies.joints",
-    "languages": "studies.languages",
-    "parts": "studies.parts",
-    "planning": "studies.planning",
-    "quality": "studies.quality",
-    "recognisers": "studies.recognisers",
-    "slices": "studies.slices",
-    "speakers": "studies.speakers",
-    "transducers": "studies.transducers",
-    "unread": "studies.unread",
-    "words": "studies.words",
-}
-"""Modules whose figures stand in docs."""
 INPUTS = {"corpus": "inputs.corpus", "checkpoint": "inputs.checkpoints"}
-PARTS = {**QUESTIONS, **STUDIES, **INPUTS}
+PARTS = {**QUESTIONS, **INPUTS}
 """All modules, which are imported when they are run: each needs other packages."""
 
 
@@ -80,7 +56,7 @@ def main(argv: list[str]) -> None:
         write_json(args.json, found)
 
 
-TITLES = {"questions:": QUESTIONS, "studies behind figures in docs:": STUDIES, "inputs:": INPUTS}
+TITLES = {"questions:": QUESTIONS, "inputs:": INPUTS}
 
 
 def _listed(title: str, parts: Mapping[str, str]) -> str:

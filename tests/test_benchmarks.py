@@ -11,10 +11,9 @@ import soundfile
 
 import benchmarks
 from benchmarks import __main__ as command
-from benchmarks import models, outputs, scale, throughput, whole
+from benchmarks import models, recognisers, scale, throughput, whole
 from benchmarks.bare import CUTS
 from benchmarks.inputs import checkpoints, corpus
-from benchmarks.studies import actor, joints, languages, parts, quality, recognisers, words
 
 
 @pytest.fixture(scope="module")
@@ -117,54 +116,6 @@ def test_a_ratio_is_that_of_medians_and_a_low_one_is_marked() -> None:
     assert models.row(one)[""] == "below its floor"
 
 
-@pytest.mark.soak
-@pytest.mark.slow
-def test_outputs_beside_a_text_are_measured_on_one_checkpoint_of_two_heads(tmp_path: Path) -> None:
-    folder = outputs.with_classes(checkpoints.make(tmp_path / "model", layers=1, hidden_size=64))
-    [table] = outputs.blocks(0.2, tmp_path)
-    found = outputs.measure(folder, [table], repeats=1, batch_seconds=10)
-    assert found.keys() == outputs.WAYS.keys()
-    assert min(found.values()) > 0
-
-
-@pytest.mark.slow
-def test_conditions_of_a_filter_are_measured_for_each_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
-    quality.main(["--rows", "8"])
-    lines = capsys.readouterr().out.splitlines()
-    [everything] = [line for line in lines if line.split("|")[1:2] and line.split("|")[1].strip() == "none"]
-    assert "100%" in everything
-    assert any("pred_score > -0.1, signal.snr > 10" in line for line in lines)
-    assert any("clipped, 6 to 30 dB over" in line or "as recorded" in line for line in lines)
-
-
-@pytest.mark.slow
-def test_lengths_that_no_recording_has_are_left_out_of_the_table_of_words(capsys: pytest.CaptureFixture[str]) -> None:
-    words.main(["--lengths", "3x1", "--repeats", "1"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[1].strip() for line in lines if "window" in line] == ["one window each"]
-    lost = [words.Spoken(b"", 1.0, [{"word": "one", "start": 0.0, "end": 1.0}])]
-    found = words.compare(lost, [{"pred_text": "", "pred_words": []}])
-    assert found["WER %"] == 100
-    assert not [name for name in found if "ms" in name]
-
-
-@pytest.mark.slow
-def test_parts_are_compared_before_they_are_measured() -> None:
-    case = parts.Case("ctc", {"time": 1e9}, parts.ctc)
-    rows = parts.measure(case, repeats=1)
-    assert [row["input"] for row in rows] == ["texts", "and offsets"]
-    assert all(str(row["floor"]).endswith("below") for row in rows)
-    other = parts.Case("other", {}, lambda: [parts.Pair("one", list, list, lambda: 0.5)])
-    with pytest.raises(SystemExit, match=r"other, one: results differ \(0.5\)"):
-        parts.measure(other, repeats=1)
-
-
-def test_names_of_parts_are_each_of_one_case() -> None:
-    names = [case.name for case in parts.cases(1)]
-    assert len(set(names)) == len(names)
-    assert all(case.floors for case in parts.cases(1))
-
-
 def test_whole_jobs_are_compared_within_each_repeat() -> None:
     def job(system: str, seconds: float, model: float | None = None, text: str = "ONE") -> whole.Whole:
         return whole.Whole(system, seconds, model, {"a": text, "b": "TWO"})
@@ -194,15 +145,6 @@ def test_other_programs_give_the_texts_of_the_bare_model_where_they_pad_nothing(
         assert found.peak_gigabytes > 0.1
 
 
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_a_stand_in_device_labels_every_block_with_any_number_of_batches_in_hand() -> None:
-    speech = actor.speech_of(30)
-    blocks = actor.blocks_of(speech, 1.5)
-    one, two = (actor.measure(blocks, speech, 1e6, in_hand) for in_hand in (0, 2))
-    assert one["audio_hours"] == two["audio_hours"] > 0.3
-
-
 def test_windows_of_a_recording_are_joined_in_their_order(tmp_path) -> None:
     table = pa.table({"id": ["a", "b", "a", "a"], "number": [2, 0, 0, 1], "text": ["C", "D", "A", ""]})
     pq.write_table(table, tmp_path / "0.parquet")
@@ -216,35 +158,6 @@ def test_a_sink_of_many_shards_is_planned_resumed_and_shown_by_a_few_requests() 
     assert rows["first plan"]["GET"] == 40
     others = [row for part, row in rows.items() if part != "first plan"]
     assert max(row["GET"] + row["HEAD"] + row["LIST"] + row["PUT"] for row in others) < 30
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "expected"),
-    [
-        ("A B C D E", "C D E F", "A B C D E F"),
-        ("A B C D X", "Y C D E F", "A B C D E F"),
-        ("A B", "C D", "A B C D"),
-        ("", "C D", "C D"),
-    ],
-)
-def test_texts_of_overlapping_windows_are_merged_at_their_longest_common_run(before, after, expected) -> None:
-    assert joints.merged(before.split(), after.split(), 6) == expected.split()
-
-
-def test_joints_of_windows_are_counted_for_each_way_to_cut() -> None:
-    speakers = list(corpus.read_utterances(corpus.DEMO_DIGITS, joints.RATE).values())
-    spoken = joints.speak(np.random.default_rng(0), speakers, 12, 30)
-    found = joints.compared([spoken], lambda wave: ["ONE"], 4, 1)
-    assert [row["cut"] for row in found] == ["between words", "quiet points", "every so often", "overlap, merged"]
-    assert all(row["joints"] >= 2 for row in found)
-    assert found[0]["words cut"] == 0
-
-
-@pytest.mark.slow
-def test_a_language_for_each_row_is_compared_with_one_for_all() -> None:
-    found = languages.measure(languages=2, rows=3, layers=1, hidden_size=64, repeats=1, seconds=(0.3, 0.4))
-    assert found["rows of each"] == 3
-    assert found["ratio"] > 0
 
 
 def test_starts_of_correct_words_are_compared_with_those_of_the_joined_sentences(tmp_path) -> None:
@@ -290,14 +203,6 @@ def test_few_modules_stand_at_the_top_each_with_a_question_of_a_page() -> None:
         assert re.search(rf"^#+ {re.escape(found[2])}$", page.read_text(), re.M), f"{name}: {page} has no {found[2]!r}"
 
 
-def test_every_study_is_one_whose_figures_a_page_shows() -> None:
-    files = {path.stem for path in (Path(benchmarks.__file__).parent / "studies").glob("*.py")} - {"__init__"}
-    assert {f"studies.{name}" for name in files} == {*command.STUDIES.values()}
-    for name, module in command.STUDIES.items():
-        named = rf"-m benchmarks {name}\b|-m benchmarks [^\n]*, `{name}`|benchmarks\.{module}\b"
-        assert any(re.search(named, text) for text in PAGES.values()), f"no page names {name}"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [name for name in command.PARTS if " " not in name])
 def test_every_command_of_docs_has_options_that_its_part_has(part: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,6 +215,6 @@ def test_every_command_of_docs_has_options_that_its_part_has(part: str, capsys: 
 
 
 def test_every_command_of_docs_is_a_part() -> None:
-    assert len(COMMANDS) > 30
+    assert len(COMMANDS) > 20
     named = {line.split()[0] for line in COMMANDS if line and not line.startswith("-")}
     assert named <= {*command.PARTS}

@@ -125,7 +125,6 @@ def test_importing_raysp_loads_nothing_heavy():
 
 
 def test_making_a_pipeline_and_the_command_line_load_no_torch_and_no_ray():
-    """The times are in `python -m benchmarks startup`."""
     loaded = in_a_fresh_python("import sys, raysp, raysp.specs.pipeline, raysp.cli; print(*sys.modules)").split()
     assert "raysp.specs.pipeline" in loaded
     assert not {"torch", "ray", "pyarrow"} & set(loaded)

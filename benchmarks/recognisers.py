@@ -8,6 +8,9 @@ recording, which is its start: cost is what is left of its CPU and wall time wit
 without case and punctuation. Word starts are compared with an alignment of the references by pocketsphinx
 (`pip install pocketsphinx`; without it they are left out), those of correct words alone. With `--json`, results of
 earlier commands with the same file are kept and count as repeats.
+
+Question of docs/evidence/comparison.md, "A published recogniser":
+does a published model cost more in raysp than in the libraries that run it, and are its texts as good?
 """
 
 import argparse
@@ -32,7 +35,7 @@ from benchmarks.programs.recognisers import SYSTEMS
 from benchmarks.tables import show, write_json
 from raysp.devices import num_cpus
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 FRAME = 0.01
 """Seconds of a frame of pocketsphinx."""
 PAIRS = {
