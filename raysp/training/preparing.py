@@ -166,9 +166,7 @@ def prepare(
     index = Index(corpus.seconds, corpus.piece_rows)
     first_index = index if recipe.mix is None else mixture_of(recipe.mix, corpus, recipe.seed).index(index, 0)
     task = task.settled(corpus.counts)
-    if plan.has_open_values:
-        begun = TrainingRecord.load(store) if store else None
-        plan = settled(plan, first_index, begun)
+    plan = settled(plan, first_index, TrainingRecord.load(store) if store else None)
     recipe = plan.recipe
     parts = training_parts(
         recipe,

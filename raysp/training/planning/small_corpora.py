@@ -2,12 +2,11 @@
 
 import math
 from dataclasses import replace
-from typing import cast
 
 from raysp.training.planning.ordering import Epoch, Index
-from raysp.training.planning.training_plan import TrainingPlan, sizes_of
+from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.training_record import TrainingRecord
-from raysp.training.specs.recipe import MOST_BETWEEN, Finetune
+from raysp.training.specs.recipe import MOST_BETWEEN
 
 LEAST_STEPS = 50
 """Steps of a training over whole epochs, unless they would be shorter than the longest row."""
@@ -23,42 +22,39 @@ def settled(plan: TrainingPlan, index: Index, begun: TrainingRecord | None) -> T
         index: durations of the rows that are trained on.
         begun: record of the sink; None: nothing has begun.
     """
-    recipe = plan.recipe
-    if plan.is_batching_open:
-        recorded = begun and begun.value("batching.seconds")
-        seconds = cast("float", recorded) if isinstance(recorded, int | float) else _step_seconds(recipe, index)
-        recipe = replace(recipe, batching=replace(recipe.batching, seconds=seconds))
-    if plan.are_micro_batches_open:
-        recorded = begun and begun.value("batching.micro_batches")
-        number = recorded if isinstance(recorded, int) else _micro_batches(plan, recipe, index)
-        recipe = replace(recipe, batching=replace(recipe.batching, micro_batches=number))
-    sizes = sizes_of(recipe.batching)
-    plan = replace(plan, recipe=recipe, sizes=sizes, is_batching_open=False, are_micro_batches_open=False)
-    evaluation = recipe.evaluation
+    recipe, evaluation = plan.recipe, plan.recipe.evaluation
+    batching = recipe.batching
+    seconds, number, window_seconds = plan.batching
+    if batching.seconds is None:
+        seconds = _recorded(begun, "batching.seconds") or _step_seconds(seconds, index, recipe.schedule.epochs)
+        if batching.micro_batches is None:
+            recorded = _recorded(begun, "batching.micro_batches")
+            number = int(recorded or _micro_batches(number, seconds, index, plan.workers.high))
+    batching = replace(batching, seconds=seconds, micro_batches=number, window_seconds=window_seconds)
+    plan = replace(plan, recipe=replace(recipe, batching=batching))
     if evaluation is None or evaluation.every is not None:
         return plan
-    recorded = begun and begun.value("evaluation.every")
-    every = recorded if isinstance(recorded, int) else _between_evaluations(plan, index)
-    return replace(plan, recipe=replace(recipe, evaluation=replace(evaluation, every=every)))
+    every = int(_recorded(begun, "evaluation.every") or _between_evaluations(plan, index))
+    return replace(plan, recipe=replace(plan.recipe, evaluation=replace(evaluation, every=every)))
 
 
-def _step_seconds(recipe: Finetune, index: Index) -> float:
+def _recorded(begun: TrainingRecord | None, name: str) -> float | None:
+    value = begun and begun.value(name)
+    return value if isinstance(value, int | float) else None
+
+
+def _step_seconds(most: float, index: Index, epochs: int | None) -> float:
     """Return the padded seconds of a step: the device's default, or fewer."""
-    most = recipe.batching.seconds
-    assert most is not None
-    if recipe.schedule.epochs is None:
+    if epochs is None:
         return most
-    longest, of_training = float(index.seconds.max()), float(index.seconds.sum()) * recipe.schedule.epochs
+    longest, of_training = float(index.seconds.max()), float(index.seconds.sum()) * epochs
     return min(most, max(math.ceil(longest), math.floor(of_training / LEAST_STEPS)))
 
 
-def _micro_batches(plan: TrainingPlan, recipe: Finetune, index: Index) -> int:
+def _micro_batches(most: int, seconds: float, index: Index, num_workers: int) -> int:
     """Return the micro-batches of a step: each holds the longest row, as one with a row may not be shorter."""
-    seconds, most = recipe.batching.seconds, recipe.batching.micro_batches
-    assert seconds is not None
-    assert most is not None
     longest = float(index.seconds.max())
-    return min(most, max(plan.workers.high, int(seconds / longest) if longest else most))
+    return min(most, max(num_workers, int(seconds / longest) if longest else most))
 
 
 def _between_evaluations(plan: TrainingPlan, index: Index) -> int:

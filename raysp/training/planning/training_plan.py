@@ -27,7 +27,7 @@ from raysp.training.planning.ordering import Sizes
 from raysp.training.planning.workers import Workers, settle_workers
 from raysp.training.specs.augmentations import OfSounds
 from raysp.training.specs.objectives import ClassObjective, Objective
-from raysp.training.specs.recipe import MICRO_BATCHES, MOST_BETWEEN, Batching, Evaluation, Finetune
+from raysp.training.specs.recipe import MICRO_BATCHES, MOST_BETWEEN, Evaluation, Finetune
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -46,13 +46,12 @@ class TrainingPlan:
     """Plan of a training."""
 
     recipe: Finetune
-    """Recipe with absolute paths, commits of the hub, and the sizes of steps for the device."""
+    """Recipe with absolute paths and commits of the hub."""
     checkpoint: "CheckpointSummary"
     """The checkpoint to begin with."""
     checkpoint_digest: str
     corpus: Corpus
     dtype: str
-    sizes: Sizes
     workers: Workers
     code: UserCode = field(repr=False)
     """Code from outside raysp."""
@@ -62,10 +61,6 @@ class TrainingPlan:
     """Rows of the further corpora of the evaluation, by name."""
     sounds: Mapping[int, Corpus] = field(default_factory=dict)
     """Corpora of the sounds of augmentations, by their places in the recipe."""
-    is_batching_open: bool = False
-    """Whether the recipe leaves the seconds of a step open, so that a small corpus has shorter steps."""
-    are_micro_batches_open: bool = False
-    """Whether it leaves their number open too, so that a shorter step has fewer."""
     decoder: Path | None = None
     """Folder of the decoder, if it is not the checkpoint."""
 
@@ -88,10 +83,20 @@ class TrainingPlan:
         return {name: corpus.shards for name, corpus in zip(self.recipe.sources, corpora, strict=True)}
 
     @property
-    def has_open_values(self) -> bool:
-        """Whether values follow the corpus: the seconds of a step, or the steps between evaluations."""
-        evaluation = self.recipe.evaluation
-        return self.is_batching_open or (evaluation is not None and evaluation.every is None)
+    def batching(self) -> tuple[float, int, float]:
+        """Seconds and micro-batches of a step, and seconds of a window; the device's where the recipe has none."""
+        batching = self.recipe.batching
+        micro_seconds = GPU_MICRO_SECONDS if is_accelerator(self.workers.device) else MICRO_SECONDS
+        number = batching.micro_batches or MICRO_BATCHES
+        seconds = batching.seconds or micro_seconds * number
+        return seconds, number, batching.window_seconds or WINDOW_STEPS * seconds
+
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes of steps."""
+        seconds, number, window_seconds = self.batching
+        batching = self.recipe.batching
+        return Sizes(seconds / number, number, window_seconds, batching.quadratic_seconds, batching.curriculum)
 
     @property
     def resolved(self) -> Mapping[str, JsonValue]:
@@ -106,7 +111,8 @@ class TrainingPlan:
     @property
     def facts(self) -> Mapping[str, str]:
         """Facts of the plan for users, as text by name."""
-        recipe, checkpoint, sizes = self.recipe, self.checkpoint, self.sizes
+        recipe, checkpoint = self.recipe, self.checkpoint
+        seconds, number, _ = self.batching
         source, objective = recipe.source, recipe.objective
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
         return {
@@ -116,8 +122,7 @@ class TrainingPlan:
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
             **({"not used": checkpoint.unused_words} if checkpoint.unused_words else {}),
             "objective": objective.described + objective.details,
-            "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
-            f"{count(sizes.micro_batches, 'micro-batch')}",
+            "step": f"at most {seconds:g} padded seconds in {count(number, 'micro-batch')}",
             **({} if recipe.schedule.optimizer is None else {"optimiser": str(recipe.schedule.optimizer)}),
             "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}"
             f"{', deterministic' if self.is_deterministic else ''}",
@@ -180,10 +185,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     if recipe.evaluation:
         whole_rows(recipe.evaluation, checkpoint)
     workers = settle_workers(recipe, cluster)
-    on_gpu = is_accelerator(workers.device)
-    batching = recipe.batching
-    recipe = replace(recipe, batching=_settled(batching, on_gpu=on_gpu))
-    dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
+    default_dtype = "bfloat16" if is_accelerator(workers.device) else "float32"
     evaluated, evaluated_others = None, {}
     if recipe.evaluation:
         evaluated = _evaluated("evaluation.source", recipe.evaluation, objective)
@@ -201,15 +203,12 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         checkpoint=checkpoint,
         checkpoint_digest="+".join(digest_of(folder, language=objective.kept_language) for folder in folders.values()),
         corpus=corpus,
-        dtype=dtype,
-        sizes=sizes_of(recipe.batching),
+        dtype=default_dtype if recipe.dtype == "auto" else recipe.dtype,
         workers=workers,
         code=code,
         evaluated=evaluated,
         evaluated_others=evaluated_others,
         sounds=sounds,
-        is_batching_open=batching.seconds is None,
-        are_micro_batches_open=batching.seconds is None and batching.micro_batches is None,
         decoder=folders.get("decoder"),
     )
 
@@ -270,26 +269,3 @@ def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:
         raise PlanError(f"source: none of {count(len(corpus.unreadable), 'shard')} can be read, such as {name}: {why}")
     if not any(shard.num_rows for shard in corpus.shards):
         raise PlanError(f"source.url: {recipe.source.urls[0]}: the shards hold no rows; there is nothing to train on")
-
-
-def _settled(batching: Batching, *, on_gpu: bool) -> Batching:
-    """Return sizes with the values of this device, which a training keeps wherever it goes on."""
-    micro = GPU_MICRO_SECONDS if on_gpu else MICRO_SECONDS
-    number = batching.micro_batches or MICRO_BATCHES
-    seconds = micro * number if batching.seconds is None else batching.seconds
-    window = batching.window_seconds or WINDOW_STEPS * seconds
-    return replace(batching, seconds=seconds, micro_batches=number, window_seconds=window)
-
-
-def sizes_of(batching: Batching) -> Sizes:
-    """Return the sizes of steps of a recipe that leaves none open."""
-    assert batching.seconds is not None
-    assert batching.window_seconds is not None
-    assert batching.micro_batches is not None
-    return Sizes(
-        micro_seconds=batching.seconds / batching.micro_batches,
-        micro_batches=batching.micro_batches,
-        window_seconds=batching.window_seconds,
-        quadratic_seconds=batching.quadratic_seconds,
-        by_length=batching.curriculum,
-    )

@@ -345,8 +345,8 @@ def test_vectors_do_not_depend_on_the_number_of_workers_nor_on_the_batch(listene
         last = evaluated(Recorder(by_two, number))
     assert (last.value, last.comparison) == (alone.value, alone.comparison)
     assert last.loss == pytest.approx(alone.loss, rel=1e-5)
-    sizes = dataclasses.replace(prepared.plan.sizes, micro_seconds=0.001)
-    evaluated(Recorder(one_by_one, 0, 1), dataclasses.replace(prepared.plan, sizes=sizes))
+    recipe = dataclasses.replace(prepared.plan.recipe, batching=raysp.Batching(seconds=0.001, micro_batches=1))
+    evaluated(Recorder(one_by_one, 0, 1), dataclasses.replace(prepared.plan, recipe=recipe))
     expected = vectors_of(once)
     assert len(expected) > 10
     for found in (vectors_of(by_two), vectors_of(one_by_one)):
