@@ -176,7 +176,7 @@ def finetune(
         if by_ray and on_cluster:
             from raysp.cluster.shared_places import check_shared
 
-            check_shared(sink, plan.recipe, plan.shards)
+            check_shared(sink, plan.recipe, {name: corpus.shards for name, corpus in plan.corpora.items()})
         store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
         is_new = restart or TrainingRecord.load(store) is None
         if is_new:  # also where a restart was killed

@@ -28,7 +28,7 @@ from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.corpus_index import CorpusIndex, combine
 from raysp.training.sink.source_index import INDEX_VERSION, Indexed, SourceIndex
 from raysp.training.sink.training_record import TrainingRecord
-from raysp.training.specs.augmentations import OfSounds, Speed
+from raysp.training.specs.augmentations import Speed
 from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
 from raysp.words import count, duration
 
@@ -205,16 +205,15 @@ def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> 
         ChangedError: they were replaced since the training began.
     """
     versions: dict[str, JsonValue] = {}
-    for place, corpus in plan.sounds.items():
-        name = f"augment.{place}.source"
-        source = cast("OfSounds", plan.recipe.augment[place]).source
+    for place, sounds in plan.recipe.sounds.items():
+        name, source = f"augment.{place}.source", sounds.source
         key = digest_of({"sounds": INDEX_VERSION, "audio": source.audio, "audio_root": source.audio_root})
 
         def make(absent: Sequence[Shard], source: Shards = source) -> Generator[tuple[Shard, Indexed]]:
             yield from ((shard, index_sounds(source, shard)) for shard in absent)
 
         try:
-            indexed = SourceIndex(store, name, source, key, saves=saves).complete(corpus.shards, make)
+            indexed = SourceIndex(store, name, source, key, saves=saves).complete(plan.corpora[name].shards, make)
         except ShardError as error:
             raise PlanError(f"{name}: {error}") from error
         versions[f"augment.{place}.sounds"] = combine(indexed).recordings_digest

@@ -116,7 +116,7 @@ def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | 
     """Return the first sounds of a corpus, float32 at the sample rate of the model."""
     sounds: list[Samples] = []
     seconds = 0.0
-    for shard in plan.sounds[place].shards:
+    for shard in plan.corpora[f"augment.{place}.source"].shards:
         for piece in shard.pieces:
             columns = assembly.decoded_columns(work, shard)
             options, audio_root = work.source.storage_options, work.source.audio_root

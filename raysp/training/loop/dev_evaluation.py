@@ -21,7 +21,6 @@ from raysp.evaluation.scores import SECONDS, Columns, Comparison, Key
 from raysp.evaluation.verification import Vector
 from raysp.labelling import assembly
 from raysp.labelling.finished.label_columns import keys_of, references_of, vectors_of
-from raysp.labelling.planning.run_plan import Corpus
 from raysp.models.loading import labels_of
 from raysp.storage.opened import digest_of
 from raysp.training.data.indexing import read_batches, values_of
@@ -88,7 +87,7 @@ class Evaluator:
         criterion: the model and its loss.
         workers: the workers that train together.
         decoder: decoding functions; None: of this process.
-        corpus: the rows; None: the plan's rows by which weights are compared.
+        corpus: name of the corpus in the plan; by default of the one by which weights are compared.
     """
 
     def __init__(
@@ -98,10 +97,8 @@ class Evaluator:
         criterion: Criterion,
         workers: Workers,
         decoder: "Decoder | None" = None,
-        corpus: Corpus | None = None,
+        corpus: str = "evaluation.source",
     ) -> None:
-        corpus = corpus or plan.evaluated
-        assert corpus is not None
         self.plan = plan
         self.evaluation = evaluation
         self.criterion = criterion
@@ -109,7 +106,7 @@ class Evaluator:
         self.targets = criterion.task.targets()
         self.workers = workers
         self.decoder = decoder
-        self.shards = corpus.shards
+        self.shards = plan.corpora[corpus].shards
         self.failed = 0
 
     def __call__(self) -> Evaluated:
@@ -292,7 +289,7 @@ class Evaluations:
         """Metric and normalisation by which weights are compared."""
         self.decides = Evaluator(plan, evaluation, criterion, workers, decoder)
         self.others = {
-            name: Evaluator(plan, other, criterion, workers, decoder, corpus=plan.evaluated_others[name])
+            name: Evaluator(plan, other, criterion, workers, decoder, corpus=f"evaluation.others.{name}")
             for name, other in evaluation.each.items()
         }
 

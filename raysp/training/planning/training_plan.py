@@ -1,6 +1,6 @@
 """Plan of a training: corpus, checkpoint, resolved settings. It reads no audio and writes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from raysp.checkpoints import hub
 from raysp.cluster.resources import Resources, with_absolute_paths
-from raysp.corpus.shards import Shard
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.assembly import whole_rows
@@ -50,17 +49,12 @@ class TrainingPlan:
     checkpoint: "CheckpointSummary"
     """The checkpoint to begin with."""
     checkpoint_digest: str
-    corpus: Corpus
+    corpora: Mapping[str, Corpus]
+    """Rows of the corpora that are read, by the names of `Finetune.sources`."""
     dtype: str
     workers: Workers
     code: UserCode = field(repr=False)
     """Code from outside raysp."""
-    evaluated: Corpus | None = None
-    """Rows of the evaluation; None: there is none."""
-    evaluated_others: Mapping[str, Corpus] = field(default_factory=dict)
-    """Rows of the further corpora of the evaluation, by name."""
-    sounds: Mapping[int, Corpus] = field(default_factory=dict)
-    """Corpora of the sounds of augmentations, by their places in the recipe."""
     decoder: Path | None = None
     """Folder of the decoder, if it is not the checkpoint."""
 
@@ -71,16 +65,14 @@ class TrainingPlan:
         return replace(self, checkpoint=checkpoint, decoder=folders.get("decoder"))
 
     @property
-    def num_rows(self) -> int:
-        """Number of rows of the corpus, including rows that are left out."""
-        return sum(shard.num_rows for shard in self.corpus.shards)
+    def corpus(self) -> Corpus:
+        """Rows that are trained on."""
+        return self.corpora["source"]
 
     @property
-    def shards(self) -> dict[str, Sequence[Shard]]:
-        """Shards of all corpora, by the fields of their sources."""
-        evaluated = [self.evaluated] if self.evaluated else []
-        corpora = [self.corpus, *evaluated, *self.evaluated_others.values(), *self.sounds.values()]
-        return {name: corpus.shards for name, corpus in zip(self.recipe.sources, corpora, strict=True)}
+    def num_rows(self) -> int:
+        """Number of rows of the corpus, including rows that are left out."""
+        return _num_rows(self.corpus)
 
     @property
     def batching(self) -> tuple[float, int, float]:
@@ -127,20 +119,17 @@ class TrainingPlan:
             "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}"
             f"{', deterministic' if self.is_deterministic else ''}",
             **({} if recipe.limits_rows else {"longest row": f"{recipe.longest_seconds:g} s, by default"}),
-            **self._evaluation_fact,
+            **({} if recipe.evaluation is None else {"evaluation": self._evaluation_fact(recipe.evaluation)}),
             "sink": recipe.sink.url,
         }
 
-    @property
-    def _evaluation_fact(self) -> Mapping[str, str]:
-        evaluation = self.recipe.evaluation
-        if evaluation is None or self.evaluated is None:
-            return {}
-        further = [f"; {name}: {count(_num_rows(corpus), 'row')}" for name, corpus in self.evaluated_others.items()]
-        return {
-            "evaluation": f"{count(_num_rows(self.evaluated), 'row')} before the first step and every "
+    def _evaluation_fact(self, evaluation: Evaluation) -> str:
+        rows = {name: count(_num_rows(self.corpora[name]), "row") for name in self.recipe.evaluated_sources}
+        further = [f"; {name}: {rows[f'evaluation.others.{name}']}" for name in evaluation.others]
+        return (
+            f"{rows['evaluation.source']} before the first step and every "
             f"{count(evaluation.every or MOST_BETWEEN, 'step')}, best by {evaluation.best}{''.join(further)}"
-        }
+        )
 
 
 def plan_training(recipe: Finetune, cluster: Resources | None = None) -> TrainingPlan:
@@ -186,29 +175,23 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         whole_rows(recipe.evaluation, checkpoint)
     workers = settle_workers(recipe, cluster)
     default_dtype = "bfloat16" if is_accelerator(workers.device) else "float32"
-    evaluated, evaluated_others = None, {}
+    corpora = {"source": corpus}
     if recipe.evaluation:
-        evaluated = _evaluated("evaluation.source", recipe.evaluation, objective)
-        evaluated_others = {
-            name: _evaluated(f"evaluation.others.{name}", one, objective)
-            for name, one in recipe.evaluation.each.items()
-        }
-    sounds = {
-        place: _surveyed(f"augment.{place}.source", change)
-        for place, change in enumerate(recipe.augment)
-        if isinstance(change, OfSounds)
-    }
+        evaluations = {"source": recipe.evaluation}
+        evaluations |= {f"others.{name}": further for name, further in recipe.evaluation.each.items()}
+        for name, evaluation in evaluations.items():
+            check = partial(_check_column, objective, evaluation.target)
+            corpora[f"evaluation.{name}"] = _surveyed(f"evaluation.{name}", evaluation, check)
+    for place, sounds in recipe.sounds.items():
+        corpora[f"augment.{place}.source"] = _surveyed(f"augment.{place}.source", sounds)
     return TrainingPlan(
         recipe=recipe,
         checkpoint=checkpoint,
         checkpoint_digest="+".join(digest_of(folder, language=objective.kept_language) for folder in folders.values()),
-        corpus=corpus,
+        corpora=corpora,
         dtype=default_dtype if recipe.dtype == "auto" else recipe.dtype,
         workers=workers,
         code=code,
-        evaluated=evaluated,
-        evaluated_others=evaluated_others,
-        sounds=sounds,
         decoder=folders.get("decoder"),
     )
 
@@ -224,10 +207,6 @@ def _folders(recipe: Finetune) -> dict[str, Path]:
 
 def _num_rows(corpus: Corpus) -> int:
     return sum(shard.num_rows for shard in corpus.shards)
-
-
-def _evaluated(name: str, evaluation: Evaluation, objective: Objective) -> Corpus:
-    return _surveyed(name, evaluation, partial(_check_column, objective, evaluation.target))
 
 
 def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None = None) -> Corpus:
