@@ -182,6 +182,13 @@ def test_pages_for_users_are_few_and_short():
     assert sum(words.values()) < 39_000
 
 
+def test_decisions_are_few_and_short():
+    words = {page.name: len(page.read_text().split()) for page in (DOCS / "decisions").glob("*.md")}
+    assert len(words) <= 34
+    assert {name: count for name, count in words.items() if count > 350} == {}
+    assert sum(words.values()) <= 9_000
+
+
 def test_each_promise_of_the_models_documents_is_shown_or_has_its_reason():
     text = (DOCS / "evidence/conformance.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| promise")]

@@ -46,7 +46,7 @@ class PairMeasures:
 
     The weight of a pair is the product of the weights of its rows, since each drawn copy of a row is compared with each
     of the other. A pair within a unit of the bootstrap, such as a speaker, has the weight of the unit: its rows are
-    drawn together, and copies of a unit are not compared with each other (docs/decisions/032).
+    drawn together, and copies of a unit are not compared with each other (docs/decisions/023).
 
     Attributes:
         vectors_NE: vectors of length 1.

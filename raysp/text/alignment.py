@@ -47,7 +47,7 @@ Speech between tokens costs more, so that they stay together where a token alone
 WITHIN = 1.0
 """Most log-probability of a frame of a wildcard below that of its best token: it may have pauses between its letters.
 
-Less would let it take words around it, and more would cut it (docs/decisions/103).
+Less would let it take words around it, and more would cut it (docs/decisions/025).
 """
 FLOOR = -1000.0
 """Least log-probability of a token in a frame, below that of the frame's best token: there always is a path."""

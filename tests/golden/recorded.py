@@ -1,6 +1,6 @@
 """Recorded label rows: their compact form, and their comparison with the rows of today.
 
-Texts, statuses and times are equal; other numbers agree to 1e-5, as docs/decisions/035 says. Vectors are recorded as
+Texts, statuses and times are equal; other numbers agree to 1e-5, as docs/decisions/013 says. Vectors are recorded as
 their shape, their root mean square and their projections onto fixed random directions.
 """
 
