@@ -196,8 +196,8 @@ def windowing_of(checkpoint: CheckpointSummary, *, window_seconds: float, overla
 
 # In float32 the last bits of a matrix product depend on its number of rows, but never change a label. In half
 # precision they can: the kernel for more rows sums in another order, and after rounding to eight bits another token
-# may win (docs/decisions/013-the-same-label-in-any-batch.md has the measurements). TF32, float32 whose products round their inputs
-# to ten bits, is treated as half precision. `raysp.models.base.placing` sets the flags of both.
+# may win (docs/decisions/013 has the measurements). TF32, float32 whose products round their inputs to ten bits, is
+# treated as half precision. `raysp.models.base.placing` sets the flags of both.
 HALF = ("bfloat16", "float16")
 EIGHT_BITS = ("int8", "int8_float32", "int8_float16")
 WEIGHT_BYTES = {**dict.fromkeys(HALF, 2), **dict.fromkeys(EIGHT_BITS, 1)}
