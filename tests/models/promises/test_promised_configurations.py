@@ -1,6 +1,6 @@
 """The tables of parameters in the models' documents: every default, and that each parameter has its effect.
 
-docs/evidence/conformance.md lists every promise with the test that shows it.
+promises.md lists every promise with the test that shows it.
 """
 
 import functools

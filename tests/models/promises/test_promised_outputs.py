@@ -1,6 +1,6 @@
 """Arguments, outputs and losses as the models' documents have them, class by class.
 
-docs/evidence/conformance.md lists every promise with its test. Numbers are compared with transformers elsewhere.
+promises.md lists every promise with its test. Numbers are compared with transformers elsewhere.
 """
 
 import inspect
