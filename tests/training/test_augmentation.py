@@ -9,7 +9,7 @@ import pytest
 from raysp import finetune
 from raysp.training.data.augmenting import AugmentedRows, Speeds
 from raysp.training.data.micro_batches import TrainingRow
-from raysp.training.data.waveform_augmentation import Gain, Noise, Room, as_float32, at_speed, augmented, speed_places
+from raysp.training.data.waveform_augmentation import Gain, Noise, Room, as_float32, at_speed, augmented
 from raysp.training.finetuning import plan_recipe
 from raysp.training.loop.worker import new_session
 from raysp.training.objectives.task import Criterion
@@ -190,28 +190,13 @@ def test_speed_one_and_empty_waveforms_stay_as_they_are():
 
 
 def test_speeds_of_rows_depend_on_the_epoch_and_not_on_the_number_of_rows():
-    places = speed_places(3, seed=1, epoch=2, num_rows=3000)
-    assert np.array_equal(speed_places(3, seed=1, epoch=2, num_rows=3000), places)
-    assert np.array_equal(speed_places(3, seed=1, epoch=2, num_rows=1000), places[:1000])
-    assert not np.array_equal(speed_places(3, seed=1, epoch=3, num_rows=3000), places)
-    assert np.bincount(places, minlength=3).min() > 900
-    assert places.max() == 2
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Gain((3, 1)), r"decibels is \(3, 1\), expected the lowest and the highest number of decibels"),
-        (lambda: Noise([speech()], (5, float("inf"))), r"snr is \(5, inf\), expected the lowest and the highest"),
-        (lambda: Noise([], (5, 20)), "waves is empty, expected at least one waveform with samples"),
-        (lambda: Room([response(), np.zeros(0, np.float32)]), r"responses\[1\] has no samples, expected at least one"),
-        (lambda: at_speed(speech(), 0.0), r"factor is 0.0, expected a number above 0"),
-        (lambda: speed_places(0, seed=0, epoch=0, num_rows=1), "num_factors is 0, expected 1 to 256"),
-    ],
-)
-def test_wrong_values_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
+    speeds = Speeds((0.9, 1.0, 1.1), 1)
+    factors = speeds.of(2, 3000)
+    assert np.array_equal(Speeds((0.9, 1.0, 1.1), 1).of(2, 3000), factors)
+    assert np.array_equal(speeds.of(2, 1000), factors[:1000])
+    assert not np.array_equal(speeds.of(3, 3000), factors)
+    assert np.unique(factors, return_counts=True)[1].min() > 900
+    assert np.array_equal(np.unique(factors), speeds.factors)
 
 
 NUM_ROWS = 6

@@ -1,20 +1,22 @@
 """Augmentation of the rows of windows, by the specs of a recipe."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from raysp.audio.waveforms import Samples
-from raysp.corpus import sources
 from raysp.errors import PlanError
 from raysp.labelling import assembly
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.training.data import waveform_augmentation
+from raysp.training.data.indexing import read_batches
 from raysp.training.data.micro_batches import Rows, TrainingRow
 from raysp.training.data.row_windows import WaveBuffer
-from raysp.training.data.waveform_augmentation import Augmentation, as_float32, at_speed, augmented, speed_places
-from raysp.training.planning.ordering import Index, Window
+from raysp.training.data.waveform_augmentation import OF_SPEED, Augmentation, as_float32, at_speed, augmented
+from raysp.training.planning.ordering import Index, Window, generator_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.augmentations import Gain, Noise, OfSounds, Room, Speed
 
@@ -39,9 +41,9 @@ class Speeds:
 
     def of(self, epoch: int, num_rows: int) -> np.ndarray:
         """Return the factor of each row of a corpus in an epoch, float32 (num_rows,)."""
-        factors: np.ndarray = self.factors[
-            speed_places(len(self.factors), seed=self.seed, epoch=epoch, num_rows=num_rows)
-        ]
+        # For all rows at once, since rows are cut into micro-batches by the seconds that they have afterwards.
+        places = generator_of(self.seed, epoch, OF_SPEED).integers(len(self.factors), size=num_rows, dtype=np.uint8)
+        factors: np.ndarray = self.factors[places]
         return factors
 
     def index(self, index: Index, epoch: int) -> Index:
@@ -49,10 +51,11 @@ class Speeds:
         return Index(index.seconds / self.of(epoch, len(index.seconds)), index.piece_rows)
 
 
+@dataclass(frozen=True)
 class AugmentedRows:
     """Rows of windows, augmented as the seed, the epoch and their numbers decide.
 
-    Args:
+    Attributes:
         rows: returns the rows of a window.
         speeds: their speeds; None: they are not changed.
         augmentations: further changes, in order.
@@ -60,28 +63,21 @@ class AugmentedRows:
         num_rows: rows of the corpus.
     """
 
-    def __init__(
-        self, rows: Rows, speeds: Speeds | None, augmentations: Sequence[Augmentation], seed: int, num_rows: int
-    ) -> None:
-        self.rows = rows
-        self.speeds = speeds
-        self.augmentations = augmentations
-        self.seed = seed
-        self.num_rows = num_rows
+    rows: Rows
+    speeds: Speeds | None
+    augmentations: Sequence[Augmentation]
+    seed: int
+    num_rows: int
 
     def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
         """Return the rows of a window by their numbers. Memory of rows as they were read is returned meanwhile."""
         factors = self.speeds.of(window.epoch, self.num_rows) if self.speeds else None
         rows, buffer = dict(self.rows(window)), WaveBuffer()
-        for number in [*rows]:
-            wave = self._changed(rows[number].wave, number, window.epoch, factors)
-            rows[number] = rows[number]._replace(wave=buffer.kept(wave))
+        for row in [*rows]:
+            wave = rows[row].wave if factors is None else at_speed(rows[row].wave, float(factors[row]))
+            wave = augmented(wave, self.augmentations, seed=self.seed, epoch=window.epoch, row=row)
+            rows[row] = rows[row]._replace(wave=buffer.kept(wave))
         return rows
-
-    def _changed(self, wave: Samples, row: int, epoch: int, factors: np.ndarray | None) -> Samples:
-        if factors is not None:
-            wave = at_speed(wave, float(factors[row]))
-        return augmented(wave, self.augmentations, seed=self.seed, epoch=epoch, row=row)
 
 
 def speeds_of(plan: TrainingPlan) -> Speeds | None:
@@ -118,9 +114,7 @@ def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | 
     seconds = 0.0
     for shard in plan.corpora[f"augment.{place}.source"].shards:
         for piece in shard.pieces:
-            columns = assembly.decoded_columns(work, shard)
-            options, audio_root = work.source.storage_options, work.source.audio_root
-            table = sources.read_table(shard, piece, columns, options, audio_root=audio_root)
+            table = pa.concat_tables(read_batches(work, shard, piece))
             op = assembly.training_decoding(work, assembly.whole_rows(work, plan.checkpoint), shard, decoder=decoder)
             decoded = {
                 row_status.row: wave

@@ -4,29 +4,23 @@ All that is drawn depends on the seed, the epoch and the number of the row in th
 never clipped: they may exceed 1, as features do not depend on the level.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import soxr
 
 from raysp.audio.waveforms import Samples
+from raysp.training.planning.ordering import generator_of
 
 Wave = npt.NDArray[np.float32]
 
-MOST_SPEEDS = 256
-"""Factors of speed that a byte can number."""
-_OF_ROWS, _OF_SPEED = 2, 3
+OF_ROWS, OF_SPEED = 2, 3
 """Parts of seeds, distinct from the seeds of the order of rows."""
 
 
-class Augmentation(Protocol):
-    """A change of a waveform that keeps its number of samples."""
-
-    def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
-        """Return the changed waveform; the input is not modified."""
-        ...
+Augmentation = Callable[[Wave, np.random.Generator], Wave]
+"""A change of a waveform that keeps its number of samples; the input is not modified."""
 
 
 def augmented(wave: Samples, augmentations: Sequence[Augmentation], *, seed: int, epoch: int, row: int) -> Samples:
@@ -43,7 +37,7 @@ def augmented(wave: Samples, augmentations: Sequence[Augmentation], *, seed: int
         return wave
     changed = as_float32(wave)
     for place, augmentation in enumerate(augmentations):
-        changed = augmentation(changed, _generator(seed, epoch, _OF_ROWS, row, place))
+        changed = augmentation(changed, generator_of(seed, epoch, OF_ROWS, row, place))
     return changed
 
 
@@ -54,23 +48,11 @@ def as_float32(wave: Samples) -> Wave:
     )
 
 
-def speed_places(num_factors: int, *, seed: int, epoch: int, num_rows: int) -> npt.NDArray[np.uint8]:
-    """Draw the speed of each row of a corpus for an epoch: its place in a list of factors, uint8 (num_rows,).
-
-    It is drawn for all rows at once, since rows are cut into micro-batches by the seconds that they have afterwards.
-    """
-    if not 1 <= num_factors <= MOST_SPEEDS:
-        raise ValueError(f"num_factors is {num_factors}, expected 1 to {MOST_SPEEDS}")
-    return _generator(seed, epoch, _OF_SPEED).integers(num_factors, size=num_rows, dtype=np.uint8)
-
-
 def at_speed(wave: Samples, factor: float) -> Samples:
     """Return a waveform that is played faster by a factor, and sounds higher.
 
     It has `round(num_samples / factor)` samples. A factor of 1 returns the waveform as it is.
     """
-    if not factor > 0:
-        raise ValueError(f"factor is {factor}, expected a number above 0")
     if factor == 1 or not len(wave):
         return wave
     faster: Wave = soxr.resample(as_float32(wave), factor, 1.0, quality="HQ")
@@ -85,7 +67,7 @@ class Gain:
     """
 
     def __init__(self, decibels: tuple[float, float]) -> None:
-        self.decibels = _range("decibels", decibels)
+        self.decibels = decibels
 
     def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
         """Return the waveform at another level."""
@@ -105,8 +87,8 @@ class Noise:
     """
 
     def __init__(self, waves: Sequence[Samples], snr: tuple[float, float], *, share: float = 1.0) -> None:
-        self.waves = _filled("waves", waves)
-        self.snr = _range("snr", snr)
+        self.waves = [as_float32(noise) for noise in waves]
+        self.snr = snr
         self.share = share
 
     def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
@@ -130,7 +112,7 @@ class Room:
     """
 
     def __init__(self, responses: Sequence[Samples], *, share: float = 1.0) -> None:
-        self.responses = _filled("responses", responses)
+        self.responses = [as_float32(response) for response in responses]
         self.share = share
 
     def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
@@ -169,22 +151,3 @@ def _power(wave: Wave) -> float:
 def _ratio(decibels: float) -> float:
     """Return the ratio of amplitudes."""
     return float(10 ** (decibels / 20))
-
-
-def _range(name: str, values: tuple[float, float]) -> tuple[float, float]:
-    low, high = values
-    if not (np.isfinite([low, high]).all() and low <= high):
-        raise ValueError(f"{name} is {values}, expected the lowest and the highest number of decibels")
-    return values
-
-
-def _filled(name: str, waves: Sequence[Samples]) -> tuple[Wave, ...]:
-    empty = [place for place, wave in enumerate(waves) if not len(wave)]
-    if empty or not waves:
-        fault = f"{name}[{empty[0]}] has no samples" if empty else f"{name} is empty"
-        raise ValueError(f"{fault}, expected at least one waveform with samples")
-    return tuple(as_float32(wave) for wave in waves)
-
-
-def _generator(*key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

@@ -121,7 +121,7 @@ class Epoch:
     def __init__(self, index: Index, sizes: Sizes, *, seed: int, epoch: int) -> None:
         self._index, self._sizes = index, sizes
         self._seed, self._epoch = seed, epoch
-        order = _generator(seed, epoch, 0).permutation(len(index.piece_rows) - 1)
+        order = generator_of(seed, epoch, 0).permutation(len(index.piece_rows) - 1)
         edges = window_edges(index.piece_seconds[order], sizes.window_seconds)
         self._pieces = np.split(order, edges[1:-1])
 
@@ -165,7 +165,7 @@ class Epoch:
 
     def _cut(self, number: int) -> tuple[Rows, Rows]:
         """Return rows in the order of micro-batches, and the edges of those."""
-        generator, edges = _generator(self._seed, self._epoch, 1, number), self._edges[number]
+        generator, edges = generator_of(self._seed, self._epoch, 1, number), self._edges[number]
         rows = generator.permutation(self._rows(number))  # rows of like length are combined differently in each epoch
         cost = self._cost(rows)
         # Stable: rows of equal cost keep the order that was drawn, on every processor.
@@ -271,7 +271,8 @@ def _with_number(edges: Rows, num_groups: int) -> Rows:
     return np.asarray(cuts + cuts[-1:] * (num_groups + 1 - len(cuts)), np.int64)
 
 
-def _generator(*key: int) -> np.random.Generator:
+def generator_of(*key: int) -> np.random.Generator:
+    """Return a generator of random numbers that are a function of a key, on every machine."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
