@@ -18,7 +18,7 @@ from raysp.text.targets import OUTSIDE
 from raysp.training.data.augmenting import speeds_of
 from raysp.training.data.epoch_order import EpochOrder
 from raysp.training.data.indexing import Indexer, index_sounds
-from raysp.training.data.mixed_epochs import mixture_of
+from raysp.training.data.mixed_epochs import Mixture, mixture_of
 from raysp.training.data.row_windows import PieceReader
 from raysp.training.objectives.task import Task, digest_of, task_of
 from raysp.training.planning import ordering
@@ -53,6 +53,8 @@ class Prepared:
     """Hash of the parts, without the versions of sounds."""
     unreadable: Mapping[str, str]
     """Shards that cannot be read, with the reasons."""
+    mixture: Mixture | None = None
+    """Parts of the corpus, of which epochs take some rows; None: each epoch has all rows."""
 
     def of_length(self, num_steps: int) -> "Prepared":
         """Return the same training with another number of steps."""
@@ -67,9 +69,8 @@ class Prepared:
     @cached_property
     def order(self) -> EpochOrder:
         """Order of the rows of all epochs."""
-        plan, mix = self.plan, self.plan.recipe.mix
-        mixture = None if mix is None else mixture_of(mix, self.corpus, plan.recipe.seed)
-        return EpochOrder(self.index, plan.sizes, plan.recipe.seed, mixture, speeds_of(plan))
+        plan = self.plan
+        return EpochOrder(self.index, plan.sizes, plan.recipe.seed, self.mixture, speeds_of(plan))
 
     @cached_property
     def first_window(self) -> Window:
@@ -164,7 +165,8 @@ def prepare(
     unreadable = {shard.name: index for shard, index in indexed if isinstance(index, str)}
     _refuse_few(plan, corpus, _outside(task, corpus))
     index = Index(corpus.seconds, corpus.piece_rows)
-    first_index = index if recipe.mix is None else mixture_of(recipe.mix, corpus, recipe.seed).index(index, 0)
+    mixture = None if recipe.mix is None else mixture_of(recipe.mix, corpus, recipe.seed)
+    first_index = index if mixture is None else mixture.index(index, 0)
     task = task.settled(corpus.counts)
     plan = settled(plan, first_index, TrainingRecord.load(store) if store else None)
     recipe = plan.recipe
@@ -177,7 +179,7 @@ def prepare(
     )
     sounds = _sound_versions(plan, store, saves=saves)
     unreadable = {**plan.corpus.unreadable, **unreadable}
-    return Prepared(plan, corpus, task, {**parts, **sounds}, training_fingerprint(parts), unreadable)
+    return Prepared(plan, corpus, task, {**parts, **sounds}, training_fingerprint(parts), unreadable, mixture)
 
 
 def _indexed(

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.errors import PlanError
-from raysp.training.planning.ordering import Index
+from raysp.training.planning.ordering import Index, generator_of
 from raysp.training.sink.corpus_index import CorpusIndex
 from raysp.training.specs.mix import Mix
 from raysp.words import duration
@@ -82,13 +82,17 @@ def mixture_of(mix: Mix, corpus: CorpusIndex, seed: int) -> Mixture:
     Raises:
         PlanError: a shard is in no part or in several, or a part has no row to train on.
     """
-    rows = _rows_of_parts(mix, corpus)
+    # Sorted, since the fingerprint does not know the order of weights.
+    spans = {part: [np.zeros(0, np.int64)] for part in sorted(mix.parts)}
+    for shard, first, end in zip(corpus.shards, corpus.first_rows, corpus.first_rows[1:], strict=False):
+        spans[_part_of(mix, shard.name)].append(first + np.flatnonzero(corpus.seconds[first:end]))
+    rows = {part: np.concatenate(of_part) for part, of_part in spans.items()}
     seconds = {part: float(corpus.seconds[members].sum(dtype=np.float64)) for part, members in rows.items()}
-    shares = _shares(mix, seconds)
+    shares = _shares(mix, seconds, [shard.name for shard in corpus.shards])
     parts = {}
     for number, (part, members) in enumerate(rows.items()):
-        order = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED_OF_PARTS, seed, number])))
-        parts[part] = Part(order.permutation(members), len(members) * shares[part], seconds[part])
+        order = generator_of(SEED_OF_PARTS, seed, number).permutation(members)
+        parts[part] = Part(order, len(members) * shares[part], seconds[part])
     return Mixture(parts)
 
 
@@ -105,15 +109,16 @@ def seconds_an_epoch(mix: Mix, declared: Mapping[str, float]) -> float:
     seconds = dict.fromkeys(sorted(mix.parts), 0.0)
     for name, of_shard in declared.items():
         seconds[_part_of(mix, name)] += of_shard
-    for part, of_part in seconds.items():
-        if not of_part:
-            raise _empty(part, [*declared])
-    shares = _shares(mix, seconds)
+    shares = _shares(mix, seconds, [*declared])
     return sum(of_part * shares[part] for part, of_part in seconds.items())
 
 
-def _shares(mix: Mix, seconds: Mapping[str, float]) -> dict[str, float]:
+def _shares(mix: Mix, seconds: Mapping[str, float], shards: Sequence[str]) -> dict[str, float]:
     """Return the share of rows that an epoch takes of each part; 1 for a part that it takes whole."""
+    for part, of_part in seconds.items():
+        if not of_part:
+            names = ", ".join(shards[:SHOWN_SHARDS])
+            raise PlanError(f"mix.parts: {part!r} has no row to train on; the corpus has the shards {names}")
     weights = mix.weights(seconds)
     most = max(weights[part] / seconds[part] for part in seconds)
     return {part: weights[part] / seconds[part] / most for part in seconds}
@@ -126,21 +131,3 @@ def _part_of(mix: Mix, name: str) -> str:
         parts = " and ".join(map(repr, matching)) or f"none of {', '.join(map(repr, mix.parts))}"
         raise PlanError(f"mix.parts: the shard {name!r} is in {parts}; expected each shard in one part")
     return matching[0]
-
-
-def _empty(part: str, shards: Sequence[str]) -> PlanError:
-    names = ", ".join(shards[:SHOWN_SHARDS])
-    return PlanError(f"mix.parts: {part!r} has no row to train on; the corpus has the shards {names}")
-
-
-def _rows_of_parts(mix: Mix, corpus: CorpusIndex) -> dict[str, npt.NDArray[np.int64]]:
-    """Return the rows of each part that are trained on."""
-    # Sorted, since the fingerprint does not know the order of weights.
-    spans: dict[str, list[npt.NDArray[np.int64]]] = {part: [] for part in sorted(mix.parts)}
-    for place, shard in enumerate(corpus.shards):
-        first, end = corpus.first_rows[place : place + 2].tolist()
-        spans[_part_of(mix, shard.name)].append(first + np.flatnonzero(corpus.seconds[first:end]))
-    for part, of_part in spans.items():
-        if not sum(map(len, of_part)):
-            raise _empty(part, [shard.name for shard in corpus.shards])
-    return {part: np.concatenate(of_part) for part, of_part in spans.items()}
