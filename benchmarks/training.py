@@ -237,7 +237,7 @@ def _window_peak(folder: str, seconds: float, is_held: bool) -> tuple[float, flo
     )
     with Decoder() as decoder:
         prepared = prepare(plan_training(recipe), None, decoder=decoder)
-        reading = Reading(prepared.reader(decoder), Failures(prepared.corpus, 1.0))
+        reading = Reading(prepared.reader(decoder), Failures(1.0))
         reading.reader(0, range(int(prepared.corpus.piece_rows[1])))  # so that all code is loaded
         gc.collect()
         pa.default_memory_pool().release_unused()

@@ -34,7 +34,7 @@ def _batches(prepared: Prepared, decoder: Decoder, most: int) -> Iterator[MicroB
     plan = prepared.plan
     order = Epoch(prepared.index, replace(plan.sizes, by_length=False), seed=plan.recipe.seed, epoch=0)
     # Not the failures of the training, which counted these rows.
-    reading = Reading(prepared.reader(decoder), Failures(prepared.corpus, plan.recipe.max_error_rate))
+    reading = Reading(prepared.reader(decoder), Failures(plan.recipe.max_error_rate))
     num_rows = 0
     for window in order.windows_from(0):
         rows = reading(window)

@@ -191,7 +191,7 @@ def finetune(
         if not by_ray:
             stack.enter_context(turn_of_process())
         stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
-        failures = Failures(prepared.corpus, recipe.max_error_rate)
+        failures = Failures(recipe.max_error_rate)
         begun = committed.position if committed else Position(0, 0, 0)
         progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
         callbacks.begin(store.url, record)
@@ -305,7 +305,7 @@ def try_out(
             on_plan(prepared)
         stack.enter_context(turn_of_process())
         stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
-        reading = Reading(prepared.reader(decoder), Failures(prepared.corpus, recipe.max_error_rate))
+        reading = Reading(prepared.reader(decoder), Failures(recipe.max_error_rate))
         session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
         progress = TrainingProgress(None)
         _follow(_alone(session, should_stop), prepared, progress, None, on_progress)

@@ -4,6 +4,7 @@ import mmap
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from raysp.audio.waveforms import Samples
 from raysp.errors import RunError
 from raysp.labelling import assembly
 from raysp.models.labelled_passes import CheckpointSummary
-from raysp.ops.rows import OK, row_statuses, waves_of
+from raysp.ops.rows import OK, RowStatus, row_statuses, waves_of
 from raysp.text.targets import Targets
 from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
@@ -36,21 +37,12 @@ ALIGNMENT = 8
 """Bytes of which the place of a row's samples is a multiple."""
 
 
-class FailedRow(NamedTuple):
-    """A row that could not be decoded, or whose target does not fit the decoded recording."""
-
-    row: int
-    """Number of the row in the corpus."""
-    error_type: str
-    message: str
-
-
 class PieceRows(NamedTuple):
     """Requested rows of a piece."""
 
-    rows: Mapping[int, TrainingRow]
+    rows: dict[int, TrainingRow]
     """Rows by their numbers in the corpus."""
-    failed: Sequence[FailedRow]
+    failed: list[ErrorRow]
     num_read: int
     """Number of requested rows."""
 
@@ -75,10 +67,11 @@ class WaveBuffer:
         return copied
 
 
+@dataclass(frozen=True)
 class PieceReader:
     """Reader of rows of pieces.
 
-    Args:
+    Attributes:
         recipe: the recipe.
         checkpoint: description of the checkpoint to begin with.
         corpus: index of the rows.
@@ -87,22 +80,12 @@ class PieceReader:
         decoder: decoding functions; None: of this process.
     """
 
-    def __init__(
-        self,
-        recipe: Finetune,
-        checkpoint: CheckpointSummary,
-        corpus: CorpusIndex,
-        targets: Targets,
-        min_samples: int,
-        decoder: "Decoder | None" = None,
-    ) -> None:
-        self.recipe = recipe
-        self.checkpoint = checkpoint
-        self.windowing = assembly.whole_rows(recipe, checkpoint)
-        self.corpus = corpus
-        self.targets = targets
-        self.min_samples = min_samples
-        self.decoder = decoder
+    recipe: Finetune
+    checkpoint: CheckpointSummary
+    corpus: CorpusIndex
+    targets: Targets
+    min_samples: int
+    decoder: "Decoder | None" = None
 
     def __call__(self, number: int, rows: Sequence[int]) -> PieceRows:
         """Return rows of a piece.
@@ -116,10 +99,9 @@ class PieceReader:
             StoreError: its store fails.
         """
         shard, piece = self.corpus.piece(number)
-        op = assembly.training_decoding(self.recipe, self.windowing, shard, decoder=self.decoder)
-        decoded: dict[int, TrainingRow] = {}
-        failed: list[FailedRow] = []
-        buffer = WaveBuffer()
+        windowing = assembly.whole_rows(self.recipe, self.checkpoint)
+        op = assembly.training_decoding(self.recipe, windowing, shard, decoder=self.decoder)
+        read, buffer = PieceRows({}, [], len(rows)), WaveBuffer()
         first = int(self.corpus.piece_rows[number])
         for table in read_batches(self.recipe, shard, piece):
             pa.default_memory_pool().release_unused()  # reading large rows temporarily takes three times their bytes
@@ -128,64 +110,59 @@ class PieceReader:
             table = table.take(np.asarray(here, np.int64) - first) if len(here) < table.num_rows else table
             values = [*values_of(self.recipe, table)]
             for block in op(table, 0) if here else ():
-                self._add(block, here, values, buffer, decoded, failed)
+                for status, wave in zip(row_statuses(block), waves_of(block), strict=True):
+                    self._add(here[status.row], status, wave, values[status.row], buffer, read)
             first = end
-        return PieceRows(decoded, failed, len(rows))
+        return read
 
     def _add(
-        self,
-        block: pa.Table,
-        rows: Sequence[int],
-        values: Sequence[object],
-        buffer: WaveBuffer,
-        decoded: dict[int, TrainingRow],
-        failed: list[FailedRow],
+        self, row: int, status: RowStatus, wave: Samples | None, value: object, buffer: WaveBuffer, read: PieceRows
     ) -> None:
-        for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
-            row = rows[row_status.row]
-            if row_status.status != OK or wave is None:
-                failed.append(FailedRow(row, row_status.error_type or "", row_status.error_message or ""))
-            elif len(wave) >= self.min_samples:
-                target, num_frames = self.targets(values[row_status.row]), self.checkpoint.num_frames(len(wave))
-                if reason := self.targets.misfit(target, num_frames):
-                    labels = count(len(target.ids), "label")
-                    failed.append(FailedRow(row, reason, f"{labels} and {count(num_frames, 'frame')}"))
-                else:
-                    decoded[row] = TrainingRow(buffer.kept(wave), target.ids)
+        """Add a row to those that were read; one that is too short is ignored."""
+        if status.status != OK or wave is None:
+            read.failed.append(
+                ErrorRow(*self.corpus.place_of(row), status.error_type or "", status.error_message or "")
+            )
+        elif len(wave) >= self.min_samples:
+            target, num_frames = self.targets(value), self.checkpoint.num_frames(len(wave))
+            if reason := self.targets.misfit(target, num_frames):
+                labels = count(len(target.ids), "label")
+                read.failed.append(
+                    ErrorRow(*self.corpus.place_of(row), reason, f"{labels} and {count(num_frames, 'frame')}")
+                )
+            else:
+                read.rows[row] = TrainingRow(buffer.kept(wave), target.ids)
 
 
 class Failures:
     """Rows that could not be decoded, counted by one worker.
 
     Args:
-        corpus: index of the rows.
         max_error_rate: largest share of rows that may fail.
     """
 
-    def __init__(self, corpus: CorpusIndex, max_error_rate: float) -> None:
-        self.corpus = corpus
+    def __init__(self, max_error_rate: float) -> None:
         self.max_error_rate = max_error_rate
         self.by_type: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
         """A message of each type, with its row."""
         self.num_read = 0
-        self._listed: set[int] = set()
+        self._listed: set[tuple[str, int]] = set()
         self._new: deque[ErrorRow] = deque()  # which the thread that reads fills
 
-    def add(self, num_read: int, failed: Iterable[FailedRow]) -> None:
+    def add(self, num_read: int, failed: Iterable[ErrorRow]) -> None:
         """Count rows that were read.
 
         Raises:
             RunError: too many rows cannot be decoded.
         """
         self.num_read += num_read
-        for row, kind, message in failed:
-            shard, place = self.corpus.place_of(row)
-            self.by_type[kind] += 1
-            self.examples.setdefault(kind, f"{shard}:{place}: {message}")
-            if row not in self._listed and len(self._listed) < MOST_LISTED:
-                self._listed.add(row)
-                self._new.append(ErrorRow(shard, place, kind, message))
+        for row in failed:
+            self.by_type[row.error_type] += 1
+            self.examples.setdefault(row.error_type, f"{row.shard}:{row.row}: {row.error_message}")
+            if (row.shard, row.row) not in self._listed and len(self._listed) < MOST_LISTED:
+                self._listed.add((row.shard, row.row))
+                self._new.append(row)
         total = self.by_type.total()
         if total >= LEAST_FAILED and total > self.max_error_rate * self.num_read:
             kind, number = self.by_type.most_common(1)[0]

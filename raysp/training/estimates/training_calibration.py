@@ -101,7 +101,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Spe
     reset_highest_memory(workers.device)
     before = highest_memory(workers.device)
     with process_settings(workers.threads, deterministic=plan.is_deterministic):
-        reading = Reading(prepared.reader(decoder), Failures(prepared.corpus, max_error_rate=1.0))
+        reading = Reading(prepared.reader(decoder), Failures(max_error_rate=1.0))
         session = new_session(prepared, reading, None, decoder=decoder)
         largest = [_decoded(session, window) for window in chosen.distinct]
         timed = [_decoded(session, window) for window in chosen.timed]

@@ -67,10 +67,10 @@ def _read(shared: "SharedTraining", number: int, by_worker: Sequence[Sequence[in
     """Return the rows of a piece for each worker; the first one gets the failed rows of all of them."""
     prepared = prepared_of(shared)
     every = sorted(row for rows in by_worker for row in rows)
-    piece = prepared.reader(process_decoder())(number, every) if every else PieceRows({}, (), 0)
+    piece = prepared.reader(process_decoder())(number, every) if every else PieceRows({}, [], 0)
     parts = [
         PieceRows({row: piece.rows[row] for row in rows if row in piece.rows}, *failed)
-        for rows, failed in zip(by_worker, chain([(piece.failed, piece.num_read)], repeat(((), 0))), strict=False)
+        for rows, failed in zip(by_worker, chain([(piece.failed, piece.num_read)], repeat(([], 0))), strict=False)
     ]
     return parts if len(parts) > 1 else parts[0]
 

@@ -273,7 +273,7 @@ def _work(config: Mapping[str, Any]) -> None:
             if not ray.get(board.begin.remote(number, committed and committed.position.done)):
                 return
             workers = Together(number, num_workers)
-            failures = Failures(prepared.corpus, recipe.max_error_rate)
+            failures = Failures(recipe.max_error_rate)
             rows = FedRows(config["feeder"], failures, board, number, num_workers)
             session = new_session(
                 prepared,
