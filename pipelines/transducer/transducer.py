@@ -14,7 +14,7 @@ from raysp.text.targets import CharacterTargets, Target
 from raysp.training.data.micro_batches import Losses, MicroBatch
 from raysp.training.objectives.head_tokenizers import HeadTokenizer, encode_of, tokenizer_of
 from raysp.training.objectives.passes import Passes, padded_targets
-from raysp.training.objectives.starting_model import anew, naming_masks
+from raysp.training.objectives.starting_model import anew, loading
 from raysp.training.objectives.task import TextTask
 from raysp.training.planning.training_plan import TrainingPlan
 
@@ -45,9 +45,9 @@ class TransducerTask(TextTask):
     def model(self, plan: TrainingPlan) -> ParakeetForRNNT:
         """Return the transducer of the checkpoint."""
         config: Any = AutoConfig.from_pretrained(plan.checkpoint.path)
-        with naming_masks():
+        with loading(plan.recipe.seed):
             config.encoder_config = overridden(config.encoder_config, self.spec.masks)
-        model = AutoModel.from_pretrained(plan.checkpoint.path, config=config, dtype=torch.float32)
+            model = AutoModel.from_pretrained(plan.checkpoint.path, config=config, dtype=torch.float32)
         assert isinstance(model, ParakeetForRNNT)
         return anew(model, seed=plan.recipe.seed) if self.spec.random_weights else model
 

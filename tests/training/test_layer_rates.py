@@ -5,11 +5,11 @@ import pytest
 from raysp.models import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel, TextTokenizer, registry
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.training.loop.optimizing import group_parameters, num_layers_above
-from raysp.training.objectives.seq2seq_task import load_encoder_decoder
 from raysp.training.objectives.starting_model import head_names
 from tests.models.decoder_oracles import BART, BERT, GPT2, save_parts
 from tests.models.oracles import make_oracle
 from tests.training.conftest import SMALL
+from tests.training.criteria import encoder_decoder
 
 TRANSFORMER = {
     "masked_spec_embed": 2,
@@ -138,7 +138,7 @@ def test_layers_of_an_encoder_and_of_its_decoder_are_counted_apart(kind, tied):
 def test_the_head_of_an_encoder_decoder_is_what_no_checkpoint_has(tmp_path, width):
     encoder, decoder = save_parts(tmp_path)
     make_oracle(feat_extract_norm="layer", hidden_size=width).save_pretrained(encoder)
-    model = load_encoder_decoder(encoder, TextTokenizer.from_pretrained(decoder), decoder=decoder)
+    model = encoder_decoder(encoder, TextTokenizer.from_pretrained(decoder), decoder=decoder)
     head = head_names(model)
     expected = {name for name, _ in model.named_parameters() if "crossattention" in name or "enc_to_dec" in name}
     assert head == expected

@@ -28,7 +28,7 @@ from raysp.training.objectives.head_tokenizers import (
 )
 from raysp.training.objectives.language_adapters import adapter_options, train_language
 from raysp.training.objectives.passes import Passes, padded_targets
-from raysp.training.objectives.starting_model import anew, expecting_new_weights, naming_masks
+from raysp.training.objectives.starting_model import anew, loading
 from raysp.training.objectives.task import TextTask, digest_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import CTC, KEEP
@@ -109,17 +109,16 @@ class CTCTask(TextTask):
             options |= {**adapter_options(spec.checkpoint, folder, spec.adapter, is_new=is_new), "strict": False}
         elif not is_new and plan.checkpoint.adapter is not None:
             options["target_lang"] = plan.checkpoint.language  # whose file has other values than the weights
-        torch.manual_seed(plan.recipe.seed)  # of a new head
-        with expecting_new_weights(), naming_masks():
+        with loading(plan.recipe.seed):
             model: Model = AutoModelForCTC.from_pretrained(folder, **options, **fields)
-        if isinstance(model, ForCTC):
-            model.target_lang = None  # an adapter is saved only where it is trained
-        if spec.adapter is not None:
-            train_language(model, spec.adapter, is_new=is_new)
-        if spec.random_weights:
-            model = anew(model, seed=plan.recipe.seed)
-        if is_new or spec.random_weights:
-            _begin_head(model, self.tokenizer.pad_token_id, spec.blank_bias)
+            if isinstance(model, ForCTC):
+                model.target_lang = None  # an adapter is saved only where it is trained
+            if spec.adapter is not None:
+                train_language(model, spec.adapter, is_new=is_new)
+            if spec.random_weights:
+                model = anew(model, seed=plan.recipe.seed)
+            if is_new or spec.random_weights:
+                _begin_head(model, self.tokenizer.pad_token_id, spec.blank_bias)
         return model
 
     def loss(self, passes: Passes, batch: MicroBatch) -> Losses:

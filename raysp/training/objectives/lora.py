@@ -20,6 +20,7 @@ from raysp.models.gpt2 import Conv1D
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig
 from raysp.training.data.micro_batches import seeded
 from raysp.training.objectives.starting_model import head_names
+from raysp.training.specs.adaptation import LoRA
 
 TARGETS = (
     *("q_proj", "k_proj", "v_proj", "out_proj"),  # Wav2Vec2, HuBERT, UniSpeech, BART, mBART
@@ -75,15 +76,7 @@ def chosen(names: Sequence[str], targets: Sequence[str] | None) -> list[str]:
     return [name for name in names if name in matching]
 
 
-def add_lora(
-    model: Model,
-    *,
-    rank: int,
-    alpha: float,
-    dropout: float = 0.0,
-    targets: Sequence[str] | None = None,
-    seed: int = 0,
-) -> None:
+def add_lora(model: Model, lora: LoRA, *, seed: int) -> None:
     """Train products added to linear layers of a model instead of its weights.
 
     The products begin with 0. Weights of the head, and weights that the checkpoint lacks, are trained as before.
@@ -91,10 +84,7 @@ def add_lora(
 
     Args:
         model: the model; layers that are not trained get no products.
-        rank: rank of the products.
-        alpha: each product is multiplied by `alpha / rank`.
-        dropout: probability of dropout of the inputs of products.
-        targets: last parts of names of layers; None: `TARGETS`.
+        lora: rank, scale and dropout of the products, and their layers.
         seed: seed of initial weights.
 
     Raises:
@@ -102,12 +92,12 @@ def add_lora(
     """
     whole = head_names(model) | model.new_weights
     heads = [weight for name, weight in model.named_parameters() if weight.requires_grad and name in whole]
-    names = chosen([name for name in _linear_layers(model) if f"{name}.weight" not in whole], targets)
+    names = chosen([name for name in _linear_layers(model) if f"{name}.weight" not in whole], lora.targets)
     if model.device.type == "meta":
-        _add_shapes(model, names, rank)
+        _add_shapes(model, names, lora.rank)
     else:
         peft: Any = import_module("peft")
-        config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
+        config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names)
         config._register_custom_module({Conv1D: _beside_conv1d})
         with seeded(seed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Unsupported layer type")  # Conv1D, which has the two required widths

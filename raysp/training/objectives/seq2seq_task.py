@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -23,15 +22,9 @@ from raysp.models.tokenizers.text import TextTokenizer
 from raysp.specs.values import JsonValue
 from raysp.text.error_rates import TextRules
 from raysp.text.targets import NO_TEXT, OUTSIDE, TOO_MANY, Target, contains_any
-from raysp.training.data.micro_batches import Losses, MicroBatch, seeded
+from raysp.training.data.micro_batches import Losses, MicroBatch
 from raysp.training.objectives.passes import Passes, padded_targets
-from raysp.training.objectives.starting_model import (
-    NAMED_OUTPUTS,
-    Masks,
-    anew,
-    expecting_new_weights,
-    naming_masks,
-)
+from raysp.training.objectives.starting_model import NAMED_OUTPUTS, anew, loading
 from raysp.training.objectives.task import TextTask, digest_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Seq2Seq
@@ -195,19 +188,30 @@ class Seq2SeqTask(TextTask):
         return TokenTargets(self.rules, self.tokenizer, self.special, self.num_positions, self.spec.prompt_tokens)
 
     def model(self, plan: TrainingPlan) -> SpeechEncoderDecoderModel:
-        """Return the encoder-decoder."""
+        """Return the encoder-decoder, whose configuration has the special ids that training and `generate` need."""
         spec = self.spec
-        with naming_masks():
-            return load_encoder_decoder(
-                plan.checkpoint.path,
-                self.tokenizer,
-                decoder=plan.decoder,
-                masks=spec.masks,
-                prompt_tokens=spec.prompt_tokens,
-                generate=spec.generate,
-                seed=plan.recipe.seed,
-                random_weights=spec.random_weights,
-            )
+        with loading(plan.recipe.seed):
+            model = _loaded(plan, spec.masks).float()
+            if spec.random_weights:
+                model = anew(model, seed=plan.recipe.seed)
+            config: Any = model.config
+            if len(self.tokenizer) > config.decoder.vocab_size:
+                model.resize_token_embeddings(len(self.tokenizer))
+        config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = self.special
+        for name, value in NAMED_OUTPUTS.items():
+            setattr(config, name, value)
+        options = GenerationConfig(
+            max_length=min(MAX_TOKENS, model.decoder.num_positions),
+            decoder_start_token_id=self.special.start,
+            eos_token_id=self.special.end,
+            pad_token_id=self.special.padding,
+        )
+        if plan.decoder is None:  # the options of a decoder's own checkpoint are for text
+            options = options.merged(model.generation_config)
+        if spec.prompt_tokens:
+            options.forced_bos_token_id = token_ids(self.tokenizer, spec.prompt_tokens)[0]
+        model.generation_config = options.merged(GenerationConfig.from_dict(spec.generate))
+        return model
 
     def loss(self, passes: Passes, batch: MicroBatch) -> Losses:
         """Return the cross entropy of the next token, with label smoothing (Szegedy et al. 2016), summed over tokens.
@@ -242,69 +246,12 @@ def token_losses(logits_BLV: Tensor, labels_BL: Tensor, smoothing: float) -> Ten
     return torch.stack([checkpoint(loss, *row, use_reentrant=False, preserve_rng_state=False) for row in rows])
 
 
-def load_encoder_decoder(
-    folder: Path,
-    tokenizer: TextTokenizer,
-    *,
-    decoder: Path | None = None,
-    masks: Masks | None = None,
-    prompt_tokens: Sequence[str] = (),
-    generate: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    random_weights: bool = False,
-) -> SpeechEncoderDecoderModel:
-    """Load an encoder-decoder, or combine an encoder and a decoder, in training mode and float32.
-
-    Its configuration has the special ids that training and `generate` need, from the decoder's configuration or its
-    tokenizer.
-
-    Args:
-        folder: checkpoint of an encoder-decoder; with `decoder`, of an encoder of speech.
-        tokenizer: tokenizer of the decoder.
-        decoder: checkpoint of a text model that has a decoder.
-        masks: fields of the encoder's configuration.
-        prompt_tokens: tokens that begin every text.
-        generate: options of `generate`, in place of its defaults.
-        seed: seed of initial weights, such as cross attention's.
-        random_weights: whether all weights are initialised.
-
-    Raises:
-        CheckpointError: files, weights or widths do not fit; a special token is missing.
-    """
-    with seeded(seed), expecting_new_weights():
-        model = _loaded(folder, decoder, masks or {}).float()
-        if random_weights:
-            model = anew(model, seed=seed)
-        if len(tokenizer) > model.config.decoder.vocab_size:
-            model.resize_token_embeddings(len(tokenizer))
-    config: Any = model.config
-    special = special_ids(tokenizer, config, config.decoder)
-    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = special
-    for name, value in NAMED_OUTPUTS.items():
-        setattr(config, name, value)
-    options = _default_options(special, model.decoder.num_positions)
-    if decoder is None:
-        options = options.merged(model.generation_config)
-    if prompt_tokens:
-        options.forced_bos_token_id = token_ids(tokenizer, prompt_tokens)[0]
-    model.generation_config = options.merged(GenerationConfig.from_dict(generate or {}))
-    return model.train()
-
-
-def _loaded(folder: Path, decoder: Path | None, masks: Masks) -> SpeechEncoderDecoderModel:
-    if decoder is not None:
-        of_encoder: dict[str, Any] = {f"encoder_{name}": value for name, value in masks.items()}
-        return SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(folder, decoder, **of_encoder)
+def _loaded(plan: TrainingPlan, masks: Mapping[str, Any]) -> SpeechEncoderDecoderModel:
+    """Load an encoder-decoder, or combine an encoder with a decoder."""
+    folder = plan.checkpoint.path
+    if plan.decoder is not None:
+        of_encoder = {f"encoder_{name}": value for name, value in masks.items()}
+        return SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(folder, plan.decoder, **of_encoder)
     config = SpeechEncoderDecoderConfig.from_pretrained(folder)
     config.encoder = overridden(config.encoder, masks)
     return SpeechEncoderDecoderModel.from_pretrained(folder, config=config)
-
-
-def _default_options(special: SpecialIds, num_positions: int) -> GenerationConfig:
-    """Return options of `generate` for speech, since the options of a decoder's checkpoint are for text."""
-    return GenerationConfig(
-        max_length=min(MAX_TOKENS, num_positions),
-        decoder_start_token_id=special.start,
-        eos_token_id=special.end,
-        pad_token_id=special.padding,
-    )

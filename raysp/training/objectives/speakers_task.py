@@ -13,7 +13,8 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.errors import PlanError
 from raysp.evaluation.comparing import Task as Compared
-from raysp.models.auto import AutoModelForAudioXVector
+from raysp.models.auto import AutoConfig, AutoModelForAudioXVector
+from raysp.models.base.placing import without_weights
 from raysp.models.encoder.heads import AM_SCALE, am_softmax_losses
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.classifying import Classifying
@@ -24,7 +25,6 @@ from raysp.specs.outputs.embedding import Embedding
 from raysp.specs.outputs.output import columns_of
 from raysp.training.data.micro_batches import Losses, MicroBatch
 from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
-from raysp.training.objectives.starting_model import shortest_input
 from raysp.training.objectives.task import ClassTask
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Speakers
@@ -72,7 +72,9 @@ class SpeakersTask(ClassTask):
         Raises:
             PlanError: recordings would be cut to less than the shortest input of the model.
         """
-        shortest = shortest_input(cls.AUTO, plan.checkpoint.path)
+        config = AutoConfig.from_pretrained(plan.checkpoint.path)
+        with without_weights():
+            shortest = cls.AUTO.from_config(config).min_samples
         least = shortest / plan.checkpoint.sample_rate
         if spec.crop_seconds is not None and spec.crop_seconds < least:
             raise PlanError(

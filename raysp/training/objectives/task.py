@@ -26,7 +26,7 @@ from raysp.training.data.micro_batches import Losses, MicroBatch
 from raysp.training.objectives.class_targets import ClassTargets, described_classes, sorted_classes
 from raysp.training.objectives.lora import add_lora, check_targets
 from raysp.training.objectives.passes import Passes
-from raysp.training.objectives.starting_model import freeze, load_head, naming_masks
+from raysp.training.objectives.starting_model import NAMED_OUTPUTS, anew, freeze, loading, set_classes
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import ClassObjective, Objective, TextObjective
 from raysp.words import count
@@ -147,15 +147,7 @@ class Criterion:
         if spec.freeze is not None:
             freeze(model, spec.freeze)
         if spec.lora is not None:
-            lora = spec.lora
-            add_lora(
-                model,
-                rank=lora.rank,
-                alpha=lora.alpha,
-                dropout=lora.dropout,
-                targets=lora.targets,
-                seed=plan.recipe.seed,
-            )
+            add_lora(model, spec.lora, seed=plan.recipe.seed)
         model = model.to(plan.workers.device).train()
         extractor = load_feature_extractor(plan.checkpoint.path)
         return cls(task, Passes(model, extractor, getattr(torch, plan.dtype)))
@@ -293,12 +285,9 @@ class ClassTask(Task):
 
     def model(self, plan: TrainingPlan) -> Model:
         """Return the model with a head for the classes: the checkpoint's if it has them, else a new head."""
-        with naming_masks():
-            return load_head(
-                self.AUTO,
-                plan.checkpoint.path,
-                names=self.names,
-                masks=self.spec.masks,
-                seed=plan.recipe.seed,
-                random_weights=self.spec.random_weights,
-            )
+        spec, seed, options = self.spec, plan.recipe.seed, {"dtype": torch.float32, **NAMED_OUTPUTS}
+        with loading(seed):
+            model: Model = self.AUTO.from_pretrained(plan.checkpoint.path, **options, **spec.masks)
+            model = anew(model, seed=seed) if spec.random_weights else model
+            set_classes(model, self.names, seed=seed)
+        return model

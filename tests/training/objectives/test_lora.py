@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from raysp import PlanError
+from raysp import LoRA, PlanError
 from raysp.models import SpeechEncoderDecoderModel, load_model
 from raysp.models.base.placing import without_weights
 from raysp.training.data.micro_batches import seed_micro_batch
@@ -21,9 +21,9 @@ OF_WAV2VEC2 = {"q_proj", "k_proj", "v_proj", "out_proj"}
 DECODERS = ("bert", "gpt2", "bart", "mbart")
 
 
-def adapted(model, **options):
+def adapted(model, *, seed=0, **options):
     """Return a model whose products are no longer 0."""
-    add_lora(model, **{"rank": 4, "alpha": 8.0, **options})
+    add_lora(model, LoRA(4, **{"alpha": 8.0, **options}), seed=seed)
     torch.manual_seed(1)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -63,7 +63,7 @@ def layers(model) -> dict[str, set[str]]:
 @pytest.mark.parametrize("encoder", [one for one in ENCODERS if one != "wav2vec2 group"])
 def test_attention_is_adapted_and_the_head_is_trained_whole(encoder):
     model = classifier(encoder)
-    add_lora(model, rank=4, alpha=8.0)
+    add_lora(model, LoRA(4, alpha=8.0), seed=0)
     assert layers(model) == {model.base_model_prefix: PROJECTIONS.get(encoder, OF_WAV2VEC2)}
     trained = {name for name, one in model.named_parameters() if one.requires_grad}
     head = {name for name in trained if not name.startswith(f"{model.base_model_prefix}.")}
@@ -74,7 +74,7 @@ def test_attention_is_adapted_and_the_head_is_trained_whole(encoder):
 @pytest.mark.parametrize("kind", DECODERS)
 def test_decoders_are_adapted_with_their_encoder(kind):
     model = writer(kind)
-    add_lora(model, rank=4, alpha=8.0)
+    add_lora(model, LoRA(4, alpha=8.0), seed=0)
     assert layers(model) == {"encoder": OF_WAV2VEC2, "decoder": PROJECTIONS.get(kind, OF_WAV2VEC2)}
     assert all(".lora_" in name for name, one in model.named_parameters() if one.requires_grad)
 
@@ -84,7 +84,7 @@ def test_new_cross_attention_is_trained_whole(kind, tmp_path):
     classifier("wav2vec2 layer").base_model.save_pretrained(tmp_path / "encoder")
     decoder = save_decoder(kind, tmp_path / "decoder")
     model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(tmp_path / "encoder", decoder)
-    add_lora(model, rank=4, alpha=8.0)
+    add_lora(model, LoRA(4, alpha=8.0), seed=0)
     trained = {name for name, one in model.named_parameters() if one.requires_grad}
     new = {name for name in trained if ".lora_" not in name}
     assert new == model.new_weights
@@ -96,7 +96,7 @@ def test_new_cross_attention_is_trained_whole(kind, tmp_path):
 def test_products_begin_with_0_and_merged_weights_give_the_same_logits(encoder, tmp_path):
     model = classifier(encoder)
     before = logits(model, encoder)
-    add_lora(model, rank=4, alpha=8.0)
+    add_lora(model, LoRA(4, alpha=8.0), seed=0)
     torch.testing.assert_close(logits(model, encoder), before, rtol=1e-4, atol=1e-5)
     check_merged(adapted(classifier(encoder)), before, tmp_path, encoder)
 
@@ -142,7 +142,7 @@ def test_initial_weights_and_dropout_follow_from_seeds():
 
 def test_layers_are_chosen_by_the_last_parts_of_their_names():
     model = classifier("wav2vec2 layer")
-    add_lora(model, rank=2, alpha=2.0, targets=["layers.1.feed_forward.output_dense", "v_proj"])
+    add_lora(model, LoRA(2, alpha=2.0, targets=["layers.1.feed_forward.output_dense", "v_proj"]), seed=0)
     assert layers(model) == {"wav2vec2": {"v_proj", "output_dense"}}
     assert sum(name.endswith("output_dense.lora_A.default.weight") for name, _ in model.named_parameters()) == 1
 
@@ -150,7 +150,7 @@ def test_layers_are_chosen_by_the_last_parts_of_their_names():
 def test_layers_of_frozen_parts_are_left_out():
     model = writer("bert")
     model.speech_encoder.requires_grad_(False)
-    add_lora(model, rank=2, alpha=2.0)
+    add_lora(model, LoRA(2, alpha=2.0), seed=0)
     assert layers(model).keys() == {"decoder"}
 
 
@@ -164,12 +164,12 @@ def test_layers_of_frozen_parts_are_left_out():
 )  # fmt: skip
 def test_names_that_do_not_exist_are_refused_with_those_that_do(targets, message):
     with pytest.raises(PlanError, match=message):
-        add_lora(classifier("wav2vec2 layer"), rank=2, alpha=2.0, targets=targets)
+        add_lora(classifier("wav2vec2 layer"), LoRA(2, alpha=2.0, targets=targets), seed=0)
 
 
 def test_tied_weights_are_no_target():
     with pytest.raises(PlanError, match=r"targets=\['lm_head'\]"):
-        add_lora(writer("gpt2"), rank=2, alpha=2.0, targets=["lm_head"])
+        add_lora(writer("gpt2"), LoRA(2, alpha=2.0, targets=["lm_head"]), seed=0)
 
 
 def test_targets_are_checked_without_weights(tmp_path):
@@ -193,8 +193,8 @@ def test_products_without_weights_have_the_names_and_shapes_of_those_of_peft(kin
     with without_weights():
         planned = type(real)(real.config)
     planned.new_weights = real.new_weights
-    add_lora(real, rank=4, alpha=8.0)
-    add_lora(planned, rank=4, alpha=8.0)
+    add_lora(real, LoRA(4, alpha=8.0), seed=0)
+    add_lora(planned, LoRA(4, alpha=8.0), seed=0)
     found, expected = (
         {name: (one.shape, one.requires_grad) for name, one in model.named_parameters()} for model in (planned, real)
     )

@@ -12,14 +12,13 @@ from raysp.text.targets import OUTSIDE
 from raysp.training.objectives.seq2seq_task import (
     SpecialIds,
     TokenTargets,
-    load_encoder_decoder,
     special_ids,
     token_losses,
 )
-from raysp.training.objectives.starting_model import freeze, parameters_of
+from raysp.training.objectives.starting_model import freeze
 from tests.models.oracles import make_oracle, transformers
 from tests.models.tokenizers.text_tokenizers import write_byte_tokenizer
-from tests.training.criteria import seq2seq_criterion
+from tests.training.criteria import encoder_decoder, seq2seq_criterion
 from tests.training.objectives.originals import decoder_pair, extractor_of, random_batch, save_decoder
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
@@ -36,12 +35,11 @@ def parts(request, tmp_path_factory):
 
 def test_a_warm_start_has_the_special_tokens_of_the_decoder(parts):
     kind, encoder, decoder, tokenizer = parts
-    model = load_encoder_decoder(encoder, tokenizer, decoder=decoder)
+    model = encoder_decoder(encoder, tokenizer, decoder=decoder)
     config = model.config
     expected = {"bert": (2, 3, 0), "gpt2": (0, 0, 0), "bart": (2, 2, 1)}[kind]
     assert (config.decoder_start_token_id, config.eos_token_id, config.pad_token_id) == expected
     assert special_ids(tokenizer, config, config.decoder) == SpecialIds(*expected)
-    assert model.training
     assert model.generation_config.max_length == 64  # the decoder has no more positions
     assert model.generation_config.eos_token_id == expected[1]
 
@@ -73,19 +71,19 @@ def test_a_text_with_a_special_token_of_the_decoder_is_left_out(parts):
 def test_prompt_tokens_begin_every_text(parts, tmp_path):
     _, encoder, decoder, tokenizer = parts
     prompt = ["t", "h"]
-    model = load_encoder_decoder(encoder, tokenizer, decoder=decoder, prompt_tokens=prompt)
+    model = encoder_decoder(encoder, tokenizer, decoder=decoder, prompt_tokens=prompt)
     ids = [tokenizer.get_vocab()[token] for token in prompt]
     tokens = TokenTargets(TextRules(), tokenizer, special_ids(tokenizer, model.config), 64, prompt)
     assert tokens.ids("the")[:2] == ids
     wave = torch.randn(1, 4000)
     assert model.eval().generate(wave, max_new_tokens=3)[0, 1] == ids[0]
     with pytest.raises(CheckpointError, match=r"'<xx>': not in the decoder's vocabulary"):
-        load_encoder_decoder(encoder, tokenizer, decoder=decoder, prompt_tokens=["<xx>"])
+        encoder_decoder(encoder, tokenizer, decoder=decoder, prompt_tokens=["<xx>"])
 
 
 def test_both_libraries_generate_the_same_after_a_warm_start(parts, tmp_path):
     _, encoder, decoder, tokenizer = parts
-    model = load_encoder_decoder(encoder, tokenizer, decoder=decoder, generate={"max_new_tokens": 12}).eval()
+    model = encoder_decoder(encoder, tokenizer, decoder=decoder, generate={"max_new_tokens": 12}).eval()
     model.save_pretrained(tmp_path)
     theirs = transformers.SpeechEncoderDecoderModel.from_pretrained(tmp_path)
     wave = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
@@ -101,17 +99,17 @@ def test_options_of_a_text_models_generation_do_not_stay(tmp_path):
     config = json.loads((decoder / "config.json").read_text())
     (decoder / "config.json").write_text(json.dumps({**config, "no_repeat_ngram_size": 3, "num_beams": 4}))
     tokenizer = TextTokenizer.from_pretrained(decoder)
-    model = load_encoder_decoder(tmp_path / "encoder", tokenizer, decoder=decoder, generate={"num_beams": 2})
+    model = encoder_decoder(tmp_path / "encoder", tokenizer, decoder=decoder, generate={"num_beams": 2})
     assert model.generation_config.no_repeat_ngram_size is None
     assert model.generation_config.num_beams == 2
 
 
 def test_a_whole_checkpoint_keeps_its_options_and_takes_those_given(parts, tmp_path):
     _, encoder, decoder, tokenizer = parts
-    first = load_encoder_decoder(encoder, tokenizer, decoder=decoder, generate={"num_beams": 3, "max_length": 40})
+    first = encoder_decoder(encoder, tokenizer, decoder=decoder, generate={"num_beams": 3, "max_length": 40})
     first.save_pretrained(tmp_path)
     masks = {"mask_time_prob": 0.3, "layerdrop": 0.25}
-    again = load_encoder_decoder(tmp_path, tokenizer, masks=masks, generate={"max_length": 30})
+    again = encoder_decoder(tmp_path, tokenizer, masks=masks, generate={"max_length": 30})
     assert (again.generation_config.num_beams, again.generation_config.max_length) == (3, 30)
     config = again.encoder.config
     assert (config.mask_time_prob, config.layerdrop) == (0.3, 0.25)
@@ -121,12 +119,12 @@ def test_a_whole_checkpoint_keeps_its_options_and_takes_those_given(parts, tmp_p
 
 def test_weights_of_checkpoints_in_half_precision_are_trained_in_float32(parts, tmp_path):
     _, encoder, decoder, tokenizer = parts
-    model = load_encoder_decoder(encoder, tokenizer, decoder=decoder)
+    model = encoder_decoder(encoder, tokenizer, decoder=decoder)
     model.to(torch.bfloat16).encoder.save_pretrained(tmp_path / "half")
     model.save_pretrained(tmp_path / "whole")
     for again in (
-        load_encoder_decoder(tmp_path / "half", tokenizer, decoder=decoder),
-        load_encoder_decoder(tmp_path / "whole", tokenizer),
+        encoder_decoder(tmp_path / "half", tokenizer, decoder=decoder),
+        encoder_decoder(tmp_path / "whole", tokenizer),
     ):
         assert {one.dtype for one in again.parameters()} == {torch.float32}
 
@@ -135,11 +133,11 @@ def test_weights_of_checkpoints_in_half_precision_are_trained_in_float32(parts, 
 def test_initial_weights_are_those_of_the_seed(parts):
     _, encoder, decoder, tokenizer = parts
     torch.manual_seed(5)
-    first = load_encoder_decoder(encoder, tokenizer, decoder=decoder, seed=1)
+    first = encoder_decoder(encoder, tokenizer, decoder=decoder, seed=1)
     before = torch.get_rng_state()
-    second = load_encoder_decoder(encoder, tokenizer, decoder=decoder, seed=1)
+    second = encoder_decoder(encoder, tokenizer, decoder=decoder, seed=1)
     assert torch.equal(torch.get_rng_state(), before)
-    other = load_encoder_decoder(encoder, tokenizer, decoder=decoder, seed=2)
+    other = encoder_decoder(encoder, tokenizer, decoder=decoder, seed=2)
     weights = [one.stored_weights() for one in (first, second, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     differs = any(not torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
@@ -150,7 +148,7 @@ def test_initial_weights_are_those_of_the_seed(parts):
 def test_random_weights_are_those_of_the_seed_alone(parts):
     _, encoder, decoder, tokenizer = parts
     kept, first, again, other = (
-        load_encoder_decoder(encoder, tokenizer, decoder=decoder, seed=seed, random_weights=is_random)
+        encoder_decoder(encoder, tokenizer, decoder=decoder, seed=seed, random_weights=is_random)
         for seed, is_random in ((0, False), (0, True), (0, True), (1, True))
     )
     name = "encoder.encoder.layers.0.attention.q_proj.weight"
@@ -174,7 +172,7 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path):
 def test_a_frozen_part_has_no_gradients_and_all_else_has(part):
     _, model = decoder_pair("wav2vec2 group", "bart")
     freeze(model, part)
-    frozen = {id(one) for one in parameters_of(model, part)}
+    frozen = {id(one) for one in model.parameters() if not one.requires_grad}
     assert frozen
     seq2seq_criterion(model, extractor_of("wav2vec2 group"))(random_batch([[4, 5, 2]])).total.backward()
     for name, one in model.named_parameters():

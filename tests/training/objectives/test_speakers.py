@@ -5,13 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raysp.models import AutoModelForAudioXVector, Wav2Vec2FeatureExtractor, Wav2Vec2ForXVector
+from raysp import Speakers
+from raysp.models import Wav2Vec2FeatureExtractor, Wav2Vec2ForXVector
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.objectives.passes import Passes
-from raysp.training.objectives.starting_model import load_head
+from raysp.training.objectives.speakers_task import SpeakersTask
 from raysp.training.objectives.task import Criterion
 from tests.models.oracles import make_oracle, transformers
-from tests.training.criteria import speakers_criterion
+from tests.training.criteria import plan_of, speakers_criterion
 from tests.training.objectives.originals import ENCODERS, extractor_of, model_pair, random_batch
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
@@ -128,15 +129,15 @@ def test_rows_of_one_speaker_are_trained_on(model):
 def test_other_speakers_have_new_weights_and_all_else_stays(tmp_path):
     names = ["ann", "bob", "eve"]
     make_oracle("Wav2Vec2ForXVector", num_labels=5).save_pretrained(tmp_path / "old")
-    model = load_head(AutoModelForAudioXVector, tmp_path / "old", names=names, seed=3)
+    task = SpeakersTask(Speakers("old", column="speaker"), names, 0)
+    model = task.model(plan_of(tmp_path / "old", seed=3))
     assert isinstance(model, Wav2Vec2ForXVector)
-    assert model.training
     theirs = transformers.Wav2Vec2ForXVector.from_pretrained(tmp_path / "old")
     assert model.objective.weight.shape == (theirs.config.xvector_output_dim, 3)
     for name, weight in theirs.state_dict().items():
         if name != "objective.weight":
             assert torch.equal(model.state_dict()[name], weight), name
     model.save_pretrained(tmp_path / "new")
-    again = load_head(AutoModelForAudioXVector, tmp_path / "new", names=names)
+    again = task.model(plan_of(tmp_path / "new"))
     assert torch.equal(again.objective.weight, model.objective.weight)
     assert transformers.AutoConfig.from_pretrained(tmp_path / "new").id2label == dict(enumerate(names))

@@ -18,10 +18,10 @@ from raysp.text.greedy_ctc import greedy
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training
-from raysp.training.objectives.seq2seq_task import TokenTargets, load_encoder_decoder, special_ids
+from raysp.training.objectives.seq2seq_task import TokenTargets, special_ids
 from tests.corpora import DEMO
 from tests.training.conftest import IDS, LETTERS
-from tests.training.criteria import ctc_criterion, seq2seq_criterion
+from tests.training.criteria import ctc_criterion, encoder_decoder, seq2seq_criterion
 from tests.training.objectives.originals import extractor_of, save_decoder, still
 
 pytestmark = pytest.mark.slow
@@ -114,7 +114,7 @@ def test_ten_utterances_are_learnt_by_encoders_with_decoders(encoder, decoder, w
     save_decoder(decoder, tmp_path / "decoder")
     small_model(encoder, "Model").save_pretrained(tmp_path / "encoder")
     tokenizer, extractor = TextTokenizer.from_pretrained(tmp_path / "decoder"), extractor_of(encoder)
-    model = load_encoder_decoder(tmp_path / "encoder", tokenizer, decoder=tmp_path / "decoder")
+    model = encoder_decoder(tmp_path / "encoder", tokenizer, decoder=tmp_path / "decoder")
     still(model.config)
     tokens = TokenTargets(TextRules(), tokenizer, special_ids(tokenizer, model.config), 256)
     batch = MicroBatch(0, range(10), waves, [tokens.ids(word) for word in WORDS])
