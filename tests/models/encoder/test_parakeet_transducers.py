@@ -6,19 +6,10 @@ import random
 import pytest
 import torch
 
-from raysp import CheckpointError, models
-from raysp.models import (
-    AutoModel,
-    AutoModelForRNNT,
-    AutoModelForTDT,
-    ParakeetEncoder,
-    ParakeetForTDT,
-    ParakeetRNNTConfig,
-    ParakeetTDTConfig,
-)
-from tests.models.oracles import fields_of, make_oracle, random_model, transformers
+from raysp import models
+from tests.models.cases import OF_PARAKEET
+from tests.models.oracles import make_oracle
 from tests.models.parity import assert_close, inputs_and_mask
-from tests.models.promises.test_random_configurations import OF_PARAKEET
 from tests.soaked import some
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic default `max_length`")  # theirs, of its own
@@ -196,21 +187,6 @@ def test_many_more_configurations(kind, seed, tmp_path):
     check(kind, seed, tmp_path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_flag_takes_each_of_its_values_somewhere(kind):
-    seen = {(key, repr(value)) for seed in range(SEEDS) for key, value in drawn_for(kind, seed).items()}
-    assert {(key, repr(value)) for key, values in table_of(kind).items() for value in values} <= seen
-
-
-def test_searches_of_the_tests_find_blanks_and_tokens(pair):
-    """Otherwise the comparisons above compare little."""
-    model = pair[1]
-    steps = model.generate(*inputs_and_mask(MELS, 16))
-    is_blank = steps.sequences[0, 1:].eq(19)
-    assert 3 <= int(is_blank.sum()) <= steps.sequences.shape[1] - 6
-    assert len(steps.sequences.unique()) > 3
-
-
 @torch.no_grad()
 def test_frames_of_durations_are_those_of_the_configuration(tmp_path):
     """The original takes the number of a duration for its frames."""
@@ -256,56 +232,6 @@ def test_half_precision_finds_tokens_too(pair, dtype):
     assert path.scores_BS.dtype == torch.float32
     assert path.scores_BS.isfinite().all()
     assert path.spans_BS.sum() >= 21
-
-
-def test_auto_classes_and_the_encoder_open_a_checkpoint(pair, tmp_path):
-    _, model = pair
-    model.save_pretrained(tmp_path)
-    kind = AutoModelForTDT if isinstance(model, ParakeetForTDT) else AutoModelForRNNT
-    for one in (kind, AutoModel):
-        assert type(one.from_pretrained(tmp_path)) is type(model)
-    encoder = ParakeetEncoder.from_pretrained(tmp_path)
-    features, mask = inputs_and_mask(MELS, 16)
-    assert torch.equal(encoder(features, mask)[0], model(features, mask).last_hidden_state)
-
-
-@pytest.mark.parametrize("ours", [ParakeetRNNTConfig, ParakeetTDTConfig])
-def test_fields_and_defaults_are_theirs(ours):
-    theirs = getattr(transformers, ours.__name__)()
-    for name, value in ours().to_dict().items():
-        if name not in ("encoder_config", "durations"):
-            assert getattr(theirs, name) == value, name
-    assert tuple(getattr(theirs, "durations", ())) == tuple(getattr(ours(), "durations", ()))
-    missing = [name for name in theirs.to_dict() if name not in transformers.PreTrainedConfig().to_dict()]
-    assert all(hasattr(ours(), name) for name in missing), missing
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_initial_weights_have_their_deviation(kind):
-    name = f"ParakeetFor{kind}"
-    flags = {"initializer_range": 0.3}
-    torch.manual_seed(0)
-    theirs = getattr(transformers, name)(getattr(transformers, f"Parakeet{kind}Config")(**fields_of(name, flags)))
-    ours = random_model(name, **flags).state_dict()
-    for weight, value in theirs.state_dict().items():
-        if value.numel() > 200 and not weight.startswith("encoder."):
-            assert ours[weight].std().item() == pytest.approx(value.std().item(), rel=0.3, abs=1e-3), weight
-        elif "bias" in weight and weight.startswith(("decoder", "joint")):
-            assert not ours[weight].any(), weight
-
-
-@pytest.mark.parametrize(
-    ("config", "flags", "message"),
-    [
-        (ParakeetRNNTConfig, {"blank_token_id": 8193}, r"blank_token_id is 8193, expected a token of the 8193"),
-        (ParakeetRNNTConfig, {"max_symbols_per_step": 0}, "max_symbols_per_step is 0, expected at least 1"),
-        (ParakeetTDTConfig, {"durations": [0]}, r"durations is \[0\], expected numbers of frames"),
-        (ParakeetTDTConfig, {"durations": [-1, 1]}, r"durations is \[-1, 1\], expected"),
-    ],
-)
-def test_fields_that_contradict_each_other_are_refused(config, flags, message):
-    with pytest.raises(CheckpointError, match=message):
-        config(**flags)
 
 
 @pytest.mark.parametrize("option", [{"num_beams": 4}, {"do_sample": True}, {"max_length": 4}])
