@@ -1,6 +1,6 @@
 """Train the bundled checkpoint: its configuration, random weights, and spoken digits.
 
-The bundled recordings are too few for new speakers; "The bundled checkpoint" in docs/evidence/trainings.md names the
+The bundled recordings are too few for new speakers; "The bundled checkpoint" in docs/evidence/quality.md names the
 data set.
 """
 

@@ -155,6 +155,14 @@ def test_decisions_are_few_and_short():
     assert sum(words.values()) <= 9_000
 
 
+def test_evidence_is_few_and_short_pages():
+    words = {page.name: len(page.read_text().split()) for page in (DOCS / "evidence").glob("*.md")}
+    roadmap = words.pop("roadmap.md")
+    assert {name: count for name, count in words.items() if count > 1_500} == {}
+    assert len(words) <= 6
+    assert sum(words.values()) + roadmap <= 8_500
+
+
 def test_each_promise_of_the_models_documents_is_shown_or_has_its_reason():
     text = (TESTS.parent / PROMISES).read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| promise")]

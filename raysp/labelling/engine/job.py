@@ -105,7 +105,7 @@ def sleep_while_waiting() -> None:
     """Make waiting threads of models sleep; called before torch is imported.
 
     Spinning takes the core that decoding and the driver need, and doubles the CPU time of two threads if other programs
-    run (docs/evidence/performance.md).
+    run (docs/decisions/007).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
