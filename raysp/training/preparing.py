@@ -21,8 +21,7 @@ from raysp.training.data.indexing import Indexer, index_sounds
 from raysp.training.data.mixed_epochs import Mixture, mixture_of
 from raysp.training.data.row_windows import PieceReader
 from raysp.training.objectives.task import Task, digest_of, task_of
-from raysp.training.planning import ordering
-from raysp.training.planning.ordering import Index, Window
+from raysp.training.planning.ordering import Costs, Index, Window, imbalances, longest_seconds, micro_batch_costs
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.corpus_index import CorpusIndex, combine
@@ -77,17 +76,10 @@ class Prepared:
         """The first window of the first epoch."""
         return next(self.order.first_epoch.windows_from(0))
 
-    def imbalance_of(self, num_workers: int) -> float:
-        """Return the load of the slowest of `num_workers` over their mean in the first window."""
-        costs = ordering.micro_batch_costs(self.first_window, self.order.first_index, self.plan.sizes)
-        return ordering.imbalance(costs, num_workers)
-
     @property
-    def imbalance(self) -> Mapping[int, float]:
-        """`imbalance_of` for numbers of workers that suit the micro-batches of a step, and for the plan's."""
-        workers = self.plan.workers
-        numbers = ordering.numbers_of_workers(self.plan.sizes.micro_batches, (workers.low, workers.high))
-        return {number: self.imbalance_of(number) for number in numbers}
+    def costs(self) -> Costs:
+        """Costs of the micro-batches of the first window, from which the balance of workers is estimated."""
+        return micro_batch_costs(self.first_window, self.order.first_index, self.plan.sizes)
 
     def reader(self, decoder: "Decoder | None" = None) -> PieceReader:
         """Return a reader of rows of pieces."""
@@ -117,9 +109,10 @@ class Prepared:
     @property
     def _slowest(self) -> str:
         """The imbalance as text: a step takes as long as its slowest worker."""
+        workers = self.plan.workers
         shown = [
             f"with {number:,} {f'the slowest takes {value:.2f} of the mean' if place == 0 else f'{value:.2f}'}"
-            for place, (number, value) in enumerate(self.imbalance.items())
+            for place, (number, value) in enumerate(imbalances(self.costs, {workers.low, workers.high}).items())
         ]
         return f"; {', '.join(shown)}" if shown else ""
 
@@ -131,7 +124,7 @@ class Prepared:
     def _padding_efficiency(self) -> float:
         """Share of the padded audio of the first window that is not padding."""
         window, index = self.first_window, self.order.first_index
-        padded = float(ordering.longest_seconds(window, index) @ np.diff(window.edges))
+        padded = float(longest_seconds(window, index) @ np.diff(window.edges))
         return float(index.seconds[window.rows].sum()) / padded if padded else 1.0
 
 

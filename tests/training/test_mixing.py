@@ -39,7 +39,7 @@ def rows_of(mixture, index: Index, epoch: int) -> list[int]:
     """Return the rows of an epoch, as its windows have them."""
     sizes = Sizes(micro_seconds=20.0, micro_batches=2, window_seconds=100.0)
     found = Epoch(mixture.index(index, epoch), sizes, seed=0, epoch=epoch)
-    return [row for number in range(found.num_windows) for row in found.window(number).rows.tolist()]
+    return [row for window in found.windows_from(0) for row in window.rows.tolist()]
 
 
 def seconds_of(index: Index, rows: list[int]) -> dict[str, float]:
@@ -124,7 +124,7 @@ def test_workers_share_the_rows_of_mixed_epochs(num_workers):
     sizes = Sizes(micro_seconds=20.0, micro_batches=4, window_seconds=100.0)
     for epoch in range(5):
         order = Epoch(mixture.index(index, epoch), sizes, seed=0, epoch=epoch)
-        windows = [order.window(number) for number in range(order.num_windows)]
+        windows = [*order.windows_from(0)]
         rows = [row for window in windows for own in range(num_workers) for row in window.rows_of(own, num_workers)]
         assert sorted(rows) == sorted(row for part in mixture.parts.values() for row in part.of(epoch).tolist())
 

@@ -1,6 +1,6 @@
 """Speed of a worker from the steps of a training, in the sink of the recipe or in another sink."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
@@ -8,6 +8,7 @@ from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import Store, scheme_of
 from raysp.storage.stores import open_store
+from raysp.training.planning.ordering import Costs, imbalance
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink import committed_steps, training_record
 from raysp.training.sink.step_log import Steps
@@ -20,11 +21,8 @@ LAST_STEPS = 500
 COMPARED = ("checkpoint_digest", "dtype", "objective.type", "objective.freeze", "schedule.checkpointing")
 """Parts of a training, besides its trained weights, on which the speed of a pass depends most."""
 
-Imbalance = Callable[[int], float]
-"""Returns the load of the slowest worker over the mean, for a number of workers."""
 
-
-def of_steps(plan: TrainingPlan, store: Store, imbalance: Imbalance) -> Speed | None:
+def of_steps(plan: TrainingPlan, store: Store, costs: Costs) -> Speed | None:
     """Return the speed of a worker in the last run of a training, waiting for rows included.
 
     Waiting for other workers is excluded: the imbalance of the workers of that run is divided out.
@@ -32,7 +30,7 @@ def of_steps(plan: TrainingPlan, store: Store, imbalance: Imbalance) -> Speed | 
     Args:
         plan: the plan.
         store: sink of the training.
-        imbalance: imbalance of a number of workers.
+        costs: costs of micro-batches, for the imbalance of workers.
 
     Returns:
         The speed; None if no run has metrics, or the last one ran on another device or with other CPUs.
@@ -52,17 +50,17 @@ def of_steps(plan: TrainingPlan, store: Store, imbalance: Imbalance) -> Speed | 
         f"{count(len(steps), 'step')} in {store.url}: {duration(audio)} of audio in {duration(seconds)} on "
         f"{count(workers, 'worker')}, waiting for rows {waited:.0%} of the time"
     )
-    return Speed(audio / seconds / workers * imbalance(workers), origin)
+    return Speed(audio / seconds / workers * imbalance(costs, workers), origin)
 
 
-def of_other(plan: TrainingPlan, url: str, options: GivenOptions | None, imbalance: Imbalance) -> Speed:
+def of_other(plan: TrainingPlan, url: str, options: GivenOptions | None, costs: Costs) -> Speed:
     """Return the speed of a worker in another training, as `of_steps` does.
 
     Args:
         plan: the plan.
         url: sink of the other training.
         options: options to reach it; None: the options of the recipe's sink, if both are of the same kind of store.
-        imbalance: imbalance of a number of workers.
+        costs: costs of micro-batches, for the imbalance of workers.
 
     Raises:
         PlanError: it is not a sink of a training, was begun with another checkpoint or trains other weights, or has no
@@ -83,7 +81,7 @@ def of_other(plan: TrainingPlan, url: str, options: GivenOptions | None, imbalan
             f"--like {url}: its training differs in what its speed depends on: {'; '.join(different)}; name the sink "
             "of a training that is alike, or state the speed with --rtfx"
         )
-    speed = of_steps(plan, store, imbalance)
+    speed = of_steps(plan, store, costs)
     if speed is None:
         machines = "; ".join(dict.fromkeys(_machine(run.resolved) for run in record.runs if run.resolved)) or "none"
         raise PlanError(

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from raysp.training.data.row_windows import Failures, Reading, micro_batch
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.session import Session
 from raysp.training.loop.worker import new_session
-from raysp.training.planning.ordering import Window, longest_seconds, micro_batch_costs
+from raysp.training.planning.ordering import Window, longest_seconds
 from raysp.training.preparing import Prepared
 from raysp.words import count, duration
 
@@ -53,34 +53,6 @@ class Memory:
     """Main memory that this process may use, or memory of a GPU; None: unknown."""
     on_gpu: bool
 
-    @property
-    def is_too_much(self) -> bool:
-        """Whether there is less memory."""
-        return self.limit is not None and self.needed > self.limit
-
-
-@dataclass
-class _Chosen:
-    """Micro-batches to train on, each a window of its own."""
-
-    largest: dict[int, tuple[float, Window]] = field(default_factory=dict)
-    """Those with the most frames, attention scores and labels, with these numbers."""
-    timed: list[Window] = field(default_factory=list)
-    window_seconds: float = 0.0
-    """Seconds of audio of the longest window."""
-
-    @property
-    def distinct(self) -> list[Window]:
-        """The largest, each once."""
-        return [*{window.rows.tobytes(): window for _, window in self.largest.values()}.values()]
-
-
-class _Times(NamedTuple):
-    passes: float
-    """Seconds of the step of the timed micro-batches."""
-    update: float
-    """Seconds of it for the update of the weights."""
-
 
 def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Speed, Memory]:
     """Train on the largest micro-batches of the first epoch for the memory, then on usual ones for the speed.
@@ -97,38 +69,35 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Spe
     """
     plan, workers = prepared.plan, prepared.plan.workers
     refuse_absent(workers.device)
-    chosen = _chosen(prepared)
+    largest_windows, timed_windows, window_seconds = _chosen(prepared)
     reset_highest_memory(workers.device)
     before = highest_memory(workers.device)
     with process_settings(workers.threads, deterministic=plan.is_deterministic):
         reading = Reading(prepared.reader(decoder), Failures(max_error_rate=1.0))
         session = new_session(prepared, reading, None, decoder=decoder)
-        largest = [_decoded(session, window) for window in chosen.distinct]
-        timed = [_decoded(session, window) for window in chosen.timed]
-        times = _times(session, largest, timed)
-    peak = highest_memory(workers.device)
+        largest = [micro_batch(window, 0, 0, session.rows(window)) for window in largest_windows]
+        timed = [micro_batch(window, 0, 0, session.rows(window)) for window in timed_windows]
+        seconds, update_seconds = _times(session, largest, timed)
+    peak, on_gpu = highest_memory(workers.device), is_accelerator(workers.device)
     sample_bytes = max(wave.itemsize for batch in (*largest, *timed) for wave in batch.waves)
-    audio = float(sum(prepared.index.seconds[batch.rows].sum() for batch in timed))
-    rows = HELD_WINDOWS * chosen.window_seconds * plan.checkpoint.sample_rate * sample_bytes / workers.low
-    on_gpu = is_accelerator(workers.device)
+    rows = HELD_WINDOWS * window_seconds * plan.checkpoint.sample_rate * sample_bytes / workers.low
     needed, limit = (peak, gpu_memory()) if on_gpu else (workers.low * (peak + rows), float(memory_bytes()))
-    return _speed(prepared, audio, times), Memory(peak, max(0, peak - before), rows, needed, limit, on_gpu)
-
-
-def _speed(prepared: Prepared, audio: float, times: _Times) -> Speed:
-    workers = prepared.plan.workers
+    memory = Memory(peak, max(0, peak - before), rows, needed, limit, on_gpu)
+    audio = float(sum(prepared.index.seconds[batch.rows].sum() for batch in timed))
     of_step = prepared.order.epoch_seconds / prepared.order.first_epoch.num_steps / workers.low
-    where = "a GPU" if is_accelerator(workers.device) else count(workers.threads, "CPU")
-    busy = max(times.passes - times.update, 0.0) * of_step / audio + times.update
-    return Speed(
-        of_step / busy,
-        f"measured here on {where}: {duration(audio)} of audio in {times.passes:.1f} s, of which an update is "
-        f"{times.update:.2f} s",
+    busy = max(seconds - update_seconds, 0.0) * of_step / audio + update_seconds
+    origin = (
+        f"measured here on {'a GPU' if on_gpu else count(workers.threads, 'CPU')}: {duration(audio)} of audio in "
+        f"{seconds:.1f} s, of which an update is {update_seconds:.2f} s"
     )
+    return Speed(of_step / busy, origin), memory
 
 
-def _times(session: Session, largest: Sequence[MicroBatch], timed: Sequence[MicroBatch]) -> _Times:
-    """Train on the largest micro-batches, as while a commit is written, and return the times of the other ones.
+def _times(session: Session, largest: Sequence[MicroBatch], timed: Sequence[MicroBatch]) -> tuple[float, float]:
+    """Train on the largest micro-batches, as while a commit is written, then on the other ones.
+
+    Returns:
+        Seconds of the step of the other ones, and of an update alone.
 
     Raises:
         PlanError: a micro-batch has no rows, or the memory of the device is too small.
@@ -139,7 +108,7 @@ def _times(session: Session, largest: Sequence[MicroBatch], timed: Sequence[Micr
         _seconds(session, largest)  # the first update allocates the moments
         copies = session.state.copied()
         _seconds(session, largest)
-        times = _Times(_seconds(session, timed), _seconds(session, []))
+        times = _seconds(session, timed), _seconds(session, [])
         del copies
     except Exception as error:
         if not is_out_of_memory(error):
@@ -159,35 +128,35 @@ def _seconds(session: Session, batches: Sequence[MicroBatch]) -> float:
     return time.perf_counter() - began
 
 
-def _chosen(prepared: Prepared) -> _Chosen:
-    """Return the largest micro-batches of the first epoch, and those of middle cost of its first window."""
-    plan, corpus, index, epoch = prepared.plan, prepared.corpus, prepared.order.first_index, prepared.order.first_epoch
-    crop = getattr(plan.recipe.objective, "crop_seconds", None) or float("inf")
-    num_labels = np.append(corpus.num_labels.astype(np.int64), 0)
-    chosen = _Chosen()
-    for window in epoch.windows_from(0):
-        if not chosen.timed:
-            costs = micro_batch_costs(window, index, plan.sizes).ravel()
-            order = [place for place in np.argsort(costs, kind="stable").tolist() if costs[place]]
-            middle = max(0, len(order) // 2 - TIMED // 2)
-            chosen.timed = [_alone(window, place) for place in order[middle : middle + TIMED]]
+def _chosen(prepared: Prepared) -> tuple[list[Window], list[Window], float]:
+    """Return micro-batches to train on, each a window of its own, and the seconds of audio of the longest window.
+
+    Returns:
+        Those of the first epoch with the most frames, attention scores and labels, each once; those of middle cost of
+        its first window; and the seconds.
+    """
+    index, costs = prepared.order.first_index, prepared.costs.ravel()
+    order = [place for place in np.argsort(costs, kind="stable").tolist() if costs[place]]
+    middle = max(0, len(order) // 2 - TIMED // 2)
+    timed = [_alone(prepared.first_window, place) for place in order[middle : middle + TIMED]]
+    crop = getattr(prepared.plan.recipe.objective, "crop_seconds", None) or float("inf")
+    num_labels = np.append(prepared.corpus.num_labels.astype(np.int64), 0)
+    largest: dict[int, tuple[float, Window]] = {}
+    window_seconds = 0.0
+    for window in prepared.order.first_epoch.windows_from(0):
         rows, seconds = np.diff(window.edges), np.minimum(longest_seconds(window, index), crop)
         # An empty micro-batch has another one's labels here, which count for no rows.
         labels = np.maximum.reduceat(num_labels[np.append(window.rows, -1)], window.edges[:-1])
         for measure, sizes in enumerate((rows * seconds, rows * seconds**2, rows * (labels + 1))):
             place = int(np.argmax(sizes))
-            if measure not in chosen.largest or sizes[place] > chosen.largest[measure][0]:
-                chosen.largest[measure] = float(sizes[place]), _alone(window, place)
-        chosen.window_seconds = max(chosen.window_seconds, float(index.seconds[window.rows].sum()))
-    return chosen
+            if measure not in largest or sizes[place] > largest[measure][0]:
+                largest[measure] = float(sizes[place]), _alone(window, place)
+        window_seconds = max(window_seconds, float(index.seconds[window.rows].sum()))
+    distinct = {window.rows.tobytes(): window for _, window in largest.values()}
+    return [*distinct.values()], timed, window_seconds
 
 
 def _alone(window: Window, place: int) -> Window:
     """Return a window of one micro-batch."""
     first, end = window.edges[place : place + 2]
     return replace(window, rows=window.rows[first:end], edges=np.array([0, end - first]), micro_batches=1)
-
-
-def _decoded(session: Session, window: Window) -> MicroBatch:
-    """Return a micro-batch of the rows that can be decoded, augmented as in the training."""
-    return micro_batch(window, 0, 0, session.rows(window))

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +11,13 @@ from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits, unpriced
 from raysp.storage.store import Store
 from raysp.training.estimates.commit_size import STAND_INS, Commit, commit_of
-from raysp.training.estimates.step_speed import Imbalance, of_other, of_steps
+from raysp.training.estimates.step_speed import of_other, of_steps
 from raysp.training.estimates.steps_left import Left, declared, left_of
 from raysp.training.estimates.training_calibration import SMALLER, Memory, calibrate
 from raysp.training.objectives.task import task_of
-from raysp.training.planning.ordering import imbalance, numbers_of_workers
+from raysp.training.planning.ordering import imbalance, imbalances
 from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.planning.workers import Workers
 from raysp.training.preparing import Prepared
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.words import Brief, count
@@ -47,13 +47,25 @@ class TrainingEstimate(Brief):
     @property
     def facts(self) -> list[tuple[str, str]]:
         """Facts that `raysp plan` prints, with their names."""
-        return facts_of(self)
+        commit = self.commit
+        kept = f"at most {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all"
+        return [
+            ("commit", f"{_bytes(commit.num_bytes)} each time; {kept}"),
+            ("memory", _memory(self.memory) if self.memory else "unknown: --calibrate measures it"),
+            *_time(self).items(),
+        ]
 
     @property
     def messages(self) -> tuple[str, ...]:
         """Sentences that `raysp plan` prints with the facts."""
         memory = self.memory
-        return (*self.notes, *([too_much(memory)] if memory is not None and memory.is_too_much else []))
+        if memory is None or memory.limit is None or memory.needed <= memory.limit:
+            return self.notes
+        place = "a worker's GPU" if memory.on_gpu else "this machine"
+        needed = (
+            f"the training needs {_bytes(memory.needed)} of memory, and {place} has {_bytes(memory.limit)}: {SMALLER}"
+        )
+        return (*self.notes, needed)
 
 
 def estimate_training(
@@ -76,57 +88,40 @@ def estimate_training(
         PlanError: the speed cannot be taken from where it is said to be.
         CheckpointError: the checkpoint cannot be loaded.
     """
-    imbalance_of: Imbalance
+    workers, speed, memory = plan.workers, None, None
     if prepared is None:
-        imbalance_of = partial(imbalance, np.ones((1, plan.sizes.micro_batches)))
-        begun, left, task, notes = False, declared(plan), task_of(plan).settled(STAND_INS), [_not_indexed(plan)]
+        costs, begun = np.ones((1, plan.sizes.micro_batches)), False
+        left, task = declared(plan), task_of(plan).settled(STAND_INS)
+        notes = [f"{count(plan.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps"]
     else:
-        imbalance_of = prepared.imbalance_of
-        begun = _has_begun(prepared, store)
+        record = TrainingRecord.load(store)
+        costs, begun = prepared.costs, record is not None and record.fingerprint == prepared.fingerprint
         left, task, notes = left_of(prepared, store if begun else None), prepared.task, []
-    speed, memory = None, None
     if options.rtfx is not None:
         speed = Speed(options.rtfx, "as stated")
     elif options.like is not None:
-        speed = of_other(plan, options.like, options.like_options, imbalance_of)
+        speed = of_other(plan, options.like, options.like_options, costs)
     elif options.calibrate:
-        speed, memory = _calibrated(plan, prepared, decoder)
+        if prepared is None:
+            raise PlanError(
+                f"--calibrate: {count(plan.num_rows, 'row')} are not indexed yet; begin the training, which indexes "
+                "them, name the sink of another training with --like, or state the speed with --rtfx"
+            )
+        speed, memory = calibrate(prepared, decoder)
     elif begun:
-        speed = of_steps(plan, store, imbalance_of)
-    workers = plan.workers
-    numbers = numbers_of_workers(plan.sizes.micro_batches, (workers.low, workers.high))
+        speed = of_steps(plan, store, costs)
     return TrainingEstimate(
         left=left,
-        imbalance={number: imbalance_of(number) for number in numbers},
+        imbalance=imbalances(costs, {workers.low, workers.high}),
         commit=commit_of(plan, task),
         memory=memory,
         speed=speed,
-        cost=_cost(plan, left, speed, options.price, imbalance_of(workers.low)) if speed and left else None,
+        cost=_cost(workers, left, speed, options.price, imbalance(costs, workers.low)) if speed and left else None,
         notes=(*notes, *unpriced(options, speed)),
     )
 
 
-def _not_indexed(plan: TrainingPlan) -> str:
-    return f"{count(plan.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps"
-
-
-def _has_begun(prepared: Prepared, store: Store) -> bool:
-    """Return whether a sink has this training."""
-    record = TrainingRecord.load(store)
-    return record is not None and record.fingerprint == prepared.fingerprint
-
-
-def _calibrated(plan: TrainingPlan, prepared: Prepared | None, decoder: "Decoder | None") -> tuple[Speed, Memory]:
-    if prepared is None:
-        raise PlanError(
-            f"--calibrate: {count(plan.num_rows, 'row')} are not indexed yet; begin the training, which indexes them, "
-            "name the sink of another training with --like, or state the speed with --rtfx"
-        )
-    return calibrate(prepared, decoder)
-
-
-def _cost(plan: TrainingPlan, left: Left, speed: Speed, price: float | None, slowest: float) -> Cost:
-    workers = plan.workers
+def _cost(workers: Workers, left: Left, speed: Speed, price: float | None, slowest: float) -> Cost:
     on_gpu = is_accelerator(workers.device)
     return Cost.of(
         Amount(left.audio_seconds, 0.0),
@@ -139,17 +134,6 @@ def _cost(plan: TrainingPlan, left: Left, speed: Speed, price: float | None, slo
     )
 
 
-def facts_of(estimate: TrainingEstimate) -> list[tuple[str, str]]:
-    """Return the facts in order."""
-    commit = estimate.commit
-    kept = f"at most {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all"
-    return [
-        ("commit", f"{_bytes(commit.num_bytes)} each time; {kept}"),
-        ("memory", _memory(estimate.memory) if estimate.memory else "unknown: --calibrate measures it"),
-        *_time(estimate).items(),
-    ]
-
-
 def _memory(memory: Memory) -> str:
     if memory.on_gpu:
         there = "" if memory.limit is None else f"; the GPU has {_bytes(memory.limit)}"
@@ -159,14 +143,6 @@ def _memory(memory: Memory) -> str:
     return (
         f"{_bytes(memory.peak)} resident at the peak, measured here, {_bytes(memory.growth)} of it for the training; "
         f"two windows of rows take {_bytes(memory.rows)} more; {more}this machine has {_bytes(memory.limit or 0)}"
-    )
-
-
-def too_much(memory: Memory) -> str:
-    """Return a warning with the remedies."""
-    place = "a worker's GPU" if memory.on_gpu else "this machine"
-    return (
-        f"the training needs {_bytes(memory.needed)} of memory, and {place} has {_bytes(memory.limit or 0)}: {SMALLER}"
     )
 
 

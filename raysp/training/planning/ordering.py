@@ -125,11 +125,6 @@ class Epoch:
         edges = window_edges(index.piece_seconds[order], sizes.window_seconds)
         self._pieces = np.split(order, edges[1:-1])
 
-    @property
-    def num_windows(self) -> int:
-        """Number of windows."""
-        return len(self._pieces)
-
     @cached_property
     def first_steps(self) -> Rows:
         """First step of each window, and the number of steps last (num_windows + 1,)."""
@@ -140,8 +135,8 @@ class Epoch:
     def _edges(self) -> list[Rows]:
         """Edges of the micro-batches of each window, its rows in the order of descending cost."""
         sizes, edges = self._sizes, []
-        for number in range(self.num_windows):
-            # Costs alone: `_cut` sorts its rows to the same costs.
+        for number in range(len(self._pieces)):
+            # Costs alone: `window` sorts its rows to the same costs.
             cost = np.sort(self._cost(self._rows(number)))[::-1]
             edges.append(micro_batch_edges(cost, sizes.micro_seconds, sizes.micro_batches))
         return edges
@@ -153,18 +148,6 @@ class Epoch:
 
     def window(self, number: int) -> Window:
         """Return a window; none depends on another."""
-        rows, edges = self._cut(number)
-        first, pieces = int(self.first_steps[number]), self._pieces[number]
-        return Window(self._epoch, number, first, pieces, rows, edges, self._sizes.micro_batches)
-
-    def windows_from(self, step: int) -> Iterator[Window]:
-        """Yield the windows in order, from the window of a step."""
-        for number in range(self.num_windows):
-            if self.first_steps[number + 1] > step:
-                yield self.window(number)
-
-    def _cut(self, number: int) -> tuple[Rows, Rows]:
-        """Return rows in the order of micro-batches, and the edges of those."""
         generator, edges = generator_of(self._seed, self._epoch, 1, number), self._edges[number]
         rows = generator.permutation(self._rows(number))  # rows of like length are combined differently in each epoch
         cost = self._cost(rows)
@@ -175,7 +158,15 @@ class Epoch:
         starts, lengths = edges[:-1][numbers], np.diff(edges)[numbers]
         ends = np.cumsum(lengths, dtype=np.int64)
         places = np.repeat(starts - (ends - lengths), lengths) + np.arange(len(rows))
-        return rows[places], np.concatenate([[0], ends])
+        first, pieces = int(self.first_steps[number]), self._pieces[number]
+        edges = np.concatenate([[0], ends])
+        return Window(self._epoch, number, first, pieces, rows[places], edges, self._sizes.micro_batches)
+
+    def windows_from(self, step: int) -> Iterator[Window]:
+        """Yield the windows in order, from the window of a step."""
+        for number, end in enumerate(self.first_steps[1:].tolist()):
+            if end > step:
+                yield self.window(number)
 
     def _cost(self, rows: Rows) -> npt.NDArray[np.float64]:
         return self._sizes.cost(self._index.seconds[rows].astype(np.float64))
@@ -304,6 +295,11 @@ def imbalance(costs: Costs, num_workers: int) -> float:
     loads = padded.reshape(num_steps, -1, num_workers).sum(1)
     mean = float(loads.mean(1).sum())
     return float(loads.max(1).sum()) / mean if mean else 1.0
+
+
+def imbalances(costs: Costs, own: Iterable[int]) -> dict[int, float]:
+    """Return the `imbalance` of the `numbers_of_workers` for a plan with its own numbers of them."""
+    return {number: imbalance(costs, number) for number in numbers_of_workers(costs.shape[1], own)}
 
 
 def numbers_of_workers(micro_batches: int, own: Iterable[int]) -> tuple[int, ...]:

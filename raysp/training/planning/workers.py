@@ -44,28 +44,15 @@ def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
             "of workers that have work; lower pool.actors, or raise batching.micro_batches"
         )
     gpus = _gpus(recipe, cluster)
-    if cluster is None:
-        return _here(recipe, gpus, most)
+    device = "cpu" if not gpus else "cuda" if recipe.device == "auto" else recipe.device
     high = max(pool.low, min(pool.high, most))
-    free = int(min(cluster.node_cpus or cluster.cpus, (cluster.cpus - 1) // pool.low))
-    return Workers(_device(recipe, gpus), pool.low, high, pool.cpus or (1 if gpus else max(1, free)))
-
-
-def _here(recipe: Finetune, gpus: int, most: int) -> Workers:
-    """Return at most `most` workers on this machine: as many as it has GPUs or CPUs for, within the pool's bounds."""
-    pool = recipe.pool
+    if cluster is not None:
+        free = int(min(cluster.node_cpus or cluster.cpus, (cluster.cpus - 1) // pool.low))
+        return Workers(device, pool.low, high, pool.cpus or (1 if gpus else max(1, free)))
     if gpus and pool.low > gpus:
         raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")
-    room = gpus or num_cpus() // (pool.cpus or 1)
-    number = max(pool.low, min(pool.high, most, room))
-    return Workers(_device(recipe, gpus), number, number, pool.cpus or max(1, num_cpus() // number))
-
-
-def _device(recipe: Finetune, gpus: int) -> str:
-    """Return the device of workers with or without GPUs."""
-    if not gpus:
-        return "cpu"
-    return "cuda" if recipe.device == "auto" else recipe.device
+    number = max(pool.low, min(high, gpus or num_cpus() // (pool.cpus or 1)))
+    return Workers(device, number, number, pool.cpus or max(1, num_cpus() // number))
 
 
 def _gpus(recipe: Finetune, cluster: Resources | None) -> int:

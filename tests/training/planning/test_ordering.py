@@ -35,15 +35,14 @@ sizes = st.builds(
 def test_an_epoch_has_every_row_once_and_no_row_that_is_left_out(pieces, sizes, seed, epoch):
     index = index_of(pieces)
     order = Epoch(index, sizes, seed=seed, epoch=epoch)
-    rows = [row for number in range(order.num_windows) for row in order.window(number).rows.tolist()]
+    rows = [row for window in order.windows_from(0) for row in window.rows.tolist()]
     assert sorted(rows) == np.flatnonzero(index.seconds).tolist()
 
 
 @given(pieces, sizes, st.integers(1, 5))
 def test_workers_run_each_micro_batch_once_whatever_their_number(pieces, sizes, num_workers):
     order = Epoch(index_of(pieces), sizes, seed=1, epoch=2)
-    for number in range(order.num_windows):
-        window = order.window(number)
+    for window in order.windows_from(0):
         assert len(window.edges) == window.num_steps * sizes.micro_batches + 1
         for worker in range(num_workers):
             own = [
@@ -77,8 +76,7 @@ def test_an_epoch_continues_from_any_step_as_if_it_had_not_stopped(pieces, sizes
 def test_a_micro_batch_stays_within_its_budget_or_has_one_row(pieces, sizes):
     index = index_of(pieces)
     order = Epoch(index, sizes, seed=0, epoch=0)
-    for number in range(order.num_windows):
-        window = order.window(number)
+    for window in order.windows_from(0):
         for rows in np.split(window.rows, window.edges[1:-1]):
             cost = sizes.cost(index.seconds[rows].astype(np.float64))
             assert len(rows) < 2 or cost.max() * len(rows) <= sizes.micro_seconds * (1 + 1e-9)
