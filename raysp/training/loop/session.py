@@ -197,9 +197,8 @@ class Session:
         update = training.step(at.epoch, at.step, batches, learning_rate=rate, stops=stops)
         if not update.is_finite:
             not_finite = self._not_finite(update)
-            own_rows = sum(len(batch.rows) for batch in batches)
             # No weight was changed. Those of a training that diverged replace no commit.
-            self._is_whole = not (not_finite.is_diverged or 1 < own_rows <= len(not_finite.rows))
+            self._is_whole = not not_finite.is_diverged
             raise NotFiniteError(not_finite)
         self._losses.append((at.done + 1, update.loss))
         self.state.update()
@@ -237,7 +236,7 @@ class Session:
         return NotFinite(
             f"epoch {before.epoch}, step {before.step}: the loss is {update.loss:g} and the norm of the gradients "
             f"{update.norm:g}; no weight was changed",
-            update.failed_rows,
+            [row for rows in training.workers.gather(update.failed_rows) for row in rows],
             update.num_rows,
             has_grown(losses) or not training.has_finite_weights,
             described_losses(losses),

@@ -86,11 +86,15 @@ class NotFinite(NamedTuple):
 
 
 class NotFiniteError(RunError):
-    """A loss or norm that is not finite; `rows` are the faulty rows of this worker, if they are known."""
+    """A loss or norm that is not finite; `rows` are the faulty rows of all workers, if they are known."""
 
     def __init__(self, fault: NotFinite) -> None:
         super().__init__(fault.message)
         self.fault = fault
+
+    def __reduce__(self) -> tuple[type["NotFiniteError"], tuple[NotFinite]]:
+        """Travel with the fault, not the message alone."""
+        return NotFiniteError, (self.fault,)
 
     @property
     def rows(self) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Rows for several workers: each piece is read once, by a task with an output for each worker."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
@@ -75,35 +75,22 @@ def _read(shared: "SharedTraining", number: int, by_worker: Sequence[Sequence[in
     return parts if len(parts) > 1 else parts[0]
 
 
-class FedRows:
-    """Rows of one of several workers, from the tasks of a feeder.
+def fed_rows(feeder: Any, failures: Failures, worker: int, num_workers: int, window: Window) -> dict[int, TrainingRow]:  # noqa: ANN401 - handle of an actor
+    """Return a worker's rows of a window by their numbers, without rows that cannot be decoded.
 
     Args:
         feeder: handle of the feeder.
-        failures: counts of the rows of all workers that fail, if this is the first one.
-        board: handle of the board, which receives the counts.
+        failures: counts rows that fail: for the first worker, those of all workers.
         worker: number of the worker.
         num_workers: number of all workers.
+        window: the window.
+
+    Raises:
+        RunError: too many rows cannot be decoded.
     """
-
-    def __init__(self, feeder: Any, failures: Failures, board: Any, worker: int, num_workers: int) -> None:  # noqa: ANN401 - handles of actors
-        self.feeder = feeder
-        self.failures = failures
-        self.board = board
-        self.worker = worker
-        self.num_workers = num_workers
-
-    def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
-        """Return the rows of a window by their numbers, without rows that cannot be decoded.
-
-        Raises:
-            RunError: too many rows cannot be decoded.
-        """
-        pieces: list[PieceRows] = ray.get(ray.get(self.feeder.rows.remote(window, self.worker, self.num_workers)))
-        decoded: dict[int, TrainingRow] = {}
-        for piece in pieces:
-            self.failures.add(piece.num_read, piece.failed)
-            decoded |= piece.rows
-        if self.failures.by_type:
-            self.board.count.remote(dict(self.failures.by_type), self.failures.examples)
-        return decoded
+    pieces: list[PieceRows] = ray.get(ray.get(feeder.rows.remote(window, worker, num_workers)))
+    decoded: dict[int, TrainingRow] = {}
+    for piece in pieces:
+        failures.add(piece.num_read, piece.failed)
+        decoded |= piece.rows
+    return decoded

@@ -1,15 +1,15 @@
 """Several workers: Ray Train places and restarts them; steps, rows and commits are as for one worker."""
 
 import contextlib
-import functools
 import logging
 import tempfile
 import threading
-import time
 import traceback
 import uuid
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import ray
@@ -30,10 +30,10 @@ from raysp.sink.fencing import FencedStore
 from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.process_settings import process_settings
-from raysp.training.loop.training_steps import Gathered, NotFiniteError
+from raysp.training.loop.training_steps import Gathered, NotFiniteError, OneWorker
 from raysp.training.loop.worker import new_session
 from raysp.training.on_ray.board import Board, News
-from raysp.training.on_ray.rank_input import READER_CPUS, FedRows, Feeder, prepared_of
+from raysp.training.on_ray.rank_input import READER_CPUS, Feeder, fed_rows, prepared_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps
@@ -43,8 +43,6 @@ from raysp.words import count
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
-STOP_SECONDS = 1.0
-"""Seconds between two questions of a worker whether to stop."""
 END_SECONDS = 60.0
 """Longest wait for the workers at the end: Ray must not be shut down while Ray Train uses it."""
 MOST_LOSSES = 3
@@ -62,7 +60,7 @@ _SETTINGS = {
 
 
 class Together:
-    """A worker of the process group that Ray Train has made."""
+    """One of several workers, of the process group that Ray Train has made."""
 
     def __init__(self, number: int, count: int) -> None:
         self.number = number
@@ -70,13 +68,10 @@ class Together:
 
     def add(self, values: Tensor) -> None:
         """Replace a tensor by its sum over the workers."""
-        if self.count > 1:
-            torch.distributed.all_reduce(values)
+        torch.distributed.all_reduce(values)
 
     def gather(self, value: Gathered) -> Sequence[Gathered]:
         """Return the values of all workers, in their order."""
-        if self.count == 1:
-            return [value]
         values: list[Any] = [None] * self.count
         torch.distributed.all_gather_object(values, value)
         return values
@@ -117,8 +112,6 @@ def train(
                 if not fit.wait(0):
                     board.stop.remote()
                     fit.wait(END_SECONDS)
-            if news.not_finite:
-                raise NotFiniteError(news.not_finite)
             if news.failure:
                 raise news.failure
             if fit.error is None:
@@ -248,7 +241,7 @@ def _short_end() -> Iterator[None]:
     if own is None:
         yield
         return
-    setattr(data_parallel_trainer, name, functools.partial(own, get_actor_timeout_s=1, stop_timeout=2.0))
+    setattr(data_parallel_trainer, name, partial(own, get_actor_timeout_s=1, stop_timeout=2.0))
     try:
         yield
     finally:
@@ -272,12 +265,11 @@ def _work(config: Mapping[str, Any]) -> None:
             committed = committed_steps.latest(store)
             if not ray.get(board.begin.remote(number, committed and committed.position.done)):
                 return
-            workers = Together(number, num_workers)
+            workers = Together(number, num_workers) if num_workers > 1 else OneWorker()
             failures = Failures(recipe.max_error_rate)
-            rows = FedRows(config["feeder"], failures, board, number, num_workers)
             session = new_session(
                 prepared,
-                rows,
+                partial(fed_rows, config["feeder"], failures, number, num_workers),
                 store,
                 workers=workers,
                 decoder=process_decoder(),
@@ -286,15 +278,17 @@ def _work(config: Mapping[str, Any]) -> None:
             )
             if len({*workers.gather(session.position.done)}) > 1:  # a process that counted as lost committed a step
                 raise RuntimeError("the workers began at different steps")
+            answers: deque[Any] = deque(maxlen=2)  # whether to stop: of the step before the last, not waited for
             try:
-                for step in session.run(_Asking(board)):
+                for step in session.run(lambda: len(answers) == 2 and ray.get(answers[0])):
                     if number == 0:
-                        board.add.remote(step, session.committed)
+                        counts = failures.by_type.copy(), failures.examples.copy()
+                        answers.append(board.add.remote(step, session.committed, *counts))
             finally:
-                board.leave.remote(failures.take())
-            ray.get(board.commit.remote(number, session.committed))
+                if number == 0:
+                    ray.get(board.leave.remote(session.committed, failures.by_type, failures.examples, failures.take()))
     except NotFiniteError as error:  # of all workers at the same step
-        ray.get(board.fail_rows.remote(number, num_workers, error.fault))
+        ray.get(board.fail.remote(error))
     except RayspError as error:
         ray.get(board.fail.remote(error))
         raise  # ends the other workers too
@@ -304,21 +298,3 @@ def _work(config: Mapping[str, Any]) -> None:
             failure.add_note("".join(traceback.format_exception(error)))
             ray.get(board.fail.remote(failure))
         raise
-
-
-class _Asking:
-    """Question to the board whether to stop, at most once in `STOP_SECONDS`; the answer is never waited for."""
-
-    def __init__(self, board: Any) -> None:  # noqa: ANN401 - handle of an actor
-        self.board = board
-        self.stops = False
-        self._asked: Any = None
-        self._next = 0.0
-
-    def __call__(self) -> bool:
-        """Return whether to stop."""
-        if self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
-            self.stops, self._asked = ray.get(self._asked), None
-        if self._asked is None and not self.stops and time.monotonic() >= self._next:
-            self._asked, self._next = self.board.stops.remote(), time.monotonic() + STOP_SECONDS
-        return self.stops

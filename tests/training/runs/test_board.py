@@ -1,9 +1,10 @@
 """State that workers and the driver of a training share, and tasks on their way to workers."""
 
 import pickle
+from collections import Counter
 
 from raysp.training.finetuning import plan_recipe
-from raysp.training.loop.training_steps import NotFinite
+from raysp.training.loop.training_steps import NotFinite, NotFiniteError
 from raysp.training.on_ray.board import MOST_STARTS, Board
 from raysp.training.sink.step_log import ErrorRow
 from tests.recipes import a_recipe
@@ -16,9 +17,8 @@ FAILED = [ErrorRow("a.parquet", row, "corrupt_audio", "it ends early") for row i
 
 def test_rows_that_could_not_be_decoded_are_handed_on_once():
     board = Board()
-    board.count({"corrupt_audio": 1}, {"corrupt_audio": "a.parquet:0"})
-    board.count({"corrupt_audio": 3}, {"corrupt_audio": "a.parquet:1"})
-    board.leave(FAILED)
+    board.leave(None, Counter({"corrupt_audio": 1}), {"corrupt_audio": "a.parquet:0"}, FAILED[:1])
+    board.leave(None, Counter({"corrupt_audio": 3}), {"corrupt_audio": "a.parquet:1"}, FAILED[1:])
     news = board.take()
     assert (news.errors, news.examples) == ({"corrupt_audio": 3}, {"corrupt_audio": "a.parquet:0"})
     assert news.failed == FAILED
@@ -35,16 +35,11 @@ def test_too_many_starts_without_a_commit_are_a_failure():
     assert "ended 5 times without a commit between" in str(board.take().failure)
 
 
-def test_rows_whose_loss_is_not_finite_are_those_of_all_workers():
-    board = Board()
-    found = NotFinite("the loss is nan", [3], num_rows=2, grew=False, history="")
-    board.fail_rows(1, 2, found._replace(rows=[7]))
-    assert board.take().not_finite is None
-    board.fail_rows(0, 2, found)
-    joined = board.take().not_finite
-    assert joined is not None
-    assert joined.rows == (3, 7)
-    assert joined.is_diverged
+def test_rows_whose_loss_is_not_finite_travel_with_their_error():
+    fault = NotFinite("the loss is nan", [3, 7], num_rows=2, grew=False, history="")
+    travelled = pickle.loads(pickle.dumps(NotFiniteError(fault)))
+    assert (str(travelled), travelled.fault) == ("the loss is nan", fault)
+    assert travelled.fault.is_diverged
 
 
 def test_a_task_travels_to_workers_with_its_targets(words, objective, tmp_path):
