@@ -27,7 +27,7 @@ from raysp.sink.run_record import raysp_version
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import explain
 from raysp.text.formats.safe_values import place_name
-from raysp.training.loop.evaluated import comparable
+from raysp.training.loop.best_evaluation import comparable
 from raysp.training.loop.session import Session
 from raysp.training.objectives.language_adapters import add_languages
 from raysp.training.objectives.lora import merged_weights

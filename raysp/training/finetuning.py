@@ -24,8 +24,8 @@ from raysp.training.callbacks import Callbacks
 from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.row_windows import Failures, Reading
 from raysp.training.described_rows import files_of_rows
+from raysp.training.loop.best_evaluation import comparable
 from raysp.training.loop.course import Course
-from raysp.training.loop.evaluated import comparable
 from raysp.training.loop.predicting import predicted_texts
 from raysp.training.loop.process_settings import process_settings, turn_of_process
 from raysp.training.loop.session import Session

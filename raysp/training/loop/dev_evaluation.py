@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +24,6 @@ from raysp.models.loading import labels_of
 from raysp.storage.opened import digest_of
 from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.loop.evaluated import Evaluated, comparable, measure_of, recorded, rule_of
 from raysp.training.loop.predicting import PredictedRows, Predictor
 from raysp.training.loop.training_steps import Workers
 from raysp.training.objectives.passes import evaluation_mode
@@ -47,6 +45,8 @@ SLICE_ROWS = 64
 """Rows that are decoded together, and that one worker labels."""
 WORST_ROWS = 20
 """Wrong rows that an evaluation keeps."""
+ROWS = ", rows "
+"""Between the rule of a measure and the digest of its rows."""
 
 
 class EvaluatedRow(NamedTuple):
@@ -85,7 +85,7 @@ class Evaluator:
         plan: the plan, with an evaluation.
         evaluation: the evaluation of its recipe.
         criterion: the model and its loss.
-        workers: the workers that train together.
+        workers: the workers that train together; all evaluate at the same step.
         decoder: decoding functions; None: of this process.
         corpus: name of the corpus in the plan; by default of the one by which weights are compared.
     """
@@ -99,8 +99,10 @@ class Evaluator:
         decoder: "Decoder | None" = None,
         corpus: str = "evaluation.source",
     ) -> None:
+        assert evaluation.every is not None
         self.plan = plan
         self.evaluation = evaluation
+        self.every = evaluation.every
         self.criterion = criterion
         self.task = criterion.task
         self.targets = criterion.task.targets()
@@ -108,29 +110,44 @@ class Evaluator:
         self.decoder = decoder
         self.shards = plan.corpora[corpus].shards
         self.failed = 0
+        self.others = {
+            name: Evaluator(plan, other, criterion, workers, decoder, f"evaluation.others.{name}")
+            for name, other in evaluation.each.items()
+        }
 
-    def __call__(self) -> Evaluated:
-        """Label all rows, and return their metrics, which are the same on all workers."""
+    @property
+    def rule(self) -> str:
+        """Metric by which weights are compared, with the normalisation of the texts that it compares."""
+        best = self.evaluation.best
+        return f"{best}, texts normalised by {self.evaluation.normalise!r}" if best in ("wer", "cer") else best
+
+    def __call__(self) -> StepEvaluation:
+        """Label all rows, and return their metrics, which are the same on all workers but for the intervals."""
         self.failed = 0
         gathered = self.workers.gather((self._own(), self.failed))
         # In the order of the corpus, so that sums and the digest do not depend on the number of workers.
         rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: row.place)
-        return self._evaluated(rows, sum(failed for _, failed in gathered))
-
-    def _evaluated(self, rows: Sequence[EvaluatedRow], failed: int) -> Evaluated:
-        is_first, best = self.workers.number == 0, self.evaluation.best
-        comparison = self._compared(rows, None if is_first else Bootstrap(draws=0))
+        compared = self._compared(rows)
         losses = [row.loss for row in rows if row.loss is not None]
-        loss = float(np.mean(losses)) if losses else None
-        value = comparable(best, loss if best == "loss" else comparison.scores.metrics[best].value)
-        measure = measure_of(rule_of(best, self.evaluation.normalise), (row.digest for row in rows))
-        if not is_first:
-            return Evaluated(value, loss, None, failed, len(rows), measure)
-        places = [rows[mismatch.index].place for mismatch in comparison.worst]
-        worst = tuple(f"{self.shards[shard].name}:{row}" for shard, row in places)
-        return Evaluated(value, loss, comparison, failed, len(rows), measure, worst)
+        worst = []
+        for mismatch in compared.worst:
+            number, row = rows[mismatch.index].place
+            name = self.shards[number].name
+            worst.append(mismatch.at(f"{name}:{row}", name, row, None))
+        return StepEvaluation(
+            metric=self.evaluation.best,
+            scores=compared.scores,
+            by=compared.by,
+            worst=tuple(worst),
+            classes=compared.classes,
+            loss=float(np.mean(losses)) if losses else None,
+            normalisation=self.evaluation.normalise if self.task.compared == "recognition" else None,
+            measure=f"{self.rule}{ROWS}{sha256(b''.join(row.digest for row in rows)).hexdigest()[:16]}",
+            failed=sum(failed for _, failed in gathered),
+            others={name: evaluator() for name, evaluator in self.others.items()},
+        )
 
-    def _compared(self, rows: Sequence[EvaluatedRow], bootstrap: Bootstrap | None) -> Comparison:
+    def _compared(self, rows: Sequence[EvaluatedRow]) -> Comparison:
         names = [name for name in self.evaluation.by if name != SECONDS]
         by = {name: [row.groups[place] for row in rows] for place, name in enumerate(names)}
         seconds = [row.seconds for row in rows] if SECONDS in self.evaluation.by else None
@@ -141,19 +158,24 @@ class Evaluator:
             Columns(seconds, by),
             classes=() if self.task.compared == "recognition" else labels_of(self.criterion.model.config),
             normalise=self.evaluation.normalise,
-            bootstrap=bootstrap,
+            # Only the first worker's evaluation is recorded.
+            bootstrap=None if self.workers.number == 0 else Bootstrap(draws=0),
             worst=WORST_ROWS,
         )
 
     def _own(self) -> list[EvaluatedRow]:
         """Label this worker's rows. All meet every few seconds, since none waits for another without end."""
         own: list[EvaluatedRow] = []
-        batches = self._batches()
-        while True:
-            is_done = _extend(own, batches, seconds=MEETING_SECONDS)
-            # All call `gather` until all are done: a worker that left earlier would leave the others waiting.
-            if all(self.workers.gather(is_done)):
-                return own
+        met = time.monotonic()
+        for rows in self._batches():
+            own += rows
+            if time.monotonic() - met >= MEETING_SECONDS:
+                self.workers.gather(False)
+                met = time.monotonic()
+        # All call `gather` until all are done: a worker that left earlier would leave the others waiting.
+        while not all(self.workers.gather(True)):
+            pass
+        return own
 
     def _batches(self) -> Iterator[Sequence[EvaluatedRow]]:
         """Yield this worker's rows after each pass; passes do not depend on the number of workers."""
@@ -260,53 +282,3 @@ class Evaluator:
         kind, message = (predicted.labels.column(name)[place].as_py() for name in ("status", "error_message"))
         if kind == ERROR and place in predicted.waves:
             logger.warning("%s:%d is not evaluated: %s", self.shards[rows.shard].name, rows.numbers[place], message)
-
-
-class Evaluations:
-    """Evaluations of the weights of a training: over the corpus that decides which are the best, and further ones.
-
-    Args:
-        plan: the plan.
-        evaluation: the evaluation of its recipe.
-        criterion: the model and its loss.
-        workers: the workers that train together; all evaluate at the same step.
-        decoder: decoding functions; None: of this process.
-    """
-
-    def __init__(
-        self,
-        plan: TrainingPlan,
-        evaluation: Evaluation,
-        criterion: Criterion,
-        workers: Workers,
-        decoder: "Decoder | None" = None,
-    ) -> None:
-        assert evaluation.every is not None
-        self.evaluation = evaluation
-        self.every = evaluation.every
-        self.patience = evaluation.patience
-        self.rule = rule_of(evaluation.best, evaluation.normalise)
-        """Metric and normalisation by which weights are compared."""
-        self.decides = Evaluator(plan, evaluation, criterion, workers, decoder)
-        self.others = {
-            name: Evaluator(plan, other, criterion, workers, decoder, corpus=f"evaluation.others.{name}")
-            for name, other in evaluation.each.items()
-        }
-
-    def run(self) -> Evaluated:
-        """Evaluate the current weights."""
-        return replace(self.decides(), others={name: evaluator() for name, evaluator in self.others.items()})
-
-    def recorded(self, evaluated: Evaluated) -> StepEvaluation | None:
-        """Return an evaluation as it is recorded; None for all workers but the first."""
-        return recorded(self.evaluation, evaluated)
-
-
-def _extend(rows: list[EvaluatedRow], batches: Iterator[Sequence[EvaluatedRow]], *, seconds: float) -> bool:
-    """Add batches for some time, at least one, and return whether none is left."""
-    began = time.monotonic()
-    for batch in batches:
-        rows += batch
-        if time.monotonic() - began >= seconds:
-            return False
-    return True

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple
 
 from raysp.errors import ChangedError, RunError
 from raysp.storage.store import Store
@@ -15,8 +14,7 @@ from raysp.training.data.micro_batches import Rows, TrainingRow
 from raysp.training.data.row_windows import Failures, micro_batch
 from raysp.training.loop.best_evaluation import Best
 from raysp.training.loop.course import Course
-from raysp.training.loop.dev_evaluation import Evaluations
-from raysp.training.loop.evaluated import ROWS, Evaluated
+from raysp.training.loop.dev_evaluation import ROWS, Evaluator
 from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_state import TrainingState
 from raysp.training.loop.training_steps import NotFinite, NotFiniteError, Training, Update, described_losses, has_grown
@@ -25,21 +23,11 @@ from raysp.training.sink import committed_steps as steps
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.step_evaluation import StepEvaluation
 from raysp.training.sink.step_log import StepRecord, Steps
-from raysp.words import count
 
 logger = logging.getLogger(__name__)
 
 MOST_LOSSES = 1000
 """Steps whose losses show since when a training diverges."""
-
-
-class _Loaded(NamedTuple):
-    """A window in memory."""
-
-    window: Window
-    rows: Mapping[int, TrainingRow]
-    epoch_steps: int
-    """Steps of its epoch."""
 
 
 class Session:
@@ -52,7 +40,7 @@ class Session:
         course: length and learning rates.
         rows: returns this worker's rows of a window; called in a thread, a window ahead, also across epochs.
         keeper: commits; None: this worker commits nothing.
-        evaluations: evaluations of the weights; None: there are none.
+        evaluator: evaluates the weights; None: there are no evaluations.
         failures: the rows that failed, for the records of steps; None: they are not recorded.
     """
 
@@ -65,7 +53,7 @@ class Session:
         rows: Rows,
         keeper: Keeper | None = None,
         *,
-        evaluations: Evaluations | None = None,
+        evaluator: Evaluator | None = None,
         failures: Failures | None = None,
     ) -> None:
         self.training = training
@@ -74,7 +62,7 @@ class Session:
         self.course = course
         self.rows = rows
         self.keeper = keeper
-        self.evaluations = evaluations
+        self.evaluator = evaluator
         self.failures = failures
         self.best: Best | None = None
         self.position = Position(0, 0, 0)
@@ -104,7 +92,7 @@ class Session:
 
     @property
     def _has_given_up(self) -> bool:
-        patience = self.evaluations.patience if self.evaluations else None
+        patience = self.evaluator.evaluation.patience if self.evaluator else None
         return patience is not None and self.best is not None and self.best.misses >= patience
 
     def resume(self, store: Store, fingerprint: str) -> None:
@@ -133,8 +121,8 @@ class Session:
 
     def _refuse_another_rule(self, store: Store, best: Best) -> None:
         """Raise if the best step was chosen by an evaluation that the recipe does not have, and will not be again."""
-        rule, expected = best.measure.partition(ROWS)[0], self.evaluations.rule if self.evaluations else "none"
-        if expected != (rule or expected) and (self.is_done or self.evaluations is None):
+        rule, expected = best.measure.partition(ROWS)[0], self.evaluator.rule if self.evaluator else "none"
+        if expected != (rule or expected) and (self.is_done or self.evaluator is None):
             raise ChangedError(
                 f"{store.url}: step {best.done} is the best by an evaluation that the recipe does not have: {rule}; "
                 f"found in the recipe: {expected}. Undo the change of evaluation, use another sink, or start over with "
@@ -164,11 +152,13 @@ class Session:
         if self.keeper:
             self.keeper.start()
         try:
-            before = self._evaluated_before()
-            for loaded in self._ahead():
-                window = loaded.window
+            if self.is_done:
+                return
+            # For comparison; the weights that the training begins with are no candidate for the best.
+            before = self._evaluated(self.evaluator)[0] if self.evaluator and self.position.done == 0 else None
+            for window, rows, epoch_steps in self._ahead():
                 for step in range(self.position.step - window.first_step, window.num_steps):
-                    yield self._step(window, step, loaded.rows, loaded.epoch_steps, stops=should_stop(), before=before)
+                    yield self._step(window, step, rows, epoch_steps, stops=should_stop(), before=before)
                     before = None
                     if self._stops or self.is_done:
                         return
@@ -205,6 +195,7 @@ class Session:
         after = Position(at.done + 1, at.epoch, at.step + 1)
         self.position = replace(after, epoch=at.epoch + 1, step=0) if after.step == epoch_steps else after
         seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
+        numbers, of_rows = range(window.micro_batches), self.order.index.seconds
         evaluated = self._evaluate()
         self._is_whole = True  # a step whose evaluation fails is repeated, and evaluated then
         self._stops = update.stops
@@ -216,7 +207,7 @@ class Session:
             norm=update.norm,
             learning_rate=rate,
             rows=update.num_rows,
-            audio_seconds=self._audio_seconds(window, step),
+            audio_seconds=sum(float(of_rows[window.micro_batch(step, number)].sum()) for number in numbers),
             seconds=seconds,
             waited=waited,
             share=progress,
@@ -225,7 +216,10 @@ class Session:
             errors=self.failures.take() if self.failures else (),
         )
         if self.keeper:
-            self._keep(self.keeper, record)
+            self.keeper.record(record)
+            is_best = self.best is not None and self.best.done == self.position.done
+            if self._stops or is_best or self.keeper.is_due(self.position):
+                self._commit(self.keeper, {"loss": record.loss})
         self._before = time.monotonic()
         return record
 
@@ -248,63 +242,44 @@ class Session:
             return []
         return [(step.done, step.loss) for step in Steps(self._store, self._resumed).last(MOST_LOSSES)]
 
-    def _keep(self, keeper: Keeper, record: StepRecord) -> None:
-        """Record a step, and commit it if it is time."""
-        keeper.record(record)
-        is_best = self.best is not None and self.best.done == self.position.done
-        if self._stops or is_best or keeper.is_due(self.position):
-            self._commit(keeper, {"loss": record.loss})
-
     def _evaluate(self) -> StepEvaluation | None:
         """Evaluate the weights if it is time, and keep the best."""
-        done, evaluations = self.position.done, self.evaluations
-        if evaluations is None or (done % evaluations.every and not self.course.is_done(self.position)):
+        done, evaluator = self.position.done, self.evaluator
+        if evaluator is None or (done % evaluator.every and not self.course.is_done(self.position)):
             return None
-        evaluated = self._evaluated(evaluations)
-        if self.best is not None and self.best.measure != evaluated.measure:
+        evaluation, best = self._evaluated(evaluator)
+        if self.best is not None and self.best.measure != best.measure:
             logger.warning(
                 "step %d: evaluations are measured otherwise than before (%s; before: %s), so the best one is chosen "
                 "from this one on",
                 done,
-                evaluated.measure,
+                best.measure,
                 self.best.measure or "unknown",
             )
-        assert evaluated.value is not None
-        first = Best(evaluated.value, done, evaluated.measure)
-        self.best = self.best.and_then(evaluated, done) if self.best else first
-        return evaluations.recorded(evaluated)
+        self.best = self.best.and_then(best) if self.best else best
+        return evaluation
 
-    def _evaluated(self, evaluations: Evaluations) -> Evaluated:
+    def _evaluated(self, evaluator: Evaluator) -> tuple[StepEvaluation, Best]:
+        """Return the evaluation of the weights, as it is recorded and as it is compared."""
         with self.state.evaluated():
-            evaluated = evaluations.run()
-        if evaluated.value is None:
-            raise RunError(_without_value(self.position.done, evaluated))
-        return evaluated
+            evaluation = evaluator()
+        return evaluation, Best.of(evaluation, self.position.done)
 
-    def _evaluated_before(self) -> StepEvaluation | None:
-        """Evaluate the weights that the training begins with, for comparison; they are no candidate for the best."""
-        begins = self.position.done == 0 and not self.is_done
-        evaluations = self.evaluations
-        return evaluations.recorded(self._evaluated(evaluations)) if evaluations and begins else None
+    def _ahead(self) -> Iterator[tuple[Window, Mapping[int, TrainingRow], int]]:
+        """Yield windows from the current step on with their rows, and the steps of their epochs.
 
-    def _audio_seconds(self, window: Window, step: int) -> float:
-        numbers = range(window.micro_batches)
-        return sum(float(self.order.index.seconds[window.micro_batch(step, number)].sum()) for number in numbers)
-
-    def _ahead(self) -> Iterator[_Loaded]:
-        """Yield windows from the current step on with their rows; the next window's rows are read meanwhile."""
-        if self.is_done:
-            return
-        windows = self._windows()
-        waiting = self._threads.submit(self._load, windows)
+        The next window's rows are read meanwhile. The order of its epoch is computed in the thread that reads, too.
+        """
+        loaded = ((window, self.rows(window), epoch_steps) for window, epoch_steps in self._windows())
+        waiting = self._threads.submit(next, loaded, None)
         while True:
             began = time.monotonic()
-            loaded = waiting.result()
+            window = waiting.result()
             self._waited += time.monotonic() - began
-            if loaded is None:
+            if window is None:
                 return
-            waiting = self._threads.submit(self._load, windows)
-            yield loaded
+            waiting = self._threads.submit(next, loaded, None)
+            yield window
 
     def _windows(self) -> Iterator[tuple[Window, int]]:
         """Yield the windows from the current step to the end of the course, each with the steps of its epoch."""
@@ -320,14 +295,6 @@ class Session:
                 end = window.first_step + window.num_steps
                 position = Position(position.done + end - position.step, position.epoch, end)
             position = Position(position.done, position.epoch + 1, 0)
-
-    def _load(self, windows: Iterator[tuple[Window, int]]) -> _Loaded | None:
-        """Return the next window with its rows; None after the last. The order of its epoch is computed here too."""
-        following = next(windows, None)
-        if following is None:
-            return None
-        window, epoch_steps = following
-        return _Loaded(window, self.rows(window), epoch_steps)
 
     def _commit(self, keeper: Keeper, metrics: Mapping[str, float]) -> None:
         """Copy the state, and begin its commit."""
@@ -353,13 +320,3 @@ class Session:
                     self.keeper.end()
         finally:
             self._threads.shutdown()
-
-
-def _without_value(done: int, evaluated: Evaluated) -> str:
-    """Return the message of an evaluation whose metric has no value."""
-    return (
-        f"step {done}: the evaluation has no finite value of its metric ({evaluated.measure}): "
-        f"{count(evaluated.num_rows, 'row')} evaluated, {count(evaluated.failed, 'row')} that could not be decoded, or "
-        "of a length that does not fit. Expected rows with references that define it: check evaluation.source, its "
-        "column and recordings, or choose another evaluation.best; the training continues from its last committed step"
-    )

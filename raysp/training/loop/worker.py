@@ -7,7 +7,7 @@ from raysp.training.data.augmenting import AugmentedRows, augmentations_of
 from raysp.training.data.micro_batches import Rows
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.course import Course
-from raysp.training.loop.dev_evaluation import Evaluations
+from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import Session
 from raysp.training.loop.step_commits import Keeper
@@ -79,7 +79,7 @@ def new_session(
         Course(schedule),
         rows,
         _keeper(prepared, store, run_id) if store is not None and workers.number == 0 else None,
-        evaluations=Evaluations(plan, evaluation, criterion, workers, decoder) if evaluation else None,
+        evaluator=Evaluator(plan, evaluation, criterion, workers, decoder) if evaluation else None,
         failures=failures,
     )
     if store is not None:

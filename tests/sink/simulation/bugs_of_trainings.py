@@ -177,13 +177,11 @@ def removing_steps_that_are_committed(monkeypatch):
 def comparing_values_of_other_rows(monkeypatch):
     """A value is compared with the best one, however that was measured."""
     and_then = Best.and_then
-    monkeypatch.setattr(
-        Best, "and_then", lambda self, evaluated, done: and_then(self, replace(evaluated, measure=self.measure), done)
-    )
+    monkeypatch.setattr(Best, "and_then", lambda self, later: and_then(self, replace(later, measure=self.measure)))
 
 
 def taking_the_last_evaluation_for_the_best(monkeypatch):
-    monkeypatch.setattr(Best, "and_then", lambda self, evaluated, done: Best(evaluated.value, done, evaluated.measure))
+    monkeypatch.setattr(Best, "and_then", lambda self, later: later)
 
 
 def exporting_the_last_weights(monkeypatch):

@@ -18,7 +18,6 @@ from raysp.sink.fencing import FencedStore
 from raysp.sink.orphans import remove_orphans
 from raysp.sink.run_record import RunEntry
 from raysp.training.loop.best_evaluation import Best
-from raysp.training.loop.evaluated import Evaluated
 from raysp.training.sink import committed_steps, exports, training_record
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.step_log import StepLog, StepRecord, Steps
@@ -49,9 +48,9 @@ def loss(recipe: str, done: int) -> float:
     return float([*VALUES].index(recipe) * 100 + done)
 
 
-def evaluate(recipe: str, done: int, measure: str) -> Evaluated:
+def evaluate(recipe: str, done: int, measure: str) -> Best:
     value = VALUES[recipe][done]
-    return Evaluated(value if measure == MEASURES[0] else 1 - value, None, None, 0, 1, measure)
+    return Best(value if measure == MEASURES[0] else 1 - value, done, measure)
 
 
 def checkpoint(recipe: str, done: int) -> dict[str, bytes]:
@@ -338,7 +337,7 @@ class Driver:
     def _evaluate(self, best: Best | None, done: int) -> Best:
         evaluated = evaluate(self.recipe, done, self.measure)
         self.world.measured.setdefault((self.recipe, done), set()).add(self.measure)
-        return best.and_then(evaluated, done) if best else Best(evaluated.value, done, evaluated.measure)
+        return best.and_then(evaluated) if best else evaluated
 
     def _commit(self, store: FencedStore, log: StepLog, done: int, best: Best | None) -> None:
         log.take()()

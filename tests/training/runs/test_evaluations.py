@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 import raysp
 from raysp import ChangedError, Evaluation, PlanError, RunError, Schedule, StoreError, finetune
 from raysp.evaluation.recognition import compare_texts
+from raysp.evaluation.scores import Estimate
 from raysp.storage.store import LocalStore
 from raysp.training.finetuning import plan_recipe
 from raysp.training.loop import dev_evaluation
+from raysp.training.loop.best_evaluation import comparable
 from raysp.training.loop.dev_evaluation import Evaluator
-from raysp.training.loop.evaluated import comparable
 from raysp.training.sink import committed_steps
 from raysp.training.sink.step_log import Steps
 from tests.corpora import wav, write_shard
@@ -52,7 +53,13 @@ def values(monkeypatch):
 
     def replaced(self):
         found = original(self)
-        return dataclasses.replace(found, value=given.pop(0)) if given else found
+        if not given:
+            return found
+        estimate = Estimate(given.pop(0))
+        if found.metric == "loss":
+            return dataclasses.replace(found, loss=estimate.value)
+        metrics = {**found.scores.metrics, found.metric: estimate}
+        return dataclasses.replace(found, scores=dataclasses.replace(found.scores, metrics=metrics))
 
     monkeypatch.setattr(Evaluator, "__call__", replaced)
     return given
@@ -90,7 +97,7 @@ def test_the_weights_of_the_best_evaluation_are_exported(words, tiny, tmp_path, 
     assert (result.best, result.best_step, result.steps) == (0.4, 4, 5)
     assert result.facts[-1] == (
         "best",
-        "WER 40.00% at step 4, whose weights the checkpoint has; 100.00% before the training",
+        "WER 40.00% at step 4, whose weights the checkpoint has; 90.00% before the training",
     )
     store = LocalStore(tmp_path / "out")
     with committed_steps.local_file(store, committed_steps.load(store, 4), "model.safetensors") as file:
@@ -284,7 +291,7 @@ def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path, mon
     recipe = evaluated(words, tiny, tmp_path / "out")
     recipe = dataclasses.replace(recipe, evaluation=dataclasses.replace(recipe.evaluation, source=evaluated_on))
     _, prepared = plan_recipe(recipe)
-    whole = new_session(prepared, lambda window: {}, None).evaluations.decides
+    whole = new_session(prepared, lambda window: {}, None).evaluator
     monkeypatch.setattr(dev_evaluation, "MEETING_SECONDS", 0.0)
     monkeypatch.setattr(dev_evaluation, "SLICE_ROWS", 4)
     team, found = Team(num_workers), {}
@@ -300,8 +307,8 @@ def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path, mon
     for thread in threads:
         thread.join()
     alone = whole()
-    assert found[0].comparison == alone.comparison
-    assert {one.value for one in found.values()} == {alone.value}
+    assert found[0] == alone
+    assert {one.estimate.value for one in found.values()} == {alone.estimate.value}
     assert {one.loss for one in found.values()} == {alone.loss}  # to the last bit
 
 
@@ -334,7 +341,7 @@ def test_vectors_do_not_depend_on_the_number_of_workers_nor_on_the_batch(listene
     from raysp.training.loop.worker import new_session
 
     _, prepared = plan_recipe(recipe_of(words, listener, others, tmp_path / "out"))
-    run = new_session(prepared, lambda window: {}, None).evaluations.decides
+    run = new_session(prepared, lambda window: {}, None).evaluator
 
     def evaluated(member: Recorder, plan=prepared.plan):
         return Evaluator(plan, run.evaluation, run.criterion, member)()
@@ -343,7 +350,7 @@ def test_vectors_do_not_depend_on_the_number_of_workers_nor_on_the_batch(listene
     alone = evaluated(Recorder(once, 0, 1))
     for number in (0, 1, 0):
         last = evaluated(Recorder(by_two, number))
-    assert (last.value, last.comparison) == (alone.value, alone.comparison)
+    assert dataclasses.replace(last, loss=alone.loss) == alone
     assert last.loss == pytest.approx(alone.loss, rel=1e-5)
     recipe = dataclasses.replace(prepared.plan.recipe, batching=raysp.Batching(seconds=0.001, micro_batches=1))
     evaluated(Recorder(one_by_one, 0, 1), dataclasses.replace(prepared.plan, recipe=recipe))
