@@ -108,7 +108,7 @@ def our_step(case: Case, *, checkpointing: bool = False) -> Step:
         model.freeze_feature_encoder()
     if checkpointing:
         model.gradient_checkpointing_enable()
-    optimizer = new_optimizer(group_parameters(model), learning_rate=1e-5, weight_decay=0.01)
+    optimizer = new_optimizer(group_parameters(model, raysp.Schedule(steps=1, learning_rate=1e-5)))
     passes = Passes(model, _extractor(raysp.models, case), torch.float32)
     training = Training(Criterion(CTCTask(raysp.CTC("model"), None), passes), optimizer, seed=0)
     return lambda batches: training.step(0, 0, batches, learning_rate=1e-5).loss

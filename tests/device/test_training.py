@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysp import models
+from raysp import Schedule, models
 from raysp.models import Wav2Vec2FeatureExtractor
 from raysp.models.loading import load_feature_extractor
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
@@ -68,7 +68,7 @@ def steps_of(targets) -> list[list[MicroBatch]]:
 
 def training_of(objective) -> Training:
     # Adam divides a gradient by its own size: with the usual 1e-8 one of rounding alone moves its weight as far as any.
-    optimizer = new_optimizer(group_parameters(objective.model), learning_rate=1e-3, weight_decay=0.01)
+    optimizer = new_optimizer(group_parameters(objective.model, Schedule(steps=1, learning_rate=1e-3)))
     for group in optimizer.param_groups:
         group["eps"] = 1e-6
     return Training(objective, optimizer, seed=7)

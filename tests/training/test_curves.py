@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import raysp.models
+from raysp import Schedule
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training, Workers
@@ -95,7 +96,7 @@ def case(request):
 
     def new_training(workers: Workers | None = None) -> Training:
         objective = make()
-        optimizer = new_optimizer(group_parameters(objective.model), learning_rate=1e-3, weight_decay=0.01)
+        optimizer = new_optimizer(group_parameters(objective.model, Schedule(steps=1, learning_rate=1e-3)))
         return Training(objective, optimizer, seed=7, workers=workers)
 
     steps, training = random_steps(target), new_training()

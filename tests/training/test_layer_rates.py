@@ -2,14 +2,16 @@
 
 import pytest
 
+from raysp import Schedule
 from raysp.models import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel, TextTokenizer, registry
 from raysp.models.encoder.speech_model import SpeechModel
-from raysp.training.loop.optimizing import group_parameters, num_layers_above
+from raysp.training.loop.optimizing import num_layers_above
 from raysp.training.objectives.starting_model import head_names
 from tests.models.decoder_oracles import BART, BERT, GPT2, save_parts
 from tests.models.oracles import make_oracle
 from tests.training.conftest import SMALL
 from tests.training.criteria import encoder_decoder
+from tests.training.test_optimizing import rates_of
 
 TRANSFORMER = {
     "masked_spec_embed": 2,
@@ -116,7 +118,7 @@ def test_each_parameter_of_an_encoder_has_the_rate_of_its_layer_and_the_head_has
     of_base = {f"{prefix}{name}": number for name, number in expected.items()}
     assert {name: layers[name] for name in layers if name not in head} == by_prefix(layers.keys() - head, of_base)
     assert head == {name for name in layers if not name.startswith(prefix)}
-    rates = {name: one.rate for one in group_parameters(model, head_rate=7.0, layer_decay=0.5) for name in one.names}
+    rates = rates_of(model, Schedule(steps=1, head_rate=7.0, layer_decay=0.5))
     assert rates == {name: 7.0 if name in head else 0.5 ** layers[name] for name in layers}
 
 
@@ -143,7 +145,7 @@ def test_the_head_of_an_encoder_decoder_is_what_no_checkpoint_has(tmp_path, widt
     expected = {name for name, _ in model.named_parameters() if "crossattention" in name or "enc_to_dec" in name}
     assert head == expected
     assert ("enc_to_dec_proj.weight" in head) == (width != 32)
-    rates = {name: one.rate for one in group_parameters(model, head_rate=7.0) for name in one.names}
+    rates = rates_of(model, Schedule(steps=1, head_rate=7.0))
     assert {name for name, rate in rates.items() if rate == 7.0} == head
     model.save_pretrained(tmp_path / "whole")
     assert head_names(SpeechEncoderDecoderModel.from_pretrained(tmp_path / "whole")) == set()

@@ -6,7 +6,7 @@ from torch import nn
 
 from raysp import PlanError, RunError, Schedule, SpecError
 from raysp.training.loop import state
-from raysp.training.loop.optimizing import Group, new_optimizer, set_rate
+from raysp.training.loop.optimizing import new_optimizer, set_rate
 from tests.training import optimizers
 
 FUNCTIONS = "tests.training.optimizers"
@@ -19,12 +19,12 @@ def parameters() -> list[nn.Parameter]:
     return [nn.Parameter(torch.randn(shape, generator=drawn)) for shape in SHAPES]
 
 
-def optimizer_of(members: list[nn.Parameter], name: str | None) -> tuple[torch.optim.Optimizer, list[Group]]:
+def optimizer_of(members: list[nn.Parameter], name: str | None) -> tuple[torch.optim.Optimizer, dict]:
     groups = [
-        Group(("d", "c"), (members[3], members[2]), 1.0, decays=True),
-        Group(("a", "b", "e"), (members[0], members[1], members[4]), 10.0, decays=False),
+        {"params": [members[3], members[2]], "lr": 1e-2, "weight_decay": 0.1, "rate": 1.0},
+        {"params": [members[0], members[1], members[4]], "lr": 1e-2, "weight_decay": 0.0, "rate": 10.0},
     ]
-    return new_optimizer(groups, learning_rate=1e-2, weight_decay=0.1, name=name), groups
+    return new_optimizer(groups, name), dict(zip("abcde", members, strict=True))
 
 
 def update(optimizer: torch.optim.Optimizer, members: list[nn.Parameter], steps: range) -> None:
@@ -41,12 +41,12 @@ def test_an_optimiser_goes_on_from_its_state_bit_for_bit(name, tmp_path):
     whole = parameters()
     update(optimizer_of(whole, name)[0], whole, range(9))
     first = parameters()
-    optimizer, groups = optimizer_of(first, name)
+    optimizer, named = optimizer_of(first, name)
     update(optimizer, first, range(4))
-    state.write(state.moments(optimizer, groups), tmp_path / "optimizer")
+    state.write(state.moments(optimizer, named), tmp_path / "optimizer")
     second = [nn.Parameter(one.detach().clone()) for one in first]
-    optimizer, groups = optimizer_of(second, name)
-    state.load_moments(optimizer, groups, tmp_path / "optimizer")
+    optimizer, named = optimizer_of(second, name)
+    state.load_moments(optimizer, named, tmp_path / "optimizer")
     update(optimizer, second, range(4, 9))
     assert not torch.equal(whole[2], parameters()[2])
     for mine, expected in zip(second, whole, strict=True):
@@ -84,10 +84,10 @@ def test_a_function_without_an_optimiser_of_the_groups_is_refused(name, message)
 
 def test_state_that_is_not_a_tensor_is_not_committed():
     members = parameters()
-    optimizer, groups = optimizer_of(members, f"{FUNCTIONS}:counting")
+    optimizer, named = optimizer_of(members, f"{FUNCTIONS}:counting")
     update(optimizer, members, range(2))
     with pytest.raises(RunError, match=r"schedule.optimizer: found int in its state 'calls'; expected tensors"):
-        state.moments(optimizer, groups)
+        state.moments(optimizer, named)
 
 
 def test_a_function_becomes_its_name():

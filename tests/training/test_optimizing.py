@@ -8,19 +8,27 @@ from raysp.training.loop.course import Course
 from raysp.training.loop.optimizing import FlatGradients, group_parameters, new_optimizer, set_rate
 from tests.training.conftest import small_model
 
+RATES = raysp.Schedule(steps=1, head_rate=10.0, layer_decay=0.5)
+
+
+def rates_of(model, schedule) -> dict[str, float]:
+    """Return the factor of the learning rate of each parameter."""
+    groups = group_parameters(model, schedule)
+    rates = {id(weight): group["rate"] for group in groups for weight in group["params"]}
+    return {name: rates[id(weight)] for name, weight in model.named_parameters() if weight.requires_grad}
+
 
 def test_each_trained_parameter_is_in_one_group():
     model = small_model()
     model.freeze_feature_encoder()
-    groups = group_parameters(model, head_rate=10.0, layer_decay=0.5)
-    names = [name for group in groups for name in group.names]
-    assert sorted(names) == sorted(name for name, one in model.named_parameters() if one.requires_grad)
-    assert len(names) == len({*names})
+    groups = group_parameters(model, RATES)
+    members = [id(weight) for group in groups for weight in group["params"]]
+    assert sorted(members) == sorted(id(one) for one in model.parameters() if one.requires_grad)
 
 
 def test_heads_layers_and_what_is_below_them_have_rates_of_their_own():
-    groups = group_parameters(small_model(), head_rate=10.0, layer_decay=0.5)
-    rates = {name: group.rate for group in groups for name in group.names}
+    rates = rates_of(model := small_model(), RATES)
+    assert rates.keys() == dict(model.named_parameters()).keys()
     assert rates["lm_head.weight"] == rates["lm_head.bias"] == 10.0
     assert rates["wav2vec2.encoder.layers.1.attention.k_proj.weight"] == 1.0
     assert rates["wav2vec2.encoder.layers.0.attention.k_proj.weight"] == 0.5
@@ -28,11 +36,9 @@ def test_heads_layers_and_what_is_below_them_have_rates_of_their_own():
 
 
 def test_vectors_have_no_weight_decay():
-    groups = group_parameters(small_model())
-    for group in groups:
-        assert {parameter.ndim > 1 for parameter in group.parameters} == {group.decays}
-    optimizer = new_optimizer(groups, learning_rate=1.0, weight_decay=0.1)
-    assert [one["weight_decay"] for one in optimizer.param_groups] == [0.1 * group.decays for group in groups]
+    optimizer = new_optimizer(group_parameters(small_model(), raysp.Schedule(steps=1, head_rate=1.0, weight_decay=0.1)))
+    for group in optimizer.param_groups:
+        assert {0.1 if parameter.ndim > 1 else 0.0 for parameter in group["params"]} == {group["weight_decay"]}
     set_rate(optimizer, 0.5)
     assert {one["lr"] for one in optimizer.param_groups} == {0.5}
 

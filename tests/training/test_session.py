@@ -16,14 +16,15 @@ from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.loop.course import Course
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import Session
+from raysp.training.loop.state import TrainingState
 from raysp.training.loop.step_commits import Keeper
-from raysp.training.loop.training_state import TrainingState
 from raysp.training.loop.training_steps import NotFiniteError, Training
 from raysp.training.objectives.task import Criterion
 from raysp.training.planning import ordering
 from raysp.training.planning.ordering import Index, Sizes, Window
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import Position
+from raysp.training.sink.step_log import StepLog
 from tests.soaked import some
 from tests.training.conftest import small_model
 from tests.training.criteria import ctc_criterion
@@ -68,12 +69,11 @@ def new_session(digits, index, extractor, tmp_path):
         course: Course = COURSE, fingerprint: str = "a", every: int = 4, sizes: Sizes = SIZES, **options
     ) -> Session:
         model = small_model(hidden_dropout=0.1, layerdrop=0.2)
-        groups = group_parameters(model)
-        optimizer = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
+        optimizer = new_optimizer(group_parameters(model, Schedule(steps=1, learning_rate=1e-3)))
         training = Training(Recorded(ctc_criterion(model, extractor)), optimizer, seed=7)
         store = FencedStore(LocalStore(str(tmp_path)), 1)
-        keeper = Keeper(store, fingerprint, every, options.get("seconds"))
-        held = TrainingState(model, optimizer, groups, decay=options.get("decay"))
+        keeper = Keeper(store, fingerprint, every, options.get("seconds"), StepLog(store, "run"))
+        held = TrainingState(model, optimizer, decay=options.get("decay"))
         session = Session(training, held, EpochOrder(index, sizes, seed=7), course, rows, keeper)
         session.resume(store, fingerprint)
         return session
@@ -165,10 +165,10 @@ def test_a_moving_average_goes_on_bit_for_bit(new_session, stops):
         session = new_session(decay=0.9)
         [*session.run(lambda session=session, stop=stop: session.position.done + 1 >= stop)]
     assert session.state.average.updates == reference.state.average.updates == total
-    expected = reference.state.average.state()
-    assert all(torch.equal(one, expected[name]) for name, one in session.state.average.state().items())
+    expected = reference.state.average.tensors
+    assert all(torch.equal(one, expected[name]) for name, one in session.state.average.tensors.items())
     again = new_session(decay=0.9)
-    assert torch.equal(again.state.average.state()["lm_head.weight"], expected["lm_head.weight"])
+    assert torch.equal(again.state.average.tensors["lm_head.weight"], expected["lm_head.weight"])
 
 
 def test_the_first_window_of_an_epoch_is_read_before_the_epoch_begins(new_session):

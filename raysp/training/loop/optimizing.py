@@ -1,7 +1,6 @@
 """Parameters of an optimiser: groups with rates of their own, and gradients in one flat buffer."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,25 +13,14 @@ from raysp.models.decoder.text_decoder import TextDecoder
 from raysp.models.encoder.speech_model import EncoderModel
 from raysp.specs.pipeline import load_function
 from raysp.training.objectives.starting_model import head_names
+from raysp.training.specs.recipe import Schedule
 
 BETAS = (0.9, 0.98)
 """Betas of AdamW with which fairseq fine-tunes wav2vec 2.0 (Baevski et al. 2020)."""
 
 
-@dataclass(frozen=True)
-class Group:
-    """Parameters with the same learning rate and weight decay."""
-
-    names: tuple[str, ...]
-    parameters: tuple[nn.Parameter, ...]
-    rate: float
-    """Factor of the learning rate."""
-    decays: bool
-    """Whether weight decay applies."""
-
-
-def group_parameters(model: Model, *, head_rate: float = 1.0, layer_decay: float = 1.0) -> list[Group]:
-    """Group the parameters of a model that are trained.
+def group_parameters(model: Model, schedule: Schedule) -> list[dict[str, Any]]:
+    """Return the parameters of a model that are trained, in the groups of an optimiser.
 
     Weights of the head have their own rate: weights outside the base model, or, of an encoder-decoder, weights that
     no checkpoint had, such as new cross attention. The rates of layers fall from the last to the first by a factor
@@ -41,20 +29,19 @@ def group_parameters(model: Model, *, head_rate: float = 1.0, layer_decay: float
 
     Args:
         model: the model.
-        head_rate: factor of the head's rate.
-        layer_decay: factor of a layer's rate to the next layer's.
+        schedule: rates and weight decay; the entry `rate` of each group is its factor of the learning rate.
     """
     head, layers_above = head_names(model), num_layers_above(model)
-    by_setting: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = head_rate if name in head else layer_decay ** layers_above[name]
-        by_setting.setdefault((rate, parameter.ndim > 1), []).append((name, parameter))
-    return [
-        Group(tuple(name for name, _ in members), tuple(weight for _, weight in members), rate, decays)
-        for (rate, decays), members in by_setting.items()
-    ]
+        rate = schedule.head_rate if name in head else schedule.layer_decay ** layers_above[name]
+        decays = parameter.ndim > 1
+        entries = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay if decays else 0.0}
+        group = groups.setdefault((rate, decays), {"params": [], **entries, "rate": rate})
+        group["params"].append(parameter)
+    return [*groups.values()]
 
 
 def num_layers_above(model: Model) -> dict[str, int]:
@@ -83,34 +70,22 @@ def _of_part(part: EncoderModel | TextDecoder) -> dict[int, int]:
     return above
 
 
-def new_optimizer(
-    groups: Sequence[Group], *, learning_rate: float, weight_decay: float, name: str | None = None
-) -> torch.optim.Optimizer:
-    """Return an optimiser over groups; `set_rate` changes its learning rates.
+def new_optimizer(groups: Sequence[dict[str, Any]], name: str | None = None) -> torch.optim.Optimizer:
+    """Return an optimiser over groups of parameters; `set_rate` changes its learning rates.
 
     Args:
         groups: the groups.
-        learning_rate: the rate.
-        weight_decay: of matrices.
         name: function of the user that returns the optimiser, "module:function"; None: it is AdamW.
 
     Raises:
         PlanError: the function fails, or returns no optimiser over these groups.
     """
-    members: list[dict[str, Any]] = [
-        {
-            "params": [*group.parameters],
-            "lr": learning_rate,
-            "weight_decay": weight_decay if group.decays else 0.0,
-            "rate": group.rate,
-        }
-        for group in groups
-    ]
+    expected = {id(weight): group["rate"] for group in groups for weight in group["params"]}
     if name is None:
-        return torch.optim.AdamW(members, betas=BETAS)
+        return torch.optim.AdamW(groups, betas=BETAS)
     function = load_function(name)
     try:
-        optimizer = function(members)
+        optimizer = function(groups)
     except (Exception, SystemExit) as error:
         tracebacks.raise_if_stopped(error)
         tracebacks.note(error)
@@ -120,7 +95,7 @@ def new_optimizer(
         kind = type(optimizer).__name__
         raise PlanError(f"schedule.optimizer: {name!r} returned a {kind}; expected a torch.optim.Optimizer")
     rates = {id(weight): group.get("rate") for group in optimizer.param_groups for weight in group["params"]}
-    if rates != {id(weight): group.rate for group in groups for weight in group.parameters}:
+    if rates != expected:
         raise PlanError(
             f"schedule.optimizer: {name!r} returned an optimiser of other parameters or rates; expected one over the "
             "groups that the function is called with, with their entries"

@@ -15,8 +15,8 @@ from raysp.training.data.row_windows import Failures, micro_batch
 from raysp.training.loop.best_evaluation import Best
 from raysp.training.loop.course import Course
 from raysp.training.loop.dev_evaluation import ROWS, Evaluator
+from raysp.training.loop.state import TrainingState
 from raysp.training.loop.step_commits import Keeper
-from raysp.training.loop.training_state import TrainingState
 from raysp.training.loop.training_steps import NotFinite, NotFiniteError, Training, Update, described_losses, has_grown
 from raysp.training.planning.ordering import Window
 from raysp.training.sink import committed_steps as steps
@@ -149,8 +149,6 @@ class Session:
             NotFiniteError: loss or norm of a step is not finite; the weights are those before it.
         """
         self._before = time.monotonic()
-        if self.keeper:
-            self.keeper.start()
         try:
             if self.is_done:
                 return
@@ -216,7 +214,7 @@ class Session:
             errors=self.failures.take() if self.failures else (),
         )
         if self.keeper:
-            self.keeper.record(record)
+            self.keeper.log.add(record)
             is_best = self.best is not None and self.best.done == self.position.done
             if self._stops or is_best or self.keeper.is_due(self.position):
                 self._commit(self.keeper, {"loss": record.loss})

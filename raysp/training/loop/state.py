@@ -1,6 +1,7 @@
 """State of a training as safetensors files: weights, state of the optimiser, and averaged weights."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,11 +11,78 @@ from torch import Tensor, nn
 from raysp.errors import RunError
 from raysp.models.base.modeling import Model
 from raysp.models.base.weights import write_safetensors
-from raysp.storage.store import explain
-from raysp.training.loop.optimizing import Group
+from raysp.storage.store import Store, explain
+from raysp.training.loop.averaging import MovingAverage
+from raysp.training.sink import committed_steps
+from raysp.training.sink.committed_steps import CommittedStep
 
+MODEL, OPTIMIZER, AVERAGE = "model.safetensors", "optimizer.safetensors", "ema.safetensors"
+"""Files of a committed step; the last one if there is a moving average."""
 SEPARATOR = "|"
 """Separator of the names of a moment and its parameter."""
+
+
+class TrainingState:
+    """Weights with the state of their optimiser and their moving average, which share their memory with the model.
+
+    Args:
+        model: the model that is trained.
+        optimizer: the optimiser.
+        decay: share that the moving average of the weights keeps at each update; None: there is none.
+        trained_only: whether weights that are not trained are left out, so that the checkpoint's stay.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        *,
+        decay: float | None = None,
+        trained_only: bool = False,
+    ) -> None:
+        self.optimizer = optimizer
+        self.parameters = dict(model.named_parameters())
+        self.tensors = {MODEL: weights(model, trained_only=trained_only)}
+        self.average = None if decay is None else MovingAverage(self.tensors[MODEL], decay)
+        if self.average is not None:
+            self.tensors[AVERAGE] = self.average.tensors
+
+    def update(self) -> None:
+        """Take in the weights after an update."""
+        if self.average is not None:
+            self.average.update()
+
+    def evaluated(self) -> contextlib.AbstractContextManager[None]:
+        """Return a block in which the model has the weights that are evaluated: their moving average, if any."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
+
+    def copied(self) -> dict[str, dict[str, Tensor]]:
+        """Return copies of the tensors of a commit by the names of their files."""
+        copies = {name: copied(tensors) for name, tensors in self.tensors.items()}
+        return {**copies, OPTIMIZER: moments(self.optimizer, self.parameters)}
+
+    def load(self, store: Store, step: CommittedStep) -> None:
+        """Go on from a committed step."""
+        for name in self.tensors:
+            self._load(store, step, name)
+        with committed_steps.local_file(store, step, OPTIMIZER) as file:
+            load_moments(self.optimizer, self.parameters, file)
+
+    def load_result(self, store: Store, step: CommittedStep | None) -> None:
+        """Set the weights that a training ends with: of a committed step, or the last; or their moving average.
+
+        Args:
+            store: the sink.
+            step: the step of the best evaluation; None: the last weights, which are loaded.
+        """
+        if step is not None:
+            self._load(store, step, MODEL if self.average is None else AVERAGE)
+        if self.average is not None:
+            self.average.apply()
+
+    def _load(self, store: Store, step: CommittedStep, name: str) -> None:
+        with committed_steps.local_file(store, step, name) as file:
+            load_tensors(self.tensors[name], file)
 
 
 def weights(model: Model, *, trained_only: bool) -> dict[str, Tensor]:
@@ -46,15 +114,15 @@ def load_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         tensor.copy_(values[name])
 
 
-def moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> dict[str, Tensor]:
-    """Return copies of the state of an optimiser over groups, by the names of parameters, on the CPU.
+def moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Return copies of the state of an optimiser of parameters, by their names, on the CPU.
 
     Raises:
         RunError: a value of the state is not a tensor.
     """
     values = {
         f"{key}{SEPARATOR}{name}": value
-        for name, parameter in _named(groups)
+        for name, parameter in parameters.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
     for name, value in values.items():
@@ -67,13 +135,15 @@ def moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> dict[s
     return copied(values)
 
 
-def load_moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group], file: Path) -> None:
+def load_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], file: Path) -> None:
     """Set the state of an optimiser from a file of `moments`.
 
     Raises:
         RunError: the file has a parameter that the optimiser does not have.
     """
-    numbers = {name: number for number, (name, _) in enumerate(_named(groups))}
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = {names[id(parameter)]: number for number, parameter in enumerate(trained)}
     states: dict[int, dict[str, Tensor]] = {}
     for full_name, value in load_file(file).items():
         key, _, name = full_name.partition(SEPARATOR)
@@ -99,7 +169,3 @@ def write(tensors: Mapping[str, Tensor], file: Path) -> None:
         write_safetensors(file, tensors)
     except OSError as error:
         raise explain(error, "write", file) from error
-
-
-def _named(groups: Sequence[Group]) -> list[tuple[str, nn.Parameter]]:
-    return [pair for group in groups for pair in zip(group.names, group.parameters, strict=True)]

@@ -11,7 +11,7 @@ from raysp.sink.fencing import FencedStore
 from raysp.training.loop import state
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import CommittedStep, Position
-from raysp.training.sink.step_log import StepLog, StepRecord
+from raysp.training.sink.step_log import StepLog
 
 
 class Keeper:
@@ -22,18 +22,10 @@ class Keeper:
         fingerprint: of the recipe.
         every: steps between commits.
         seconds: longest time between commits; None: `every` alone counts.
-        log: receives the steps, and is written with each commit; None: they are not recorded.
+        log: receives the steps, and is written with each commit.
     """
 
-    def __init__(
-        self,
-        store: FencedStore,
-        fingerprint: str,
-        every: int,
-        seconds: float | None = None,
-        *,
-        log: StepLog | None = None,
-    ) -> None:
+    def __init__(self, store: FencedStore, fingerprint: str, every: int, seconds: float | None, log: StepLog) -> None:
         self.store = store
         self.fingerprint = fingerprint
         self.every = every
@@ -45,15 +37,6 @@ class Keeper:
         self._best: int | None = None
         self._running: Future[CommittedStep] | None = None
         self._thread = ThreadPoolExecutor(1, "raysp-commits")
-
-    def start(self) -> None:
-        """Count the time to the first commit from now on."""
-        self._begun_at = time.monotonic()
-
-    def record(self, step: StepRecord) -> None:
-        """Record a step, so that the next commit covers it."""
-        if self.log is not None:
-            self.log.add(step)
 
     def is_due(self, position: Position) -> bool:
         """Return whether it is time for a commit, by the steps, or by the clock if no commit is running."""
@@ -71,11 +54,15 @@ class Keeper:
         """
         # One at a time: the marker of a step never appears before an earlier step's.
         self.end()
-        self.start()
-        self._best = best
+        self._begun_at, self._best = time.monotonic(), best
+        self._running = self._thread.submit(self._commit, step, files, self.log.take())
+
+    def _commit(
+        self, step: CommittedStep, files: Mapping[str, Mapping[str, Tensor]], write_log: Callable[[], None]
+    ) -> CommittedStep:
+        write_log()  # first, so that each committed step has its record
         writers = {name: partial(state.write, tensors) for name, tensors in files.items()}
-        commit = partial(committed_steps.commit, self.store, step, writers)
-        self._running = self._thread.submit(_recorded, self.log.take() if self.log else None, commit)
+        return committed_steps.commit(self.store, step, writers)
 
     def end(self) -> None:
         """Wait for the running commit, and remove the commits that are no longer needed.
@@ -89,10 +76,3 @@ class Keeper:
         self._running = None
         best = () if self._best is None else (self._best,)
         committed_steps.remove_earlier(self.store, self.last, best)
-
-
-def _recorded(write_log: Callable[[], None] | None, commit: Callable[[], CommittedStep]) -> CommittedStep:
-    """Write the steps that a commit covers, then commit: so each committed step has its record."""
-    if write_log:
-        write_log()
-    return commit()

@@ -10,8 +10,8 @@ from raysp.training.loop.course import Course
 from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import Session
+from raysp.training.loop.state import TrainingState
 from raysp.training.loop.step_commits import Keeper
-from raysp.training.loop.training_state import TrainingState
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
 from raysp.training.objectives.task import Criterion
 from raysp.training.preparing import Prepared
@@ -28,7 +28,7 @@ def new_session(
     *,
     workers: Workers | None = None,
     decoder: "Decoder | None" = None,
-    run_id: str | None = None,
+    run_id: str = "",
     failures: Failures | None = None,
 ) -> Session:
     """Return the session of a worker, which goes on from the last committed step.
@@ -40,7 +40,7 @@ def new_session(
         workers: the workers that train together; None: this one trains alone.
         decoder: decoding functions for evaluations, not those by which rows are read meanwhile; None: those of this
             process.
-        run_id: id of the run that commits; None: its steps are not recorded.
+        run_id: id of the run that commits.
         failures: the rows that fail, for the records of steps; None: they are not recorded.
 
     Raises:
@@ -51,13 +51,8 @@ def new_session(
     plan, workers = prepared.plan, workers or OneWorker()
     recipe, schedule = plan.recipe, plan.recipe.schedule
     criterion = Criterion.of(prepared.task, plan)
-    groups = group_parameters(criterion.model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
-    optimizer = new_optimizer(
-        groups,
-        learning_rate=schedule.learning_rate,
-        weight_decay=schedule.weight_decay,
-        name=cast("str | None", schedule.optimizer),
-    )
+    groups = group_parameters(criterion.model, schedule)
+    optimizer = new_optimizer(groups, cast("str | None", schedule.optimizer))
     training = Training(
         criterion,
         optimizer,
@@ -71,23 +66,21 @@ def new_session(
     augmentations, speeds = augmentations_of(plan, decoder), prepared.order.speeds
     if speeds is not None or augmentations:
         rows = AugmentedRows(rows, speeds, augmentations, recipe.seed, len(prepared.index.seconds))
+    keeper = None
+    if store is not None and workers.number == 0:
+        seconds = None if recipe.sink.minutes is None else 60 * recipe.sink.minutes
+        keeper = Keeper(store, prepared.fingerprint, recipe.sink.every, seconds, StepLog(store, run_id))
     evaluation = recipe.evaluation
     session = Session(
         training,
-        TrainingState(criterion.model, optimizer, groups, decay=recipe.ema, trained_only=few),
+        TrainingState(criterion.model, optimizer, decay=recipe.ema, trained_only=few),
         prepared.order,
         Course(schedule),
         rows,
-        _keeper(prepared, store, run_id) if store is not None and workers.number == 0 else None,
+        keeper,
         evaluator=Evaluator(plan, evaluation, criterion, workers, decoder) if evaluation else None,
         failures=failures,
     )
     if store is not None:
         session.resume(store, prepared.fingerprint)
     return session
-
-
-def _keeper(prepared: Prepared, store: FencedStore, run_id: str | None) -> Keeper:
-    sink = prepared.plan.recipe.sink
-    seconds = None if sink.minutes is None else 60 * sink.minutes
-    return Keeper(store, prepared.fingerprint, sink.every, seconds, log=StepLog(store, run_id) if run_id else None)

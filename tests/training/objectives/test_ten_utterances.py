@@ -78,8 +78,10 @@ def small_model(encoder: str, head: str):
 def learn(objective, batch: MicroBatch) -> None:
     """Train until the mean loss is below 0.05, for at most 800 steps."""
     objective.model.train()
-    groups = group_parameters(objective.model)
-    training = Training(objective, new_optimizer(groups, learning_rate=1e-3, weight_decay=0.0), seed=0)
+    groups = group_parameters(
+        objective.model, raysp.Schedule(steps=1, learning_rate=1e-3, head_rate=1.0, weight_decay=0.0)
+    )
+    training = Training(objective, new_optimizer(groups), seed=0)
     losses = (training.step(0, step, [batch], learning_rate=1e-3).loss for step in range(800))
     assert any(loss < 0.05 for loss in losses)
 
