@@ -65,7 +65,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks throughput
 
 soak: $(VENV)/.installed-dev
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m "soak or hypothesis" --hypothesis-profile=default $(PYTEST_ARGS)

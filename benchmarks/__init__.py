@@ -1,1 +1,1 @@
-"""Side-by-side measurements. `python -m benchmarks --help` lists them; docs/evidence/performance.md has results."""
+"""Measurements that docs name. `python -m benchmarks` lists them; docs/evidence has their results."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: throughput and engine, or one part given by name."""
+"""`python -m benchmarks NAME`: one measurement, or one of the inputs that measurements make."""
 
 import argparse
 import ast
@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
-QUESTIONS = {
+from benchmarks.tables import write_json
+
+MEASUREMENTS = {
     "throughput": "throughput",
-    "bare": "bare",
-    "throughput --whole": "whole",
+    "whole": "whole",
     "killed": "killed",
     "engine": "engine",
     "scale": "scale",
@@ -22,59 +23,46 @@ QUESTIONS = {
     "training": "training",
     "gpu": "gpu",
 }
-"""Modules by name; each answers a question of docs/evidence/performance.md or comparison.md."""
 INPUTS = {"corpus": "inputs.corpus", "checkpoint": "inputs.checkpoints"}
-PARTS = {**QUESTIONS, **INPUTS}
-"""All modules, which are imported when they are run: each needs other packages."""
+PARTS = {**MEASUREMENTS, **INPUTS}
+"""Modules by name, each with `add_arguments` and `run`. One is imported when it is run: each needs other packages."""
 
 
 def main(argv: list[str]) -> None:
-    """Run one part, or all measurements."""
-    if argv and argv[0] in PARTS:
-        import_module(f"benchmarks.{PARTS[argv[0]]}").main(argv[1:])
-        return
-    from benchmarks import engine, throughput
-    from benchmarks.tables import write_json
-
+    """Run a part: print its tables, and write its figures if asked to."""
+    name = argv[0] if argv else ""
+    if name not in PARTS:
+        print(listing())
+        raise SystemExit(0 if name in ("", "-h", "--help") else f"\npython -m benchmarks {name}: no such part")
+    module = import_module(f"benchmarks.{PARTS[name]}")
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description="Compare raysp with the bare model, then measure the overhead of the engine.",
-        epilog="\n\n".join(
-            [
-                "one part: python -m benchmarks PART --help",
-                *(_listed(title, parts) for title, parts in TITLES.items()),
-            ]
-        ),
+        prog=f"python -m benchmarks {name}",
+        description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    throughput.add_arguments(parser.add_argument_group("throughput"))  # type: ignore[arg-type]
-    engine.add_arguments(parser.add_argument_group("engine"))  # type: ignore[arg-type]
+    module.add_arguments(parser)
     parser.add_argument("--json", type=Path, help="JSON file for the results")
-    args = parser.parse_args(argv)
-    found = {"throughput": throughput.measure(args), "engine": engine.measure_all(args)}
+    args = parser.parse_args(argv[1:])
+    figures = module.run(args)
     if args.json:
-        write_json(args.json, found)
+        write_json(args.json, figures)
 
 
-TITLES = {"questions:": QUESTIONS, "inputs:": INPUTS}
+def listing() -> str:
+    """Return the parts with what they do."""
+    parts = "\n\n".join([_listed("measurements:", MEASUREMENTS), _listed("inputs:", INPUTS)])
+    return f"usage: python -m benchmarks NAME [--help] [--json FILE]\n\n{parts}"
 
 
 def _listed(title: str, parts: Mapping[str, str]) -> str:
-    """Return a list of parts, each with its question or else the first sentence of its module."""
     width = max(map(len, PARTS))
-    return "\n".join([title, *(f"  {name:{width}}  {_line(module)}" for name, module in parts.items())])
+    return "\n".join([title, *(f"  {name:{width}}  {summary(module)}" for name, module in parts.items())])
 
 
-def _line(module: str) -> str:
-    text = documentation(module)
-    _, _, question = text.partition("Question of ")
-    return " ".join(question.partition('":')[2].split()) or text.partition("\n")[0]
-
-
-def documentation(module: str) -> str:
-    """Return the docstring of a module of benchmarks, which is not imported."""
+def summary(module: str) -> str:
+    """Return the first line of the docstring of a module, which is not imported."""
     file = Path(__file__).parent / f"{module.replace('.', '/')}.py"
-    return ast.get_docstring(ast.parse(file.read_text())) or ""
+    return (ast.get_docstring(ast.parse(file.read_text())) or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

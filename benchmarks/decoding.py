@@ -1,20 +1,17 @@
-"""Decoding speed of one core by format: real recordings in each format, read, resampled and mixed as a run does it.
+"""How many cores decode for a model of a given speed, by format of the recordings?
 
     python -m benchmarks decoding --recordings FOLDER
 
 Every recording of the folder is stored in each format and at each sample rate first. Then a decoding process, as in a
 run, decodes all recordings of a format to 16 kHz. Figures are seconds of audio per second of CPU time (both processes,
 best of the repeats), and the number of cores that decode for a model of a given speed.
-
-Question of docs/evidence/performance.md, "CPU time by part": how many cores decode for a model of a given speed?
 """
 
 import argparse
 import io
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +21,8 @@ import soundfile
 import soxr
 
 from benchmarks.inputs.corpus import DEMO_DIGITS
-from benchmarks.tables import show, write_json
+from benchmarks.tables import show
+from benchmarks.timing import timed
 from raysp import audio
 from raysp.audio.isolation import Decoder
 
@@ -36,6 +34,8 @@ FORMATS: Mapping[str, Mapping[str, str]] = {
     "opus": {"format": "OGG", "subtype": "OPUS"},
 }
 RATES = (16_000, 48_000)
+SPEEDS = (500, 2000)
+"""Of models, in times real time."""
 MODEL_RATE = 16_000
 SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
 CHUNK_SECONDS = 10.0
@@ -72,56 +72,47 @@ def cpu_seconds() -> float:
     return sum(one.user + one.system for one in times)
 
 
-def measure(
-    folder: Path | None = None, repeats: int = 3, speeds: Sequence[float] = (500, 2000)
-) -> list[dict[str, object]]:
+def measure(folder: Path | None = None, repeats: int = 3) -> list[dict[str, object]]:
     """Return the speed of each format at each rate, and the cores that a model of each speed needs."""
     found = recordings(folder)
     seconds = sum(len(samples) / rate for samples, rate in found)
     return [
-        row(name, rate, [encode(*one, rate, options) for one in found], seconds, repeats, speeds)
+        row(name, rate, [encode(*one, rate, options) for one in found], seconds, repeats)
         for name, options in FORMATS.items()
         for rate in RATES
     ]
 
 
-def row(
-    name: str, rate: int, encoded: Sequence[bytes], seconds: float, repeats: int, speeds: Sequence[float]
-) -> dict[str, object]:
+def row(name: str, rate: int, encoded: Sequence[bytes], seconds: float, repeats: int) -> dict[str, object]:
+    """Return the table row of a format."""
     with Decoder() as decoder:
         _decode(decoder, encoded[:1])  # starts the process
-        cpu, wall = min(_times(decoder, encoded) for _ in range(repeats))
-    speed = seconds / cpu
+        taken = timed({name: lambda: _decode(decoder, encoded)}, repeats, cpu_clock=cpu_seconds)[name]
+    best = min(taken, key=lambda one: one.cpu)
+    speed = seconds / best.cpu
     return {
         "format": name,
         "rate, kHz": rate // 1000,
         "kB/s of audio": round(sum(map(len, encoded)) / seconds / 1000, 1),
         "speed of a core": round(speed),
-        "wall / CPU": round(wall / cpu, 2),
-        **{f"cores for a speed of {one:g}": math.ceil(one / speed * 10) / 10 for one in speeds},
+        "wall / CPU": round(best.wall / best.cpu, 2),
+        **{f"cores for a speed of {one}": math.ceil(one / speed * 10) / 10 for one in SPEEDS},
     }
 
 
-def _times(decoder: Decoder, encoded: Sequence[bytes]) -> tuple[float, float]:
-    cpu, wall = cpu_seconds(), time.perf_counter()
-    _decode(decoder, encoded)
-    return cpu_seconds() - cpu, time.perf_counter() - wall
-
-
 def _decode(decoder: Decoder, encoded: Sequence[bytes]) -> None:
-    excerpts: Iterator[audio.Excerpt] = (audio.Excerpt(one) for one in encoded)
-    for decoded in decoder.decode_all(excerpts, audio.DecodeOptions(MODEL_RATE)):
+    for decoded in decoder.decode_all(map(audio.Excerpt, encoded), audio.DecodeOptions(MODEL_RATE)):
         assert isinstance(decoded, np.ndarray), decoded
 
 
-def main(argv: list[str]) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks decoding", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this part."""
     parser.add_argument("--recordings", type=Path, metavar="FOLDER", help="recordings; by default digits of the demo")
     parser.add_argument("--repeats", type=int, default=3, help="repeats, of which the fastest counts (%(default)s)")
-    parser.add_argument("--json", type=Path, help="JSON file for the results")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> list[dict[str, object]]:
+    """Measure and print."""
     found = measure(args.recordings, args.repeats)
     show(f"Decoding to 16 kHz on {os.cpu_count()} cores", found)
-    if args.json:
-        write_json(args.json, found)
+    return found

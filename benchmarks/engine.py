@@ -1,14 +1,11 @@
-"""Overhead of the engine on Ray: the driver's pool of actors over stand-in models that sleep, and Ray Data's own pool.
+"""What does the engine cost per piece, and how many actors can one driver feed?
 
     python -m benchmarks engine
     python -m benchmarks engine --pieces 20000 --actors 8,64 --work-seconds 0.05
 
-Pieces go through `RayPool`, whose actors are stand-ins: they sleep, and return the message about a staged piece.
-Nothing is read or staged. In the same table, `map_batches` of Ray Data sends as many pieces through an
+Pieces go through `RayPool`, the driver's pool, whose actors are stand-ins: they sleep, and return the message about a
+staged piece. Nothing is read or staged. In the same table, `map_batches` of Ray Data sends as many pieces through an
 `ActorPoolStrategy` of as many actors, which sleep as long.
-
-Question of docs/evidence/performance.md, "Engine":
-what does the engine cost per piece, and how many actors can one driver feed?
 """
 
 import argparse
@@ -18,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import islice
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock, patch
@@ -26,7 +22,7 @@ from unittest.mock import Mock, patch
 import psutil
 import pyarrow as pa
 
-from benchmarks.tables import show, write_json
+from benchmarks.tables import show
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.job import PieceTodo
@@ -191,26 +187,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pools", default=",".join(POOLS), help="pools to measure")
 
 
-def measure_all(args: argparse.Namespace) -> dict[str, object]:
+def run(args: argparse.Namespace) -> list[dict[str, object]]:
     """Measure each number of pieces and of actors on each pool, and print a table."""
     cases = [(int(pieces), int(actors)) for pieces in args.pieces.split(",") for actors in args.actors.split(",")]
     found = [measure(pool, *case, args.work_seconds) for case in cases for pool in args.pools.split(",")]
     show("Pools of stand-in actors that sleep", found)
-    return {"engine": found}
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks engine", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add_arguments(parser)
-    parser.add_argument("--json", type=Path, help="JSON file for the results")
-    args = parser.parse_args(argv)
-    found = measure_all(args)
-    if args.json:
-        write_json(args.json, found)
-
-
-if __name__ == "__main__":
-    main()
+    return found

@@ -1,4 +1,4 @@
-"""Question of docs/evidence/performance.md, "On a GPU": are labels right, do they depend on the batch, and how fast?
+"""Are labels right on a GPU, do they depend on the batch, and how fast are models there?
 
     python -m benchmarks gpu                       on a machine with a GPU, in at most ten minutes
     python -m benchmarks gpu --device stand-in     on the stand-in device of the tests, with small models
@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from benchmarks.tables import show, write_json
+from benchmarks.timing import timed
 
 NEEDED = ("torch", "numpy", "safetensors", "tokenizers", "pyarrow")
 DEVICES = {"cuda": "cuda", "cpu": "cpu", "stand-in": "standin"}
@@ -163,16 +164,17 @@ def equal_texts(name: str, dtype: str, device: str) -> Figures:
     return {"equal texts": sum(is_text) / count, "equal bits": sum(is_equal) / count, "rows": count}
 
 
-def speed(name: str, device: str) -> Figures:
+def speed(model: str, device: str) -> Figures:
     """Return times real time of the bare model and of the op of an actor, over rows of 10 s and of 1 to 30 s."""
     import numpy as np
 
-    from benchmarks.inputs import bare_batches
+    from benchmarks.programs import bare_batches
+    from raysp.devices import synchronize
     from raysp.ops.blocks import cut_batches
     from raysp.specs.outputs.transcript import Transcript
 
     is_gpu = device == "cuda"
-    loaded = random_model(name, device, "bfloat16")
+    loaded = random_model(model, device, "bfloat16")
     passes = bare_batches.passes_of(loaded.device)
     budget, count = (600.0, 720) if is_gpu else (12.0, 4)
     lengths = np.random.default_rng(0).beta(1.4, 2.3, count) * (29 if is_gpu else 2) + 1
@@ -181,14 +183,14 @@ def speed(name: str, device: str) -> Figures:
         waves = rows_of(seconds)
         batches = [[waves[i] for i in cut] for cut in cut_batches([len(one) for one in waves], round(budget * RATE))]
         bare = partial(bare_batches.run, loaded, batches, passes)
-        op, block = labelling_of(loaded, [Transcript()], budget, device), block_of(waves)
-        whole = partial(labelled, op, block)
-        taken = {
-            key: min(seconds_of(run, device) for _ in range(4 if is_gpu else 1))
-            for key, run in (("bare", bare), ("op", whole))
+        op = partial(labelled, labelling_of(loaded, [Transcript()], budget, device), block_of(waves))
+        ways = {
+            "bare": lambda bare=bare: (bare(), synchronize(device)),
+            "op": lambda op=op: (op(), synchronize(device)),
         }
-        found |= {f"{key} RTFx, {kind}": sum(seconds) / one for key, one in taken.items()}
-    return {**found, "goal of bare, 10 s": GOALS.get(name, "")}
+        for name, times in timed(ways, 4 if is_gpu else 1).items():
+            found[f"{name} RTFx, {kind}"] = sum(seconds) / min(taken.wall for taken in times)
+    return {**found, "goal of bare, 10 s": GOALS.get(model, "")}
 
 
 def labelled(op: Any, block: Any) -> list[dict[str, Any]]:
@@ -201,17 +203,6 @@ def labelled(op: Any, block: Any) -> list[dict[str, Any]]:
     if failed := [row["error_message"] for row in rows if row["error_message"] is not None]:
         raise RuntimeError(f"{len(failed)} of {len(rows)} rows failed: {failed[0]}")
     return rows
-
-
-def seconds_of(run: Callable[[], object], device: str) -> float:
-    """Return the wall time of a call, until the device has done its work."""
-    from raysp.devices import synchronize
-
-    synchronize(device)
-    started = time.perf_counter()
-    run()
-    synchronize(device)
-    return time.perf_counter() - started
 
 
 def digits() -> Sequence[tuple[Any, str]]:
@@ -425,16 +416,16 @@ def _row(case: Case, ends: float) -> dict[str, object]:
         return {"case": case.name, "error": f"{type(error).__name__}: {words}", "trace": traceback.format_exc()}
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this part."""
     parser.add_argument("--device", default="cuda", choices=DEVICES, help="what to measure on (%(default)s)")
     parser.add_argument("--minutes", type=float, default=10, help="time after which no case begins (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/gpu"), help="folder of the results (%(default)s)")
     parser.add_argument("--few", action="store_true", help="the fewest cases, to test this command")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> list[dict[str, object]]:
+    """Measure and print; a case that fails is the exit code."""
     if missing := [name for name in NEEDED if not is_installed(name)]:
         raise SystemExit(f"python -m benchmarks gpu needs {', '.join(missing)}: not installed for {sys.executable}")
     import torch
@@ -450,7 +441,4 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nThe results are in {args.out}")
     if any("error" in row or row.get("same") is False for row in rows):
         raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return rows

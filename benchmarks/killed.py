@@ -1,13 +1,11 @@
-"""Kill jobs and run them again: what is left, what is done twice, what is lost.
+"""What is lost, and what is done twice, when a job is killed and run again?
 
     python -m benchmarks killed
     python -m benchmarks killed --minutes 20 --systems S3,S4 --at 0.5,0.9,first
 
-Each system of `benchmarks.whole` but S0 first runs undisturbed. Then, for each share of that time, or once there is a
-first label file, it runs into an empty folder, its whole process tree is killed, as by a machine that goes down, and
-the same command runs again over the same folder.
-
-Question of docs/evidence/comparison.md, "A kill": what is lost, and what is done twice, when a job is killed?
+Each system of `python -m benchmarks whole` but S0 first runs undisturbed. Then, for each share of that time, or once
+there is a first label file, it runs into an empty folder, its whole process tree is killed, as by a machine that goes
+down, and the same command runs again over the same folder.
 """
 
 import argparse
@@ -17,21 +15,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import whole
-from benchmarks.inputs import checkpoints, corpus
-from benchmarks.tables import show, write_json
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-AT = "0.8,first"
+from benchmarks.inputs import checkpoints, corpus
+from benchmarks.programs import systems
+from benchmarks.tables import show
 
 
 def labelled(folder: Path) -> Counter[tuple[str, int]]:
     """Count the label rows of each recording and window; files that do not open count as a row of their own name."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     found: Counter[tuple[str, int]] = Counter()
     for name in glob.glob(f"{folder}/*.parquet"):
         try:
@@ -47,12 +43,11 @@ def labelled(folder: Path) -> Counter[tuple[str, int]]:
 def start(system: str, checkpoint: Path, shards: str, folder: Path) -> subprocess.Popen[bytes]:
     """Start a system that labels shards into a folder."""
     if system == "S4":
-        command = whole.run_command(checkpoint, shards, folder)
+        command = systems.run_command(checkpoint, shards, folder)
     else:
-        module = f"benchmarks.programs.{whole.PROGRAMS[system]}"
-        command = [sys.executable, "-m", module, str(checkpoint), shards, str(folder)]
+        command = systems.program_command(system, checkpoint, shards, folder)
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, env=whole.environment(), cwd=whole.REPOSITORY, stdout=quiet, stderr=quiet)
+    return subprocess.Popen(command, env=systems.environment(), cwd=systems.REPOSITORY, stdout=quiet, stderr=quiet)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -63,8 +58,6 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and all that it started, Ray's servers in sessions of their own included."""
-    import psutil
-
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for one in tree:
         try:
@@ -116,49 +109,35 @@ def disturbed(
     }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks killed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--systems", default="S1,S2,S3,S4", help="systems of benchmarks.whole, without S0")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this part."""
+    corpus.add_digits(parser)
+    parser.add_argument("--systems", default="S1,S2,S3,S4", help="systems to kill (%(default)s)")
     parser.add_argument("--minutes", type=float, default=20.0, help="minutes of audio")
     parser.add_argument("--shards", type=int, default=8, help="number of shards")
     parser.add_argument("--corpus", default="test-like", help="kind of corpus")
     parser.add_argument("--row-group-rows", type=int, default=corpus.ROW_GROUP_ROWS, help="recordings of a row group")
     parser.add_argument("--container", choices=corpus.CONTAINERS, default="flac", help="container of the recordings")
-    parser.add_argument("--digits", default=corpus.DEMO_DIGITS, help="glob of the shards of short recordings to join")
-    parser.add_argument("--checkpoint", type=Path, default=checkpoints.BUNDLED, help="CTC checkpoint")
+    parser.add_argument("--checkpoint", default="small", help=f"{checkpoints.NAMES} (%(default)s)")
     parser.add_argument(
         "--at",
-        default=AT,
+        default="0.8,first",
         help="shares of the undisturbed time, or `first`: at the first label file; separated by commas",
     )
-    parser.add_argument("--json", type=Path, help="JSON file for the results")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> list[dict[str, object]]:
+    """Measure each system, and print a table."""
     table = []
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as work:
-        corpus.build(
-            Path(work) / "corpus",
-            args.corpus,
-            minutes=args.minutes,
-            seed=0,
-            shards=args.shards,
-            digits=args.digits,
-            container=args.container,
-            row_group_rows=args.row_group_rows,
-        )
-        shards = f"{work}/corpus/*.parquet"
+        checkpoint, shards = checkpoints.named(args.checkpoint, Path(work)), f"{work}/corpus/*.parquet"
+        options = {"container": args.container, "row_group_rows": args.row_group_rows, **corpus.digits_of(args)}
+        corpus.build(Path(work) / "corpus", args.corpus, minutes=args.minutes, shards=args.shards, **options)
         for system in args.systems.split(","):
-            seconds, rows = undisturbed(system, args.checkpoint.absolute(), shards)
+            seconds, rows = undisturbed(system, checkpoint, shards)
             for at in args.at.split(","):
                 share = None if at == "first" else float(at)
-                table.append(disturbed(system, args.checkpoint.absolute(), shards, share, seconds, rows))
+                table.append(disturbed(system, checkpoint, shards, share, seconds, rows))
                 print(f"{system}: {seconds:.1f} s undisturbed; {table[-1]}", file=sys.stderr)
     show("Killed, and run again over the same folder", table)
-    if args.json:
-        write_json(args.json, table)
-
-
-if __name__ == "__main__":
-    main()
+    return table

@@ -1,24 +1,20 @@
-"""Each model compared with transformers: the same random weights and the same input, in turn, float32.
+"""How fast are the models, compared with transformers?
 
     python -m benchmarks models --threads 1,2 --repeats 5 --only wav2vec2
 
-It prints medians and their ratio, by wall time and by CPU time of the process (more stable on a shared machine), and
-the largest difference of the outputs. A CPU ratio below the minimum of a case is marked. An architecture is one line of
-`CASES`.
-
-Question of docs/evidence/performance.md, "Models": how fast are the models, compared with transformers?
+Both libraries get the same random weights and the same input, in turn, in float32. The table has medians and their
+ratio, by wall time and by CPU time of the process (more stable on a shared machine), and the largest difference of the
+outputs. A CPU ratio below the floor of a case is marked. An architecture is one line of `CASES`.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from benchmarks.tables import show, write_json
+from benchmarks.tables import show
+from benchmarks.timing import Taken, median, timed
 
 SAMPLE_RATE = 16000
 LAYER_NORM = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
@@ -33,6 +29,16 @@ def waves(rows: int, seconds: float) -> Inputs:
     return {"input_values": torch.randn(rows, round(seconds * SAMPLE_RATE), generator=generator)}
 
 
+def features(frames_per_second: int, bins: int) -> Callable[[int, float], Inputs]:
+    """Return a function that makes log-mels of noise of one length."""
+
+    def inputs(rows: int, seconds: float) -> Inputs:
+        shape = rows, round(seconds * frames_per_second), bins
+        return {"input_features": torch.randn(shape, generator=torch.Generator().manual_seed(0))}
+
+    return inputs
+
+
 @dataclass(frozen=True)
 class Case:
     """One model: the name of its class in both libraries, and the fields of its configuration."""
@@ -45,38 +51,38 @@ class Case:
     inputs: Callable[[int, float], Inputs] = waves
 
 
-CASES = tuple(
-    Case(f"{model.removesuffix('ForCTC').lower()} {front_end}", model, floor, flags)
-    for model in ("UniSpeechForCTC", "Wav2Vec2ForCTC", "HubertForCTC")
-    for front_end, floor, flags in (("group", GROUP_FLOOR, {}), ("layer", LAYER_FLOOR, LAYER_NORM))
+SEW_D_MID = {"hidden_size": 512, "num_attention_heads": 8, "intermediate_size": 2048, "num_hidden_layers": 24}
+CASES = (
+    *(
+        Case(f"{model.removesuffix('ForCTC').lower()} {front_end}", model, floor, flags)
+        for model in ("UniSpeechForCTC", "Wav2Vec2ForCTC", "HubertForCTC")
+        for front_end, floor, flags in (("group", GROUP_FLOOR, {}), ("layer", LAYER_FLOOR, LAYER_NORM))
+    ),
+    Case("sew-d mid", "SEWDModel", 1.5, SEW_D_MID),
+    Case("wav2vec2-bert, 3 layers", "Wav2Vec2BertModel", 1.4, {"num_hidden_layers": 3}, features(50, 160)),
+    Case("parakeet, 6 layers", "ParakeetEncoder", 1.2, {"num_hidden_layers": 6}, features(100, 80)),
 )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measured:
     """Times of both libraries for one case."""
 
     case: str
     threads: int
     floor: float
-    theirs: list[float] = field(default_factory=list)
-    ours: list[float] = field(default_factory=list)
-    their_cpu: list[float] = field(default_factory=list)
-    our_cpu: list[float] = field(default_factory=list)
+    theirs: Taken
+    ours: Taken
+    """Medians."""
     difference: float = 0.0
 
     @property
-    def ratio(self) -> float:
-        """Median wall time of transformers divided by that of raysp."""
-        return statistics.median(self.theirs) / statistics.median(self.ours)
-
-    @property
     def cpu_ratio(self) -> float:
-        """Median CPU time of transformers divided by that of raysp."""
-        return statistics.median(self.their_cpu) / statistics.median(self.our_cpu)
+        """CPU time of transformers divided by that of raysp."""
+        return self.theirs.cpu / self.ours.cpu
 
 
-def build(case: Case) -> tuple[torch.nn.Module, torch.nn.Module]:
+def pair_of(name: str, flags: Mapping[str, object]) -> tuple[torch.nn.Module, torch.nn.Module]:
     """Return the model of transformers with random weights, and that of raysp with the same weights."""
     import transformers
 
@@ -84,39 +90,25 @@ def build(case: Case) -> tuple[torch.nn.Module, torch.nn.Module]:
 
     transformers.logging.set_verbosity_error()
     torch.manual_seed(0)
-    cls = getattr(transformers, case.model)
-    theirs = cls(cls.config_class(**case.flags)).eval()
-    mine = getattr(raysp.models, case.model)
-    ours = mine(mine.config_class(**case.flags)).eval()
+    cls, our_cls = getattr(transformers, name), getattr(raysp.models, name)
+    theirs = cls(cls.config_class(**flags)).eval()
+    ours = our_cls(our_cls.config_class(**flags)).eval()
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
 
 
 def measure(case: Case, *, threads: Sequence[int], repeats: int, rows: int, seconds: float) -> list[Measured]:
-    """Build both models and time them."""
-    theirs, ours = build(case)  # outside inference mode, as loading is: what is folded once is folded once
+    """Build both models, compare their outputs and time them."""
+    theirs, ours = pair_of(case.model, case.flags)  # outside inference mode, as loading is
     inputs = case.inputs(rows, seconds)
-    with torch.inference_mode():
-        return time_pairs(case, theirs, ours, inputs, threads, repeats)
-
-
-def time_pairs(
-    case: Case, theirs: torch.nn.Module, ours: torch.nn.Module, inputs: Inputs, threads: Sequence[int], repeats: int
-) -> list[Measured]:
-    """Time both libraries in turn, alternating which one is first."""
     found = []
-    for count in threads:
-        torch.set_num_threads(count)
-        one = Measured(case.name, count, case.floor)
-        one.difference = float((theirs(**inputs)[0] - ours(**inputs)[0]).abs().max())  # and warms both up
-        for repeat in range(repeats):
-            pair = [(theirs, one.theirs, one.their_cpu), (ours, one.ours, one.our_cpu)]
-            for model, wall, cpu in pair if repeat % 2 == 0 else pair[::-1]:
-                started, cpu_started = time.perf_counter(), time.process_time()
-                model(**inputs)
-                wall.append(time.perf_counter() - started)
-                cpu.append(time.process_time() - cpu_started)
-        found.append(one)
+    with torch.inference_mode():
+        for count in threads:
+            torch.set_num_threads(count)
+            difference = float((theirs(**inputs)[0] - ours(**inputs)[0]).abs().max())  # and warms both up
+            taken = timed({"theirs": lambda: theirs(**inputs), "ours": lambda: ours(**inputs)}, repeats)
+            medians = {library: median(times) for library, times in taken.items()}
+            found.append(Measured(case.name, count, case.floor, **medians, difference=difference))
     return found
 
 
@@ -125,9 +117,9 @@ def row(one: Measured) -> dict[str, object]:
     return {
         "model": one.case,
         "threads": one.threads,
-        "transformers s": f"{statistics.median(one.theirs):.2f}",
-        "raysp s": f"{statistics.median(one.ours):.2f}",
-        "ratio": f"{one.ratio:.2f}",
+        "transformers s": f"{one.theirs.wall:.2f}",
+        "raysp s": f"{one.ours.wall:.2f}",
+        "ratio": f"{one.theirs.wall / one.ours.wall:.2f}",
         "CPU ratio": f"{one.cpu_ratio:.2f}",
         "floor": f"{one.floor:.2f}",
         "difference": f"{one.difference:.0e}",
@@ -135,30 +127,25 @@ def row(one: Measured) -> dict[str, object]:
     }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this part."""
     parser.add_argument("--only", default="", help="cases with this in their names, such as 'layer'")
     parser.add_argument("--threads", default="1,2", help="torch threads")
     parser.add_argument("--repeats", type=int, default=5, help="number of repeats")
     parser.add_argument("--rows", type=int, default=1, help="rows per batch")
     parser.add_argument("--seconds", type=float, default=10.0, help="seconds of audio per row")
-    parser.add_argument("--json", type=Path, help="JSON file for the results")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> list[dict[str, object]]:
+    """Measure and print."""
     threads = [int(count) for count in args.threads.split(",")]
     chosen = [case for case in CASES if args.only in case.name]
     if not chosen:
         raise SystemExit(f"--only {args.only!r}: no such case among {', '.join(case.name for case in CASES)}")
-    measured: list[Measured] = []
+    rows: list[dict[str, object]] = []
     for case in chosen:
-        measured += measure(case, threads=threads, repeats=args.repeats, rows=args.rows, seconds=args.seconds)
-        show(case.name, [row(one) for one in measured[-len(threads) :]])
-    show(f"float32, {args.rows} x {args.seconds:g} s, medians of {args.repeats}", [row(one) for one in measured])
-    if args.json:
-        write_json(args.json, [{**vars(one), "ratio": one.ratio, "cpu_ratio": one.cpu_ratio} for one in measured])
-
-
-if __name__ == "__main__":
-    main()
+        found = measure(case, threads=threads, repeats=args.repeats, rows=args.rows, seconds=args.seconds)
+        rows += map(row, found)
+        show(case.name, rows[-len(threads) :])
+    show(f"float32, {args.rows} x {args.seconds:g} s, medians of {args.repeats}", rows)
+    return rows

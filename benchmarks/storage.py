@@ -1,28 +1,29 @@
-"""Object storage: listing, reading, writing, and a whole run compared with the same run on disk.
+"""What does object storage cost, compared with a disk?
 
     AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... python -m benchmarks storage s3://bucket/scratch \
         --endpoint http://127.0.0.1:7480 --checkpoint pipelines/demo/unispeech-digits-ctc \
         --corpus pipelines/demo/audio
 
-This program writes all files below the url and removes them at the end.
-
-Question of docs/evidence/performance.md, "Object storage": what does object storage cost, compared with a disk?
+Listing, reading and writing, and a whole run compared with the same run on disk. All files are written below the url
+and removed at the end.
 """
 
 import argparse
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.tables import show, write_json
+from benchmarks.tables import show
+from benchmarks.timing import in_turn, timed
 from raysp.storage.s3 import S3Store
 from raysp.storage.store import Store
 from raysp.storage.stores import expand
@@ -30,9 +31,8 @@ from raysp.storage.stores import expand
 MEGABYTE = 10**6
 
 
-def main(argv: list[str]) -> None:
-    """Measure, print the results, and remove the written files."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks storage", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this part."""
     parser.add_argument("url", help="scratch folder on the store")
     parser.add_argument("--endpoint", default=os.environ.get("AWS_ENDPOINT_URL"), help="endpoint url of the store")
     parser.add_argument("--objects", type=int, default=10_000, help="number of objects to list")
@@ -40,8 +40,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="number of repeats")
     parser.add_argument("--corpus", type=Path, help="folder of shards, for whole runs")
     parser.add_argument("--checkpoint", type=Path, help="checkpoint folder")
-    parser.add_argument("--json", type=Path, help="JSON file for the results")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> dict[str, object]:
+    """Measure, print the results, and remove the written files."""
     options = {"endpoint_url": args.endpoint} if args.endpoint else {}
     store = S3Store(args.url, options)
     try:
@@ -55,16 +57,15 @@ def main(argv: list[str]) -> None:
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(store.delete, [entry.path for entry in store.list()]))
     for title, rows in found.items():
-        if rows:
-            show(title, rows)
-    if args.json:
-        write_json(args.json, found)
+        show(title, rows)
+    return found
 
 
 def _listing(store: Store, num_objects: int, options: dict[str, str]) -> dict[str, object]:
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda k: store.replace(f"many/{k:06}.parquet", b"x"), range(num_objects)))
-    seconds = _best(3, lambda: len(expand(f"{store.url}/many/*.parquet", options).entries))
+    taken = timed({"listing": lambda: expand(f"{store.url}/many/*.parquet", options)}, 3)["listing"]
+    seconds = min(one.wall for one in taken)
     return {"objects": num_objects, "seconds": round(seconds, 2), "objects a second": round(num_objects / seconds)}
 
 
@@ -83,18 +84,13 @@ def _reading(store: Store, megabytes: int, repeats: int, options: dict[str, str]
         "pyarrow.fs": _pyarrow(options, key),
         "s3fs": _s3fs(options, key),
     }
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in openers}
-    for _ in range(repeats):
-        for name, opener in openers.items():
-            started, cpu = time.perf_counter(), time.process_time()
-            _read(opener())
-            taken[name].append((time.perf_counter() - started, time.process_time() - cpu))
+    taken = timed({name: lambda opener=opener: _read(opener()) for name, opener in openers.items()}, repeats)
     return [
         {
             "client": name,
-            "MB/s": round(megabytes / min(wall for wall, _ in times)),
-            "seconds": round(min(wall for wall, _ in times), 2),
-            "CPU seconds": round(min(cpu for _, cpu in times), 2),
+            "MB/s": round(megabytes / min(one.wall for one in times)),
+            "seconds": round(min(one.wall for one in times), 2),
+            "CPU seconds": round(min(one.cpu for one in times), 2),
         }
         for name, times in taken.items()
     ]
@@ -123,20 +119,17 @@ def _s3fs(options: dict[str, str], key: str) -> Callable[[], object]:
 def _writing(store: Store) -> list[dict[str, object]]:
     rows = []
     for num_bytes in (1_000, 100_000, 1_000_000, 10_000_000):
-        data, taken = os.urandom(num_bytes), []
-        for number in range(50):
-            started = time.perf_counter()
-            if not store.create(f"put/{num_bytes}/{number}", data):
-                raise SystemExit(f"{store.url}/put is not empty")
-            taken.append((time.perf_counter() - started) * 1000)
-        rows.append(
-            {
-                "bytes": num_bytes,
-                "median ms": round(statistics.median(taken), 1),
-                "slowest ms": round(max(taken), 1),
-            }
-        )
+        taken = timed({"put": partial(_put, store, os.urandom(num_bytes), count())}, 50)["put"]
+        milliseconds = [1000 * one.wall for one in taken]
+        median, slowest = statistics.median(milliseconds), max(milliseconds)
+        rows.append({"bytes": num_bytes, "median ms": round(median, 1), "slowest ms": round(slowest, 1)})
     return rows
+
+
+def _put(store: Store, data: bytes, numbers: Iterator[int]) -> None:
+    path = f"put/{len(data)}/{next(numbers)}"
+    if not store.create(path, data):
+        raise SystemExit(f"{store.url}/{path} exists")
 
 
 def _runs(store: Store, args: argparse.Namespace, options: dict[str, str]) -> list[dict[str, object]]:
@@ -144,36 +137,28 @@ def _runs(store: Store, args: argparse.Namespace, options: dict[str, str]) -> li
     from raysp import Decode, Label, Parquet, Pipeline, Shards, Transcript
     from raysp.cluster.connection import local_ray
     from raysp.cluster.resources import Resources
-    from raysp.labelling.engine.running import run
+    from raysp.labelling.engine.running import run as run_pipeline
 
     for file in sorted(args.corpus.glob("*.parquet")):
         store.replace(f"in/{file.name}", file.read_bytes())
     for file in args.checkpoint.iterdir():
         store.replace(f"model/{file.name}", file.read_bytes())
-    rows: list[dict[str, object]] = []
+    numbers = count()
+
+    def label(place: str, source: object, checkpoint: object, sink: object) -> dict[str, object]:
+        own = options if place == "S3" else {}
+        pipeline = Pipeline(
+            source=Shards(str(source), storage_options=own),
+            steps=[Decode(), Label(str(checkpoint), outputs=[Transcript()])],
+            sink=Parquet(f"{sink}/labels-{next(numbers)}", storage_options=own),
+        )
+        result = run_pipeline(pipeline)
+        return {"place": place, "rows": result.rows, "seconds": round(result.wall_seconds, 2)}
+
     with tempfile.TemporaryDirectory() as folder, local_ray(Resources(cpus=3)):
-        places = {
-            "disk": (str(args.corpus), str(args.checkpoint), folder),
-            "S3": (f"{store.url}/in", f"{store.url}/model", store.url),
+        ways = {
+            "disk": partial(label, "disk", args.corpus, args.checkpoint, folder),
+            "S3": partial(label, "S3", f"{store.url}/in", f"{store.url}/model", store.url),
         }
-        for number in range(args.repeats + 1):
-            for name, (source, checkpoint, sink) in places.items():
-                own = options if name == "S3" else {}
-                pipeline = Pipeline(
-                    source=Shards(source, storage_options=own),
-                    steps=[Decode(), Label(checkpoint, outputs=[Transcript()])],
-                    sink=Parquet(f"{sink}/labels-{name}-{number}", storage_options=own),
-                )
-                result = run(pipeline)
-                if number:  # the first of each warms caches
-                    rows.append({"place": name, "rows": result.rows, "seconds": round(result.wall_seconds, 2)})
-    return rows
-
-
-def _best(times: int, work: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+        found = in_turn(ways, args.repeats, warm_up=1)
+    return [row for rows in found.values() for row in rows]

@@ -1,12 +1,13 @@
 """Results printed as a table and written as JSON."""
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
 def show(title: str, rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows with the same keys as Markdown."""
+    """Print rows as a table in Markdown; a row may lack columns."""
     if not rows:
         return
     print(f"\n{title}\n")
@@ -18,6 +19,12 @@ def show(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|")
     print("\n".join(lines), flush=True)
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """Return the median of values, and the least and most of several."""
+    median = f"{statistics.median(values):.{digits}f}"
+    return median if len(values) < 2 else f"{median} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 def write_json(path: Path, figures: object) -> None:

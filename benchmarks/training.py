@@ -1,20 +1,15 @@
-"""Steps of CTC training compared with a loop over transformers, and the order of a large corpus.
+"""How fast is a step of CTC training, compared with transformers, and what does the order of a large corpus take?
 
     python -m benchmarks training --steps 4 --repeats 3
 
 Both train models of random weights (512 channels, 384 wide, 6 layers) on the same micro-batches, with AdamW and a
 clipped norm. Steps are run in turn, and the median CPU time of a step is compared. Peak memory is that of a process of
-its own for each. Then the order of an epoch of ten million rows is made, their index is read from a sink, and windows
-of audio are read.
-
-Question of docs/evidence/performance.md, "Training": how fast is a step of training, compared with transformers?
+its own for each. Then the order of an epoch of ten million rows is made, and their index is read from a sink.
 """
 
 import argparse
-import ctypes
 import gc
 import multiprocessing
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -23,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
-from benchmarks.inputs import corpus
-from benchmarks.inputs.checkpoints import BUNDLED
-from benchmarks.tables import show, write_json
+from benchmarks.tables import show
+from benchmarks.timing import forget_peak, median, memory, timed
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink.footer import Hashes
 from raysp.specs.pipeline import Shards
@@ -39,9 +32,6 @@ from raysp.training.sink.corpus_index import combine
 from raysp.training.sink.source_index import ShardIndex, SourceIndex
 
 SAMPLE_RATE = 16_000
-WINDOWS = 4
-"""Windows that are read for their memory."""
-PIECES_A_WINDOW = 5
 SHARD_ROWS = 2_000
 MIDDLE: Mapping[str, object] = {
     "hidden_size": 384,
@@ -156,23 +146,21 @@ def _extractor(library: Any, case: Case) -> Any:
 def compare(case: Case, *, steps: int, repeats: int, seconds: float) -> dict[str, object]:
     """Run steps of both in turn, and return the ratio of their CPU times."""
     batches = micro_batches(2, seconds=seconds)
-    ours, theirs = our_step(case), their_step(case)
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    ours(batches)
-    theirs(batches)
-    for repeat in range(repeats):
-        pair = [("ours", ours), ("theirs", theirs)]
-        for name, step in pair if repeat % 2 == 0 else pair[::-1]:
-            started = time.process_time()
+
+    def steps_of(step: Step) -> Callable[[], None]:
+        def run() -> None:
             for _ in range(steps):
                 step(batches)
-            times[name].append((time.process_time() - started) / steps)
-    ratio = statistics.median(times["theirs"]) / statistics.median(times["ours"])
-    found: dict[str, object] = {"case": case.name, "CPU ratio": f"{ratio:.2f}", "aim": f"{case.aim:.1f}"}
-    found |= {f"{name}, s a step": f"{statistics.median(values):.2f}" for name, values in times.items()}
+
+        return run
+
+    taken = timed({"ours": steps_of(our_step(case)), "theirs": steps_of(their_step(case))}, repeats, warm_up=1)
+    cpu = {name: median(times).cpu / steps for name, times in taken.items()}
+    found: dict[str, object] = {"case": case.name, "CPU ratio": f"{cpu['theirs'] / cpu['ours']:.2f}"}
+    found |= {"aim": f"{case.aim:.1f}", **{f"{name}, s a step": f"{value:.2f}" for name, value in cpu.items()}}
     for checkpointing in (False, True):
-        mine, other = (_memory(which, case, seconds, checkpointing=checkpointing) for which in ("ours", "theirs"))
-        found["memory, checkpointed" if checkpointing else "memory"] = f"{mine:.0f}/{other:.0f} MB"
+        ours, theirs = (_memory(which, case, seconds, checkpointing=checkpointing) for which in ("ours", "theirs"))
+        found["memory, checkpointed" if checkpointing else "memory"] = f"{ours:.0f}/{theirs:.0f} MB"
     return found
 
 
@@ -188,69 +176,11 @@ def _peak(which: str, case: Case, seconds: float, checkpointing: bool) -> float:
     batches = micro_batches(1, seconds=seconds)
     step = (our_step if which == "ours" else their_step)(case, checkpointing=checkpointing)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _peak_kilobytes()
+    forget_peak()
+    before = memory("VmHWM")
     for _ in range(2):
         step(batches)
-    return (_peak_kilobytes() - before) / 1024
-
-
-def _peak_kilobytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-
-
-def windows(seconds: float) -> dict[str, object]:
-    """Read windows of joined digits at 16 kHz, each while the one before it is held, as training does.
-
-    The memory is what the reading process adds to its own, at most; its decoding process holds one recording at a time.
-    A window counts as the samples of the largest one, of two bytes each.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        shards = round(WINDOWS * PIECES_A_WINDOW)
-        corpus.build(Path(folder), "train-like", minutes=WINDOWS * seconds / 60, shards=shards, sample_rate=SAMPLE_RATE)
-        found: dict[str, object] = {"window": f"{seconds:,.0f} s"}
-        context = multiprocessing.get_context("spawn")
-        for name, is_held in (("one window", False), ("with the one before", True)):
-            with context.Pool(1) as pool:
-                peak, window = pool.apply(_window_peak, (folder, seconds, is_held))
-            found["samples"] = f"{window:.0f} MB"
-            found[name] = f"{peak:.0f} MB, {peak / window:.2f} windows"
-    return found
-
-
-def _window_peak(folder: str, seconds: float, is_held: bool) -> tuple[float, float]:
-    """Return the peak memory that reading windows adds, and the largest window, of two bytes a sample, in MB."""
-    import raysp
-    from raysp.audio.isolation import Decoder
-    from raysp.training.data.row_windows import Failures, Reading
-    from raysp.training.planning.training_plan import plan_training
-    from raysp.training.preparing import prepare
-
-    recipe = raysp.Finetune(
-        raysp.Shards(f"{folder}/*.parquet", text="text"),
-        steps=[raysp.Decode()],
-        objective=raysp.CTC(str(BUNDLED), text=raysp.Text("upper", keep="letters")),
-        schedule=raysp.Schedule(epochs=1),
-        batching=raysp.Batching(seconds=40, micro_batches=4, window_seconds=seconds),
-        sink=raysp.Checkpoint(f"{folder}/sink"),
-    )
-    with Decoder() as decoder:
-        prepared = prepare(plan_training(recipe), None, decoder=decoder)
-        reading = Reading(prepared.reader(decoder), Failures(1.0))
-        reading.reader(0, range(int(prepared.corpus.piece_rows[1])))  # so that all code is loaded
-        gc.collect()
-        pa.default_memory_pool().release_unused()
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-        before, held, samples = _peak_kilobytes(), None, []
-        for window in prepared.order.first_epoch.windows_from(0):
-            rows = reading(window)
-            samples.append(sum(len(row.wave) for row in rows.values()))
-            held = rows if is_held else None
-            del rows
-        del held
-        return (_peak_kilobytes() - before) / 1024, 2 * max(samples) / 2**20
+    return (memory("VmHWM") - before) / 2**20
 
 
 def order(num_rows: int) -> dict[str, object]:
@@ -325,29 +255,25 @@ def start(num_rows: int) -> dict[str, object]:
         }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks training", description=(__doc__ or "").split("\n")[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this part."""
     parser.add_argument("--steps", type=int, default=3, help="steps of a repeat")
     parser.add_argument("--repeats", type=int, default=3, help="repeats of each, in turn")
     parser.add_argument("--seconds", type=float, default=5.0, help="duration of a row")
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of the corpus whose order is made")
-    parser.add_argument("--windows", type=float, nargs="*", default=[1000, 4000], help="seconds of windows to read")
-    parser.add_argument("--json", type=Path, help="JSON file for the results")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> dict[str, object]:
+    """Measure and print."""
     torch.set_num_threads(1)
     rows = []
     for case in CASES:
         if args.only.lower() in case.name.lower():
             rows.append(compare(case, steps=args.steps, repeats=args.repeats, seconds=args.seconds))
-            show(f"{case.name}", rows[-1:])
-    show("Steps of training, transformers / raysp", rows)
-    orders = [order(args.rows)]
-    show("Order of an epoch", orders)
-    starts = [start(args.rows)]
-    show("From the index of a sink to the first window", starts)
-    memory = [windows(seconds) for seconds in args.windows]
-    show("Memory of windows", memory)
-    if args.json:
-        write_json(args.json, {"steps": rows, "order": orders, "start": starts, "windows": memory})
+            show(case.name, rows[-1:])
+    found = {"steps": rows, "order": [order(args.rows)], "start": [start(args.rows)]}
+    show("Steps of training, transformers / raysp", found["steps"])
+    show("Order of an epoch", found["order"])
+    show("From the index of a sink to the first window", found["start"])
+    return found

@@ -1,4 +1,4 @@
-"""Make a checkpoint of published size with random weights: as fast as a trained one, without a download.
+"""A checkpoint of published size with random weights: as fast as a trained one, without a download.
 
 python -m benchmarks checkpoint --out /tmp/base
 """
@@ -6,11 +6,27 @@ python -m benchmarks checkpoint --out /tmp/base
 import argparse
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parents[1]
 BUNDLED = HERE.parent / "pipelines" / "demo" / "unispeech-digits-ctc"
 TOKENIZER_FILES = ("vocab.json", "tokenizer_config.json", "processor_config.json")
+MADE: Mapping[str, Mapping[str, Any]] = {
+    "base": {},
+    "base-layer": {"front_end": "layer"},
+    "middle": {"layers": 8, "hidden_size": 512},
+}
+"""Options of `make` by name; `base` has 12 layers, 768 wide."""
+NAMES = f"small (bundled), {', '.join(MADE)}, or a folder"
+
+
+def named(name: str, work: Path) -> Path:
+    """Return the folder of a checkpoint, which is made in a folder if it is one of `MADE`."""
+    if name in MADE:
+        return make(work / name, **MADE[name])
+    return BUNDLED if name == "small" else Path(name).absolute()
 
 
 def make(folder: Path, *, front_end: str = "group", layers: int = 12, hidden_size: int = 768, seed: int = 0) -> Path:
@@ -48,9 +64,8 @@ def _require_mask(path: Path) -> None:
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Make a checkpoint from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks checkpoint", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a checkpoint."""
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--front-end", choices=["group", "layer"], default="group", help="norm of the convolutional front end"
@@ -58,10 +73,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=12, help="number of layers")
     parser.add_argument("--hidden-size", type=int, default=768, help="width of the model")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random generator")
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Make a checkpoint."""
     make(args.out, front_end=args.front_end, layers=args.layers, hidden_size=args.hidden_size, seed=args.seed)
     print(args.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Build a corpus of recordings of speech-like lengths by joining short real ones (spoken digits).
+"""A corpus of recordings of speech-like lengths, joined of short real ones (spoken digits).
 
     python -m benchmarks corpus --kind test-like --minutes 10 --out /tmp/test-like
 
@@ -12,6 +12,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -195,17 +196,21 @@ def build(
     return names
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that define a corpus, for all parts that need one."""
+def add_digits(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the recordings that a corpus joins, for all parts that make one."""
     parser.add_argument("--digits", default=DEMO_DIGITS, help="glob of the shards of short recordings to join")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random generator")
     parser.add_argument("--sample-rate", type=int, help="sample rate of the corpus; default: that of the digits")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Build a corpus from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks corpus", description=__doc__)
-    add_arguments(parser)
+def digits_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of these options for `build`."""
+    return {"digits": args.digits, "seed": args.seed, "sample_rate": args.sample_rate}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a corpus."""
+    add_digits(parser)
     parser.add_argument("--kind", choices=KINDS, default="test-like", help="distribution of durations")
     parser.add_argument("--minutes", type=float, default=10, help="minutes of audio")
     parser.add_argument("--shards", type=int, default=4, help="number of shards")
@@ -213,23 +218,14 @@ def main(argv: list[str] | None = None) -> None:
         "--gaps", type=float, nargs=2, default=GAPS, help="shortest and longest gap between recordings, in seconds"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    args = parser.parse_args(argv)
-    names = build(
-        args.out,
-        args.kind,
-        minutes=args.minutes,
-        seed=args.seed,
-        shards=args.shards,
-        digits=args.digits,
-        sample_rate=args.sample_rate,
-        gaps=tuple(args.gaps),
-    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Build a corpus."""
+    options = {"minutes": args.minutes, "shards": args.shards, "gaps": tuple(args.gaps), **digits_of(args)}
+    names = build(args.out, args.kind, **options)
     seconds = np.concatenate([pq.read_table(name, columns=["duration"])["duration"].to_numpy() for name in names])
     print(
         f"{args.out}: {len(seconds):,} recordings in {len(names)} shards, {seconds.sum() / 60:.1f} minutes; "
         f"{seconds.min():.1f} to {seconds.max():.1f} s, mean {seconds.mean():.1f}, median {np.median(seconds):.1f}"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -4,11 +4,14 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
+
+from benchmarks.timing import memory
 
 CPU_INTERVAL_SECONDS = 0.5
 MEMORY_EVERY = 6
@@ -48,8 +51,6 @@ def run(
     folder: Path | None = None,
 ) -> Watched:
     """Run a command in a folder to its end, and sample memory every given number of half seconds."""
-    import ray  # noqa: F401 - psutil comes with it and is importable after it
-
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         watched = Watched(time.time())
         process = subprocess.Popen(command, stdout=out, stderr=err, env=env, cwd=folder)
@@ -64,9 +65,7 @@ def run(
     return watched
 
 
-def _watch(process: subprocess.Popen[bytes], watched: Watched, memory_every: int) -> None:
-    import psutil
-
+def _watch(process: subprocess.Popen[str], watched: Watched, memory_every: int) -> None:
     known: dict[int, psutil.Process] = {process.pid: psutil.Process(process.pid)}
     spent: dict[int, float] = {}
     rounds = 0
@@ -81,39 +80,24 @@ def _watch(process: subprocess.Popen[bytes], watched: Watched, memory_every: int
                 known.pop(pid)
         watched.cpu.append((time.time(), sum(spent.values())))
         if rounds % memory_every == 0:
-            found = {pid: _bytes(one) for pid, one in known.items()}
-            watched.peak_bytes = max(watched.peak_bytes, sum(found.values()))
-            for one in known.values():
-                name = _name(one)
-                watched.peak_bytes_of[name] = max(watched.peak_bytes_of.get(name, 0), _own_bytes(one.pid))
+            _watch_memory(known.values(), watched)
         rounds += 1
         time.sleep(CPU_INTERVAL_SECONDS)
 
 
-def _name(process: object) -> str:
+def _watch_memory(processes: Iterable[psutil.Process], watched: Watched) -> None:
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_full_info().pss
+            name, own = _name(process.cmdline()), int(memory("RssAnon", process.pid))
+        except (psutil.Error, OSError, StopIteration):  # it ended
+            continue
+        watched.peak_bytes_of[name] = max(watched.peak_bytes_of.get(name, 0), own)
+    watched.peak_bytes = max(watched.peak_bytes, total)
+
+
+def _name(words: Sequence[str]) -> str:
     """Return the task of a Ray worker, or the program of another process."""
-    import psutil
-
-    try:
-        words = process.cmdline()  # type: ignore[attr-defined]
-    except psutil.Error:
-        return "gone"
-    return words[0] if words and words[0].startswith("ray::") else (words[0].rpartition("/")[2] if words else "")
-
-
-def _own_bytes(pid: int) -> int:
-    """Return the bytes of private pages without a file."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon")), 0)
-
-
-def _bytes(process: object) -> int:
-    import psutil
-
-    try:
-        return process.memory_full_info().pss  # type: ignore[attr-defined]
-    except psutil.Error:
-        return 0
+    first = words[0] if words else ""
+    return first if first.startswith("ray::") else first.rpartition("/")[2]

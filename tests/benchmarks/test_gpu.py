@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import __main__ as command
 from benchmarks import gpu
 
 ROOT = Path(__file__).parents[2]
@@ -65,5 +66,5 @@ def test_an_error_and_a_package_that_is_missing_are_recorded():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="measures for minutes where there is a GPU")
 def test_without_a_gpu_nothing_is_measured_and_the_command_says_how_to_try_it(tmp_path):
     with pytest.raises(SystemExit, match="--device stand-in"):
-        gpu.main(["--out", str(tmp_path / "out")])
+        command.main(["gpu", "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
