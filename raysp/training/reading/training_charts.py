@@ -48,10 +48,14 @@ def metric_chart(metric: str, steps: Mapping[int, StepEvaluation], last_step: in
     x, y = count_axis(max(last_step, *spans)), value_axis(values, is_share=is_share)
     across, (low, line, high) = x.places(np.array([*spans], np.float64)), y.places(values.T)
     place = [*spans].index(best)
-    notes = ("95% intervals" if is_share else "", _before(metric, estimates))
+    before = estimates.get(0, Estimate(None)).value
+    notes = [
+        *(["95% intervals"] if is_share else []),
+        *([] if before is None else [f"{step_evaluation.text(metric, Estimate(before))} before training"]),
+    ]
     return Chart(
         title=(f"{corpus}: {title}" if corpus else title[0].upper() + title[1:]),
-        note=", ".join(note for note in notes if note),
+        note=", ".join(notes),
         figure=f"best {step_evaluation.text(metric, estimates[best])} at step {best:,}",
         x=x,
         y=y,
@@ -60,9 +64,3 @@ def metric_chart(metric: str, steps: Mapping[int, StepEvaluation], last_step: in
         points=page_charts.dots(across, line),
         best=page_charts.dots(across[[place]], line[[place]]),
     )
-
-
-def _before(metric: str, estimates: Mapping[int, Estimate]) -> str:
-    """Return the value of the weights before the first step as text; empty if unknown."""
-    value = estimates.get(0, Estimate(None)).value
-    return "" if value is None else f"{step_evaluation.text(metric, Estimate(value))} before training"

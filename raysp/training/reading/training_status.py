@@ -9,11 +9,10 @@ from raysp.evaluation.scores import Estimate
 from raysp.sink import lease, records
 from raysp.sink.lease import Running, activity
 from raysp.sink.run_record import RunEntry
-from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink import step_evaluation as evaluations
-from raysp.training.sink.committed_steps import CommittedStep, Position
+from raysp.training.sink.committed_steps import Position
 from raysp.training.sink.exports import Export
 from raysp.training.sink.step_evaluation import StepEvaluation
 from raysp.training.sink.step_log import StepRecord, Steps
@@ -23,8 +22,8 @@ from raysp.work import run_fact
 
 LAST_STEPS = 50
 """Steps over which loss and speed are averaged."""
-CHECKPOINT, FIGURES = "config.json", "metrics.json"
-"""Files of an exported checkpoint: the last published file, and the file with the number of its step."""
+FIGURES = "metrics.json"
+"""File of an exported checkpoint with its rows and the number of its step."""
 MISSES = "best_misses"
 """Name, among the metrics of a committed step, of the number of evaluations since the best one."""
 
@@ -127,6 +126,16 @@ class TrainingStatus(Brief):
     """Current or last holder of the lease: user, host, process and start."""
 
     @property
+    def steps_done(self) -> str:
+        """Number of steps as text, such as "20 of 40"."""
+        return f"{self.steps:,}{f' of {self.steps_planned:,}' if self.steps_planned else ''}"
+
+    @property
+    def epochs_done(self) -> str:
+        """Number of whole epochs as text."""
+        return f"{self.epochs:,}{f' of {self.epochs_planned:,}' if self.epochs_planned else ''}"
+
+    @property
     def is_done(self) -> bool:
         """Whether no step is left, or the training ended early."""
         by_epochs = self.epochs_planned is not None and self.epochs >= self.epochs_planned
@@ -141,13 +150,11 @@ class TrainingStatus(Brief):
     def facts(self) -> dict[str, object]:
         """Facts that `raysp status` prints, by name."""
         last, left = self.last_steps, self.eta_seconds
-        of_steps = f" of {self.steps_planned:,}" if self.steps_planned else ""
-        of_epochs = f" of {self.epochs_planned:,}" if self.epochs_planned else ""
         committed = f", the last {ago(self.last_commit)}" if self.last_commit else ""
         return {
             "run": run_fact(self, self.last_commit, "commit"),
-            "steps": f"{self.steps:,}{of_steps} committed ({self.share:.0%}){committed}",
-            "epochs": f"{self.epochs:,}{of_epochs} done{', ended early by patience' if self.has_given_up else ''}",
+            "steps": f"{self.steps_done} committed ({self.share:.0%}){committed}",
+            "epochs": f"{self.epochs_done} done{', ended early by patience' if self.has_given_up else ''}",
             "time left": None if left is None else duration(left),
             "loss": last and f"{last.loss:.4g}, the mean of {count(last.number, 'step')}",
             "rate": last and f"{last.learning_rate:.1e}, that of the last step",
@@ -166,9 +173,8 @@ class TrainingStatus(Brief):
     @property
     def line(self) -> str:
         """The progress as one line."""
-        of_steps = f" of {self.steps_planned:,}" if self.steps_planned else ""
         parts = (
-            f"{self.steps:,}{of_steps} steps ({self.share:.0%})",
+            f"{self.steps_done} steps ({self.share:.0%})",
             f"loss {self.last_steps.loss:.4g}" if self.last_steps else "",
             f"time left {duration(self.eta_seconds)}" if self.eta_seconds is not None else "",
         )
@@ -186,17 +192,23 @@ def training_status(store: Store) -> TrainingStatus:
     Raises:
         PlanError: the store is not the sink of a training.
     """
+    return read_training(store)[2]
+
+
+def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus]:
+    """Return the record of a training, its committed steps, and its progress, as `training_status`."""
     record = TrainingRecord.existing(store)
     step = steps.latest(store)
     position = step.position if step else Position(0, 0, 0)
-    epochs, planned = (_number(record.value(f"schedule.{name}")) for name in ("epochs", "steps"))
+    values = map(record.value, ("schedule.epochs", "schedule.steps", "evaluation.patience"))
+    epochs, planned, patience = (value if isinstance(value, int) else None for value in values)
     log = Steps(store, position.done)
     last = log.last(LAST_STEPS)
     share = position.done / planned if planned else _share(position, epochs, last)
     committed_at = steps.committed_at(store, step) if step else None
     active, runs = activity(lease.holder(store)), record.runs
     is_active = active["running"] in (Running.YES, Running.ELSEWHERE)
-    return TrainingStatus(
+    status = TrainingStatus(
         sink=store.url,
         fingerprint=record.fingerprint,
         steps=position.done,
@@ -210,19 +222,16 @@ def training_status(store: Store) -> TrainingStatus:
         best=best_evaluation(log.evaluations),
         steps_exported=_steps_exported(store, record.fingerprint),
         last_run=runs[-1] if runs else None,
-        has_given_up=_has_given_up(record, step),
+        has_given_up=patience is not None and step is not None and step.metrics.get(MISSES, 0) >= patience,
         **active,
     )
+    return record, log, status
 
 
 def mean_loss(log: Steps) -> float | None:
     """Return the mean loss of the last steps of all runs; None without any."""
     last = LastSteps.of(log.last(LAST_STEPS))
     return last.loss if last else None
-
-
-def _number(value: JsonValue) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _share(position: Position, epochs: int | None, last: Sequence[StepRecord]) -> float:
@@ -251,20 +260,20 @@ def best_evaluation(by_step: dict[int, StepEvaluation]) -> BestEvaluation | None
     return BestEvaluation(done, metric, by_step[done].metrics[metric], len(by_step), before, elsewhere)
 
 
+def figures(store: Store) -> dict[str, object]:
+    """Return the figures of the exported checkpoint; none before the export, or of another program."""
+    try:
+        return records.parse(store.read(FIGURES), dict[str, object]) if store.stat(FIGURES) else {}
+    except ValueError:
+        return {}
+
+
 def _steps_exported(store: Store, fingerprint: str) -> int | None:
     """Return the updates of the exported checkpoint; None if there is none that this training made."""
-    if store.stat(CHECKPOINT) is None or store.stat(FIGURES) is None:
-        return None
     export = Export.load(store)
-    if export is not None and not (export.fingerprint == fingerprint and export.is_whole(store)):
-        return None  # damaged, or of the training before a restart
+    if export is None or export.fingerprint != fingerprint or not export.is_whole(store):
+        return None  # none, damaged, or of the training before a restart
     try:
-        return records.checked(records.parse(store.read(FIGURES), dict[str, object])["weights_of_step"], int)
-    except (ValueError, KeyError):
+        return records.checked(figures(store).get("weights_of_step"), int)
+    except ValueError:
         return None
-
-
-def _has_given_up(record: TrainingRecord, step: CommittedStep | None) -> bool:
-    """Return whether the evaluations without a better one have reached the patience of the recipe."""
-    patience = _number(record.value("evaluation.patience"))
-    return patience is not None and step is not None and step.metrics.get(MISSES, 0) >= patience
