@@ -1,17 +1,19 @@
 """What a run leaves besides its commits: calls of callbacks, rows that failed since the last commit, a report."""
 
 import contextlib
+import json
 import logging
+from dataclasses import asdict
 from typing import Self
 
 from raysp.errors import RayspError
-from raysp.sink.layout import REPORT
+from raysp.sink.layout import LOG, REPORT
 from raysp.storage.store import Store
 from raysp.training.callbacks import Callbacks
 from raysp.training.data.row_windows import Failures
 from raysp.training.reading.training_report import render
-from raysp.training.sink import committed_steps, step_log
-from raysp.training.sink.step_log import ErrorRow, RunEnd, StepRecord
+from raysp.training.sink import committed_steps
+from raysp.training.sink.step_log import ErrorRow, StepRecord
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +49,15 @@ class Recording:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Call the callbacks, and write the rows that are left and the report; a failing report ends no training."""
-        end = RunEnd(self._done, kind is not None, (*self._uncommitted(), *self.failures.take()))
-        if end.errors:
+        errors = [asdict(row) for row in (*self._uncommitted(), *self.failures.take())]
+        facts = {"done": self._done, "failed": kind is not None, **({"errors": errors} if errors else {})}
+        end: dict[str, object] = {**facts, "finished": True}
+        if errors:
             try:
-                step_log.write_end(self.store, self.run_id, end)
+                self.store.create(f"{LOG}{self.run_id}-end.jsonl", f"{json.dumps(end)}\n".encode())
             except RayspError as failure:
-                logger.warning("%s: %d error rows were not written: %s", self.store.url, len(end.errors), failure)
-        self.callbacks(end.json)
+                logger.warning("%s: %d error rows were not written: %s", self.store.url, len(errors), failure)
+        self.callbacks(end)
         with contextlib.suppress(RayspError):
             self.store.replace(REPORT, render(self.store).encode())
 
@@ -62,6 +66,6 @@ class Recording:
         if not self._failed:
             return []
         with contextlib.suppress(RayspError):
-            committed = max(committed_steps.newest(self.store, 1, until=self._done), default=0)
-            return [row for row, done in self._failed.items() if done > committed]
+            step = committed_steps.latest(self.store)
+            return [row for row, done in self._failed.items() if step is None or done > step.position.done]
         return [*self._failed]

@@ -39,7 +39,7 @@ LAST_COMMITS = 2
 """Commits that always stay: if the last commit cannot be read, a training continues from the previous one."""
 
 _MARKER = re.compile(rf"{re.escape(STEPS)}(\d+)\.json")
-_FILE = re.compile(rf"{re.escape(STEPS)}((\d+)\.[0-9a-f]+)/[^/]+")
+_FILE = re.compile(rf"{re.escape(STEPS)}(\d+)\.[0-9a-f]+/[^/]+")
 
 Writer = Callable[[Path], None]
 """Callable that writes a file to a local path."""
@@ -211,12 +211,6 @@ def _is_as_written(store: Store, file: StateFile) -> bool:
         return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
 
 
-def newest(store: Store, number: int, *, until: int) -> list[int]:
-    """Return the last committed steps up to `until`, in order, at most `number`; without those that lack a file."""
-    numbers = (done for done, step, broken in _markers(store) if step and not broken and done <= until)
-    return [*islice(numbers, number)][::-1]
-
-
 def committed_at(store: Store, step: CommittedStep) -> float | None:
     """Return the time of a commit, in seconds since the epoch by the clock of the store; None if it is unknown."""
     entry = store.stat(_marker(step.position.done))
@@ -246,11 +240,12 @@ def local_file(store: Store, step: CommittedStep, name: str) -> Iterator[Path]:
 
 
 def remove_earlier(store: FencedStore, last: int, kept: Collection[int] = ()) -> None:
-    """Remove committed steps, each marker before its files, but the last `LAST_COMMITS` and those that are kept.
+    """Remove committed steps, each marker before its files, but the last whole `LAST_COMMITS` and those that are kept.
 
     Steps after `last` are left alone: they belong to a process that took over.
     """
-    staying = {*newest(store, LAST_COMMITS, until=last), *kept}
+    whole = (done for done, step, broken in _markers(store) if done <= last and step and not broken)
+    staying = {*islice(whole, LAST_COMMITS), *kept}
     for done in sorted(_committed([entry.path for entry in store.list(STEPS)])):
         if done < last and done not in staying:
             with fault_injection.passing("step_removed"):
@@ -260,34 +255,29 @@ def remove_earlier(store: FencedStore, last: int, kept: Collection[int] = ()) ->
                     store.delete(file.path)
 
 
-def unnamed(store: Store) -> list[str]:
-    """Return the paths of files that no marker names. They may be removed while nobody trains.
-
-    Files of a step whose marker cannot be parsed may be named by it, and are left out.
-    """
-    paths = [entry.path for entry in store.list(STEPS)]
-    steps = {done: _parsed(store, done) for done in _committed(paths)}
-    named = {file.path for step in steps.values() if step for file in step.files.values()}
-    unknown = {done for done, step in steps.items() if step is None}
-    files = [(path, match) for path in paths if (match := _FILE.fullmatch(path))]
-    return [path for path, match in files if path not in named and int(match[2]) not in unknown]
-
-
 def _marker(done: int) -> str:
     return f"{STEPS}{done}.json"
 
 
 def _committed(paths: Collection[str]) -> set[int]:
-    return {int(match[1]) for path in paths if (match := _MARKER.fullmatch(path))}
+    return {int(match[1]) for match in map(_MARKER.fullmatch, paths) if match}
 
 
 UNCOMMITTED = "of a step that was not committed"
 
 
 def leftovers(store: Store, *, now: float | None = None) -> Iterator[Orphan]:
-    """Yield files and uploads that no run of a training will use any more, provided that no run is active."""
-    uncommitted = set(unnamed(store))
+    """Yield files and uploads that no run of a training will use any more, provided that no run is active.
+
+    Files of a step whose marker cannot be parsed may be named by it, and are left out.
+    """
+    steps = {done: step for done, step, _ in _markers(store)}
+    named = {file.path for step in steps.values() if step for file in step.files.values()}
+    unknown = {done for done, step in steps.items() if step is None}
     for entry in store.list(layout.HOME):
-        if entry.path in uncommitted or entry.path.startswith(layout.TMP):
-            yield Orphan(entry.path, entry.num_bytes, UNCOMMITTED if entry.path in uncommitted else TEMPORARY)
+        match = _FILE.fullmatch(entry.path)
+        if match and entry.path not in named and int(match[1]) not in unknown:
+            yield Orphan(entry.path, entry.num_bytes, UNCOMMITTED)
+        elif entry.path.startswith(layout.TMP):
+            yield Orphan(entry.path, entry.num_bytes, TEMPORARY)
     yield from abandoned_uploads(store)

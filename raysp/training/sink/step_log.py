@@ -7,8 +7,9 @@ leaves that no commit covers, rows that failed, is in a last file of the run.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import cast
 
 from raysp import bounds
@@ -71,24 +72,9 @@ class StepRecord:
     @property
     def json(self) -> dict[str, JsonValue]:
         """The record as it is stored, and as callbacks get it: without empty fields."""
-        return _without_empty(asdict(self))
-
-
-@dataclass(frozen=True)
-class RunEnd:
-    """The end of a run."""
-
-    done: Natural
-    """Updates of the weights."""
-    failed: bool
-    """Whether an error ended it."""
-    errors: tuple[ErrorRow, ...] = ()
-    """Rows that failed, of which no committed step has a record."""
-
-    @property
-    def json(self) -> dict[str, JsonValue]:
-        """The end as it is stored, and as callbacks get it."""
-        return _without_empty({**asdict(self), "finished": True})
+        present = {name: value for name, value in asdict(self).items() if value not in (None, ())}
+        # Ids of rows become texts unless JSON has their type.
+        return cast("dict[str, JsonValue]", json.loads(json.dumps(present, default=str)))
 
 
 class StepLog:
@@ -103,7 +89,6 @@ class StepLog:
         self.store = store
         self.run_id = run_id
         self._steps: list[StepRecord] = []
-        self._taken: list[StepRecord] = []
 
     def add(self, step: StepRecord) -> None:
         """Add a step."""
@@ -112,25 +97,17 @@ class StepLog:
     def take(self) -> Callable[[], None]:
         """Return a function that writes the steps up to now, which may run while more are added.
 
-        It raises StoreError if they cannot be written; the next one writes them.
+        It raises StoreError if they cannot be written.
         """
-        self._taken += self._steps
-        self._steps = []
-        return self._write
+        steps, self._steps = self._steps, []
+        return partial(self._write, steps)
 
-    def _write(self) -> None:
-        if not self._taken:
-            return
-        content = "".join(f"{json.dumps(step.json)}\n" for step in self._taken)
-        # Workers of a run that were started again may commit other steps: a file of theirs never replaces another one.
-        path = f"{LOG}{self.run_id}-{self._taken[0].done:09}-{self._taken[-1].done:09}.jsonl"
-        self.store.create(path, content.encode())
-        self._taken.clear()
-
-
-def write_end(store: Store, run_id: str, end: RunEnd) -> None:
-    """Write the last file of a run."""
-    store.create(f"{LOG}{run_id}-end.jsonl", f"{json.dumps(end.json)}\n".encode())
+    def _write(self, steps: Sequence[StepRecord]) -> None:
+        if steps:
+            content = "".join(f"{json.dumps(step.json)}\n" for step in steps)
+            # Workers of a run that were started again may commit other steps: their files replace no other ones.
+            path = f"{LOG}{self.run_id}-{steps[0].done:09}-{steps[-1].done:09}.jsonl"
+            self.store.create(path, content.encode())
 
 
 class Steps:
@@ -189,9 +166,3 @@ class Steps:
                 f"{self.store.url}/{path}: not the log of steps ({bounds.plain(error)}); remove this file"
             ) from error
         return step
-
-
-def _without_empty(fields: Mapping[str, object]) -> dict[str, JsonValue]:
-    """Return fields as JSON has them, without empty ones. Ids of rows become texts unless JSON has their type."""
-    present = {name: value for name, value in fields.items() if value is not None and value != () and value != {}}
-    return cast("dict[str, JsonValue]", json.loads(json.dumps(present, default=str)))

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from itertools import islice
 
 from raysp.sink import layout, run_record
 from raysp.sink.fencing import FencedStore
@@ -141,7 +142,9 @@ def comparing_sizes_alone(monkeypatch):
 
 def removing_the_files_of_a_step_before_its_marker(monkeypatch):
     def remove(store, last, kept=()):
-        staying = {*committed_steps.newest(store, committed_steps.LAST_COMMITS, until=last), *kept}
+        markers = committed_steps._markers(store)
+        whole = (done for done, step, broken in markers if step and not broken and done <= last)
+        staying = {*islice(whole, committed_steps.LAST_COMMITS), *kept}
         numbers = committed_steps._committed([entry.path for entry in store.list(committed_steps.STEPS)])
         for done in sorted(done for done in numbers if done < last and done not in staying):
             step = committed_steps._parsed(store, done)
@@ -212,12 +215,11 @@ def showing_steps_of_any_run(monkeypatch):
 def keeping_a_log_of_the_same_run_and_step(monkeypatch):
     """A file of the log is named after its first step alone."""
 
-    def write(self):
-        if self._taken:
-            first = self._taken[0].done
-            content = "".join(f"{json.dumps(step.json)}\n" for step in self._taken)
+    def write(self, steps):
+        if steps:
+            first = steps[0].done
+            content = "".join(f"{json.dumps(step.json)}\n" for step in steps)
             self.store.create(f"{layout.LOG}{self.run_id}-{first:09}-{first:09}.jsonl", content.encode())
-            self._taken.clear()
 
     monkeypatch.setattr(step_log.StepLog, "_write", write)
 
