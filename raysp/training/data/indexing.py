@@ -70,20 +70,17 @@ class Indexer:
             on_cluster: whether tasks of the connected cluster are used in place of processes.
         """
         spread = Spread(partial(self, decoder=decoder), self.elsewhere, self.code, "indexes rows")
-        if not self._can_leave or sum(shard.num_rows for shard in shards) < WORTH_ROWS:
+        steps = self.recipe.steps
+        modules = [name.partition(":")[0] for step in steps for name in step.functions]
+        # Another process cannot import code of the main program.
+        can_leave = "__main__" not in {*modules, *(type(step).__module__ for step in steps)}
+        if not can_leave or sum(shard.num_rows for shard in shards) < WORTH_ROWS:
             return spread.in_processes(shards, 1)
         return spread.by_tasks(shards) if on_cluster else spread.in_processes(shards, min(processes, MOST_PROCESSES))
 
     def elsewhere(self, shard: Shard) -> Indexed:
         """Return the index of a shard in another process."""
         return self(shard, _decoder())
-
-    @property
-    def _can_leave(self) -> bool:
-        """Whether another process can import all code of the recipe: none of it is in the main program."""
-        steps = self.recipe.steps
-        modules = [name.partition(":")[0] for step in steps for name in step.functions]
-        return "__main__" not in {*modules, *(type(step).__module__ for step in steps)}
 
     def __call__(self, shard: Shard, decoder: "Decoder | None") -> Indexed:
         """Return the index of a shard, or why it cannot be read."""

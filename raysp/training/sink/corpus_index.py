@@ -44,10 +44,8 @@ class CorpusIndex:
         """Return a piece by its number, with its shard."""
         first = int(self.piece_rows[number])
         place = int(np.searchsorted(self.first_rows, first, side="right")) - 1
-        while self.first_rows[place + 1] == self.first_rows[place]:  # shards without rows
-            place += 1
-        shard, start = self.shards[place], int(self.first_rows[place])
-        return shard, Piece(first - start, int(self.piece_rows[number + 1]) - start)
+        start = int(self.first_rows[place])
+        return self.shards[place], Piece(first - start, int(self.piece_rows[number + 1]) - start)
 
     def place_of(self, row: int) -> tuple[str, int]:
         """Return the name of a row's shard, and the row's number in it."""
@@ -62,11 +60,11 @@ def combine(indexed: Sequence[tuple[Shard, Indexed]]) -> CorpusIndex:
     counts: Counter[str] = Counter()
     targets, recordings = hashlib.sha256(), hashlib.sha256()
     for shard, index in readable:
-        targets.update(index.targets_digest.encode())
+        targets.update(index.facts.targets.encode())
         recordings.update(index.recordings_digest)
         piece_rows += [first_rows[-1] + piece.end for piece in shard.pieces if piece.num_rows]
         first_rows.append(first_rows[-1] + shard.num_rows)
-        counts.update(index.counts)
+        counts.update(index.facts.counts)
     rows = pa.concat_tables([ROWS.empty_table(), *(index.rows for _, index in readable)]).unify_dictionaries()
     seconds, reasons = rows.column("seconds").to_numpy(), rows.column("reason")
     left_out = Counter(dict(zip(*(part.to_pylist() for part in reasons.value_counts().flatten()), strict=True)))

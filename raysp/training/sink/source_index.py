@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 
@@ -62,23 +62,32 @@ _NO_COUNTS: Mapping[str, int] = {}
 
 
 @dataclass(frozen=True)
+class Facts:
+    """Facts of a shard, in its first row."""
+
+    shard: str
+    key: str
+    """Hash of everything that decided the index, as it was written; empty if it was not read from a file."""
+    content: str
+    """Version of the recordings that the shard itself holds; empty if its rows name files."""
+    targets: str
+    """Hash of the targets of rows that are trained on."""
+    counts: Mapping[str, Natural]
+    """Occurrences of each character or class in the texts of rows that are trained on."""
+
+
+@dataclass(frozen=True)
 class ShardIndex:
     """Index of the rows of one shard.
 
     Attributes:
+        facts: facts of the shard.
         rows: columns `seconds`, `num_labels`, `reason` for which a row is left out, and `version`, a hash of the
             version of the file that the row names (0: none).
-        counts: occurrences of each character or class in the texts of rows that are trained on.
-        targets_digest: hash of the targets of rows that are trained on.
-        content: version of the recordings that the shard itself holds; empty if its rows name files.
-        key: hash of everything that decided the index, as it was written; empty if it was not read from a file.
     """
 
+    facts: Facts
     rows: pa.Table = field(repr=False)
-    counts: Mapping[str, int]
-    targets_digest: str
-    content: str
-    key: str = ""
 
     @classmethod
     def of(
@@ -94,12 +103,13 @@ class ShardIndex:
         # Bounded, since a larger number would wrap around.
         labels = np.minimum(np.asarray(num_labels, np.int64), 2**16 - 1).astype(np.uint16)
         columns = [np.asarray(seconds, np.float32), labels, pa.array(reasons, _TYPES["reason"]), hashes.numbers]
-        return cls(pa.table(columns, schema=ROWS), dict(counts), targets_digest, content_of(shard))
+        facts = Facts(shard.name, "", content_of(shard), targets_digest, dict(counts))
+        return cls(facts, pa.table(columns, schema=ROWS))
 
     @property
     def recordings_digest(self) -> bytes:
         """Hash of the versions of the recordings of all rows."""
-        return hashlib.sha256(self.content.encode() + self.hashes.by_row.tobytes()).digest()
+        return hashlib.sha256(self.facts.content.encode() + self.hashes.by_row.tobytes()).digest()
 
     @property
     def hashes(self) -> Hashes:
@@ -117,17 +127,6 @@ OnIndexed = Callable[[int, int], None]
 def content_of(shard: Shard) -> str:
     """Return the version of the recordings that a shard itself holds; empty if its rows only name files."""
     return f"{shard.num_bytes}:{shard.version}" if sources.kind_named(shard.kind).holds_audio else ""
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """Facts of a shard, in its first row."""
-
-    shard: str
-    key: str
-    content: str
-    targets: str
-    counts: dict[str, Natural]
 
 
 class SourceIndex:
@@ -163,15 +162,19 @@ class SourceIndex:
         parts = [entry.path for entry in self._store.list(self._parts)] if self._store else []
         without_rows = {shard.name: ShardIndex.of(shard, (), Hashes.zeros(0)) for shard in shards if not shard.num_rows}
         indexed: dict[str, Indexed] = {**without_rows, **self._valid(shards, parts)}
+        absent = [shard for shard in shards if shard.name not in indexed]
         unsaved: list[Shard] = []
         saved = time.monotonic()
         try:
-            for shard, index in _made(shards, indexed, make, on_indexed):
-                indexed[shard.name] = index
-                unsaved.append(shard)
-                if time.monotonic() - saved > PART_SECONDS:
-                    parts.append(self._write_part(unsaved, indexed))
-                    unsaved, saved = [], time.monotonic()
+            with closing(make(absent)) as made:
+                for done in range(len(shards) - len(absent), len(shards)):
+                    on_indexed(done, len(shards))
+                    shard, indexed_shard = next(made)
+                    indexed[shard.name] = indexed_shard
+                    unsaved.append(shard)
+                    if time.monotonic() - saved > PART_SECONDS:
+                        parts.append(self._write_part(unsaved, indexed))
+                        unsaved, saved = [], time.monotonic()
         except BaseException:
             self._write_part(unsaved, indexed)
             raise
@@ -185,11 +188,11 @@ class SourceIndex:
             return {}
         stored: dict[str, ShardIndex] = {}
         for path in (self._path, *parts):
-            stored |= _read(self._store, path) if self._store.stat(path) else {}
+            stored |= {index.facts.shard: index for index in _read(self._store, path)} if self._store.stat(path) else {}
         there = [shard for shard in shards if shard.name in stored]
-        same = [shard for shard in there if stored[shard.name].key == self._key_of(shard)]
+        same = [shard for shard in there if stored[shard.name].facts.key == self._key_of(shard)]
         if training_record.is_training(self._store):
-            of_recipe = [shard for shard in there if stored[shard.name].key.startswith(self._key)]
+            of_recipe = [shard for shard in there if stored[shard.name].facts.key.startswith(self._key)]
             self._refuse_replaced(of_recipe, same, stored)
             # An index of another recipe stays, since this run is refused.
             self._saves &= len(of_recipe) == len(there)
@@ -202,7 +205,9 @@ class SourceIndex:
         self, of_recipe: Sequence[Shard], same: Sequence[Shard], stored: Mapping[str, ShardIndex]
     ) -> None:
         """Raise ChangedError if shards or recordings were replaced since the recorded training began."""
-        self._refuse([shard.name for shard in of_recipe if stored[shard.name].content != content_of(shard)], "shard")
+        self._refuse(
+            [shard.name for shard in of_recipe if stored[shard.name].facts.content != content_of(shard)], "shard"
+        )
         compared = for_each(lambda shard: find_replaced(stored[shard.name].hashes, self._source, shard), same)
         rows = ((shard.name, row) for shard, replaced in zip(same, compared, strict=True) for row in replaced.rows)
         self._refuse([f"{name}:{row} ({path!r:.80})" for name, (row, path) in rows], "recording")
@@ -250,25 +255,14 @@ class SourceIndex:
         for shard in shards:
             index = indexed[shard.name]
             if isinstance(index, ShardIndex) and shard.num_rows:
-                facts = _Facts(shard.name, self._key_of(shard), index.content, index.targets_digest, {**index.counts})
+                facts = replace(index.facts, key=self._key_of(shard))
                 of_rows = [json.dumps(asdict(facts)), *[None] * (shard.num_rows - 1)]
                 names, numbers = pa.repeat(shard.name, shard.num_rows), np.arange(shard.num_rows)
                 yield pa.table([names, numbers, *index.rows.columns, pa.array(of_rows, pa.string())], schema=_FILE)
 
 
-def _made(
-    shards: Sequence[Shard], indexed: Mapping[str, Indexed], make: MakeIndexes, on_indexed: OnIndexed
-) -> Iterator[tuple[Shard, Indexed]]:
-    """Yield shards that are not indexed, with their indexes; arguments as for `SourceIndex.complete`."""
-    absent = [shard for shard in shards if shard.name not in indexed]
-    with closing(make(absent)) as indexes:
-        for done in range(len(shards) - len(absent), len(shards)):
-            on_indexed(done, len(shards))
-            yield next(indexes)
-
-
-def _read(store: Store, path: str) -> dict[str, ShardIndex]:
-    """Return the indexes in a file by the names of shards.
+def _read(store: Store, path: str) -> list[ShardIndex]:
+    """Return the indexes in a file.
 
     Raises:
         StoreError: it cannot be read, or is damaged.
@@ -280,7 +274,7 @@ def _read(store: Store, path: str) -> dict[str, ShardIndex]:
                 pa.Table.from_batches(pages.batches(group, ROW_GROUP_ROWS, _READ))
                 for group in range(pages.metadata.num_row_groups)
             )
-            return {name: index for group in groups for name, index in _shards_of(group)}
+            return [index for group in groups for index in _shards_of(group)]
     except StoreError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -289,13 +283,11 @@ def _read(store: Store, path: str) -> dict[str, ShardIndex]:
         ) from error
 
 
-def _shards_of(group: pa.Table) -> Iterator[tuple[str, ShardIndex]]:
-    """Yield the names and indexes of the shards of a row group; raise ValueError if values are invalid."""
+def _shards_of(group: pa.Table) -> Iterator[ShardIndex]:
+    """Yield the indexes of the shards of a row group; raise ValueError if values are invalid."""
     facts, rows = group.column(_FACTS.name), group.select(ROWS.names).cast(ROWS).combine_chunks()
     seconds = rows.column("seconds").to_numpy()
     if any(column.null_count for column in rows.columns) or not (np.isfinite(seconds) & (seconds >= 0)).all():
         raise ValueError("a duration or a number of labels is not valid")
     for first, end in pairwise([*np.flatnonzero(facts.is_valid()).tolist(), group.num_rows]):
-        of_shard = records.parse(facts[first].as_py(), _Facts)
-        of_rows = rows.slice(first, end - first)
-        yield of_shard.shard, ShardIndex(of_rows, of_shard.counts, of_shard.targets, of_shard.content, of_shard.key)
+        yield ShardIndex(records.parse(facts[first].as_py(), Facts), rows.slice(first, end - first))

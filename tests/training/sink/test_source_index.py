@@ -68,7 +68,7 @@ def sink(tmp_path) -> Sink:
 
 
 def values(indexed: list[tuple[Shard, Indexed]]) -> list[object]:
-    return [(one.name, index.rows.to_pylist(), index.counts, index.targets_digest) for one, index in indexed]
+    return [(one.name, index.rows.to_pylist(), index.facts.counts, index.facts.targets) for one, index in indexed]
 
 
 def test_an_index_comes_back_as_it_was_made_in_the_order_of_the_shards(sink):
