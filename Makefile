@@ -27,7 +27,7 @@ INSTALL := -m pip --disable-pip-version-check install --quiet --no-compile
 PIP := $(INSTALL) --only-binary :all:
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test test-fast test-oldest test-newest check format bench soak gpu docs tour audit clean
+.PHONY: demo test test-fast test-oldest test-newest check format bench soak gpu docs audit clean
 
 demo: $(VENV)/.installed
 	$(BIN)/raysp run pipelines/label_digits.py --set sink.url=$(DEMO_SINK)
@@ -77,9 +77,6 @@ gpu:
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file .mkdocs.yml
 	@echo "The documentation is in build/docs/index.html"
-
-tour: $(VENV)/.installed-dev
-	$(BIN)/python docs/tour/make.py
 
 # pip-audit asks PyPI for known vulnerabilities, so it needs the network. Lines of .audit-ignore: ID, then the reason.
 audit: $(VENV)/.installed-audit

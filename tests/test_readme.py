@@ -1,4 +1,4 @@
-"""The three starts of the README label rows exactly as printed."""
+"""The pipeline of the README labels rows of several sources exactly as printed."""
 
 import os
 import re
@@ -16,20 +16,18 @@ from tests.published.building import lay_out as published_layout
 from tests.published.table import TABLE
 
 README = Path(__file__).parents[1] / "README.md"
-STARTS = README.read_text().partition("## Three usual starts")[2].partition("\n## ")[0]
-CHECKPOINTS = re.findall(r'Label\("([^"]+)"', STARTS)
-FOLDER, DATASET, BUCKET = re.findall(r"```python\n(.*?)```", STARTS, re.DOTALL)
+[PIPELINE] = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+[CHECKPOINT] = re.findall(r'Label\("([^"]+)"', PIPELINE)
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
-    """A working directory, and a cache of the hub with the published layouts of the checkpoints."""
+    """A working directory, and a cache of the hub with the published layout of the checkpoint."""
     monkeypatch.chdir(tmp_path)
     cache = tmp_path / "hub"
-    for name in CHECKPOINTS:
-        published = tmp_path / "published" / name
-        published.mkdir(parents=True)
-        lay_out(cache, published_layout(TABLE[name], published), name=name)
+    published = tmp_path / "published"
+    published.mkdir()
+    lay_out(cache, published_layout(TABLE[CHECKPOINT], published), name=CHECKPOINT)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return tmp_path
@@ -45,16 +43,12 @@ def tried(raysp_command, here: Path, start: str) -> str:
     return ran.out
 
 
-def test_the_starts_name_checkpoints_of_the_hub_that_open_as_published():
-    assert [name for name in CHECKPOINTS if TABLE[name].refused or TABLE[name].is_pickle] == []
-
-
 @pytest.mark.slow
 def test_a_folder_of_recordings(raysp_command, here):
     for name in ("a.wav", "deep/b.wav"):
         (here / "recordings" / name).parent.mkdir(parents=True, exist_ok=True)
         (here / "recordings" / name).write_bytes(wav(8000))
-    assert "deep/b.wav" in tried(raysp_command, here, FOLDER)
+    assert "deep/b.wav" in tried(raysp_command, here, PIPELINE)
 
 
 @pytest.mark.slow
@@ -62,7 +56,7 @@ def test_a_data_set_of_datasets(raysp_command, here):
     (here / "a.wav").write_bytes(wav(8000))
     made = datasets.Dataset.from_dict({"audio": ["a.wav"] * 2, "text": ["one"] * 2})
     made.cast_column("audio", datasets.Audio(decode=False)).save_to_disk("corpus")
-    assert "one" in tried(raysp_command, here, DATASET)
+    assert "one" in tried(raysp_command, here, PIPELINE.replace('"recordings"', '"corpus", text="text"'))
 
 
 @pytest.mark.drivers
@@ -79,4 +73,4 @@ def test_a_bucket(here, s3):
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
         return Ran(ran.returncode, ran.stdout, ran.stderr)
 
-    assert "language" in tried(run_in_a_shell, here, BUCKET.replace("my-corpus", bucket))
+    tried(run_in_a_shell, here, PIPELINE.replace('"recordings"', f'"s3://{bucket}/audio/*.parquet"'))

@@ -277,7 +277,7 @@ def export(
 ) -> None:
     """Write labels for other tools. Exits with 3 if some are missing.
 
-    Options of the format are set by their names, as in --set to.max_chars=32; docs/export.md lists them.
+    Options of the format are set by their names, as in --set to.max_chars=32; docs/outputs.md lists the formats.
 
     Examples:
       raysp export out srt --to srt --set to.max_chars=32

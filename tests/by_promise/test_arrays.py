@@ -23,10 +23,10 @@ def labeller():
 
 
 def test_the_example_of_the_reference_runs(monkeypatch):
-    text = (DEMO.parents[1] / "docs" / "reference.md").read_text()
+    text = (DEMO.parents[1] / "docs" / "reference" / "api.md").read_text()
     [block] = [one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "labeller.arrays(" in one]
     monkeypatch.chdir(DEMO.parents[1])
-    exec(compile(block, "reference.md", "exec"), {})
+    exec(compile(block, "api.md", "exec"), {})
 
 
 def test_labels_of_arrays_are_those_of_their_files(labeller):

@@ -316,20 +316,3 @@ def test_a_debugger_stops_in_a_function_in_a_notebook(corpus, mapping):
         assert "[2, 2]" in "".join(printed), "".join(printed)
     finally:
         manager.shutdown_kernel(now=True)
-
-
-@pytest.mark.drivers
-def test_the_session_of_the_guide_is_what_a_debugger_shows(tmp_path):
-    page = (kit.CHECKOUT / "docs" / "extend.md").read_text()
-    for name in ("levels.py", "label_level.py"):
-        (tmp_path / name).write_text(page.partition(f"`{name}`:\n\n```python\n")[2].partition("```")[0])
-    (tmp_path / "pipelines").symlink_to(kit.DEMO.parent)
-    command, *session = page.partition("```console\n$ raysp run label_level.py")[2].partition("```")[0].splitlines()
-    typed = [line.removeprefix("(Pdb) ") for line in session if line.startswith("(Pdb) ")]
-    command = [sys.executable, "-m", "raysp", "run", "label_level.py", *command.split()]
-    done = subprocess.run(command, input="\n".join(typed), cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    shown = done.stdout.replace(f"{tmp_path}/", "")
-    for line in typed:  # what is typed into a pipe is not echoed
-        shown = shown.replace("(Pdb) ", f"(Pdb ) {line}\n", 1)
-    assert shown.replace("(Pdb )", "(Pdb)").startswith("\n".join(session))

@@ -231,23 +231,6 @@ def test_labels_are_kept_in_a_sink_from_which_the_next_evaluation_continues(eval
     assert (ran.code, "0 of 6 rows to do; 1 of 1 shard committed already" in ran.err) == (0, True)
 
 
-@pytest.mark.slow
-def test_the_example_of_the_documentation_is_what_is_printed(raysp_command, monkeypatch):
-    root = DEMO.parents[1]
-    monkeypatch.chdir(root)
-    page = (root / "docs" / "evaluate.md").read_text()
-    command, *shown = page.partition("```console\n$ raysp ")[2].partition("\n```")[0].splitlines()
-    ran = raysp_command(*command.split())
-    printed = (ran.err + ran.out).replace(str(root), "~/raysp").splitlines()
-    assert [line for line in printed if not re.match(r"raysp: \d+% ", line)] == shown
-
-
-def test_the_example_of_texts_in_memory_runs(capsys):
-    page = (DEMO.parents[1] / "docs" / "evaluate.md").read_text()
-    exec(page.rpartition("```python\n")[2].partition("```")[0], {})
-    assert capsys.readouterr().out.startswith("0.333")
-
-
 def worst_rows(folder: Path, texts: dict[str, tuple[str, str]], width: int | None = None) -> list[str]:
     """Return the lines of the worst rows of a comparison of texts, by the ids of their rows.
 

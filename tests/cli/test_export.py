@@ -112,7 +112,7 @@ def test_the_sink_may_be_given_by_its_pipeline_file(raysp_command, sink, tmp_pat
 
 def test_a_format_of_the_documentation_is_one_file_beside_the_pipeline(raysp_command, sink, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    document = (Path(__file__).parents[2] / "docs" / "export.md").read_text().partition("`lab.py`:")[2]
+    document = (Path(__file__).parents[2] / "docs" / "extend.md").read_text().partition("`lab.py`:")[2]
     (tmp_path / "lab.py").write_text(document.partition("```python\n")[2].partition("```")[0])
     file = write_recipe(tmp_path, source=str(sink.parent / "in"), sink=str(sink))
     command = re.search(r"raysp export label\.py lines (--to .*)", document)[1]

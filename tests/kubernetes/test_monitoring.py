@@ -25,7 +25,7 @@ from tests.kubernetes.manifests import (
 )
 
 MONITORING = CLUSTER / "monitoring"
-OPERATIONS = (CLUSTER.parent / "docs/cluster.md").read_text()
+OPERATIONS = (CLUSTER.parent / "docs/reference/columns.md").read_text()
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text())
 
 RAYSP_METRICS = {name: {SINK, *filter(None, [label])} for name, (_, label) in METRICS.items()}
@@ -105,7 +105,7 @@ def test_every_metric_of_a_run_is_shown():
 
 
 def test_the_document_for_operators_has_every_metric_with_its_type_and_label():
-    rows = re.findall(r"^\| `(\w+)(?:\{(\w+)\})?` \| (\w+) \|", OPERATIONS, re.MULTILINE)
+    rows = re.findall(r"^\| `(raysp_\w+)(?:\{(\w+)\})?` \| (\w+) \|", OPERATIONS, re.MULTILINE)
     assert sorted(rows) == sorted((name, label, kind) for name, (kind, label) in METRICS.items())
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-import tempfile
 import tomllib
 import zipfile
 from email import message_from_bytes
@@ -18,13 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 from packaging.requirements import Requirement
 
-from tests.test_tours import assert_same, make
-
 CHECKOUT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "demo-labels")
-SHORT = ("subtitles", "datasets", "phonetics", "search")
-"""Tours of at most thirteen seconds of CPU time each; `make soak` runs the others, of up to thirty."""
 SOURCE_DISTRIBUTION = "from setuptools.build_meta import build_sdist; print(build_sdist('dist'))"
 
 
@@ -127,16 +122,6 @@ def test_the_installed_command_labels_speech(environment, tmp_path):
     labels = [pq.read_table(path) for path in (tmp_path / "demo-labels").rglob("digits-*.parquet")]
     assert sum(table.num_rows for table in labels) == 300
     assert {status for table in labels for status in table["status"].to_pylist()} == {"ok"}
-
-
-@pytest.mark.drivers
-@pytest.mark.parametrize(
-    "name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.soak) for name in make.TOURS]
-)
-def test_a_tour_with_the_installed_command_prints_what_its_page_shows(environment, name):
-    with tempfile.TemporaryDirectory() as folder:  # a short path: messages are cut at a length
-        page = make.made(make.TOURS[name], Path(folder).resolve(), environment / "bin")
-    assert_same(page, name)
 
 
 def test_the_versions_of_python_that_are_named_are_those_that_the_tests_run_on():

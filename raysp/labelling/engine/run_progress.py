@@ -1,4 +1,4 @@
-"""Progress of a run, and the events of its beginning and end in its log. docs/cluster.md lists all events."""
+"""Progress of a run, and the events of its beginning and end in its log. docs/reference/columns.md lists all events."""
 
 import platform
 import time

@@ -63,7 +63,7 @@ again = FlaxSpeechEncoderDecoderModel.from_pretrained("./wav2vec2-2-bart-large")
 
 @pytest.mark.soak
 def test_the_training_step_of_the_documentation_lowers_the_loss(here):
-    text = (Path(__file__).parents[3] / "docs" / "reference.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text()
     code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "optax" in block)
     Wav2Vec2Model(Wav2Vec2Config(**WAVES)).save_pretrained("facebook/wav2vec2-base")
     BartForCausalLM(BartConfig(**BART)).save_pretrained("facebook/bart-base")

@@ -28,7 +28,7 @@ from tests.models.test_keywords import encoder_decoder
 
 DEMO = Path(__file__).parents[3] / "pipelines" / "demo"
 DIGITS = DEMO / "unispeech-digits-ctc"
-DOCUMENT = Path(__file__).parents[3] / "docs" / "reference.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "api.md"
 RATE = 16_000
 
 

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.cluster
 
 REPOSITORY = Path(__file__).parents[4]
 SECTION = (
-    (REPOSITORY / "docs" / "run.md").read_text().partition("## Inside a Ray Data program")[2].partition("\n## ")[0]
+    (REPOSITORY / "docs/reference/api.md").read_text().partition("## In a Ray Data program")[2].partition("\n## ")[0]
 )
-PROGRAM, ACTORS = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+PROGRAM, ACTORS, _ = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 
 @pytest.mark.drivers

@@ -253,7 +253,7 @@ def test_a_run_whose_first_commits_exceed_the_error_rate_stops_before_it_labels(
 
 
 def test_the_document_for_operators_has_every_event():
-    document = (Path(__file__).parents[4] / "docs/cluster.md").read_text()
+    document = (Path(__file__).parents[4] / "docs/reference/columns.md").read_text()
     table = document.split("| kind | fields |")[1].split("\n\n")[0]
     listed = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
     package = Path(raysp.__file__).parent

@@ -1,0 +1,103 @@
+"""The pages of the guide are followed in one folder: their files are written, their programs and commands run."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests import kit
+
+DOCS = kit.CHECKOUT / "docs"
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<not_run>[^\n]*) -->\n\n)?(?:^`(?P<file>\w+\.\w+)`:?\n\n|^[^\n]* `(?P<named>\w+\.\w+)`:\n\n)?"
+    r"^```(?P<kind>\w*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+REASON = re.compile(r"not run: needs [\w ]+")
+
+
+class Block(NamedTuple):
+    """A block of a page: `file` is the file that it is, `not_run` why it is not run here."""
+
+    not_run: str
+    file: str
+    kind: str
+    text: str
+
+
+def blocks(page: str) -> Iterator[Block]:
+    for match in BLOCK.finditer((DOCS / page).read_text()):
+        yield Block(match["not_run"] or "", match["file"] or match["named"] or "", match["kind"], match["text"])
+
+
+class Reader:
+    """A newcomer who follows the pages."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "pipelines").symlink_to(kit.CHECKOUT / "pipelines")
+        program = folder.parent / "bin" / "raysp"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m raysp "$@"\n')
+        program.chmod(0o755)
+        paths = {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(kit.CHECKOUT)}
+        self._environment = {**os.environ, **paths, "COLUMNS": "100"}
+
+    def follow(self, block: Block) -> None:
+        """Write the file that a block is, or run it and compare what it prints."""
+        if block.not_run:
+            assert REASON.fullmatch(block.not_run), block.not_run
+        elif block.file:
+            (self.folder / block.file).write_text(block.text)
+        elif block.kind == "python":
+            self._run(sys.executable, "-c", f"import raysp\n{block.text}")
+        elif block.kind == "console":
+            for step in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+                command, _, shown = step.partition("\n")
+                self._compare(command, shown.splitlines())
+        elif block.text.startswith("raysp "):
+            for command in block.text.splitlines():
+                self._run("sh", "-c", command)
+
+    def _run(self, *command: str) -> str:
+        """Return what a command prints, without live lines."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        printed = re.sub(r"^raysp: \d+% .*\n", "", done.stdout.replace(str(self.folder), "~/raysp"), flags=re.MULTILINE)
+        assert done.returncode in (0, 2), f"{command} ended with {done.returncode}:\n{printed}"
+        return printed
+
+    def _compare(self, command: str, shown: list[str]) -> None:
+        """Check that the lines shown are printed in this order; "..." stands for anything, alone for any lines."""
+        printed = self._run("sh", "-c", command)
+        wanted = [re.escape(line).replace(re.escape("..."), ".*") for line in shown]
+        pattern = "\n".join(wanted).replace("\n.*\n", "\n(?:.*\n)*?")
+        pattern = re.sub(r"^\.\*\n", r"(?:.*\\n)*?", pattern).removesuffix("\n.*")
+        assert re.search(pattern, printed), f"$ {command}\n{printed}\nis not\n" + "\n".join(shown)
+
+
+@pytest.mark.drivers
+def test_the_guide_can_be_followed(tmp_path):
+    folder = tmp_path / "raysp"
+    folder.mkdir()
+    reader = Reader(folder)
+    for page in ("index.md", "data.md", "label.md", "outputs.md"):
+        for block in blocks(page):
+            reader.follow(block)
+    (noisy, *_) = measured = list(blocks("evaluate.md"))
+    for block in (noisy, *blocks("train.md"), *measured):
+        reader.follow(block)
+
+
+def test_blocks_of_the_guide_are_found():
+    pages = ("index.md", "data.md", "label.md", "outputs.md", "evaluate.md", "train.md")
+    found = [block for page in pages for block in blocks(page)]
+    assert len(found) == sum(len(re.findall("^```", (DOCS / page).read_text(), re.MULTILINE)) for page in pages) / 2
+    assert sum(bool(block.file) for block in found) >= 8
+    assert sum(block.kind == "console" for block in found) >= 10
