@@ -128,7 +128,8 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
 
     def _derive(self) -> None:
         """Compute the tables of tokens that encoding and decoding use."""
-        self._pieces = self._text_pieces()
+        longest_first = sorted(self._added_ids, key=len, reverse=True)
+        self._pieces = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
         self._written = Written(self._writes)
         self._characters_of = Written(self._writes_in_a_word)
         self._letters = Letters([self._writes(index) for index in self._distinct_ids()])
@@ -176,7 +177,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - of any attribute
         """Assign an attribute; a special token, such as `tokenizer.pad_token = "_"`, changes decoding."""
         name, value = self._assigned(name, value)
-        is_changed = name in self.named_tokens and hasattr(self, name)
+        is_changed = name in self.named_tokens and name in vars(self)
         super().__setattr__(name, text_of(value) if name in self.named_tokens else value)
         if is_changed:
             self._derive()
@@ -293,10 +294,6 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
             if part
             for token in ([part] if is_whole else self._characters(part))
         ]
-
-    def _text_pieces(self) -> re.Pattern[str]:
-        longest_first = sorted(self._added_ids, key=len, reverse=True)
-        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
 
     def _characters(self, text: str) -> list[str]:
         upper = text.upper() if self.do_lower_case else text  # vocabularies are upper case where texts are lower case
@@ -427,19 +424,15 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         )
         settings = {key: overrides.pop(key, config.get(key)) for key in SETTINGS}
         made = cls(folder / "vocab.json", **{**options, **overrides})
-        made._set(folder, {**settings, "name_or_path": settings["name_or_path"] or name})
-        return made
-
-    def _set(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        """Take over settings of a file or of keywords."""
         limit = settings["model_max_length"]
-        self.model_max_length = int(limit) if isinstance(limit, int | float) and limit < NO_LIMIT else None
-        for name in ("padding_side", "truncation_side"):
-            value = "right" if settings[name] is None else settings[name]
+        made.model_max_length = int(limit) if isinstance(limit, int | float) and limit < NO_LIMIT else None
+        for side in ("padding_side", "truncation_side"):
+            value = "right" if settings[side] is None else settings[side]
             if value not in ("left", "right"):
-                raise CheckpointError(f"{folder}: {name} is {value!r}, expected 'left' or 'right'")
-            setattr(self, name, value)
-        self.name_or_path = settings["name_or_path"]
+                raise CheckpointError(f"{folder}: {side} is {value!r}, expected 'left' or 'right'")
+            setattr(made, side, value)
+        made.name_or_path = settings["name_or_path"] or name
+        return made
 
     def _save(self, folder: Path) -> None:
         """Write vocab.json and tokenizer_config.json, and the additional files of older releases."""

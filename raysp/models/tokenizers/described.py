@@ -274,18 +274,19 @@ def refuse_unknown(cls: type, arguments: Mapping[str, Any], settings: Sequence[s
 
 
 TOKENIZER_FILE = "tokenizer.json"
-PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"
+PLAIN, PHONEMES = "Wav2Vec2CTCTokenizer", "Wav2Vec2PhonemeCTCTokenizer"
+PIECES, TEXT = "ParakeetTokenizer", "TextTokenizer"
 CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
     "bert": "BertTokenizer",
     "gpt2": "GPT2Tokenizer",
     "bart": "BartTokenizer",
     "mbart": "MBartTokenizer",
-    "parakeet_ctc": "ParakeetTokenizer",
-    "parakeet_rnnt": "ParakeetTokenizer",
-    "parakeet_tdt": "ParakeetTokenizer",
-    "granite_speech5_ctc": "ParakeetTokenizer",
-    "lasr_ctc": "ParakeetTokenizer",
-    "omniasr_ctc": "ParakeetTokenizer",
+    "parakeet_ctc": PIECES,
+    "parakeet_rnnt": PIECES,
+    "parakeet_tdt": PIECES,
+    "granite_speech5_ctc": PIECES,
+    "lasr_ctc": PIECES,
+    "omniasr_ctc": PIECES,
 }
 BLANKS: Mapping[str, int | None] = {"granite_speech5_ctc": None, "lasr_ctc": None, "omniasr_ctc": 0}
 """Model types whose texts have no special tokens, with the usual id of the blank; None: it is the padding token."""
@@ -339,25 +340,17 @@ def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, Adde
     return added
 
 
-def names_text_tokenizer(folder: Path) -> bool:
-    """Return whether a checkpoint has a text tokenizer, by its class or else by its model."""
-    name = optional_json(folder / "tokenizer_config.json").get("tokenizer_class") or class_of_model(folder)
-    return name is not None and not str(name).startswith("Wav2Vec2")
-
-
-def names_pieces(folder: Path) -> bool:
-    """Return whether a checkpoint has the word pieces of a CTC head, by its class or else by its model."""
-    name = str(optional_json(folder / "tokenizer_config.json").get("tokenizer_class"))
-    if name.startswith(("Wav2Vec2", "Parakeet")):
-        return name.startswith("Parakeet")
-    return class_of_model(folder) == "ParakeetTokenizer"
-
-
-def names_phonemes(folder: Path) -> bool:
-    """Return whether a checkpoint's CTC head writes phonemes, by the class of its tokenizer."""
-    files = (optional_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
-    named = (content.get("tokenizer_class") for content in files)
-    return next((name for name in named if name is not None), None) == PHONEMES
+def class_named(folder: Path) -> str:
+    """Return the class of a checkpoint's tokenizer, by its name in the files or else by the model."""
+    named = optional_json(folder / "tokenizer_config.json").get("tokenizer_class")
+    by_model = class_of_model(folder)
+    names_head = str(named).startswith(("Wav2Vec2", "Parakeet"))
+    if str(named if names_head else by_model).startswith("Parakeet"):
+        return PIECES
+    if (optional_json(folder / "config.json").get("tokenizer_class") if named is None else named) == PHONEMES:
+        return PHONEMES
+    name = named or by_model
+    return PLAIN if name is None or str(name).startswith("Wav2Vec2") else TEXT
 
 
 def class_of_model(folder: Path) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import short
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
-from raysp.models.tokenizers.described import BLANK, CTCTokenizer, names_pieces
+from raysp.models.tokenizers.described import BLANK, PIECES, CTCTokenizer, class_named
 from raysp.models.tokenizers.named_tokenizers import read_ctc_tokenizer
 from raysp.words import listed
 
@@ -34,7 +34,7 @@ def check_tokens(folder: Path, config: Any, size: int) -> None:  # noqa: ANN401 
     Raises:
         CheckpointError: They differ, or there is no tokenizer.
     """
-    tokens_file = "tokenizer.json" if names_pieces(folder) else "vocab.json"
+    tokens_file = "tokenizer.json" if class_named(folder) == PIECES else "vocab.json"
     if not (folder / tokens_file).is_file():
         raise CheckpointError(
             f"{folder}: {tokens_file} not found, expected the tokens of the head: complete the checkpoint"

@@ -11,10 +11,11 @@ from raysp.models.tokenizers.described import (
     BLANKS,
     CLASS_OF,
     PHONEMES,
+    PIECES,
+    PLAIN,
+    TEXT,
     CTCTokenizer,
-    names_phonemes,
-    names_pieces,
-    names_text_tokenizer,
+    class_named,
     optional_json,
 )
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
 TextOrCTCTokenizer: TypeAlias = "Wav2Vec2CTCTokenizer | TextTokenizer"
 
-PLAIN = "Wav2Vec2CTCTokenizer"
-TOKENIZERS = {PLAIN: "ctc", PHONEMES: "phonemes", "ParakeetTokenizer": "pieces", "TextTokenizer": "text"}
+TOKENIZERS = {PLAIN: "ctc", PHONEMES: "phonemes", PIECES: "pieces", TEXT: "text"}
 """Classes of tokenizers with their modules, which are imported when a checkpoint names them."""
 
 
@@ -53,9 +53,9 @@ def read_tokenizer(
     model_type = tokenizer_type or getattr(config, "model_type", None)
     if model_type in CLASS_OF and not (folder / "tokenizer_config.json").is_file():
         overrides.setdefault("tokenizer_class", CLASS_OF[model_type])
-        name = "TextTokenizer"
+        name = TEXT
     else:
-        name = _class_of_ctc(folder) or ("TextTokenizer" if names_text_tokenizer(folder) else PLAIN)
+        name = class_named(folder)
     tokenizer: TextOrCTCTokenizer = _tokenizer_class(name).from_pretrained(folder, **overrides)
     return tokenizer
 
@@ -66,9 +66,10 @@ def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
     Raises:
         CheckpointError: It belongs to a text decoder, or lacks the blank.
     """
-    tokenizer = _tokenizer_class(_class_of_ctc(Path(folder)) or PLAIN).from_pretrained(folder)
+    name = class_named(Path(folder))
+    tokenizer = _tokenizer_class(PLAIN if name == TEXT else name).from_pretrained(folder)
     config = optional_json(Path(folder) / "config.json")
-    if names_pieces(Path(folder)) and (model_type := str(config.get("model_type"))) in BLANKS:
+    if name == PIECES and (model_type := str(config.get("model_type"))) in BLANKS:
         tokenizer.writes_special = False
         if (blank := config.get("blank_token_id", BLANKS[model_type])) is not None:
             if blank not in tokenizer.get_vocab().values():
@@ -78,11 +79,6 @@ def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
                 )
             tokenizer.pad_token_id = blank
     return cast("CTCTokenizer", tokenizer)
-
-
-def _class_of_ctc(folder: Path) -> str | None:
-    """Return the class of a tokenizer of a CTC head that writes word pieces or phonemes."""
-    return "ParakeetTokenizer" if names_pieces(folder) else PHONEMES if names_phonemes(folder) else None
 
 
 def _tokenizer_class(name: str) -> Any:  # noqa: ANN401 - any class of `TOKENIZERS`
