@@ -94,7 +94,7 @@ class HubertModel(HubertPreTrainedModel, WaveformEncoder):
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__(config)
-        self.feature_extractor = FeatureEncoder.of(config)
+        self.feature_extractor = FeatureEncoder(config)
         self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
         if not config.feat_proj_layer_norm:
             self.feature_projection.layer_norm = None

@@ -98,32 +98,37 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
     fits = _fits(folder, models, headers)
     weights = {name: header for fit in fits for name, header in fit.values.items()}
     config: Any = model.config
-    gives = _given(models)
+    sample_rate = _sample_rate(folder)
+    described = _described(models, sample_rate)
+    gives = described["gives"]
     has_text = TEXT & {*gives}
     spoken = _spoken(folder, config, is_announced=is_announced) if Capability.CTC in gives else Spoken()
     vocab_size = spoken.vocab_size or (_checked_vocab_size(folder, config, spoken.adapter) if has_text else None)
+    # Other heads than the model's, and heads of training.
+    unused = {*fits[0].unused, *(name for name in fits[0].values if not model.gives and model.is_of_head(name))}
+    unused |= {name for name in fits[0].difference.unexpected if not model.is_training_only(name)}
     return CheckpointSummary(
         path=folder,
         **stored(weights),
-        sample_rate=_sample_rate(folder),
+        sample_rate=sample_rate,
         vocab_size=vocab_size,
-        **_described(models, _sample_rate(folder)),
-        unused=_unused_parts(model, fits[0]),
+        **described,
+        unused=tuple(sorted({name.partition(".")[0] for name in unused})),
         language=spoken.language,
         adapter=None if spoken.adapter is None else spoken.adapter.name,
         contradiction=spoken.contradiction,
     )
 
 
-def _given(models: Sequence[Model]) -> tuple[Capability, ...]:
-    return tuple(dict.fromkeys(capability for model in models for capability in capabilities_of(type(model))))
-
-
 def _described(models: Sequence[Model], sample_rate: int) -> dict[str, Any]:
     """Return the fields of a summary that follow from the classes and configurations of models."""
-    model, gives = models[0], _given(models)
+    model = models[0]
+    gives = tuple(dict.fromkeys(capability for head in models for capability in capabilities_of(type(head))))
     config: Any = model.config
-    encoder = _encoder_config(config)
+    encoder = getattr(config, "encoder_config", getattr(config, "encoder", config))
+    # Values at the widest place of the front end, and of a layer with its input, inner and output tensors.
+    widths = 8 * encoder.hidden_size + 2 * encoder.intermediate_size
+    activations = max(sample_rate / model.hidden_stride * widths, encoder.front_end_values(sample_rate))
     return {
         "model_type": config.model_type,
         "architecture": " and ".join(type(head).__name__ for head in models),
@@ -134,7 +139,7 @@ def _described(models: Sequence[Model], sample_rate: int) -> dict[str, Any]:
         "gives": gives,
         "receptive_samples": model.receptive_samples,
         "hidden_stride": model.hidden_stride,
-        "activations_per_second": _activations_per_second(encoder, sample_rate, model.hidden_stride),
+        "activations_per_second": activations,
         "output_size": model.output_size,
         "xvector_size": config.xvector_output_dim if Capability.XVECTOR in gives else None,
         "labels": labels_of(config) if {Capability.CLASSES, Capability.FRAME_CLASSES} & {*gives} else (),
@@ -241,18 +246,6 @@ def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSu
     return replace(checkpoint, vocab_size=size, language=language, adapter=None if path is None else path.name)
 
 
-def _encoder_config(config: Any) -> Any:  # noqa: ANN401 - of any model
-    """Return the nested configuration of the encoder, or the model's own."""
-    return getattr(config, "encoder_config", getattr(config, "encoder", config))
-
-
-def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -> float:  # noqa: ANN401 - of encoders
-    """Estimate the values held at the widest place of front end and layers: input, inner and output tensors."""
-    widest: float = sample_rate / hidden_stride * (8 * config.hidden_size + 2 * config.intermediate_size)
-    front_end: float = config.front_end_values(sample_rate)
-    return max(widest, front_end)
-
-
 def _fits(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]) -> list[Fit[TensorHeader]]:
     """Return the fit of a checkpoint's weights to its model, or heads, after a check that it has exactly these."""
     first, *more = models
@@ -267,13 +260,6 @@ def _fits(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]
     for fit in fits:
         fit.refused.without(used & {*fit.refused.unexpected}).check(folder)
     return fits
-
-
-def _unused_parts(model: Model, fit: Fit[TensorHeader]) -> tuple[str, ...]:
-    """Return the parts of a checkpoint that labels do not use: other heads than the model's, or heads of training."""
-    own = [] if model.gives else [name for name in fit.values if model.is_of_head(name)]
-    unexpected = [name for name in fit.difference.unexpected if not model.is_training_only(name)]
-    return tuple(sorted({name.partition(".")[0] for name in (*own, *fit.unused, *unexpected)}))
 
 
 def labels_of(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - of any model
@@ -322,8 +308,7 @@ def _checked_vocab_size(folder: Path, config: Any, adapter: Path | None) -> int:
 
 def _sample_rate(folder: Path) -> int:
     """Return the feature extractor's sample rate, after checking config.json against it."""
-    load_feature_extractor(folder)
-    rate = checked_rate(folder, read_feature_extractor_config(folder).get("sampling_rate", 16000))
+    rate = checked_rate(folder, load_feature_extractor(folder).sampling_rate)
     for name in ("sampling_rate", "sample_rate"):
         other = read_config(folder).get(name, rate)
         if other != rate:

@@ -6,7 +6,6 @@ checkpoint (`auto_map`) is never run. A new architecture is one module and one l
 
 import importlib
 import re
-from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,18 +96,6 @@ def capabilities_of(cls: type[Model]) -> tuple[Capability, ...]:
     return (*cls.gives, Capability.HIDDEN_STATES)
 
 
-def _encoders(names: Collection[str]) -> dict[str, str]:
-    """Return the names of classes that open as an encoder, with the name of the encoder's class."""
-    bases = [name for name in names if name.endswith("Model")]
-    named = {name: base for name, base in ENCODERS.items() if base in names}
-    return {**{base.removesuffix("Model") + PRETRAINING: base for base in bases}, **named}
-
-
-def _of_torch(name: object) -> str:
-    """Return the name of a class that was saved by Flax or TensorFlow without the prefix of its library."""
-    return re.sub("^(Flax|TF)", "", name) if isinstance(name, str) else ""
-
-
 def model_classes(folder: str | Path) -> list[type[Model]]:
     """Return the class that config.json names, or several classes that share an encoder.
 
@@ -125,19 +112,23 @@ def model_classes(folder: str | Path) -> list[type[Model]]:
             f"{where}: model_type is {model_type!r}, expected one of {', '.join(sorted(MODULES))}: "
             "use a checkpoint of a supported model"
         )
-    classes = architectures_of(model_type)
-    classes = {**{name: classes[base] for name, base in _encoders(classes).items()}, **classes}
-    if config.get("architectures") is None:
+    own = architectures_of(model_type)
+    classes = {base.removesuffix("Model") + PRETRAINING: cls for base, cls in own.items() if base.endswith("Model")}
+    classes |= {name: own[base] for name, base in ENCODERS.items() if base in own}
+    classes |= own
+    architectures = config.get("architectures")
+    if architectures is None:
         raise CheckpointError(
             f"{where}: architectures is not there, expected the class of these weights: add it, one of "
             f'{", ".join(sorted(classes))}; such as "architectures": ["NAME"], where NAME ends with ForCTC if they '
             "have lm_head.weight"
         )
-    names = [_of_torch(name) for name in config["architectures"]] if isinstance(config["architectures"], list) else []
+    # Flax and TensorFlow save a class with the prefix of their library.
+    names = [re.sub("^(Flax|TF)", "", str(name)) for name in architectures] if isinstance(architectures, list) else []
     supported = [name for name in names if name in classes]
     if not supported or supported != names or len({*supported}) < len(supported):
         raise CheckpointError(
-            f"{where}: architectures is {config['architectures']!r}, expected a list with one of "
+            f"{where}: architectures is {architectures!r}, expected a list with one of "
             f"{', '.join(sorted(classes))}: use a checkpoint of such a model, or fine-tune this one first"
         )
     return [classes[name] for name in supported]

@@ -294,7 +294,7 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__(config)
-        self.feature_extractor = FeatureEncoder.of(config)
+        self.feature_extractor = FeatureEncoder(config)
         self.layer_norm = nn.LayerNorm(config.conv_dim[-1], eps=config.feature_layer_norm_eps)
         self.feature_projection: nn.Linear | None = None
         if config.conv_dim[-1] != config.hidden_size:

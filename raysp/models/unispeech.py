@@ -91,7 +91,7 @@ class UniSpeechModel(UniSpeechPreTrainedModel, WaveformEncoder):
 
     def __init__(self, config: UniSpeechConfig) -> None:
         super().__init__(config)
-        self.feature_extractor = FeatureEncoder.of(config)
+        self.feature_extractor = FeatureEncoder(config)
         self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
         self.encoder = Encoder(config)
 

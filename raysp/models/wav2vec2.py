@@ -172,7 +172,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
-        self.feature_extractor = FeatureEncoder.of(config)
+        self.feature_extractor = FeatureEncoder(config)
         self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
         self.encoder = Encoder(config)
         self.adapter = Wav2Vec2Adapter(config) if config.add_adapter else None

@@ -34,11 +34,6 @@ class Source(NamedTuple):
     """An alias, which keeps its memory from being reused."""
     version: int
 
-    @classmethod
-    def of(cls, weight: Tensor) -> Self:
-        """Record a weight."""
-        return cls(weight.detach(), weight._version)
-
     def matches(self, weight: Tensor) -> bool:
         """Return whether a weight is this one and its version unchanged."""
         kept = self.weight
@@ -98,7 +93,7 @@ class Folded(nn.Module, Generic[Value]):
         return super().train(mode)
 
     def _derived(self, weights: Sequence[Tensor], compute: Callable[[], Value]) -> Kept[Value]:
-        sources, num_steps = [Source.of(weight) for weight in weights], _optimizer_steps().so_far
+        sources, num_steps = [Source(weight.detach(), weight._version) for weight in weights], _optimizer_steps().so_far
         with torch.inference_mode(False), torch.no_grad():  # the value may be used where other weights have gradients
             return Kept(compute(), sources, num_steps)
 
@@ -118,8 +113,7 @@ class Folded(nn.Module, Generic[Value]):
 class OptimizerSteps:
     """Number of steps of all optimizers in this process: fused optimizers do not change a weight's version."""
 
-    def __init__(self) -> None:
-        self.so_far = 0
+    so_far = 0
 
     def count(self, *_: object) -> None:
         """Count a step; called as a hook of optimizers."""

@@ -67,8 +67,11 @@ def dropped(x: Tensor, probability: float, training: bool = True) -> Tensor:
         return x
     if not _draws_bits(x, probability):
         return F.dropout(x, probability)
-    threshold = round(probability * LEVELS)
-    kept = _kept(x.shape, threshold)
+    threshold, count = round(probability * LEVELS), x.numel()
+    seed = int(torch.randint(1 << 62, (), device="cpu"))
+    bits = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
+    # The bits are read as signed numbers, the kind that torch has, so the threshold moves down by half of the levels.
+    kept = (torch.from_numpy(bits) >= threshold - LEVELS // 2).view(x.shape)
     result: Tensor = _Masked.apply(x, kept, LEVELS / (LEVELS - threshold))  # type: ignore[no-untyped-call]
     return result
 
@@ -104,25 +107,14 @@ def _draws_bits(x: Tensor, probability: float) -> bool:
     return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and 0.0 < probability < 1.0 - 1 / LEVELS
 
 
-def _kept(shape: torch.Size, threshold: int) -> Tensor:
-    """Draw which values are kept."""
-    count, seed = shape.numel(), int(torch.randint(1 << 62, (), device="cpu"))
-    bits = np.random.SFC64(seed).random_raw(-(-count // 4)).view(np.int16)[:count]
-    # The bits are read as signed numbers, the kind that torch has, so the threshold moves down by half of the levels.
-    return (torch.from_numpy(bits) >= threshold - LEVELS // 2).view(shape)
-
-
 class _Masked(torch.autograd.Function):
     """Product with a mask of booleans and a scale; its gradient is the same product."""
 
     @staticmethod
-    def forward(x: Tensor, kept: Tensor, scale: float) -> Tensor:
-        return kept.to(x.dtype).mul_(x).mul_(scale)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:  # noqa: ANN401
-        _, kept, ctx.scale = inputs
+    def forward(ctx: Any, x: Tensor, kept: Tensor, scale: float) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(kept)
+        ctx.scale = scale
+        return kept.to(x.dtype).mul_(x).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
@@ -295,19 +287,12 @@ class _Convolution(torch.autograd.Function):
                 for grad_QO, grad_TC in zip(grad_BQO, grad_BTC, strict=True):
                     _matrix(grad_TC, taps, len(grad_QO), ctx.stride).addmm_(grad_QO, part_ON)
             if grad_OKC is not None:
-                grad_OKC[:, taps] = _weight_gradient(x_BTC, grad_BQO, taps, ctx.stride)
+                part_ON = x_BTC.new_zeros(grad_BQO.shape[2], (taps.stop - taps.start) * x_BTC.shape[2])
+                for x_TC, grad_QO in zip(x_BTC, grad_BQO, strict=True):
+                    part_ON.addmm_(grad_QO.t(), _matrix(x_TC, taps, len(grad_QO), ctx.stride))
+                grad_OKC[:, taps] = part_ON.view(len(part_ON), -1, x_BTC.shape[2])
         grad_OCK = grad_OKC.transpose(1, 2) if grad_OKC is not None else None
         return grad_BTC, grad_OCK, grad_BQO.sum((0, 1)) if needs_bias else None, None
-
-
-def _weight_gradient(x_BTC: Tensor, grad_BQO: Tensor, taps: slice, stride: int) -> Tensor:
-    """Return the gradient of some taps of the kernel, (O, taps, C)."""
-    _, num_frames, num_outputs = grad_BQO.shape
-    channels = x_BTC.shape[2]
-    total_ON = x_BTC.new_zeros(num_outputs, (taps.stop - taps.start) * channels)
-    for x_TC, grad_QO in zip(x_BTC, grad_BQO, strict=True):
-        total_ON.addmm_(grad_QO.t(), _matrix(x_TC, taps, num_frames, stride))
-    return total_ON.view(num_outputs, -1, channels)
 
 
 def _matrix(frames_TC: Tensor, taps: slice, num_rows: int, stride: int) -> Tensor:

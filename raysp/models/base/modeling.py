@@ -26,7 +26,6 @@ from raysp.models.base.weights import (
     compare,
     num_bytes,
     read_tensors,
-    shapes_of,
     without_tied,
     write_tensors,
 )
@@ -313,8 +312,8 @@ class Model(Checkpointing):
         """
         named, unused = self._fit_names(stored)
         named = without_tied(named, self.tied_weights(), are_equal, where)
-        expected = shapes_of(self.stored_weights())
-        difference = compare(shapes_of(named), expected)
+        expected = self.stored_weights()
+        difference = compare(named, expected)
         replaced = {name for name, _, _ in difference.mismatched if ignore_sizes or self._comes_later(name)}
         optional = [name for name in difference.names if name in changed or self._may_differ(name, strict)]
         values = {name: named[name] for name in expected if name in named and name not in replaced}
@@ -353,17 +352,19 @@ class Model(Checkpointing):
         return {name: value for name, value in self.state_dict().items() if name not in tied}
 
     def _load(self, folder: Path, fit: Fit[Tensor], strict: bool) -> None:
-        """Take over the tensors of a checkpoint, and report differences."""
+        """Make the tensors of a checkpoint the weights, initialise those that it lacks, and report differences."""
         later = {name for name in fit.difference.names if self._comes_later(name)}
         reported = fit.difference.without(later, shapes=later)
         initialised = [*reported.missing, *(name for name, _, _ in reported.mismatched)]
         self.new_weights = frozenset(name for name in initialised if not self.is_training_only(name))
-        self._report(folder, [*fit.unused, *reported.unexpected], strict)
-        self._assign(dict(fit.values))
-
-    def _assign(self, tensors: dict[str, Tensor]) -> None:
-        """Make these tensors the weights; initialise the weights that they lack."""
-        names = self.stored_weights().keys()
+        warn_of_random(folder, self.new_weights)
+        unexpected = (*fit.unused, *reported.unexpected)
+        if unused := [name for name in unexpected if not self.is_training_only(name)]:
+            parts = sorted({name.partition(".")[0] for name in unused})
+            is_reported = strict or len(self.config.architectures or ()) > 1  # checked and reported before
+            level = logging.INFO if is_reported else logging.WARNING
+            logger.log(level, "%s: not used by %s: %s", folder, type(self).__name__, short(parts))
+        names, tensors = self.stored_weights().keys(), dict(fit.values)
         if names - tensors.keys():
             initial = type(self)(self.config).state_dict()
             tensors = {name: tensors[name] if name in tensors else initial[name] for name in names}
@@ -382,15 +383,6 @@ class Model(Checkpointing):
     def is_of_head(self, name: str) -> bool:
         """Return whether a weight belongs to a head over the base model."""
         return self.base_model is not self and not name.startswith(self.base_model_prefix + ".")
-
-    def _report(self, folder: Path, unexpected: Iterable[str], strict: bool) -> None:
-        warn_of_random(folder, self.new_weights)
-        unused = sorted(name for name in unexpected if not self.is_training_only(name))
-        if unused:
-            parts = sorted({name.partition(".")[0] for name in unused})
-            is_reported = strict or len(self.config.architectures or ()) > 1  # checked and reported before
-            level = logging.INFO if is_reported else logging.WARNING
-            logger.log(level, "%s: not used by %s: %s", folder, type(self).__name__, short(parts))
 
     def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
         """Raise NotImplementedError; transformers 5 has removed the method.
@@ -463,22 +455,18 @@ def _initialising(construct: Callable[..., None]) -> Callable[..., None]:
             construct(self, *args, **kwargs)
         else:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # `_refuse_empty_weights` raises
+                warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # an error below
                 construct(self, *args, **kwargs)
             del vars(self)["_is_under_construction"]
-            _refuse_empty_weights(self)
+            for name, weight in self.named_parameters():
+                if weight.numel() == 0:
+                    raise CheckpointError(
+                        f"{type(self).__name__}: {name} would have the shape {tuple(weight.shape)} and no values, "
+                        "expected sizes of at least 1: correct config.json"
+                    )
             self._init_new_model()
 
     return constructed
-
-
-def _refuse_empty_weights(model: Model) -> None:
-    empty = next(((name, weight) for name, weight in model.named_parameters() if weight.numel() == 0), None)
-    if empty is not None:
-        raise CheckpointError(
-            f"{type(model).__name__}: {empty[0]} would have the shape {tuple(empty[1].shape)} and no values, "
-            "expected sizes of at least 1: correct config.json"
-        )
 
 
 def warn_of_random(where: object, names: Iterable[str]) -> None:

@@ -153,11 +153,6 @@ def _reduction(path: str) -> _Flag | None:
     return _Flag(lambda: (reduced.read(), False), lambda value: reduced.write(value[0]))
 
 
-def _attention(kind: str) -> _Flag | None:
-    enabled, enable = (getattr(torch.backends.cuda, name, None) for name in (f"{kind}_enabled", f"enable_{kind}"))
-    return _Flag(enabled, enable) if enabled and enable else None
-
-
 def _available_flags() -> dict[str, _Flag]:
     """Return the flags of this release of torch; older interfaces first, since they change newer flags."""
     flags: dict[str, _Flag | None] = {
@@ -166,7 +161,9 @@ def _available_flags() -> dict[str, _Flag]:
     of_cudnn = tuple(f"backends.cudnn.{name}" for name in ("benchmark", "deterministic", "enabled"))
     flags |= {path: _attribute(path) for path in (*_OLDER, *of_cudnn, *_ON_GPUS, *_ON_CPUS)}
     flags |= {path: _reduction(path) for path in _REDUCTIONS}
-    flags |= {kind: _attention(kind) for kind in ("flash_sdp", "cudnn_sdp", "mem_efficient_sdp", "math_sdp")}
+    for kind in ("flash_sdp", "cudnn_sdp", "mem_efficient_sdp", "math_sdp"):
+        enabled, enable = (getattr(torch.backends.cuda, name, None) for name in (f"{kind}_enabled", f"enable_{kind}"))
+        flags[kind] = _Flag(enabled, enable) if enabled and enable else None
     return {name: flag for name, flag in flags.items() if flag is not None}
 
 

@@ -344,15 +344,15 @@ class Difference:
             raise CheckpointError(f"{where}: shapes of weights do not fit config.json: {short(shapes)}: {REMEDY}")
 
 
-def compare(stored: Mapping[str, Shape], expected: Mapping[str, Shape]) -> Difference:
+def compare(stored: Mapping[str, Stored], expected: Mapping[str, Stored]) -> Difference:
     """Return the difference of the weights of a checkpoint (`stored`) and of a model (`expected`)."""
     return Difference(
         tuple(name for name in expected if name not in stored),
         tuple(name for name in stored if name not in expected),
         tuple(
-            (name, tuple(stored[name]), tuple(shape))
-            for name, shape in expected.items()
-            if name in stored and tuple(stored[name]) != tuple(shape)
+            (name, tuple(stored[name].shape), tuple(weight.shape))
+            for name, weight in expected.items()
+            if name in stored and tuple(stored[name].shape) != tuple(weight.shape)
         ),
     )
 
@@ -369,11 +369,6 @@ class Fit(Generic[Value]):
     """Names and shapes of `difference` that must not differ."""
     unused: tuple[str, ...] = ()
     """Names of weights of the checkpoint that belong to no part of the model, such as another head."""
-
-
-def shapes_of(values: Mapping[str, Stored]) -> dict[str, Shape]:
-    """Return the shapes of weights by name."""
-    return {name: tuple(value.shape) for name, value in values.items()}
 
 
 def without_tied(

@@ -13,7 +13,7 @@ Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -68,23 +68,8 @@ class ConvLayer(nn.Module):
         super().__init__()
         self.act = act
         self.conv = nn.Conv1d(in_channels, channels, kernel, stride, bias=bias)
-        self._flat_weight: Folded[Tensor] = Folded()
-
-    @property
-    def flat_weight(self) -> Tensor:
+        self.flat_weight: Folded[Tensor] = Folded()
         """The kernel (O, K * C) in the memory order of windows of frames; cached while it does not change."""
-        weight_OCK = self.conv.weight
-        return self._flat_weight((weight_OCK,), lambda: weight_OCK.transpose(1, 2).flatten(1).contiguous())
-
-    def forget_flat_weight(self) -> None:
-        """Drop the cached kernel."""
-        self._flat_weight.clear()
-
-    def add_norm(self, norm: str) -> None:
-        """Add a norm over time for each channel ("group"), or over channels ("layer")."""
-        channels = self.conv.out_channels
-        is_group = norm == "group"
-        self.layer_norm = nn.GroupNorm(channels, channels, NORM_EPS) if is_group else nn.LayerNorm(channels, NORM_EPS)
 
 
 class FrontEndConfig(Protocol):
@@ -101,46 +86,39 @@ class FrontEndConfig(Protocol):
 class FeatureEncoder(nn.Module):
     """The convolutions from waveforms to frames of features."""
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        kernels: Sequence[int],
-        strides: Sequence[int],
-        *,
-        bias: bool,
-        norm: str,
-        act: str,
-    ) -> None:
+    def __init__(self, config: FrontEndConfig) -> None:
         super().__init__()
+        norm, channels, kernels, strides = (
+            config.feat_extract_norm,
+            config.conv_dim,
+            config.conv_kernel,
+            config.conv_stride,
+        )
         if norm not in ("group", "layer"):
             raise CheckpointError(f"feat_extract_norm is {norm!r}, expected 'group' or 'layer': correct config.json")
         self.gradient_checkpointing = False
-        self.norm, self.kernels, self.strides = norm, tuple(kernels), tuple(strides)
-        self.act = activation(act)
+        self.norm, self.kernels, self.strides = norm, kernels, strides
+        self.act = activation(config.feat_extract_activation)
         self.receptive = receptive_samples(kernels, strides)
         self.stride = math.prod(strides)
         # Output frames of a chunk on a CPU.
         self.chunk_frames = min(CHUNK_FRAMES * max(1, WIDE_CHANNELS // channels[0]), MAX_CHUNK_FRAMES)
         self.conv_layers = nn.ModuleList(
             ConvLayer(
-                1 if index == 0 else channels[index - 1], width, kernels[index], strides[index], bias=bias, act=self.act
+                1 if index == 0 else channels[index - 1],
+                width,
+                kernels[index],
+                strides[index],
+                bias=config.conv_bias,
+                act=self.act,
             )
             for index, width in enumerate(channels)
         )
-        for layer in self.layers[:1] if norm == "group" else self.layers:
-            layer.add_norm(norm)
-
-    @classmethod
-    def of(cls, config: FrontEndConfig) -> Self:
-        """Build the front end of a configuration."""
-        return cls(
-            config.conv_dim,
-            config.conv_kernel,
-            config.conv_stride,
-            bias=config.conv_bias,
-            norm=config.feat_extract_norm,
-            act=config.feat_extract_activation,
-        )
+        if norm == "group":  # over time for each channel
+            self.layers[0].layer_norm = nn.GroupNorm(channels[0], channels[0], NORM_EPS)
+        else:  # over channels
+            for layer, width in zip(self.layers, channels, strict=True):
+                layer.layer_norm = nn.LayerNorm(width, NORM_EPS)
 
     def forward(self, waves_BS: Tensor, layout: Layout) -> Tensor:
         """Return features_BTC, which do not depend on samples after a row's end.
@@ -259,13 +237,14 @@ class FeatureEncoder(nn.Module):
 
 def convolved(layer: ConvLayer, stride: int) -> Product:
     """Return a convolution along T with gradients; drops the cached kernel, as a weight update follows."""
-    layer.forget_flat_weight()
+    layer.flat_weight.clear()
     return lambda x_BTC: strided_convolution(x_BTC, layer.conv.weight, layer.conv.bias, stride)
 
 
 def window_product(layer: ConvLayer, stride: int) -> Product:
     """Return a convolution along T as one product with overlapping windows, for chunks of one row on a CPU."""
-    weight_ON, bias_O, kernel = layer.flat_weight, layer.conv.bias, layer.conv.kernel_size[0]
+    weight_OCK, bias_O, kernel = layer.conv.weight, layer.conv.bias, layer.conv.kernel_size[0]
+    weight_ON = layer.flat_weight((weight_OCK,), lambda: weight_OCK.transpose(1, 2).flatten(1).contiguous())
 
     def product(x_1TC: Tensor) -> Tensor:
         _, num_frames, channels = x_1TC.shape

@@ -102,8 +102,8 @@ def tensors_of(places: Iterable[Place], params: Mapping[str, Any]) -> dict[str, 
 
 def check_tree(places: Iterable[Place], params: Mapping[str, Any]) -> None:
     """Raise ValueError unless a tree holds exactly the parameters, in their shapes."""
-    actual = {"/".join(path): tuple(leaf.shape) for path, leaf in leaves_of(params).items()}
-    expected = {"/".join(place.path): place.shape for place in places}
+    actual = {"/".join(path): leaf for path, leaf in leaves_of(params).items()}
+    expected = {"/".join(place.path): place for place in places}
     difference = compare(actual, expected)
     if difference.names:
         shapes = [f"{name} {is_} instead of {shape}" for name, is_, shape in difference.mismatched]
