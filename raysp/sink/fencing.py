@@ -8,15 +8,10 @@ Trainings write everything through a `FencedStore`. For labels that holds for th
 change; staged results and label shards are safe without it, since they never replace files of other input.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
-
-import pyarrow as pa
 
 from raysp.errors import StoreError
 from raysp.sink import lease
-from raysp.storage.opened import Opened
 from raysp.storage.store import Entry, Store, explain
 
 
@@ -54,11 +49,10 @@ class FencedStore:
         self._store = store
         self._own = own or self
         self.epoch = epoch
-
-    @property
-    def url(self) -> str:
-        """Url of the root."""
-        return self._store.url
+        self.url = store.url
+        # What changes no file is that of the store.
+        self.list, self.stat, self.read = store.list, store.stat, store.read
+        self.open, self.open_version, self.scratch = store.open, store.open_version, store.scratch
 
     def check(self) -> None:
         """Raise if another run has taken over.
@@ -68,26 +62,6 @@ class FencedStore:
             StoreError: the lease cannot be read.
         """
         lease.check_epoch(self._store, self.epoch)
-
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield the files whose path begins with `prefix`, sorted by path."""
-        return self._store.list(prefix)
-
-    def stat(self, path: str) -> Entry | None:
-        """Return the entry of a file, or None if it does not exist."""
-        return self._store.stat(path)
-
-    def read(self, path: str) -> bytes:
-        """Return a whole file."""
-        return self._store.read(path)
-
-    def open(self, path: str) -> pa.NativeFile:
-        """Open a file for random access."""
-        return self._store.open(path)
-
-    def open_version(self, path: str, num_bytes: int) -> Opened | None:
-        """Open a file and read its first bytes and entry in one step."""
-        return self._store.open_version(path, num_bytes)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file. Returns False without a change if it exists."""
@@ -102,10 +76,6 @@ class FencedStore:
         """Remove a file."""
         self._own.check()
         self._store.delete(path)
-
-    def scratch(self) -> AbstractContextManager[Path]:
-        """Yield a local path for writing a large file."""
-        return self._store.scratch()
 
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         """Make a written scratch file visible, as `Store.publish` does, unless another run took over."""

@@ -27,7 +27,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
 from raysp.sink import layout, records
 from raysp.sink.receipts import ShardReceipt
-from raysp.sink.run_record import SCHEMA_VERSION, raysp_version
+from raysp.sink.run_record import SCHEMA_VERSION, installed_version
 from raysp.storage.store import Store
 from raysp.words import label_again, listed
 
@@ -170,7 +170,7 @@ def encode(
         "rest_id": rest_id,
         "write_id": new_id(),
         **({"recordings": recordings} if recordings else {}),
-        "version": raysp_version(),
+        "version": installed_version("raysp"),
         "schema_version": str(SCHEMA_VERSION),
         "counts": json.dumps(counts),
     }

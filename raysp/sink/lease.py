@@ -47,17 +47,11 @@ class Process:
         """Return the identity of this process."""
         return cls(socket.gethostname(), _boot(), os.getpid(), _start(os.getpid()))
 
-    def is_known_dead(self) -> bool:
-        """Return whether the process ran on this machine and has ended; False if that cannot be determined here."""
-        # The start time is compared because the kernel reuses pids.
-        return self._is_of_this_machine() and _start(self.pid) != self.start
-
-    def is_known_alive(self) -> bool:
-        """Return whether it runs on this machine; False if that cannot be determined here."""
-        return self._is_of_this_machine() and _start(self.pid) == self.start
-
-    def _is_of_this_machine(self) -> bool:
-        return bool(self.boot and self.start) and (self.host, self.boot) == (socket.gethostname(), _boot())
+    def is_alive(self) -> bool | None:
+        """Return whether the process runs; None if that cannot be determined here, as for other machines."""
+        if not (self.boot and self.start) or (self.host, self.boot) != (socket.gethostname(), _boot()):
+            return None
+        return _start(self.pid) == self.start  # the kernel reuses pids
 
 
 def _boot() -> str:
@@ -106,13 +100,17 @@ class Holder:
     @classmethod
     def now(cls) -> "Holder":
         """Return this process as a new holder."""
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):
+            user = "somebody"
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(f"{_user()}-{uuid.uuid4().hex[:8]}", Process.here(), since)
+        return cls(f"{user}-{uuid.uuid4().hex[:8]}", Process.here(), since)
 
     @property
     def is_over(self) -> bool:
         """Whether it is known to have ended: it was released, its process ended, or it ended in this process."""
-        return self.released or self.owner in _ended or self.process.is_known_dead()
+        return self.released or self.owner in _ended or self.process.is_alive() is False
 
     @property
     def words(self) -> str:
@@ -371,13 +369,6 @@ def _encode(holder: Holder) -> bytes:
     return json.dumps({**vars(holder), "process": vars(holder.process)}).encode()
 
 
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"
-
-
 class Running(StrEnum):
     """Whether a run is active on a sink, as far as this machine can determine."""
 
@@ -401,8 +392,8 @@ def activity(holder: Holder | None) -> Activity:
     if holder is None:
         return {"running": Running.NO, "holder": ""}
     if not holder.is_over:
-        running = Running.YES if holder.process.is_known_alive() else Running.ELSEWHERE
+        running = Running.YES if holder.process.is_alive() else Running.ELSEWHERE
     else:
-        is_killed = not holder.released and holder.process.is_known_dead()
+        is_killed = not holder.released and holder.process.is_alive() is False
         running = Running.KILLED if is_killed else Running.NO
     return {"running": running, "holder": holder.words}

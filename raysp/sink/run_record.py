@@ -54,10 +54,14 @@ class RunEntry:
     ) -> "RunEntry":
         """Return the entry of a run that begins now on this host; the command is this process's by default."""
         time = datetime.now(UTC)
+        packages = ("raysp", "torch", "ray", "pyarrow", "soundfile", "av")
         return cls(
             run_id=f"{time:%Y%m%dT%H%M%S%fZ}-{uuid.uuid4().hex[:6]}",
             started=time.isoformat(timespec="seconds"),
-            versions=_versions(),
+            versions={
+                "python": platform.python_version(),
+                **{package: installed_version(package) for package in packages},
+            },
             host=socket.gethostname(),
             command=shlex.join(sys.argv if command is None else command),
             resolved=dict(resolved or {}),
@@ -356,18 +360,8 @@ def checkpoint_digests(parts: Mapping[str, JsonValue]) -> list[str]:
 
 
 @functools.cache
-def raysp_version() -> str:
-    """Return the installed version of raysp."""
-    return metadata.version("raysp")
-
-
-def _versions() -> dict[str, str]:
-    packages = ("raysp", "torch", "ray", "pyarrow", "soundfile", "av")
-    return {"python": platform.python_version(), **{package: _version(package) for package in packages}}
-
-
-@functools.cache
-def _version(package: str) -> str:
+def installed_version(package: str) -> str:
+    """Return the version of an installed package."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -142,28 +142,24 @@ def locked(place: Path) -> Iterator[None]:
     place.parent.mkdir(parents=True, exist_ok=True)
     # The file stays: a process that waits for a removed one would get a lock that later processes do not see.
     with place.open("ab") as file:
-        _acquire(file.fileno(), place)
+        latest = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                flock(file.fileno())
+                break
+            except BlockingIOError:
+                if time.monotonic() > latest:
+                    raise StoreError(
+                        f"{place}: another process has held this lock for {WAIT_SECONDS:g} s, so it is paused; "
+                        "resume or end it, and run again"
+                    ) from None
+                time.sleep(POLL_SECONDS)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                _warn(place.parent, str(error.strerror))
+                break
         yield  # closing the file releases the lock
-
-
-def _acquire(descriptor: int, place: Path) -> None:
-    latest = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            flock(descriptor)
-            return
-        except BlockingIOError:
-            if time.monotonic() > latest:
-                raise StoreError(
-                    f"{place}: another process has held this lock for {WAIT_SECONDS:g} s, so it is paused; "
-                    "resume or end it, and run again"
-                ) from None
-            time.sleep(POLL_SECONDS)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            _warn(place.parent, str(error.strerror))
-            return
 
 
 @functools.cache

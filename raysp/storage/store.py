@@ -117,13 +117,9 @@ class LocalStore:
 
     def __init__(self, root: str | Path) -> None:
         self._root = local_path(root)
+        self.url = str(self._root)
         self._made: set[Path] = set()
         """Folders that this store created for scratch files."""
-
-    @property
-    def url(self) -> str:
-        """Absolute path of the folder."""
-        return str(self._root)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Yield the files whose path begins with `prefix`, at any depth, sorted by path.

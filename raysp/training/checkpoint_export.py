@@ -23,7 +23,7 @@ from raysp.models.loading import load_checkpoint
 from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
 from raysp.sink import fault_injection
 from raysp.sink.fencing import FencedStore
-from raysp.sink.run_record import raysp_version
+from raysp.sink.run_record import installed_version
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import explain
 from raysp.text.formats.safe_values import place_name
@@ -82,7 +82,7 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
             "",
             f"# {recipe.name or Path(recipe.sink.url).name}",
             "",
-            f"{plan.checkpoint.architecture} {begun}, {verb} by raysp {raysp_version()}: {trained} of audio "
+            f"{plan.checkpoint.architecture} {begun}, {verb} by raysp {installed_version('raysp')}: {trained} of audio "
             f"from {', '.join(f'`{place_name(url)}`' for url in recipe.source.urls)}.{final}",
             "",
             "Licence: " + (licence or f"that of {sources}, which is not stated here") + ".",

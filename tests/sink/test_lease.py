@@ -106,7 +106,7 @@ def test_a_dead_process_of_this_machine_is_taken_over_at_once(store, clock):
     dead = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     process = replace(Process.here(), pid=dead.pid, start=_start(dead.pid))
     acquire(store, clock, "alice", process)
-    assert not process.is_known_dead()
+    assert process.is_alive()
     dead.kill()
     dead.wait()
     assert acquire(store, clock, "bob").epoch == 2
@@ -120,9 +120,9 @@ def test_another_process_of_the_same_number_is_not_the_owner(store, clock):
 
 
 def test_the_same_pid_of_another_boot_or_container_has_no_meaning(store):
-    assert replace(Process.here(), start="1").is_known_dead()
+    assert replace(Process.here(), start="1").is_alive() is False
     for other in ({"boot": "another"}, {"host": "another"}, {"boot": ""}):
-        assert not replace(Process.here(), start="1", **other).is_known_dead()
+        assert replace(Process.here(), start="1", **other).is_alive() is None
 
 
 @sinks.S3_IN_SOAK
@@ -227,7 +227,7 @@ def test_one_that_could_not_be_given_back_keeps_its_own_process_from_nothing(sto
     with monkeypatch.context() as full, lease.held(store) as first:
         full.setattr(type(store), "replace", lambda *_: (_ for _ in ()).throw(StoreError("no space left on device")))
     assert not json.loads(store.read(layout.lease_path(1)))["released"]
-    assert not Process.here().is_known_dead()
+    assert Process.here().is_alive()
     second = lease.acquire(store, clock=clock, sleep=clock.sleep)
     assert (first.epoch, second.epoch) == (1, 2)
     assert clock.now == 1000.0

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.sink.run_record import raysp_version
+from raysp.sink.run_record import installed_version
 from raysp.specs.values import to_json
 from raysp.text.formats.safe_values import on_one_line, place_name
 from raysp.verbs.export.destination import Destination, Tally, by_reason
@@ -109,7 +109,7 @@ def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
         f"- command: `{_code(_command(labelling, to))}`",
         f"- licence: {_code(to.licence or 'not stated; set it with --set to.licence=NAME')}",
     ]
-    return [f"# Labels by raysp {raysp_version()}", "", *made]
+    return [f"# Labels by raysp {installed_version('raysp')}", "", *made]
 
 
 def _split_line(split: str | Mapping[str, float], total: Tally) -> str:
