@@ -247,19 +247,20 @@ class _Child:
     def __init__(self, on_wait: Callable[[], None]) -> None:
         self.on_wait = on_wait
         self.setting = _setting()
+        memory_bytes, user_path, environment = self.setting
         _warn_without_limit()
         package = str(Path(protocol.__file__).parents[2])
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join(filter(None, [package, user_path]))
         self._socket, theirs = socket.socketpair()
         with theirs:
             for end, size in itertools.product((self._socket, theirs), (socket.SO_SNDBUF, socket.SO_RCVBUF)):
                 end.setsockopt(socket.SOL_SOCKET, size, SOCKET_BYTES)
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", protocol.PROGRAM, str(MEMORY_BYTES)],
+                [sys.executable, "-P", "-m", protocol.PROGRAM, str(memory_bytes)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env={**_environment(), **_SET_ENVIRONMENT, "PYTHONPATH": path},
+                env={**environment, **_SET_ENVIRONMENT, "PYTHONPATH": path},
             )
         for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             self._socket.setsockopt(socket.SOL_SOCKET, limit, STEP)
@@ -377,13 +378,10 @@ def end_idle() -> None:
 os.register_at_fork(after_in_child=_idle.clear)  # the parent owns these children
 
 
-def _environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-
-
-def _setting() -> object:
+def _setting() -> tuple[int, str | None, dict[str, str]]:
     """Return the settings with which a child is started."""
-    return MEMORY_BYTES, os.environ.get("PYTHONPATH"), _environment()
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    return MEMORY_BYTES, os.environ.get("PYTHONPATH"), kept
 
 
 @functools.cache

@@ -387,17 +387,13 @@ def _contents(files: Sequence[Path]) -> list[str]:
     for file in files:
         facts = file.stat()
         key = f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ino}"
-        fresh[key] = digests.get(key) or _digest_file(file)
+        if key not in digests:
+            with file.open("rb") as stream:
+                fresh[key] = hashlib.file_digest(stream, "sha256").hexdigest()
+        else:
+            fresh[key] = digests[key]
     if not fresh.items() <= digests.items():
         older = [(key, digest) for key, digest in digests.items() if key not in fresh]
         newest = [*older, *fresh.items()][-max(KEPT_DIGESTS, len(fresh)) :]
         write_cached(DIGESTS, json.dumps(dict(newest)).encode())
     return list(fresh.values())
-
-
-def _digest_file(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -338,7 +338,7 @@ def locate(
     if (folder := Path(normalise(checkpoint))).is_dir():
         check_weights(checkpoint, folder, files)
         return folder
-    if _names_hub(checkpoint):
+    if "/" in checkpoint and is_hub_id(checkpoint):
         return local_checkpoint(checkpoint, files, languages)
     state = "a file" if folder.is_file() else "no such folder"
     raise CheckpointError(
@@ -353,17 +353,12 @@ def pinned_checkpoint(checkpoint: str) -> str:
     Raises:
         CheckpointError: the hub has no such id, or cannot be reached.
     """
-    return pinned(checkpoint) if _names_hub(checkpoint) else checkpoint
+    return pinned(checkpoint) if "/" in checkpoint else checkpoint
 
 
 def hub_id(checkpoint: str) -> str | None:
     """Return a hub id without its revision; None for a folder or a URL."""
-    return checkpoint.partition("@")[0] if _names_hub(checkpoint) else None
-
-
-def _names_hub(checkpoint: str) -> bool:
-    """Return whether a checkpoint is a hub id with an owner; a bare name counts as a missing folder."""
-    return "/" in checkpoint and not scheme_of(checkpoint) and is_hub_id(checkpoint)
+    return checkpoint.partition("@")[0] if "/" in checkpoint and is_hub_id(checkpoint) else None
 
 
 def locate_pickled(name: str, storage_options: Mapping[str, object] | None = None) -> Path:

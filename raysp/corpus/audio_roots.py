@@ -16,7 +16,8 @@ def open_audio_root(shard: Shard, named_root: str | None, storage_options: Optio
     kind = kind_named(shard.kind)
     if kind.is_folder:
         return recordings_of(shard.url, storage_options, named_root)
-    root, own = audio_root(shard, named_root), kind.audio_root(shard)
+    own = kind.audio_root(shard)
+    root = own if named_root is None else named_root
     if root is None:
         return None
     from raysp.corpus.stored_rows import StoredRows

@@ -47,6 +47,7 @@ from raysp.corpus.tables import (
     leaves,
     limited_decoding,
     page_header,
+    varint,
 )
 from raysp.errors import ShardError, StoreError
 from raysp.storage.opened import DIGEST_BYTES, digest_of
@@ -185,6 +186,8 @@ _MOST_INDEX_BYTES = 16 * bounds.MIB
 SHOWN_COLUMNS = 5
 """Columns that a message names."""
 _ARROW_SCHEMA = b"ARROW:schema"
+_STRING_FIELD = 0x18
+"""First byte of the second of two fields that are strings, in Thrift's compact protocol."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,11 @@ def footer_of(url: str, file: pa.NativeFile) -> Footer:
     try:
         metadata = pq.read_metadata(pa.BufferReader(_MAGIC + raw + tail))
         bounds.check(metadata.num_rows, bounds.MOST_SHARD_ROWS, "rows")
-        _refuse_lying_counts(url, metadata)
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        rows = [group.num_rows for group in groups]
+        if min([*rows, *(group.total_byte_size for group in groups)], default=0) < 0 or sum(rows) != metadata.num_rows:
+            counts = f"counts {metadata.num_rows:,} rows, its row groups {sum(rows):,}"
+            raise ShardError(f"{url}: its footer {counts}. Write the shard again")
         schema = metadata.schema.to_arrow_schema()
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ShardError(f"{url}: its footer cannot be read: {one_line(error)}. Copy the shard again") from None
@@ -277,15 +284,6 @@ def _can_be_read(file: pa.NativeFile, metadata: pq.FileMetaData, name: str) -> b
     return True
 
 
-def _refuse_lying_counts(url: str, metadata: pq.FileMetaData) -> None:
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    rows, num_bytes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
-    if min([*rows, *num_bytes], default=0) < 0 or sum(rows) != metadata.num_rows:
-        raise ShardError(
-            f"{url}: its footer counts {metadata.num_rows:,} rows, its row groups {sum(rows):,}. Write the shard again"
-        )
-
-
 def _refuse_joined(url: str, file: pa.NativeFile, metadata: pq.FileMetaData, footer: int) -> None:
     """Raise if a file is several joined ones, of which the last footer would read the rows of the first."""
     if not metadata.num_row_groups:
@@ -315,23 +313,13 @@ def _refuse_foreign_code(url: str, raw: bytes) -> None:
     """
     for key in re.finditer(re.escape(_ARROW_SCHEMA), raw):
         try:
-            schema = base64.b64decode(_thrift_string(raw, key.end()), validate=True)
-        except ValueError:
+            if raw[key.end()] != _STRING_FIELD:
+                raise ValueError("expected a string field")
+            num_bytes, place = varint(raw, key.end() + 1)
+            schema = base64.b64decode(raw[place : place + num_bytes], validate=True)
+        except (IndexError, ValueError):
             raise ShardError(f"{url}: its stored Arrow schema cannot be checked. Write the shard again") from None
         refuse_ray_types(url, schema)
-
-
-def _thrift_string(raw: bytes, place: int) -> bytes:
-    """Read the string field at `place` in Thrift's compact protocol."""
-    if raw[place : place + 1] != b"\x18":
-        raise ValueError("expected a string field")
-    num_bytes, shift = 0, 0
-    for place in range(place + 1, min(place + 6, len(raw))):  # noqa: B020 - continues from there
-        num_bytes |= (raw[place] & 0x7F) << shift
-        shift += 7
-        if raw[place] < 0x80:
-            return raw[place + 1 : place + 1 + num_bytes]
-    raise ValueError("expected the length of a string")
 
 
 def _groups(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[Group]:

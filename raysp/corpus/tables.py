@@ -128,13 +128,16 @@ class PagedFile:
             batches = self._reader.iter_batches(num_rows, row_groups=[group], columns=names, use_threads=False)
             row = 0
             try:
-                while (batch := _next(batches, stored_bytes)) is not None:
+                while True:
+                    with limited_decoding(stored_bytes):
+                        batch = next(batches, None)
+                    if batch is None:
+                        return
                     rows = batch.slice(max(0, num_yielded - row))  # others were yielded in larger batches
                     row += batch.num_rows
                     num_yielded = max(num_yielded, row)
                     if rows.num_rows:
                         yield rows
-                return
             except bounds.TooLargeError as error:
                 if num_rows == 1:
                     raise bounds.TooLargeError(f"a row {error}") from None
@@ -152,11 +155,6 @@ class PagedFile:
                 f"column {bounds.shortened(chunk.path_in_schema)}: a header of a page is damaged"
             ) from None
         return shared_bytes * math.ceil(chunk.num_values / group.num_rows)
-
-
-def _next(batches: Iterator[pa.RecordBatch], stored_bytes: int) -> pa.RecordBatch | None:
-    with limited_decoding(stored_bytes):
-        return next(batches, None)
 
 
 def read_whole(file: pa.NativeFile, most: int) -> pa.Table:
@@ -287,17 +285,18 @@ def _value(raw: bytes, place: int, kind: int) -> tuple[Any, int]:
         return _struct(raw, place)
     if kind != _BINARY:
         raise IndexError
-    num_bytes, place = _varint(raw, place)
+    num_bytes, place = varint(raw, place)
     raw[place + num_bytes]  # the header goes on behind it
     return None, place + num_bytes
 
 
 def _integer(raw: bytes, place: int) -> tuple[int, int]:
-    value, place = _varint(raw, place)
+    value, place = varint(raw, place)
     return (value >> 1) ^ -(value & 1), place
 
 
-def _varint(raw: bytes, place: int) -> tuple[int, int]:
+def varint(raw: bytes, place: int) -> tuple[int, int]:
+    """Read an integer in Thrift's compact protocol. Return it, and the offset behind it."""
     value = shift = 0
     while True:
         value |= (raw[place] & 0x7F) << shift
@@ -520,10 +519,6 @@ def is_view(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
 
 
-def _is_list_view(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
-
-
 def parts_of(batch: pa.RecordBatch, except_for: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a batch in parts of which each takes at most `BATCH_BYTES` without views."""
     columns = zip(batch.schema.names, batch.columns, strict=True)
@@ -537,7 +532,9 @@ def _most_bytes_a_row(array: "pa.Array[Any]") -> int:
     """Return the most bytes of a row without views: those of all values to which its views refer."""
     if isinstance(array, pa.StructArray):
         return max((_most_bytes_a_row(array.field(index)) for index in range(array.type.num_fields)), default=0)
-    is_shared = is_view(array.type) or _is_list_view(array.type) or isinstance(array, pa.RunEndEncodedArray)
+    is_shared = is_view(array.type) or isinstance(
+        array, pa.ListViewArray | pa.LargeListViewArray | pa.RunEndEncodedArray
+    )
     return sum(buffer.size for buffer in array.buffers() if buffer) if is_shared else 0
 
 

@@ -159,7 +159,16 @@ class Decoding:
         """Return outcomes as `measure` without steps on decoded rows, each with the number of labelled channels."""
         piece = _Piece.of(self, rows, first, are_counted=True)
         for index, row_status in enumerate(piece.statuses):
-            self._measure(piece, index, row_status)
+            if row_status.status != OK:
+                continue
+            claimed = piece.claimed[index]
+            if not claimed:
+                deque(self._decode(piece, index, row_status), maxlen=0)
+            elif claimed > self.max_seconds:
+                row_status.skip("too_long", str(TooLong(claimed, self.max_seconds)))
+            else:
+                row_status.seconds = claimed
+            self._judge(piece, index, row_status)
         return list(zip(piece.statuses, piece.channels, strict=True))
 
     def judge(self, rows: pa.Table, first: int, seconds: Sequence[float | None]) -> list[RowStatus]:
@@ -185,40 +194,26 @@ class Decoding:
                 judge(op, row_status, op_reasons[index])
         return statuses
 
-    def _measure(self, piece: "_Piece", index: int, row_status: RowStatus) -> None:
-        claimed = piece.claimed[index]
-        if row_status.status != OK:
-            return
-        if not claimed:
-            deque(self._decode(piece, index, row_status), maxlen=0)
-        elif claimed > self.max_seconds:
-            row_status.skip("too_long", str(TooLong(claimed, self.max_seconds)))
-        else:
-            row_status.seconds = claimed
-        self._judge(piece, index, row_status)
-
     def _blocks(self, piece: "_Piece") -> Iterator[pa.Table]:
         left = [
             0.0 if channel else min(seconds, self.max_seconds)
             for seconds, (_, channel) in zip(piece.claimed, piece.sources, strict=True)
         ]
-        for windows in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
+        of_stream = min(STREAM_BLOCK_BYTES // SAMPLE_BYTES, round(self.block_seconds * self.sample_rate))
+        for windows in _fill(self._windows(piece), (of_stream, BLOCK_BYTES // SAMPLE_BYTES)):
             statuses, chunks = [window.row_status for window in windows], [window.chunks for window in windows]
             places, indexes = [window.place for window in windows], [piece.indexes[status.row] for status in statuses]
             pasts = [window.past for window in windows]
             for status, index in zip(statuses, indexes, strict=True):
+                status.recording, status.version = piece.recordings.identity(piece.sources[index][0])
                 left[index] = 0.0 if status.windows else max(0.0, left[index] - (status.seconds or 0.0))
-            block = _table(windows)
+            block = with_waves(statuses_table(statuses), [window.wave for window in windows])
+            windows.clear()  # waves
             block = with_places(block, places) if self.cut_at_pauses else block
             block = with_pasts(block, pasts) if self.past_samples else block
             block = self.carrying(block, statuses, piece.columns, indexes, chunks)
             del chunks
             yield (self.late(block) if self.late else block).replace_schema_metadata({SECONDS_LEFT: repr(sum(left))})
-
-    def _most_samples(self) -> tuple[int, int]:
-        """Return the largest number of samples of a block of streamed rows, and of a block cut by claimed lengths."""
-        work = round(self.block_seconds * self.sample_rate)
-        return min(STREAM_BLOCK_BYTES // SAMPLE_BYTES, work), BLOCK_BYTES // SAMPLE_BYTES
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
         """Yield windows with the numbers of their blocks; long rows have number 0, and may fill several blocks."""
@@ -445,13 +440,6 @@ class _Piece:
         """Indexes of rows by their numbers."""
         return {row_status.row: index for index, row_status in enumerate(self.statuses)}
 
-    def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
-        """Record on a window the file that it was read from."""
-        row_status = numbered[1].row_status
-        source, _ = self.sources[self.indexes[row_status.row]]
-        row_status.recording, row_status.version = self.recordings.identity(source)
-        return numbered
-
     def excerpt(self, index: int, audio: memoryview | SupportsRead | None = None) -> Excerpt:
         """Return the part of a recording to decode, of `audio` if it is open; raises the errors of `Recordings.get`."""
         source, channel = self.sources[index]
@@ -493,13 +481,6 @@ def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) 
         block.append(window)
         number, num_samples = meant_for, num_samples + more
     yield block
-
-
-def _table(windows: list[Window]) -> pa.Table:
-    """Return a block, and clear the list, so that samples are not in memory twice."""
-    table = with_waves(statuses_table([window.row_status for window in windows]), [window.wave for window in windows])
-    windows.clear()
-    return table
 
 
 def seconds_left(block: pa.Table) -> float:

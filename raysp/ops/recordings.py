@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice, pairwise
 
 import pyarrow as pa
@@ -221,10 +221,6 @@ class Recordings:
         path = self.path(index)
         return path.rpartition("/")[2] or None if path else None
 
-    def seconds(self, index: int) -> float | None:
-        """Return the duration from the manifest; None if it has none."""
-        return self.durations[index] if self.durations else None
-
     def _open(self, index: int, path: str, head_bytes: int) -> memoryview | SupportsRead:
         if self.root is None:
             raise AudioError(
@@ -292,10 +288,20 @@ def read_claims(
         are_counted: whether seconds that headers only estimate count as unknown.
     """
     is_ok = [row_status.status == OK for row_status in statuses]
-    claimed = [recordings.seconds(i) if ok else 0.0 for i, ok in enumerate(is_ok)]
+    durations = recordings.durations or [None] * len(statuses)
+    claimed = [duration if ok else 0.0 for duration, ok in zip(durations, is_ok, strict=True)]
     seconds, channels = [duration or 0.0 for duration in claimed], [1] * len(statuses)
     unread = [i for i, ok in enumerate(is_ok) if ok and (each_channel or claimed[i] is None)]
-    for index, header in _headers(recordings, unread, partial(read_headers, counted=are_counted)):
+    readable: list[int] = []
+
+    def present() -> Iterator[Recording]:
+        for index, recording in recordings.ahead(unread):
+            if not isinstance(recording, AudioError):
+                readable.append(index)
+                yield recording
+
+    for place, header in enumerate(read_headers(present(), counted=are_counted)):
+        index = readable[place]
         if isinstance(header, AudioError):
             if each_channel:
                 statuses[index].fail(header.error_type, str(header))
@@ -317,19 +323,3 @@ def _channels_of(row_status: RowStatus, header: AudioHeader) -> int:
         "Decode(channel=INDEX), or all of them mixed by channel='mean'",
     )
     return 1
-
-
-def _headers(
-    recordings: Recordings, indexes: Sequence[int], read_headers: ReadHeaders
-) -> Iterator[tuple[int, AudioHeader | AudioError]]:
-    """Yield rows with the headers of their recordings, except rows with a missing recording."""
-    readable: list[int] = []
-
-    def present() -> Iterator[Recording]:
-        for index, recording in recordings.ahead(indexes):
-            if not isinstance(recording, AudioError):
-                readable.append(index)
-                yield recording
-
-    for place, header in enumerate(read_headers(present())):
-        yield readable[place], header

@@ -58,7 +58,7 @@ def with_ids(work: ReadsCorpus, listed: Listed, recorded: Collection[str] = ()) 
     source, surveyed = work.source, dict[str, Surveyed]()
     if source.id != USUAL_ID:
         return source, surveyed
-    reading = _reading(work)
+    reading = Reading(source.storage_options, _needed(work))
     for shard in sorted(listed.shards, key=lambda shard: shard.name not in recorded):
         if shard.name in listed.unreadable:
             continue
@@ -69,10 +69,6 @@ def with_ids(work: ReadsCorpus, listed: Listed, recorded: Collection[str] = ()) 
         if isinstance(first, Survey):
             return (source if USUAL_ID in first.schema.names else replace(source, id=None)), surveyed
     return source, surveyed
-
-
-def _reading(work: ReadsCorpus) -> Reading:
-    return Reading(work.source.storage_options, _needed(work))
 
 
 def _needed(work: ReadsCorpus) -> tuple[str, ...]:
@@ -122,7 +118,7 @@ def survey(
     surveyed = surveyed or {}
     unread = [target for target in new if target.name not in surveyed]
     processes = num_cpus() if limit_rows is None else 1
-    with closing(survey_all(unread, _reading(work), processes)) as rest:
+    with closing(survey_all(unread, Reading(work.source.storage_options, _needed(work)), processes)) as rest:
         surveys = new_shards.sized(surveyed[target.name] if target.name in surveyed else next(rest) for target in new)
         for target in listed.shards:
             shard = unchanged.get(target.name)
