@@ -72,7 +72,7 @@ def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
             f"{folder}: feature_extractor_type is {kind!r}, expected {name!r} for model_type "
             f"{speech.get('model_type')!r}: use the preprocessor_config.json that was saved with this model"
         )
-    extractor: FeatureExtractor = expected.from_pretrained(folder)
+    extractor: FeatureExtractor = expected.of_settings(values, folder)
     if model_type in EXTRACTORS:
         module_of(model_type).check_features(folder, extractor, speech)
     return extractor

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -132,7 +133,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         self._pieces = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
         self._written = Written(self._writes)
         self._characters_of = Written(self._writes_in_a_word)
-        self._letters = Letters([self._writes(index) for index in self._distinct_ids()])
+        vars(self).pop("_codes", None)
 
     def _is_of_a_language(self, token: AddedToken, index: int) -> bool:
         """Return whether a token was added since the vocabulary of a language has it."""
@@ -141,16 +142,6 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     def _kept_whole(self) -> Iterable[str]:
         """Return the tokens of several characters, which must not be split."""
         return [token for token in self.encoder if len(token) > 1]
-
-    def _distinct_ids(self) -> range:
-        """Return the longest range of ids from 0 with distinct tokens."""
-        tokens: set[str] = set()
-        while len(tokens) in self.decoder or len(tokens) in self._added:
-            token, before = self._token(len(tokens)), len(tokens)
-            tokens.add(token)
-            if len(tokens) == before:
-                break
-        return range(len(tokens))
 
     def _add(self, token: AddedToken, replace: bool) -> None:
         if not token.content or (token.content in self._added_ids and not replace):
@@ -340,11 +331,24 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
 
     def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
         """Return the text of each row of collapsed ids (N,); `counts` (B,) holds the ids per row."""
-        ends = np.cumsum(counts).tolist()
-        texts = self._letters.texts(ids, ends)
-        if texts is None:
-            return [self.decode_collapsed(ids[start:end].tolist()) for start, end in pairwise([0, *ends])]
-        return [text.strip().lower() if self.do_lower_case else text.strip() for text in texts]
+        edges = [*pairwise([0, *np.cumsum(counts).tolist()])]
+        is_in_range = not len(ids) or (ids.min() >= 0 and ids.max() < len(self._codes))
+        if not is_in_range or not (codes := self._codes[ids]).all():
+            return [self.decode_collapsed(ids[start:end].tolist()) for start, end in edges]
+        written = codes.tobytes().decode("utf-32-le")
+        texts = (written[start:end].strip() for start, end in edges)
+        return [text.lower() if self.do_lower_case else text for text in texts]
+
+    @cached_property
+    def _codes(self) -> npt.NDArray[np.uint32]:
+        """Code points of the texts of ids from 0 with distinct tokens; 0 for a text of more or less than one."""
+        tokens: dict[str, int] = {}
+        while (index := len(tokens)) in self.decoder or index in self._added:
+            if (token := self._token(index)) in tokens:
+                break
+            text = self._writes(index)
+            tokens[token] = ord(text) if len(text) == 1 else 0
+        return np.array([*tokens.values()], np.dtype("<u4"))
 
     def _writes(self, index: int) -> str:
         """Return the text of an id."""
@@ -475,22 +479,3 @@ def without_extra_spaces(text: str) -> str:
     return text
 
 
-class Letters:
-    """Texts of rows of ids with one character each, decoded in one pass.
-
-    Args:
-        written: Text of each id, from 0.
-    """
-
-    def __init__(self, written: list[str]) -> None:
-        self.codes = np.array([ord(text) if len(text) == 1 else 0 for text in written], np.dtype("<u4"))
-
-    def texts(self, ids: npt.NDArray[np.integer], ends: list[int]) -> list[str] | None:
-        """Return the text of each row, which ends at `ends`; None if an id is not one character."""
-        if len(ids) and not (ids.min() >= 0 and ids.max() < len(self.codes)):
-            return None
-        codes = self.codes[ids]
-        if not codes.all():
-            return None
-        text = codes.tobytes().decode("utf-32-le")
-        return [text[start:end] for start, end in pairwise([0, *ends])]
