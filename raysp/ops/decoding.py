@@ -3,9 +3,8 @@
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Literal, Protocol, Self
 
 import numpy as np
@@ -199,10 +198,11 @@ class Decoding:
             0.0 if channel else min(seconds, self.max_seconds)
             for seconds, (_, channel) in zip(piece.claimed, piece.sources, strict=True)
         ]
+        index_of = {row_status.row: index for index, row_status in enumerate(piece.statuses)}
         of_stream = min(STREAM_BLOCK_BYTES // SAMPLE_BYTES, round(self.block_seconds * self.sample_rate))
         for windows in _fill(self._windows(piece), (of_stream, BLOCK_BYTES // SAMPLE_BYTES)):
             statuses, chunks = [window.row_status for window in windows], [window.chunks for window in windows]
-            places, indexes = [window.place for window in windows], [piece.indexes[status.row] for status in statuses]
+            places, indexes = [window.place for window in windows], [index_of[status.row] for status in statuses]
             pasts = [window.past for window in windows]
             for status, index in zip(statuses, indexes, strict=True):
                 status.recording, status.version = piece.recordings.identity(piece.sources[index][0])
@@ -434,11 +434,6 @@ class _Piece:
             columns=self.columns.take(pa.array(rows, pa.int64())),
             sources=sources,
         )
-
-    @cached_property
-    def indexes(self) -> Mapping[int, int]:
-        """Indexes of rows by their numbers."""
-        return {row_status.row: index for index, row_status in enumerate(self.statuses)}
 
     def excerpt(self, index: int, audio: memoryview | SupportsRead | None = None) -> Excerpt:
         """Return the part of a recording to decode, of `audio` if it is open; raises the errors of `Recordings.get`."""

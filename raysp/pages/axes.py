@@ -1,7 +1,7 @@
 """Axes of charts: their range, and few round ticks."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +39,7 @@ def count_axis(last: int) -> Axis:
     """Return the axis of whole numbers from 0, such as steps of a training or rows."""
     high = max(1, last)
     size = max(1.0, _round_size(high / (MOST_TICKS - 1)))
-    return _with_ticks(0.0, float(high), _multiples(0.0, high, size), short)
+    return _with_ticks(0.0, float(high), size, short)
 
 
 def value_axis(values: Floats, *, is_share: bool = False) -> Axis:
@@ -49,8 +49,7 @@ def value_axis(values: Floats, *, is_share: bool = False) -> Axis:
         low, high = _around(high, is_share=is_share)
     size = _round_size((high - low) / (MOST_TICKS - 2))
     low, high = math.floor(low / size + 1e-9) * size, math.ceil(high / size - 1e-9) * size
-    ticks = _multiples(low, high, size)
-    return _with_ticks(low, high, ticks, lambda value: f"{100 * value:,.12g}%" if is_share else f"{value:,.12g}")
+    return _with_ticks(low, high, size, lambda value: f"{100 * value:,.12g}%" if is_share else f"{value:,.12g}")
 
 
 def _around(value: float, *, is_share: bool) -> tuple[float, float]:
@@ -75,11 +74,9 @@ def _round_size(least: float) -> float:
     return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= least * (1 - 1e-9))
 
 
-def _multiples(low: float, high: float, size: float) -> list[float]:
+def _with_ticks(low: float, high: float, size: float, text: Callable[[float], str]) -> Axis:
+    """Return an axis with ticks at the multiples of a size."""
     first, last = math.ceil(low / size - 1e-9), math.floor(high / size + 1e-9)
-    return [place * size for place in range(first, last + 1)]
-
-
-def _with_ticks(low: float, high: float, values: Sequence[float], text: Callable[[float], str]) -> Axis:
+    values = [place * size for place in range(first, last + 1)]
     places = Axis(low, high, ()).places(np.array(values, np.float64)).tolist()
     return Axis(low, high, tuple(Tick(place, text(value)) for place, value in zip(places, values, strict=True)))

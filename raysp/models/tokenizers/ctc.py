@@ -477,5 +477,3 @@ def without_extra_spaces(text: str) -> str:
     ):  # fmt: skip
         text = text.replace(written, cleaned)
     return text
-
-

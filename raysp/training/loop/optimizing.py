@@ -31,12 +31,12 @@ def group_parameters(model: Model, schedule: Schedule) -> list[dict[str, Any]]:
         model: the model.
         schedule: rates and weight decay; the entry `rate` of each group is its factor of the learning rate.
     """
-    head, layers_above = head_names(model), num_layers_above(model)
+    head, layers_above = head_names(model), {} if schedule.layer_decay == 1.0 else num_layers_above(model)
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        rate = schedule.head_rate if name in head else schedule.layer_decay ** layers_above[name]
+        rate = schedule.head_rate if name in head else schedule.layer_decay ** layers_above.get(name, 0)
         decays = parameter.ndim > 1
         entries = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay if decays else 0.0}
         group = groups.setdefault((rate, decays), {"params": [], **entries, "rate": rate})
