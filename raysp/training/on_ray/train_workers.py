@@ -8,6 +8,7 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,7 +35,6 @@ from raysp.training.loop.training_steps import Gathered, NotFiniteError, OneWork
 from raysp.training.loop.worker import new_session
 from raysp.training.on_ray.board import Board, News
 from raysp.training.on_ray.rank_input import READER_CPUS, Feeder, fed_rows, prepared_of
-from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps
 from raysp.training.sink.step_log import StepRecord
@@ -93,33 +93,36 @@ def train(
         NotFiniteError: a loss is not finite.
         RunError: too many rows cannot be decoded, or the workers cannot go on.
     """
-    plan = prepared.plan
-    cpus = plan.workers.low * plan.workers.threads + max(
-        1, num_cpus()
-    )  # readers, in addition to the workers, which wait for rows
+    workers = prepared.plan.workers
+    cpus = workers.low * workers.threads
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_kept(_SETTINGS))
-        stack.enter_context(local_ray(Resources(cpus=cpus)))
-        _refuse_without_readers(plan)
+        # CPUs for readers too, in addition to the workers, which wait for rows.
+        stack.enter_context(local_ray(Resources(cpus=cpus + num_cpus())))
+        if cpus + READER_CPUS > (there := cluster_resources().cpus):
+            raise PlanError(
+                f"pool: {count(workers.low, 'worker')} of {count(workers.threads, 'CPU')} each, and at least "
+                f"{READER_CPUS:g} CPUs for reading; found {there:g} CPUs: lower pool.actors or pool.cpus"
+            )
         board, config = stack.enter_context(_board_and_feeder(prepared, run_id, epoch))
         losses, committed = 0, None
         while True:
             groups = _placement_groups()
-            fit = _Fit(prepared, config)
+            fit = _begun(prepared, config)
             try:
                 news = yield from _watched(fit, board, failures, should_stop)
             finally:
-                if not fit.wait(0):
+                if not fit.done():
                     board.stop.remote()
-                    fit.wait(END_SECONDS)
+                    wait([fit], END_SECONDS)
             if news.failure:
                 raise news.failure
-            if fit.error is None:
+            if (error := fit.exception()) is None:
                 return
             losses, committed = (losses + 1 if news.committed == committed else 1), news.committed
             if losses > MOST_LOSSES:
-                raise RunError(f"the workers ended: {fit.error}. Run the same command again to continue") from fit.error
-            logger.warning("Ray Train ended (%s); starting the workers again", fit.error)
+                raise RunError(f"the workers ended: {error}. Run the same command again to continue") from error
+            logger.warning("Ray Train ended (%s); starting the workers again", error)
             for left in _placement_groups() - groups:
                 remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(left)))
 
@@ -130,7 +133,7 @@ def _placement_groups() -> set[str]:
 
 
 def _watched(
-    fit: "_Fit",
+    fit: Future[None],
     board: Any,  # noqa: ANN401 - handle of an actor
     failures: Failures,
     should_stop: Callable[[], bool],
@@ -138,7 +141,7 @@ def _watched(
     """Yield the steps until Ray Train ends, and return the last news."""
     is_stopping = False
     while True:
-        is_over = fit.wait(POLL_SECONDS)
+        is_over = fit in wait([fit], POLL_SECONDS).done
         news: News = ray.get(board.take.remote())
         failures.by_type, failures.examples = news.errors, news.examples
         failures.leave(news.failed)
@@ -148,16 +151,6 @@ def _watched(
         if should_stop() and not is_stopping:
             is_stopping = True
             board.stop.remote()
-
-
-def _refuse_without_readers(plan: TrainingPlan) -> None:
-    """Raise if the workers would hold all CPUs of a Ray that is connected, so that no task could read rows."""
-    taken_cpus, cpus = plan.workers.low * plan.workers.threads, cluster_resources().cpus
-    if taken_cpus + READER_CPUS > cpus:
-        raise PlanError(
-            f"pool: {count(plan.workers.low, 'worker')} of {count(plan.workers.threads, 'CPU')} each, and at least "
-            f"{READER_CPUS:g} CPUs for reading; found {cpus:g} CPUs: lower pool.actors or pool.cpus"
-        )
 
 
 @contextlib.contextmanager
@@ -183,24 +176,19 @@ def _board_and_feeder(prepared: Prepared, run_id: str, epoch: int) -> Iterator[t
                 ray.kill(actor)
 
 
-class _Fit:
-    """The call of Ray Train, in a thread: in the main thread it would take over the handling of signals."""
+def _begun(prepared: Prepared, config: dict[str, Any]) -> Future[None]:
+    """Call Ray Train in a thread: in the main thread it would take over the handling of signals."""
+    future: Future[None] = Future()
 
-    def __init__(self, prepared: Prepared, config: dict[str, Any]) -> None:
-        self.error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(prepared, config), name="raysp-fit", daemon=True)
-        self._thread.start()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait, and return whether the call is over."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def _run(self, prepared: Prepared, config: dict[str, Any]) -> None:
+    def call() -> None:
         try:
             _fit(prepared, config)
-        except Exception as error:
-            self.error = error
+            future.set_result(None)
+        except BaseException as error:  # whatever ends the thread ends the wait for it
+            future.set_exception(error)
+
+    threading.Thread(target=call, name="raysp-fit", daemon=True).start()
+    return future
 
 
 def _fit(prepared: Prepared, config: dict[str, Any]) -> None:
@@ -211,7 +199,6 @@ def _fit(prepared: Prepared, config: dict[str, Any]) -> None:
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     plan = prepared.plan
     low, high, on_gpu = plan.workers.low, plan.workers.high, plan.workers.device == "cuda"
-    resources = {"CPU": plan.workers.threads, **({"GPU": 1} if on_gpu else {})}
     with tempfile.TemporaryDirectory(prefix="raysp-train-") as folder, _short_end():
         TorchTrainer(
             _work,
@@ -219,7 +206,7 @@ def _fit(prepared: Prepared, config: dict[str, Any]) -> None:
             scaling_config=ScalingConfig(
                 num_workers=low if low == high else (low, high),
                 use_gpu=on_gpu,
-                resources_per_worker=resources,
+                resources_per_worker={"CPU": plan.workers.threads},
                 elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             ),
             torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=TIMEOUT_SECONDS),
