@@ -50,6 +50,22 @@ Named = Annotated[str, Field(min_length=1)]
 class Transcript(Output):
     """Transcript of a recording: columns `<name>_text` and `<name>_score`.
 
+    A beam search (`beams` above 1) finds the most probable text over all alignments. The scores in `<name>_nbest` are
+
+        log P(text | frames) + lm_weight * log P(text | lm) + word_bonus * (number of words) + weights of hot words
+
+    where P(text | frames) is the sum over the alignments that the search kept. They are no means: compare them within a
+    row. `<name>_score` and times keep their meaning: they are of the most probable alignment of the best text. Prefixes
+    are extended by the 16 best tokens of a frame whose log-probability is at most 8 below the best. Hot words match
+    whole words. On a CPU equal frames give equal texts and scores, whatever shares the batch.
+
+    A language model is an ARPA file as KenLM writes it (`lmplz -o 3 < sentences.txt > words.arpa`), of words or of the
+    tokens of the vocabulary, in the case and letters of the checkpoint's texts; it is refused if the checkpoint can
+    write fewer than a tenth of its words. An unknown word has the probability of `<unk>`, else 10^-10 (10^-100 in a
+    binary file). Binary files need `raysp[kenlm]`, and a process of its own tries each file first. "own" uses the
+    folder `language_model` of a checkpoint with its alpha, beta and `unk_score_offset`, which mean what they mean in
+    pyctcdecode. The fingerprint holds the digest of the content of a model.
+
     Attributes:
         name: prefix of the columns' names.
         generate: for checkpoints with a text decoder: options of `generate`, such as `{"num_beams": 4}`; with

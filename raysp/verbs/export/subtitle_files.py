@@ -27,6 +27,13 @@ WHOLE_JOB = "`raysp label FOLDER --model CHECKPOINT --to srt` labels a folder an
 class Srt:
     """SubRip subtitles, cut by the times of words or characters. The defaults are those of Netflix's guides.
 
+    Recordings are cut so that the most cues end after a sentence, after a clause or at a pause, and the least text
+    lacks the time to read it. A cue ends at a pause of one second and where the speaker changes. Every word is in one
+    cue: where speech is too fast, the limits of time give way, never the text. Full-width characters count as two;
+    Netflix's rules are `max_chars=32` and `max_chars_per_second=18` for Chinese, 26 and 8 for Japanese. Both break
+    between characters where Unicode (UAX 14) allows it; Thai, Lao, Khmer and Burmese break at spaces. Rows without
+    times of words are one cue if they last at most `max_seconds`.
+
     Attributes:
         column: prefix of the columns.
         names: "path" names files as their recordings, "id" by the id of the row in a folder for each label shard.

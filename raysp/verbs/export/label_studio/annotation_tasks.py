@@ -41,6 +41,7 @@ class LabelStudio(Cuts):
     each; other rows one text. The cuts are those of `Utterances`.
 
     Attributes:
+        column, by, min_seconds, max_seconds, max_pause, padding, min_score: as for `Utterances`.
         audio: url of a recording for Label Studio, with {path}, {id}, {shard} and {row}: of recordings in files
             "/data/local-files/?d={path}" for example, of recordings inside of shards the place of their copies.
     """
