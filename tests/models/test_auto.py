@@ -18,22 +18,11 @@ from raysp.models import (
     AutoModelForSpeechSeq2Seq,
     AutoModelForTDT,
     AutoProcessor,
-    AutoTokenizer,
-    BertConfig,
-    SpeechEncoderDecoderModel,
     TextTokenizer,
-    UniSpeechConfig,
-    UniSpeechForCTC,
-    UniSpeechModel,
-    Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
-    Wav2Vec2Processor,
 )
-from tests.models.decoder_oracles import BERT, make_speech_model
-from tests.models.oracles import TINY
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer
 
-AUTO = [name for name in raysp.models.__all__ if name.startswith("Auto")]
 CONFIGS = {
     cls.model_type: cls
     for cls in (getattr(raysp.models, name) for name in raysp.models.__all__ if name.endswith("Config"))
@@ -56,29 +45,6 @@ ENDINGS = {
     AutoModelForRNNT: "ForRNNT",
     AutoModelForTDT: "ForTDT",
 }
-
-
-def test_classes_are_found_by_what_a_checkpoint_says(checkpoint):
-    assert type(AutoConfig.from_pretrained(checkpoint)) is UniSpeechConfig
-    assert AutoConfig.from_pretrained(checkpoint, layerdrop=0.5).layerdrop == 0.5
-    model = AutoModelForCTC.from_pretrained(checkpoint, dtype="bfloat16")
-    assert type(model) is UniSpeechForCTC
-    assert model.dtype == torch.bfloat16
-    assert type(AutoModel.from_pretrained(checkpoint)) is UniSpeechModel
-    assert type(AutoTokenizer.from_pretrained(checkpoint)) is Wav2Vec2CTCTokenizer
-    assert type(AutoFeatureExtractor.from_pretrained(checkpoint)) is Wav2Vec2FeatureExtractor
-    assert AutoFeatureExtractor.from_pretrained(checkpoint, do_normalize=False).do_normalize is False
-    assert type(AutoProcessor.from_pretrained(checkpoint)) is Wav2Vec2Processor
-
-
-def test_speech_models_that_write_are_found(tmp_path):
-    make_speech_model("bert").save_pretrained(tmp_path)
-    for auto in (AutoModel, AutoModelForSpeechSeq2Seq):
-        assert type(auto.from_pretrained(tmp_path)) is SpeechEncoderDecoderModel
-    write_bert_tokenizer(tmp_path)
-    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    processor = AutoProcessor.from_pretrained(tmp_path)
-    assert type(processor.tokenizer) is TextTokenizer
 
 
 def test_a_folder_with_half_of_a_processor_gives_that_half(tmp_path):
@@ -118,26 +84,6 @@ def test_every_text_decoder_is_found_by_its_name(model_type):
     for auto in ENDINGS:
         with pytest.raises(CheckpointError, match=r"expects one of"):
             auto.from_config(config)
-
-
-def test_the_configuration_of_a_speech_model_that_writes_is_found_by_its_name():
-    config = AutoConfig.for_model("speech-encoder-decoder", encoder={"model_type": "unispeech"})
-    assert type(config) is CONFIGS["speech-encoder-decoder"]
-
-
-def test_a_configuration_gives_a_random_model():
-    torch.manual_seed(0)
-    first, second = (AutoModelForCTC.from_config(UniSpeechConfig(**TINY)) for _ in range(2))
-    assert not torch.equal(first.lm_head.weight, second.lm_head.weight)
-    assert torch.equal(first.lm_head.bias, torch.zeros(20))
-    decoder = AutoModelForCausalLM.from_config(BertConfig(**BERT))
-    assert torch.equal(decoder.get_input_embeddings().weight[0], torch.zeros(32))
-
-
-@pytest.mark.parametrize("name", AUTO)
-def test_the_classes_have_no_objects_of_their_own(name):
-    with pytest.raises(TypeError, match=rf"{name} has no instances: use {name}\.from_pretrained"):
-        getattr(raysp.models, name)()
 
 
 def test_what_is_not_known_is_named_with_what_is(checkpoint):

@@ -12,7 +12,6 @@ import soxr
 import torch
 
 from raysp.models import LoadedCheckpoint, load_checkpoint
-from tests.soaked import soaked
 
 NAMES = {"unispeech-digits-ctc": 400, "w2vbert-digits-ctc": 560}
 """Checkpoints, and the samples of their shortest input."""
@@ -93,20 +92,9 @@ def check(trained, clips, seconds):
     assert texts == {name: trained.expected[name] for name, _ in clips}
 
 
-def test_the_checkpoint_is_complete(trained):
-    summary = trained.loaded.summary
-    assert (summary.vocab_size, summary.min_samples, summary.frame_stride) == (20, NAMES[trained.name], 320)
-
-
 @pytest.mark.slow
 def test_digits_in_mixed_batches_have_their_texts(digits, trained):
     check(trained, digits[:125], 30)
-
-
-@pytest.mark.slow
-def test_digits_alone_have_their_texts(digits, trained):
-    texts = {name: transcribe(trained.loaded, [wave])[0] for name, wave in digits[::50]}
-    assert texts == {name: trained.expected[name] for name in texts}
 
 
 @pytest.mark.slow
@@ -121,26 +109,3 @@ def test_half_precision_gives_most_reference_texts_but_not_all(shared, digits, n
     texts = texts_in_batches(half.loaded, clips, 16000 * 30)
     equal = sum(texts[clip] == half.expected[clip] for clip, _ in clips)
     assert share * len(clips) <= equal < len(clips)  # all of them: it was float32
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("seconds", "is_sorted", "every"),
-    [
-        (240, True, 10),
-        *(
-            pytest.param(*one, 1, marks=pytest.mark.soak)
-            for one in [(5, True), (5, False), (30, True), (30, False), (240, True), (240, False)]
-        ),
-    ],
-)
-def test_all_digits_have_their_texts_for_any_batch_size(digits, trained, sentences, seconds, is_sorted, every):
-    assert len(digits) == 2500
-    clips = digits[::every] + (sentences if every == 1 else [])
-    check(trained, sorted(clips, key=lambda clip: -len(clip[1])) if is_sorted else clips, seconds)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("every", [8, *soaked([1])])
-def test_sentences_of_any_length_have_their_texts(trained, sentences, every):
-    check(trained, sentences[::every], 120)

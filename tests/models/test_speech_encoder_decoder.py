@@ -14,24 +14,19 @@ from raysp.models import (
     AutoFeatureExtractor,
     AutoModel,
     AutoTokenizer,
-    BartConfig,
     BertConfig,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
     UniSpeechConfig,
-    Wav2Vec2BertConfig,
     Wav2Vec2Processor,
     check_checkpoint,
     checkpoint_files,
-    load_checkpoint,
 )
 from tests.models.decoder_oracles import (
-    BART,
     BERT,
     CONFIGS,
     VOCAB,
     assert_close,
-    make_decoder,
     make_speech_model,
     save_pair,
     save_parts,
@@ -124,68 +119,7 @@ def test_gradients_equal_theirs(tmp_path):
         torch.testing.assert_close(gradient, expected[name], atol=1e-3, rtol=1e-3, msg=name)
 
 
-def test_freezing_the_front_end_of_an_encoder_without_one_changes_nothing():
-    encoder = Wav2Vec2BertConfig(
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        intermediate_size=48,
-        feature_projection_input_dim=10,
-    )
-    decoder = AutoConfig.for_model("bert", **BERT)
-    model = SpeechEncoderDecoderModel(SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder))
-    for part in (model, model.encoder):
-        part.freeze_feature_encoder()
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-
 # What the pages promise of forward
-
-
-def test_gradient_checkpointing_reaches_both_parts(pair):
-    model = copy.deepcopy(pair[1]).train()
-    again = copy.deepcopy(model)
-    again.gradient_checkpointing_enable()
-    waves, mask = waves_and_mask()
-    calls, losses = {model: [0, 0], again: [0, 0]}, []
-    for one in (model, again):
-        for part, layers in enumerate((one.encoder.encoder.layers, one.decoder.layers)):
-
-            def count(*_, one=one, part=part):
-                calls[one][part] += 1
-
-            layers[1].register_forward_pre_hook(count)
-        np.random.seed(0)
-        torch.manual_seed(0)
-        output = one(waves, mask, labels=labels_of())
-        output.loss.backward()
-        losses.append(output.loss)
-    assert output.past_key_values is None
-    assert calls == {model: [1, 1], again: [2, 2]}
-    assert_close(losses[1], losses[0])
-    for first, second in zip(model.parameters(), again.parameters(), strict=True):
-        assert (first.grad is None) == (second.grad is None)
-        if first.grad is not None:
-            assert_close(second.grad, first.grad)
-    again.gradient_checkpointing_disable()
-    assert not again.is_gradient_checkpointing
-
-
-@torch.inference_mode()
-def test_the_cache_goes_in_and_out_also_as_tuples(pair):
-    _, model = pair
-    waves, mask = waves_and_mask()
-    ids = token_ids(3, 6)
-    whole = model(waves, mask, ids)
-    first = model(waves, mask, ids[:, :5], use_cache=True)
-    encoded = (first.encoder_last_hidden_state,)
-    for past in (first.past_key_values, tuple(tuple(layer) for layer in first.past_key_values)):
-        assert all(len(layer) == 4 for layer in past)
-        again = model(waves, mask, ids[:, 5:], past_key_values=past)
-        assert_close(again.logits, whole.logits[:, 5:])
-    assert model(waves, decoder_input_ids=ids, use_cache=False).past_key_values is None
-    if model.enc_to_dec_proj is None:
-        assert_close(model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids).logits, whole.logits)
 
 
 @torch.inference_mode()
@@ -294,18 +228,6 @@ def test_a_row_in_a_batch_gives_what_it_gives_alone(pair):
 
 
 @torch.inference_mode()
-def test_a_row_in_a_batch_of_a_model_normalised_over_time_too(tmp_path):
-    model = SpeechEncoderDecoderModel.from_pretrained(
-        save_folder("gpt2", tmp_path, encoder_flags={"feat_extract_norm": "group"})
-    )
-    waves, mask = waves_and_mask((1000, 300, 700))
-    ids = token_ids(3, 6)
-    together = model(waves, mask, ids).logits
-    for row, length in enumerate((1000, 300, 700)):
-        assert_close(together[row], model(waves[row : row + 1, :length], None, ids[row : row + 1]).logits[0], 1e-5)
-
-
-@torch.inference_mode()
 @pytest.mark.parametrize("beams", [1, 2])
 def test_half_precision_writes(pair, beams, tmp_path):
     pair[1].save_pretrained(tmp_path)
@@ -349,37 +271,6 @@ def test_cross_attention_can_read_the_encoders_width(tmp_path):
         SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
 
 
-def test_the_projection_reads_the_width_that_an_adapter_gives():
-    """transformers makes it as wide as the encoder is inside, and fails at the first input."""
-
-    def config(**encoder_values):
-        encoder = UniSpeechConfig(**TINY, **encoder_values)
-        return SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
-            encoder, BertConfig(**{**BERT, "hidden_size": 24})
-        )
-
-    with_adapter = config(add_adapter=True, output_hidden_size=20)
-    assert (with_adapter.encoder_width, with_adapter.has_projection) == (20, True)
-    assert config(add_adapter=True, output_hidden_size=24).has_projection is False
-    # Without an adapter the frames are as wide as the encoder, whatever is declared.
-    assert (config(output_hidden_size=20).encoder_width, config(output_hidden_size=20).has_projection) == (32, True)
-    assert config(output_hidden_size=24).has_projection is True
-
-
-@torch.inference_mode()
-def test_decoders_of_another_depth_than_their_own_encoder_write(tmp_path):
-    encoder, decoder = UniSpeechConfig(**TINY), BartConfig(**{**BART, "encoder_layers": 1, "decoder_layers": 4})
-    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder, pad_token_id=1)
-    model = SpeechEncoderDecoderModel(config).eval()
-    waves, mask = waves_and_mask()
-    output = model(waves, mask, token_ids(3, 4))
-    assert len(output.past_key_values) == 4
-    assert model.generate(waves, mask, num_beams=2, max_new_tokens=4).shape[0] == 3
-    model.save_pretrained(tmp_path)
-    again = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
-    assert_close(again(waves, mask, token_ids(3, 4)).logits, output.logits)
-
-
 # Making one
 
 
@@ -419,17 +310,6 @@ def test_parts_that_are_not_supported_are_refused(bart):
         SpeechEncoderDecoderModel(BertConfig(**BERT))
 
 
-def test_tokens_can_be_added(bart, tmp_path):
-    model = copy.deepcopy(bart[1])
-    model.resize_token_embeddings(VOCAB + 5)
-    assert model.config.decoder.vocab_size == VOCAB + 5
-    model.save_pretrained(tmp_path)
-    again = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
-    waves, mask = waves_and_mask()
-    ids = torch.full((3, 2), VOCAB + 4)
-    assert torch.equal(again(waves, mask, ids).logits, model(waves, mask, ids).logits)
-
-
 @pytest.mark.parametrize("model_type", ENCODERS)
 def test_every_encoder_of_the_table_goes_with_a_decoder(model_type, tmp_path):
     small = {name: value for name, value in TINY.items() if name != "vocab_size"}
@@ -456,37 +336,6 @@ def test_every_encoder_of_the_table_goes_with_a_decoder(model_type, tmp_path):
 
 
 # Damaged checkpoints
-
-
-def test_a_checkpoint_must_be_whole(bart, tmp_path):
-    bart[1].save_pretrained(tmp_path)
-    path = tmp_path / "model.safetensors"
-    tensors = safetensors.torch.load_file(path)
-    lacking = dict(tensors)
-    del lacking["decoder.model.decoder.layers.0.encoder_attn.k_proj.weight"]
-    safetensors.torch.save_file(lacking, path, metadata={"format": "pt"})
-    with pytest.raises(
-        CheckpointError, match=r"missing decoder\.model\.decoder\.layers\.0\.encoder_attn\.k_proj\.weight"
-    ):
-        SpeechEncoderDecoderModel.from_pretrained(tmp_path)
-    safetensors.torch.save_file({**tensors, "encoder.more": torch.zeros(1)}, path, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"unexpected encoder\.more"):
-        SpeechEncoderDecoderModel.from_pretrained(tmp_path)
-    del tensors["encoder.masked_spec_embed"]  # training alone needs it
-    tied = "decoder.lm_head.weight"
-    tensors[tied] = tensors["decoder.model.decoder.embed_tokens.weight"].clone()
-    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
-    SpeechEncoderDecoderModel.from_pretrained(tmp_path)
-    tensors[tied] += 1.0
-    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
-    for read in (SpeechEncoderDecoderModel.from_pretrained, check_checkpoint):
-        with pytest.raises(CheckpointError, match=r"lm_head\.weight and decoder\.\S+weight hold different values"):
-            read(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["decoder"]["tie_word_embeddings"] = False
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    model = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
-    assert torch.equal(model.state_dict()[tied], tensors[tied])
 
 
 # As checkpoints to label with
@@ -523,19 +372,6 @@ def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
     assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= names
 
 
-def test_a_loaded_checkpoint_labels(checkpoint):
-    loaded = load_checkpoint(checkpoint)
-    waves, mask = waves_and_mask()
-    features = loaded.feature_extractor.extract(waves, mask.sum(-1))
-    generators = [torch.Generator().manual_seed(row) for row in range(3)]
-    ids = loaded.model.generate(**features, generators=generators, do_sample=True, max_new_tokens=6)
-    texts = loaded.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    assert len(texts) == 3
-    assert all(isinstance(text, str) and text for text in texts)
-    with pytest.raises(CheckpointError, match="SpeechEncoderDecoderModel has no CTC head"):
-        _ = loaded.text_tokenizer
-
-
 def test_a_tokenizer_of_another_vocabulary_is_found_before_the_first_batch(checkpoint):
     path = checkpoint / "tokenizer.json"
     values = json.loads(path.read_text())
@@ -543,14 +379,6 @@ def test_a_tokenizer_of_another_vocabulary_is_found_before_the_first_batch(check
     path.write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match=r"the tokenizer's highest token id is \d+, the decoder has \d+ "):
         check_checkpoint(checkpoint)
-
-
-def test_a_text_decoder_alone_is_not_a_checkpoint_to_label_with(tmp_path):
-    make_decoder("bert", transformers.BertLMHeadModel).save_pretrained(tmp_path)
-    with pytest.raises(
-        CheckpointError, match=r"model_type is 'bert', expected one of hubert, parakeet_ctc, .*speech-enc"
-    ):
-        check_checkpoint(tmp_path)
 
 
 @pytest.mark.drivers

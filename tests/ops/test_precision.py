@@ -16,9 +16,8 @@ from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2CTCTokenizer,
 from raysp.ops.blocks import AGREED_RATE, Batching, batching, most_unequal
 from raysp.ops.labelling import Batch, Labelling
 from tests.device.class_cases import CASES, make_checkpoint
-from tests.models.kernels import label_independence
-from tests.models.kernels.label_independence import FEW_ROWS, LIMITS, TRAINED, count_with, labellings
-from tests.models.kernels.written_cases import WRITERS
+from tests.ops import label_independence
+from tests.ops.label_independence import FEW_ROWS, LIMITS, TRAINED, WRITERS, count_with, labellings
 from tests.ops.test_labelling import block_of, labels
 
 BUDGETS = (2, 600)

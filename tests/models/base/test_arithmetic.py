@@ -1,13 +1,11 @@
 """Flags of float32: those of a pass, whatever they were before; and as before afterwards."""
 
 import ast
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from raysp.models.base import placing as module
 from raysp.models.base.placing import arithmetic, without_cudnn
 from tests.test_architecture import PACKAGE, dotted, sources
 
@@ -109,52 +107,6 @@ def test_flags_are_restored_after_an_error_and_after_the_outer_of_nested_blocks(
     with pytest.raises(ZeroDivisionError):
         failing()
     assert state() == before
-
-
-def test_threads_share_the_strictest_flags_and_the_last_one_restores_them():
-    before, entered, leave = state(), threading.Barrier(2), threading.Event()
-
-    def in_another_thread():
-        with arithmetic(dtype="float32", device="cuda"):
-            entered.wait()
-            leave.wait()
-
-    thread = threading.Thread(target=in_another_thread)
-    with arithmetic(dtype="tf32", device="cuda"):
-        assert backends.cudnn.allow_tf32
-        thread.start()
-        entered.wait()
-        assert not backends.cudnn.allow_tf32
-        assert backends.cudnn.conv.fp32_precision == "ieee"
-    assert not backends.cudnn.allow_tf32
-    leave.set()
-    thread.join()
-    assert state() == before
-
-
-def test_a_release_of_torch_without_the_newer_interface_uses_the_older_one(monkeypatch):
-    before = state()
-    older = {name: flag for name, flag in module._FLAGS.items() if "fp32_precision" not in name}
-    monkeypatch.setattr(module, "_FLAGS", older)
-    with arithmetic(dtype="float32", device="cuda"):
-        assert not backends.cudnn.allow_tf32
-        assert not backends.cuda.matmul.allow_tf32
-        assert backends.cudnn.conv.fp32_precision != "tf32"
-    assert state()["cudnn.allow_tf32"] == before["cudnn.allow_tf32"]
-    assert module._attribute("backends.cudnn.conv.no_such_flag") is None
-    assert module._attribute("backends.no_such_library.conv.fp32_precision") is None
-    assert module._reduction("backends.cuda.matmul.no_such_reduction") is None
-
-
-def test_a_reduction_without_a_flag_of_its_split_is_set_by_one_number(monkeypatch):
-    class Products:
-        allow_one = True
-
-    monkeypatch.setattr(torch.backends, "products", Products(), raising=False)
-    flag = module._reduction("backends.products.allow_one")
-    assert flag.read() == (True, False)
-    flag.write((False, False))
-    assert Products.allow_one or torch.backends.products.allow_one is False
 
 
 FLAGS_OF_TORCH = ("torch.backends", "torch.set_float32_matmul_precision", "torch.nn.attention")

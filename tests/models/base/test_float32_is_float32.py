@@ -8,15 +8,11 @@ import pytest
 import torch
 
 import raysp
-from raysp.models import Wav2Vec2FeatureExtractor
 from raysp.ops.labelling import Labelling
 from raysp.specs.values import spec
-from raysp.training.objectives.passes import evaluation_mode
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline
 from tests.here import run_without_ray
 from tests.ops.test_labelling import block_of
-from tests.training.conftest import micro_batch
-from tests.training.test_loop import new_training
 
 ROWS = 3
 
@@ -123,19 +119,3 @@ def test_tf32_is_used_by_name_alone_with_weights_in_float32(dtype, expected):
     rows = op(block_of([np.zeros(16_000, np.int16)]))[0].to_pylist()
     assert [json.loads(row["pred_text"]) for row in rows] == [expected]
     assert op.loaded.dtype == (torch.bfloat16 if dtype == "bfloat16" else torch.float32)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_training_and_its_evaluation_use_no_tf32(dtype):
-    waves = [np.sin(np.arange(16_000, dtype=np.float32) / place) for place in (3, 5)]
-    batch = micro_batch([(wave, [5, 6, 7]) for wave in waves], 0, [0, 1])
-    extractor = Wav2Vec2FeatureExtractor(sampling_rate=16_000, do_normalize=True, return_attention_mask=True)
-    training, found = new_training(extractor), []
-    training.criterion.passes.dtype = dtype
-    model = training.criterion.model
-    model.register_forward_pre_hook(lambda *_: found.append(("forward", flags())))
-    model.head.weight.register_hook(lambda _: found.append(("backward", flags())))
-    training.step(0, 0, [batch], learning_rate=1e-3)
-    with evaluation_mode(model), torch.inference_mode():
-        training.criterion(batch)
-    assert found == [("forward", EXACT), ("backward", EXACT), ("forward", EXACT)]

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import safetensors.torch
 import torch
@@ -47,18 +45,6 @@ def multilingual(request, tmp_path):
 def logits_of(model):
     with torch.inference_mode():
         return model(WAVES).logits
-
-
-def test_a_language_replaces_adapters_and_head(multilingual):
-    cls, folder = multilingual
-    model = cls.from_pretrained(folder)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    model.load_adapter("spa")
-    assert model.target_lang == "spa"
-    adapter = safetensors.torch.load_file(folder / "adapter.spa.safetensors")
-    assert adapter.keys() == {name for name in before if ".adapter_layer." in name or name.startswith("lm_head.")}
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, adapter.get(name, before[name])), name
 
 
 def test_a_language_of_another_size_brings_its_own_head(multilingual):
@@ -124,12 +110,6 @@ def test_a_pickled_adapter_is_opened_only_on_request(tmp_path):
     assert Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="fra", allow_pickle=True).target_lang == "fra"
 
 
-def test_a_language_that_is_not_there_is_named_with_those_that_are(multilingual):
-    cls, folder = multilingual
-    with pytest.raises(CheckpointError, match=r"adapter.xyz.safetensors not found, expected one of the languages spa"):
-        cls.from_pretrained(folder, target_lang="xyz")
-
-
 @pytest.mark.parametrize("lang", ["../spa", "", "a/b", ".", "spa.safetensors"])
 def test_a_language_is_not_a_path(tmp_path, lang):
     random_model().save_pretrained(tmp_path)
@@ -180,46 +160,3 @@ def test_models_without_adapters_take_no_language(tmp_path):
     for cls in (Wav2Vec2Model, Wav2Vec2ForSequenceClassification):
         with pytest.raises(ValueError, match=f"{cls.__name__} takes no target_lang"):
             cls.from_pretrained(tmp_path, target_lang="spa")
-
-
-def test_a_model_from_no_checkpoint_has_no_languages():
-    model = Wav2Vec2ForCTC(Wav2Vec2Config(**FLAGS), target_lang="spa")
-    assert model.target_lang == "spa"
-    with pytest.raises(CheckpointError, match=r"was not loaded from a checkpoint, expected one with adapter.spa.safet"):
-        model.load_adapter("spa")
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_language_takes_the_models_dtype(tmp_path, dtype):
-    random_model().save_pretrained(tmp_path)
-    write_language(tmp_path, Wav2Vec2ForCTC, "spa", vocab_size=9)
-    model = Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="spa", dtype=dtype)
-    assert {value.dtype for value in model.state_dict().values()} == {dtype}
-
-
-def test_adapters_are_randomly_initialised_to_train_them_alone():
-    model = random_model()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with torch.no_grad():
-        for name, value in model._get_adapters().items():
-            if "norm" in name or name.endswith("bias"):
-                value.fill_(3.0)
-    model.init_adapter_layers()
-    model.freeze_base_model()
-    for parameter in model._get_adapters().values():
-        parameter.requires_grad_()
-    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {name for name in model._get_adapters() if name.endswith("weight") and "norm" not in name}
-    model(WAVES, labels=torch.tensor([[3, 4]] * 2)).loss.backward()
-    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert trained == set(model._get_adapters())
-
-
-def test_a_saved_language_loads_in_theirs(tmp_path):
-    model = random_model(vocab_size=11)
-    random_model().save_pretrained(tmp_path)
-    model.save_adapter(tmp_path, "ita")
-    theirs = transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path, target_lang="ita", ignore_mismatched_sizes=True)
-    assert torch.equal(theirs.lm_head.weight, model.lm_head.weight)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["vocab_size"] == 20

@@ -20,7 +20,6 @@ from raysp.models import (
     load_checkpoint,
 )
 from tests.corpora import rows_table
-from tests.kit import run
 from tests.models.oracles import TINY
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmno"]
@@ -74,15 +73,6 @@ def test_a_tokenizer_of_another_language_than_the_weights_is_refused(checkpoint,
         opened(checkpoint)
 
 
-def test_what_the_message_advises_labels_in_the_language(checkpoint):
-    set_language(checkpoint, "fra")
-    Wav2Vec2ForCTC.from_pretrained(checkpoint, target_lang="fra").save_pretrained(checkpoint)
-    loaded = load_checkpoint(checkpoint)
-    assert loaded.text_tokenizer.target_lang == "fra"
-    french = safetensors.torch.load_file(checkpoint / "adapter.fra.safetensors")
-    assert all(torch.equal(loaded.model.get_parameter(name), value) for name, value in french.items())
-
-
 def test_weights_of_another_language_are_refused_by_its_file_alone(checkpoint):
     set_language(checkpoint, "fra")
     (checkpoint / "adapter.fra.safetensors").unlink()
@@ -109,42 +99,6 @@ def test_an_adapter_of_the_announced_language_wins_over_weights_that_differ(chec
     assert found[0]["pred_text"] == expected[0]["pred_text"]
 
 
-def test_an_adapter_that_wins_may_have_a_head_of_another_size(checkpoint):
-    model_of(2, vocab_size=9).save_adapter(checkpoint, "eng")
-    (checkpoint / "adapter.fra.safetensors").unlink()
-    (checkpoint / "vocab.json").write_text(
-        json.dumps({"eng": {letter: number for letter, number in VOCABULARY.items() if number < 9}})
-    )
-    assert check_checkpoint(checkpoint).vocab_size == load_checkpoint(checkpoint).model.lm_head.out_features == 9
-    shown = run(["inspect", checkpoint, "--backend", "transformers", "--json"])
-    assert json.loads(shown.out)["vocab_size"] == 9
-
-
-def test_weights_that_are_their_language_need_no_adapter(checkpoint):
-    found = check_checkpoint(checkpoint)
-    assert (found.language, found.adapter) == ("eng", None)
-
-
-def test_a_language_of_another_size_is_refused_by_its_name(checkpoint):
-    model_of(2, vocab_size=9).save_adapter(checkpoint, "deu")
-    german = {letter: number for number, letter in enumerate(LETTERS[:9])}
-    (checkpoint / "vocab.json").write_text(json.dumps({"eng": VOCABULARY, "deu": german}))
-    set_language(checkpoint, "deu")
-    with pytest.raises(CheckpointError, match=r"target_lang 'deu', but .* equal those of adapter.eng.safetensors"):
-        check_checkpoint(checkpoint)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_an_adapter_that_was_saved_in_another_type_is_the_same(checkpoint, dtype):
-    path = checkpoint / "adapter.eng.safetensors"
-    weights = {name: value.to(dtype) for name, value in safetensors.torch.load_file(path).items()}
-    safetensors.torch.save_file(weights, path)
-    check_checkpoint(checkpoint)
-    set_language(checkpoint, "fra")
-    with pytest.raises(CheckpointError, match=r"equal those of adapter.eng"):
-        check_checkpoint(checkpoint)
-
-
 def test_adapters_are_compared_with_weights_in_several_files(checkpoint):
     Wav2Vec2ForCTC.from_pretrained(checkpoint).save_pretrained(checkpoint, shard_bytes=20_000)
     check_checkpoint(checkpoint)
@@ -165,12 +119,3 @@ def test_a_language_that_nothing_confirms_is_logged(checkpoint, caplog, left):
         load_checkpoint(checkpoint)
     assert "nothing confirms that the weights are of this language" in caplog.text
     assert ("adapter.eng.bin is a pickle" in caplog.text) == (left == "a pickle")
-
-
-def test_a_checkpoint_of_one_language_needs_no_file_that_confirms_it(checkpoint, caplog):
-    for file in checkpoint.glob("adapter.*"):
-        file.unlink()
-    (checkpoint / "vocab.json").write_text(json.dumps({"eng": VOCABULARY}))
-    with caplog.at_level(logging.WARNING):
-        load_checkpoint(checkpoint)
-    assert not caplog.text

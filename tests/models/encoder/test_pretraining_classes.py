@@ -11,7 +11,6 @@ import transformers
 from raysp import CheckpointError
 from raysp.models import (
     AutoModel,
-    AutoModelForCTC,
     SpeechEncoderDecoderModel,
     Wav2Vec2FeatureExtractor,
     check_checkpoint,
@@ -65,13 +64,6 @@ def test_a_class_of_pre_training_opens_as_its_encoder(tmp_path, name):
         assert_close(ours, original)
 
 
-def test_parameters_and_bytes_of_a_summary_are_those_that_are_loaded(tmp_path):
-    theirs = save_as_published(tmp_path, "Wav2Vec2ForPreTraining")
-    encoder = sum(weight.numel() for weight in theirs.wav2vec2.parameters())
-    assert check_checkpoint(tmp_path).num_parameters == encoder
-    assert check_checkpoint(tmp_path).weight_bytes == 4 * encoder
-
-
 def test_auto_classes_load_the_encoder_with_one_warning_of_what_is_not_used(tmp_path, caplog):
     theirs = save_as_published(tmp_path, "Wav2Vec2ForPreTraining")
     with caplog.at_level(logging.WARNING):
@@ -81,33 +73,6 @@ def test_auto_classes_load_the_encoder_with_one_warning_of_what_is_not_used(tmp_
     ]
     with torch.inference_mode():
         assert_close(model(waves()).last_hidden_state, theirs.wav2vec2(waves()).last_hidden_state)
-
-
-def test_a_new_head_over_a_pre_trained_encoder_is_named_in_a_warning(tmp_path, caplog):
-    save_as_published(tmp_path, "Wav2Vec2ForPreTraining")
-    model = AutoModelForCTC.from_pretrained(tmp_path)
-    assert model.new_weights == {"lm_head.weight", "lm_head.bias"}
-    assert "randomly initialised, train them before use: lm_head.bias, lm_head.weight" in caplog.text
-
-
-@pytest.mark.parametrize("name", PRETRAINED)
-def test_a_head_that_the_configuration_announces_is_never_random_in_a_pipeline(tmp_path, name):
-    prefix = name.removesuffix("PreTraining")
-    for head, lacking in (("CTC", "lm_head"), ("SequenceClassification", "classifier")):
-        save_as_published(tmp_path, name, architectures=[prefix + head])
-        with pytest.raises(CheckpointError, match=rf"missing .*{lacking}\.weight.*unexpected .*quantizer"):
-            check_checkpoint(tmp_path)
-
-
-@pytest.mark.parametrize("name", PRETRAINED)
-def test_heads_of_pre_training_may_be_missing_since_no_label_is_made_of_them(tmp_path, name):
-    theirs = save_as_published(
-        tmp_path, name, keep=lambda tensors: {key: v for key, v in tensors.items() if "quantizer" not in key}
-    )
-    assert "quantizer" not in check_checkpoint(tmp_path).unused
-    with torch.inference_mode():
-        found = load_checkpoint(tmp_path).model.base_model(waves())
-        assert_close(found.last_hidden_state, theirs.base_model(waves()).last_hidden_state)
 
 
 @pytest.mark.parametrize("name", PRETRAINED)
@@ -126,32 +91,6 @@ def test_a_base_class_opens_from_weights_with_its_prefix_and_a_head(tmp_path):
     with torch.inference_mode():
         found = load_checkpoint(tmp_path).model(waves()).last_hidden_state
         assert_close(found, theirs.wav2vec2(waves()).last_hidden_state)
-
-
-@pytest.mark.parametrize("architecture", ["HubertModel", "HubertModelWithFinalProj"])
-def test_an_encoder_without_a_prefix_opens_with_a_projection_of_pre_training(tmp_path, architecture):
-    projection = {"final_proj.weight": torch.zeros(8, 32), "final_proj.bias": torch.zeros(8)}
-    theirs = save_as_published(
-        tmp_path, "HubertModel", keep=lambda tensors: tensors | projection, architectures=[architecture]
-    )
-    summary = check_checkpoint(tmp_path)
-    assert (summary.architecture, summary.unused) == ("HubertModel", ("final_proj",))
-    with torch.inference_mode():
-        expected = theirs(waves()).last_hidden_state
-        assert_close(load_checkpoint(tmp_path).model(waves()).last_hidden_state, expected)
-        started = AutoModelForCTC.from_pretrained(tmp_path)
-        assert_close(started.hubert(waves()).last_hidden_state, expected)
-    assert started.new_weights == {"lm_head.weight", "lm_head.bias"}
-
-
-def test_a_pre_trained_encoder_goes_with_a_decoder(tmp_path):
-    save_as_published(tmp_path / "encoder", "Wav2Vec2ForPreTraining")
-    decoder = transformers.BertConfig(
-        vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    transformers.BertModel(decoder).save_pretrained(tmp_path / "decoder")
-    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(tmp_path / "encoder", tmp_path / "decoder")
-    assert not {name for name in model.new_weights if name.startswith("encoder.")}
 
 
 # Tied heads of text decoders, as published: under either name, or both

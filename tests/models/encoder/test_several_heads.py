@@ -1,19 +1,15 @@
 """Several heads in one checkpoint: each gives what it gives by itself, from one pass of the encoder."""
 
 import json
-import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-import transformers
 
 from raysp import CheckpointError
 from raysp.models import (
     UniSpeechConfig,
     UniSpeechForCTC,
     UniSpeechForSequenceClassification,
-    UniSpeechModel,
     check_checkpoint,
     load_checkpoint,
     save_heads,
@@ -53,15 +49,6 @@ def test_each_head_loads_as_it_was(saved):
             assert model.base_model is loaded.model.base_model
 
 
-@pytest.fixture
-def often():
-    """Let threads take turns often."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(before)
-
-
 @torch.inference_mode()
 def run(loaded, one: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the logits of both heads by one pass over one row."""
@@ -87,43 +74,6 @@ def test_both_heads_read_one_pass_of_the_encoder(saved):
     assert loaded.model(waves()).logits.shape[0] == 2  # a head by itself makes its own pass again
     assert not torch.equal(loaded.more_heads[0](waves()).logits, loaded.more_heads[0](torch.zeros_like(waves())).logits)
     assert len(passes) == 6
-
-
-@pytest.mark.slow
-def test_threads_read_the_outputs_of_their_own_passes(saved, often):
-    folder, ctc, classifier = saved
-    loaded = load_checkpoint(folder)
-    given = [
-        torch.randn(1, 2000 + 400 * number, generator=torch.Generator().manual_seed(number)) for number in range(24)
-    ]
-    with ThreadPoolExecutor(6) as pool, torch.inference_mode():
-        for one, found in zip(given, pool.map(lambda one: run(loaded, one), given), strict=True):
-            features = features_of(loaded, one)
-            for logits, original in zip(found, (ctc, classifier), strict=True):
-                torch.testing.assert_close(logits, original(features).logits, rtol=1e-4, atol=1e-6)
-
-
-def test_the_summary_is_of_all_heads(saved):
-    summary = check_checkpoint(saved[0])
-    assert summary.architecture == "UniSpeechForCTC and UniSpeechForSequenceClassification"
-    assert (summary.gives, summary.labels) == (
-        ("ctc", "hidden_states", "classes"),
-        ("cat", "dog", "owl"),
-    )
-    assert (summary.vocab_size, summary.num_parameters) == (20, sum(_sizes(*saved[1:]).values()))
-
-
-def _sizes(*models) -> dict[str, int]:
-    return {name: value.numel() for model in models for name, value in model.stored_weights().items()}
-
-
-def test_transformers_loads_each_of_them(saved):
-    folder, ctc, classifier = saved
-    for original in (ctc, classifier):
-        oracle, info = getattr(transformers, type(original).__name__).from_pretrained(folder, output_loading_info=True)
-        assert not info["missing_keys"]
-        with torch.inference_mode():
-            torch.testing.assert_close(oracle.eval()(waves()).logits, original(waves()).logits, atol=1e-4, rtol=0)
 
 
 def test_heads_over_unlike_encoders_are_refused(checkpoint, tmp_path):
@@ -168,10 +118,3 @@ def test_a_head_whose_weights_are_missing_is_refused(checkpoint):
     (checkpoint / "config.json").write_text(json.dumps({**config, "architectures": names}))
     with pytest.raises(CheckpointError, match=r"missing classifier|missing projector"):
         load_checkpoint(checkpoint)
-
-
-def test_the_base_model_is_found_in_it(saved):
-    folder, ctc, _ = saved
-    with torch.inference_mode():
-        given = UniSpeechModel.from_pretrained(folder)(waves()).last_hidden_state
-        assert torch.equal(given, ctc.unispeech(waves()).last_hidden_state)

@@ -1,6 +1,5 @@
 """Silero VAD: probabilities of the original, in any batch."""
 
-import importlib.util
 import io
 import warnings
 
@@ -10,11 +9,9 @@ import pytest
 import soundfile
 import soxr
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from raysp import CheckpointError
 from raysp.checkpoints import packaged
-from raysp.models import silero_vad
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
 from tests.corpora import DEMO
 
@@ -94,31 +91,3 @@ def test_a_row_does_not_depend_on_what_shares_its_batch(model, digits):
     for row, found in zip(rows, model(*together(rows)), strict=True):
         assert len(found) == -(-len(row) // CHUNK_SAMPLES)
         torch.testing.assert_close(found, model(*together([row]))[0], rtol=0, atol=1e-6)
-
-
-@torch.inference_mode()
-def test_many_chunks_are_those_of_a_few(model, monkeypatch):
-    [wave] = waves(20_000)
-    [expected] = model(*together([wave]))
-    monkeypatch.setattr(silero_vad, "CHUNKS_AT_ONCE", 7)
-    torch.testing.assert_close(model(*together([wave]))[0], expected, rtol=0, atol=1e-6)
-
-
-@torch.inference_mode()
-def test_a_row_without_samples_has_no_chunk(model):
-    assert [len(one) for one in model(torch.zeros(2, 600), torch.tensor([0, 600]))] == [0, 2]
-
-
-def test_a_package_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
-    with pytest.raises(CheckpointError, match=r"finds speech, is not installed: pip install 'raysp\[speech\]'"):
-        SileroVAD.from_package()
-
-
-def test_other_weights_are_refused(tmp_path, monkeypatch):
-    (tmp_path / "data").mkdir()
-    save_file({"conv1.bias": torch.zeros(3)}, tmp_path / packaged.SPEECH.file)
-    spec = importlib.util.spec_from_file_location("x", "x.py", submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(packaged, "find_spec", lambda name: spec)
-    with pytest.raises(CheckpointError, match="use silero-vad of version 6"):
-        SileroVAD.from_package()

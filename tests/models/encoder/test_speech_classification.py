@@ -1,7 +1,6 @@
 """The head of `Wav2Vec2ForSpeechClassification`, as published: equal to a plain PyTorch model over theirs."""
 
 import json
-import logging
 
 import pyarrow as pa
 import pytest
@@ -11,19 +10,15 @@ import torch
 import raysp
 from raysp import CheckpointError
 from raysp.models import (
-    AutoModelForAudioClassification,
-    AutoProcessor,
     HubertForSpeechClassification,
-    Wav2Vec2ForSequenceClassification,
     Wav2Vec2ForSpeechClassification,
     check_checkpoint,
     load_checkpoint,
 )
-from tests.corpora import AUDIO, rows_table, wav, write_shard
+from tests.corpora import AUDIO, wav
 from tests.models.oracles import make_oracle
 from tests.models.parity import assert_close
 from tests.published.theirs import samples_of
-from tests.recipes import a_recipe
 
 NUMBERS = ["arousal", "dominance", "valence"]
 CLASSES = {"Wav2Vec2": Wav2Vec2ForSpeechClassification, "Hubert": HubertForSpeechClassification}
@@ -117,27 +112,6 @@ def test_classes_of_a_pipeline_are_its_numbers(tmp_path, raysp_command):
         raysp.Classes().check(summary)
 
 
-@pytest.mark.parametrize("missing", [..., None])
-def test_a_head_of_numbers_is_known_by_its_task_without_a_problem_type(tmp_path, missing):
-    Reference("Wav2Vec2", "mean").save(tmp_path, "Wav2Vec2", problem_type=missing)
-    assert check_checkpoint(tmp_path).is_regression
-
-
-def test_a_head_of_emotions_gives_classes(tmp_path):
-    names = ["anger", "joy", "sadness", "fear", "disgust"]
-    reference = Reference("Hubert", "mean", num_labels=5)
-    reference.save(tmp_path, "Hubert", names, finetuning_task="wav2vec2_clf", problem_type=...)
-    summary = check_checkpoint(tmp_path)
-    assert (summary.is_regression, summary.is_multi_label, summary.labels) == (False, False, tuple(names))
-
-
-def test_a_checkpoint_without_a_pooling_mode_has_the_mean(tmp_path):
-    reference = Reference("Wav2Vec2", "mean")
-    reference.save(tmp_path, "Wav2Vec2", pooling_mode=...)
-    with torch.inference_mode():
-        assert_close(load_checkpoint(tmp_path).model(waves()).logits, reference(waves()))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -154,33 +128,6 @@ def test_a_layout_that_is_not_certain_is_refused_with_the_names(tmp_path, change
         check_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize(("old", "new"), [("out_proj", "output"), ("classifier.", "age.")])
-def test_heads_with_other_names_are_refused_with_the_names(tmp_path, old, new):
-    Reference("Wav2Vec2", "mean").save(tmp_path, "Wav2Vec2")
-    path = tmp_path / "model.safetensors"
-    tensors = {  # the encoder has an `out_proj` of its own
-        name.replace(old, new) if name.startswith("classifier.") else name: value
-        for name, value in safetensors.torch.load_file(path).items()
-    }
-    safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=rf"missing classifier\.\S+.*unexpected .*{new}"):
-        load_checkpoint(tmp_path)
-
-
-def test_the_auto_class_takes_the_head_that_the_checkpoint_has(tmp_path, caplog):
-    reference = Reference("Wav2Vec2", "mean")
-    reference.save(tmp_path / "numbers", "Wav2Vec2")
-    with caplog.at_level(logging.WARNING):
-        model = AutoModelForAudioClassification.from_pretrained(tmp_path / "numbers")
-    assert type(model) is Wav2Vec2ForSpeechClassification
-    assert not caplog.records
-    assert AutoProcessor.from_pretrained(tmp_path / "numbers").feature_extractor.sampling_rate == 16_000
-    reference.encoder.save_pretrained(tmp_path / "encoder")
-    model = AutoModelForAudioClassification.from_pretrained(tmp_path / "encoder")
-    assert type(model) is Wav2Vec2ForSequenceClassification
-    assert "randomly initialised, train them before use: classifier.bias, classifier.weight, projector" in caplog.text
-
-
 def test_it_saves_what_it_loaded(tmp_path):
     model = Wav2Vec2ForSpeechClassification.from_pretrained(Reference("Wav2Vec2", "max").save(tmp_path, "Wav2Vec2"))
     model.save_pretrained(tmp_path / "saved")
@@ -188,32 +135,3 @@ def test_it_saves_what_it_loaded(tmp_path):
     assert again.pooling_mode == "max"
     with torch.inference_mode():
         assert torch.equal(again(waves()).logits, model(waves()).logits)
-
-
-def test_a_training_keeps_the_head_and_has_new_outputs_for_other_classes(tmp_path):
-    Reference("Wav2Vec2", "mean").save(tmp_path, "Wav2Vec2")
-    stored = safetensors.torch.load_file(tmp_path / "model.safetensors")
-    table = rows_table(6, audio=wav(9000)).append_column("state", pa.array([*NUMBERS] * 2))
-    table = table.append_column("mood", pa.array(["calm", "loud"] * 3))
-    write_shard(tmp_path / "in" / "a.parquet", table=table)
-    same = trained(tmp_path, "same", column="state", classes=NUMBERS)
-    assert_close(same["classifier.out_proj.weight"], stored["classifier.out_proj.weight"], 1e-6)
-    assert_close(same["classifier.dense.weight"], stored["classifier.dense.weight"], 1e-6)
-    other = trained(tmp_path, "other", column="mood")
-    assert other["classifier.out_proj.weight"].shape == (2, 32)
-    assert_close(other["classifier.dense.weight"], stored["classifier.dense.weight"], 1e-6)
-    assert not torch.equal(other["classifier.dense.weight"], stored["classifier.dense.weight"])  # it is trained
-
-
-def trained(folder, name, **objective):
-    """Train on `in` for a step that is too small to matter; return the weights."""
-    recipe = a_recipe(
-        f"{folder}/in/*.parquet",
-        folder,
-        folder / name,
-        source=raysp.Shards(f"{folder}/in/*.parquet"),
-        objective=raysp.Classify(str(folder), **objective),
-        schedule=raysp.Schedule(steps=1, learning_rate=1e-7, warmup=0),
-    )
-    raysp.finetune(recipe, engine="here")
-    return safetensors.torch.load_file(folder / name / "model.safetensors")

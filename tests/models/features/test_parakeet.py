@@ -16,7 +16,7 @@ from raysp.models import (
     ParakeetTokenizer,
     check_checkpoint,
 )
-from tests.models.tokenizers.word_pieces import save_parakeet, tokenizer
+from tests.models.tokenizers.word_pieces import save_parakeet
 
 LENGTHS = (16000, 9037, 1601, 4800)
 SETTINGS = [
@@ -49,34 +49,6 @@ def test_features_equal_theirs_for_one_waveform_and_a_batch(settings, scale):
         expected = theirs(given, sampling_rate=rate, return_tensors="pt")
         assert_close(found["input_features"], expected["input_features"])
         assert torch.equal(found["attention_mask"], expected["attention_mask"])
-
-
-def test_features_of_a_row_are_those_that_it_has_alone():
-    extractor = ParakeetFeatureExtractor()
-    batch = torch.zeros(len(LENGTHS) + 1, 16100)
-    for row, wave in zip(batch, waves(), strict=False):
-        row[: len(wave)] = torch.from_numpy(wave)
-    counts = torch.tensor([*LENGTHS, 100])
-    together = extractor.extract(batch, counts)
-    assert together["input_features"].shape == (5, 100, 80)
-    assert together["attention_mask"].sum(1).tolist() == [100, 56, 10, 30, 0]
-    for row, length in enumerate(LENGTHS):
-        alone = extractor.extract(batch[row : row + 1, :length], counts[row : row + 1])["input_features"][0]
-        assert_close(together["input_features"][row, : len(alone)], alone, 1e-5)
-        called = extractor(waves()[row])["input_features"][0]
-        assert_close(called[: len(alone)], alone, 1e-5)
-        assert together["input_features"][row, length // 160 :].eq(0).all()
-    assert extractor.extract(batch[:1, :170], torch.tensor([170]))["input_features"].isfinite().all()
-
-
-def test_options_of_padding_are_theirs():
-    ours, theirs = ParakeetFeatureExtractor(), transformers.ParakeetFeatureExtractor()
-    options = {"padding": "max_length", "max_length": 20000, "pad_to_multiple_of": 1600, "sampling_rate": 16000}
-    found, expected = ours(waves(), **options), theirs(waves(), **options, return_tensors="pt")
-    assert_close(found["input_features"], expected["input_features"])
-    assert ours(waves(), truncation=True, max_length=320, padding=True)["input_features"].shape == (4, 3, 80)
-    assert "attention_mask" not in ours(waves(), return_attention_mask=False)
-    assert isinstance(ours(waves(), return_tensors="np")["input_features"], np.ndarray)
 
 
 def test_settings_that_cannot_be_are_refused():
@@ -117,27 +89,6 @@ def test_a_checkpoint_is_read_by_both(checkpoint):
     assert len({*ours.batch_decode(ids)}) > 2
 
 
-def test_what_theirs_saved_is_read(checkpoint, tmp_path):
-    transformers.AutoProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path)
-    transformers.ParakeetForCTC.from_pretrained(checkpoint).save_pretrained(tmp_path)
-    assert type(AutoProcessor.from_pretrained(tmp_path)) is ParakeetProcessor
-    summary = check_checkpoint(tmp_path)
-    assert (summary.vocab_size, summary.frame_seconds, summary.min_samples) == (20, 0.08, 320)
-    assert (summary.hidden_size, summary.num_layers, summary.num_hidden_states) == (32, 2, 3)
-
-
-@pytest.mark.parametrize("skip", [True, False])
-@pytest.mark.parametrize("group", [True, False])
-def test_texts_equal_theirs(checkpoint, skip, group):
-    ours, theirs = AutoTokenizer.from_pretrained(checkpoint), transformers.AutoTokenizer.from_pretrained(checkpoint)
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(20, (30, 12), generator=generator).repeat_interleave(2, 1)
-    options = {"skip_special_tokens": skip, "group_tokens": group}
-    assert ours.batch_decode(rows, **options) == theirs.batch_decode(rows, **options)
-    for text in ("the cat sat on the mat.", "  the  ", "xyz", ""):
-        assert ours(text)["input_ids"] == theirs(text)["input_ids"]
-
-
 @pytest.mark.parametrize("frames", [(0, 1, 2, 4), (0,)], ids=["TDT", "RNN-T"])
 def test_tokens_of_a_transducer_have_their_times(checkpoint, frames):
     ours, theirs = (models.AutoProcessor.from_pretrained(checkpoint) for models in (raysp.models, transformers))
@@ -155,17 +106,6 @@ def test_tokens_of_a_transducer_have_their_times(checkpoint, frames):
     for name in ("start", "end"):
         mine, other = ([one[name] for row in rows for one in row] for rows in (found[1], times))
         assert mine == pytest.approx(other)
-
-
-def test_collapsed_ids_are_texts_and_words():
-    pieces = tokenizer()
-    ids = np.array([4, 5, 6, 9, 1, 12, 11])
-    assert pieces.decode_collapsed(ids.tolist()) == "the cats on a."
-    assert pieces.decode_collapsed_rows(ids, np.array([3, 0, 4])) == ["the cats", "", "on a."]
-    assert pieces.written_characters(ids.tolist()) == ["the", "cat", "s", "on", "", "a", "."]
-    assert {4, 5, 9, 1} <= pieces.begins_words
-    assert 6 not in pieces.begins_words
-    assert pieces.pad_token_id == 19
 
 
 def test_files_that_do_not_fit_each_other_are_refused(tmp_path):

@@ -103,13 +103,6 @@ def test_extract_equals_each_row_alone():
         torch.testing.assert_close(alone, expected, atol=2e-6, rtol=1e-6)
 
 
-def test_extract_of_silence_and_of_nothing_is_finite():
-    features = Wav2Vec2FeatureExtractor().extract(torch.zeros(2, 500), torch.tensor([500, 0]))
-    assert not features["input_values"].any()
-    raw = Wav2Vec2FeatureExtractor(do_normalize=False).extract(torch.ones(1, 5), torch.tensor([3]))
-    assert raw["input_values"].tolist() == [[1, 1, 1, 0, 0]]
-
-
 @settings(max_examples=200, deadline=None)
 @given(ids=st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 5, 6, 7, 31, 32, 40]), max_size=40))
 @pytest.mark.parametrize("skip", [False, True])
@@ -130,15 +123,6 @@ def test_collapsed_tokens_have_the_texts_of_their_batch_decode(tmp_path, lower):
     collapsed = ([token for token, _ in groupby(row) if token != ours.pad_token_id] for row in best.tolist())
     texts = [ours.decode_collapsed(ids) for ids in collapsed]
     assert texts == theirs.batch_decode(best) == ours.batch_decode(best)
-
-
-@settings(max_examples=100, deadline=None)
-@given(rows=st.lists(st.lists(st.sampled_from([1, 2, 3, 4, 4, 5, 6, 7, 31, 32, 40]), max_size=6), max_size=4))
-def test_collapsed_rows_are_read_as_each_alone(tokenizers, rows):
-    ours, _ = tokenizers
-    ids = np.array([index for row in rows for index in row], np.int32)
-    texts = ours.decode_collapsed_rows(ids, np.array([len(row) for row in rows], np.int64))
-    assert texts == [ours.decode_collapsed(row) for row in rows]
 
 
 @settings(max_examples=200, deadline=None)
@@ -174,43 +158,6 @@ def test_labels_pad_as_theirs(tokenizers):
     assert padded.input_ids.tolist() == [[5, 0], [5, 6]]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "ONE TWO",
-        ["ONE"],
-        ["ONE", "TWO"],
-        ["ONE ", " TWO", "A B"],
-        ["ONE", "", "<s>", "<pad>TWO"],
-        [["ONE", "TWO"], ["THREE"]],
-        [["ONE", "TWO", "é"], ["|", "A"], ["B", "B"]],
-        [("ONE", "TWO"), ("THREE",)],
-    ],
-)
-def test_words_are_encoded_as_theirs(tokenizers, text):
-    ours, theirs = tokenizers
-    for options in ({}, {"padding": True}):
-        mine = ours(text, is_split_into_words=True, **options)
-        other = theirs(text, is_split_into_words=True, **options)
-        assert {name: list(rows) for name, rows in mine.items()} == dict(other)
-
-
-def test_vocabularies_and_special_tokens_equal_theirs(tmp_path):
-    for vocab, options in (
-        (VOCAB, {}),
-        ({"a": 0, "b": 1, "|": 2, "[UNK]": 3, "[PAD]": 4}, {"unk_token": "[UNK]", "pad_token": "[PAD]"}),
-        ({"<pad>": 0, "x": 1, " ": 2}, {"word_delimiter_token": " ", "unk_token": "x"}),
-    ):
-        ours, theirs = both_tokenizers(tmp_path, vocab, **options)
-        assert ours.get_vocab() == theirs.get_vocab()
-        assert len(ours) == len(theirs)
-        assert ours.vocab_size == theirs.vocab_size
-        assert ours.all_special_tokens == theirs.all_special_tokens
-        assert ours.all_special_ids == theirs.all_special_ids
-        for name in ("pad_token_id", "unk_token_id", "word_delimiter_token_id"):
-            assert getattr(ours, name) == getattr(theirs, name)
-
-
 def test_languages_change_the_vocabulary(tmp_path):
     nested = {"eng": VOCAB, "deu": {**{token: VOCAB[token] for token in TOKENS[:5]}, "Ä": 5, "Ö": 6, "CH": 7}}
     ours, theirs = both_tokenizers(tmp_path, nested, target_lang="eng")
@@ -224,23 +171,6 @@ def test_languages_change_the_vocabulary(tmp_path):
         ours.set_target_lang("fra")
     with pytest.raises(ValueError, match="the vocabulary has only one language"):
         both_tokenizers(tmp_path)[0].set_target_lang("eng")
-
-
-def test_processors_save_what_both_generations_load(tmp_path):
-    source = save_checkpoint(tmp_path / "theirs")
-    ours = Wav2Vec2Processor.from_pretrained(source)
-    ours.save_pretrained(tmp_path / "ours")
-    again = Wav2Vec2Processor.from_pretrained(tmp_path / "ours")
-    theirs = transformers.Wav2Vec2Processor.from_pretrained(tmp_path / "ours")
-    (tmp_path / "ours" / "processor_config.json").unlink()  # as releases before 5 see it
-    older = Wav2Vec2Processor.from_pretrained(tmp_path / "ours")
-    original = transformers.Wav2Vec2Processor.from_pretrained(source)
-    for processor in (ours, again, older, theirs):
-        assert processor.tokenizer.get_vocab() == original.tokenizer.get_vocab()
-        assert processor.tokenizer.decode([5, 0, 5, 4, 3, 6]) == original.tokenizer.decode([5, 0, 5, 4, 3, 6])
-        assert processor.tokenizer("AB <s> C")["input_ids"] == original.tokenizer("AB <s> C")["input_ids"]
-        assert processor.feature_extractor.return_attention_mask
-        assert processor.feature_extractor.sampling_rate == 16000
 
 
 def test_tokens_of_older_checkpoints_are_read(tmp_path):

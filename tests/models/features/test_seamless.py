@@ -8,10 +8,7 @@ from hypothesis import strategies as st
 from raysp import CheckpointError
 from raysp.models import (
     SeamlessM4TFeatureExtractor,
-    Wav2Vec2BertProcessor,
-    Wav2Vec2CTCTokenizer,
     check_checkpoint,
-    load_checkpoint,
 )
 from tests.models import oracles
 from tests.models.oracles import make_oracle
@@ -44,8 +41,6 @@ WAVES = {
     "a telephone": np.repeat(speechlike(8000), 2),
     "an odd number of frames": speechlike(400 + 160 * 20),
 }
-AROUND_PIECES = (255, 256, 257, 511, 512, 513)
-"""Frames around those that are computed at a time."""
 
 
 def num_mels(num_samples):
@@ -67,32 +62,6 @@ def log_mels(wave, **settings_):
 def test_log_mels_are_those_of_theirs(name):
     expected = theirs()._extract_fbank_features(WAVES[name])
     np.testing.assert_allclose(log_mels(WAVES[name]), expected, atol=TOLERANCE, rtol=0)
-
-
-@pytest.mark.parametrize("name", ["speechlike", "offset", "an odd number of frames"])
-@pytest.mark.parametrize(("bins", "rate"), [(40, 16000), (64, 8000), (12, 48000)])
-def test_energies_of_other_bins_and_rates_are_those_of_theirs(name, bins, rate):
-    settings_ = {"num_mel_bins": bins, "sampling_rate": rate}
-    expected = theirs(**settings_)._extract_fbank_features(WAVES[name])
-    np.testing.assert_allclose(log_mels(WAVES[name], **settings_), expected, atol=TOLERANCE / 10, rtol=0)
-
-
-def test_a_waveform_of_fewer_frames_than_the_stride_has_none_as_theirs():
-    wave = speechlike(600, seed=1)
-    expected = theirs(stride=3)(wave, sampling_rate=16000, return_tensors="np")
-    found = SeamlessM4TFeatureExtractor(stride=3)(wave, sampling_rate=16000)
-    assert found["input_features"].shape == expected["input_features"].shape == (1, 0, 240)
-
-
-@pytest.mark.parametrize("name", WAVES)
-@pytest.mark.parametrize("settings_", [{}, {"padding_value": 1.0}, {"num_mel_bins": 40}])
-def test_a_call_equals_theirs(name, settings_):
-    expected = theirs(**settings_)(WAVES[name], sampling_rate=16000, return_tensors="np")
-    found = SeamlessM4TFeatureExtractor(**settings_)(WAVES[name], sampling_rate=16000)
-    assert found.keys() == expected.keys()
-    assert (found["attention_mask"] == expected["attention_mask"]).all()
-    if name not in ("silence", "a pure tone"):  # a bin without variance multiplies roundings by thousands
-        np.testing.assert_allclose(found["input_features"], expected["input_features"], atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -192,22 +161,6 @@ def test_a_row_of_a_batch_is_as_it_is_alone(lengths, padding_value):
             torch.testing.assert_close(alone, called, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_frames", AROUND_PIECES)
-def test_pieces_of_a_waveform_leave_no_seams(num_frames):
-    wave = speechlike(400 + 160 * (num_frames - 1))
-    np.testing.assert_allclose(log_mels(wave), theirs()._extract_fbank_features(wave), atol=TOLERANCE, rtol=0)
-
-
-def test_features_are_padded_as_theirs_are():
-    rows = [{"input_features": np.ones((n, 160)), "attention_mask": [1] * n} for n in (3, 5)]
-    for options in ({}, {"pad_to_multiple_of": 4}, {"padding": "max_length", "max_length": 9}):
-        expected = theirs(padding_value=1.0).pad(rows, return_tensors="pt", **options)
-        found = SeamlessM4TFeatureExtractor(padding_value=1.0).pad(rows, return_tensors="pt", **options)
-        assert found.keys() == expected.keys()
-        for name, value in expected.items():
-            torch.testing.assert_close(found[name], value.to(found[name].dtype))
-
-
 def test_wrong_waveforms_are_refused():
     extractor = SeamlessM4TFeatureExtractor()
     with pytest.raises(ValueError, match="sampling_rate is 8000, this checkpoint expects 16000"):
@@ -234,68 +187,9 @@ def checkpoint(tmp_path):
     return folder
 
 
-def test_the_processor_does_audio_and_text_in_one_call(checkpoint):
-    ours, other = (
-        kind.from_pretrained(checkpoint) for kind in (Wav2Vec2BertProcessor, transformers.Wav2Vec2BertProcessor)
-    )
-    assert isinstance(ours.feature_extractor, SeamlessM4TFeatureExtractor)
-    assert isinstance(ours.tokenizer, Wav2Vec2CTCTokenizer)
-    waves, texts = [speechlike(8000), speechlike(6000, seed=1)], ["AB C", "D"]
-    options = {"return_tensors": "pt", "padding": True, "sampling_rate": 16000}
-    found, expected = ours(waves, texts, **options), other(audio=waves, text=texts, **options)
-    assert found.keys() == expected.keys() == {"input_features", "attention_mask", "labels"}
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, atol=TOLERANCE, rtol=0)
-    moved = found.to("cpu", torch.bfloat16)
-    assert moved.input_features.dtype == torch.bfloat16
-    assert moved.labels.dtype == torch.int64
-    assert ours(text="AB C").input_ids == other(text="AB C")["input_ids"]
-    options = {"is_split_into_words": True, "do_normalize_per_mel_bins": False, "sampling_rate": 16000}
-    expected = ours.tokenizer([["AB", "C"]], is_split_into_words=True)["input_ids"]
-    assert ours(waves[0], [["AB", "C"]], **options).labels == expected
-    features = [{"input_features": row} for row in ours(waves)["input_features"]]
-    labels = [{"input_ids": [5]}, {"input_ids": [6, 7]}]
-    padded = ours.pad(features, labels=labels, return_tensors="pt")
-    assert padded.labels.shape == (2, 2)
-    assert padded.input_features.shape == (2, 24, 160)
-    assert ours.batch_decode([[5, 5, 0, 5]]) == [ours.decode([5, 5, 0, 5])] == ["AA"]
-
-
-def test_a_saved_processor_loads_in_both(checkpoint, tmp_path):
-    Wav2Vec2BertProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path / "again")
-    again = transformers.Wav2Vec2BertProcessor.from_pretrained(tmp_path / "again")
-    assert (again.feature_extractor.padding_value, again.feature_extractor.stride) == (1.0, 2)
-    ours = Wav2Vec2BertProcessor.from_pretrained(tmp_path / "again")
-    assert ours.feature_extractor.to_dict() == SeamlessM4TFeatureExtractor(padding_value=1.0).to_dict()
-
-
-def test_a_checkpoint_names_its_feature_extractor(checkpoint):
-    summary = check_checkpoint(checkpoint)
-    assert (summary.model_type, summary.sample_rate, summary.gives) == (
-        "wav2vec2-bert",
-        16000,
-        ("ctc", "hidden_states"),
-    )
-    assert (summary.min_samples, summary.frame_stride, summary.vocab_size) == (560, 320, 20)
-    loaded = load_checkpoint(checkpoint)
-    assert isinstance(loaded.feature_extractor, SeamlessM4TFeatureExtractor)
-    assert loaded.sample_rate == 16000
-    waves = torch.from_numpy(np.stack([speechlike(8000), speechlike(8000, seed=1)]))
-    with torch.inference_mode():
-        features = loaded.feature_extractor.extract(waves, torch.tensor([8000, 6000]))
-        assert loaded.model(**features).logits.shape == (2, loaded.model.num_frames(8000), 20)
-
-
 def preprocessor(folder, **values):
     (folder / "processor_config.json").unlink()
     (folder / "preprocessor_config.json").write_text(oracles.json.dumps(values))
-
-
-def test_an_extractor_without_its_name_is_known_by_its_processor_or_the_model(checkpoint):
-    preprocessor(checkpoint, processor_class="Wav2Vec2BertProcessor", padding_value=1.0)
-    assert isinstance(load_checkpoint(checkpoint).feature_extractor, SeamlessM4TFeatureExtractor)
-    (checkpoint / "preprocessor_config.json").write_text("{}")
-    assert isinstance(load_checkpoint(checkpoint).feature_extractor, SeamlessM4TFeatureExtractor)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import raysp.models
-from raysp.models.base.folded import Folded
 from tests.models.decoder_oracles import BART, BERT, GPT2, VOCAB
 from tests.models.oracles import TINY, TINY_SEW_D, TINY_WAV2VEC2_BERT
 from tests.models.parity import inputs_and_mask
@@ -168,31 +167,3 @@ def test_copies_and_pickles_follow_their_own_weights(name):
         data_and_eval(other)
         torch.testing.assert_close(evaluated(other), evaluated(made_of_its_weights(other)), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(evaluated(model), before)
-
-
-def folds_of(model):
-    return [module for module in model.modules() if isinstance(module, Folded)]
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_evaluation_derives_once(name, monkeypatch):
-    model, count = model_of(name), 0
-    derive = Folded._derived
-
-    def counted(self, *args):
-        nonlocal count
-        count += 1
-        return derive(self, *args)
-
-    monkeypatch.setattr(Folded, "_derived", counted)
-    for _ in range(3):
-        evaluated(model)
-    assert count == sum(folded._kept is not None for folded in folds_of(model))
-    assert (count > 0) == (name != "Wav2Vec2BertForCTC")  # which derives nothing
-
-
-def test_a_weight_at_the_place_of_a_freed_one_is_another():
-    folded, weight = Folded(), torch.nn.Parameter(torch.ones(1000), requires_grad=False)
-    for value in range(20):
-        weight.data = torch.full((1000,), float(value))
-        assert folded([weight], weight.sum) == 1000 * value

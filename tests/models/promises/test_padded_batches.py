@@ -5,7 +5,6 @@ import json
 import logging
 import re
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -15,7 +14,6 @@ import torch
 import raysp.models
 from raysp.models import (
     AutoProcessor,
-    HubertForCTC,
     ParakeetFeatureExtractor,
     ParakeetForCTC,
     ParakeetProcessor,
@@ -23,16 +21,11 @@ from raysp.models import (
     SEWDForCTC,
     UniSpeechForCTC,
     Wav2Vec2BertForCTC,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2ForCTC,
 )
 from raysp.models.base.batches import warn_of_missing_mask
-from raysp.models.base.row_layout import Layout
-from raysp.models.encoder.heads import ctc_loss
 from tests.models.parity import inputs_and_mask
 
 CTC_CLASSES = [getattr(raysp.models, name) for name in raysp.models.__all__ if re.fullmatch("(?!Auto).*ForCTC", name)]
-CLASSES_OF_LANGUAGES = (UniSpeechForCTC, Wav2Vec2ForCTC, HubertForCTC)
 CHECKPOINTS = dict.fromkeys(CTC_CLASSES, "unispeech-digits-ctc") | {Wav2Vec2BertForCTC: "w2vbert-digits-ctc"}
 LOG_MELS = {Wav2Vec2BertForCTC: 160, ParakeetForCTC: 80}
 """Classes that read log-mel frames, and the width of these."""
@@ -106,48 +99,6 @@ def test_a_hundred_digits_in_one_batch_decode_to_the_texts_of_each_alone(shared,
     assert len(set(expected)) > 9
 
 
-@pytest.mark.parametrize("cls", CLASSES_OF_LANGUAGES)
-def test_digits_in_one_batch_decode_to_the_texts_of_each_alone_in_a_language(shared, digits, tmp_path, cls):
-    model = random_model(cls, adapter_attn_dim=8, do_stable_layer_norm=True)
-    model.save_pretrained(tmp_path)
-    model.save_adapter(tmp_path, "eng")
-    model = cls.from_pretrained(tmp_path, target_lang="eng")
-    processor = AutoProcessor.from_pretrained(shared / "checkpoints" / CHECKPOINTS[cls])
-    waves = [*digits.values()][::10]
-    expected = [texts(model, processor, wave)[0] for wave in waves]
-    assert texts(model, processor, waves) == expected
-    assert len(set(expected)) > 9
-
-
-@pytest.mark.parametrize("cls", CTC_CLASSES)
-def test_frames_behind_a_row_are_blank_with_certainty_and_leave_loss_and_gradients_alone(cls):
-    changes = {} if cls in (SEWDForCTC, *LOG_MELS) else {"add_adapter": cls is Wav2Vec2ForCTC}
-    model = random_model(cls, **changes, pad_token_id=3)
-    lengths, width = ([90, 41, 60], LOG_MELS[cls]) if cls in LOG_MELS else ([30001, 17000, 25002], None)
-    inputs, mask = inputs_and_mask(lengths, width)
-    labels = torch.tensor([[5, 6, 7], [8, 9, -100], [5, 3, 5]])
-    output = model(inputs, mask, labels=labels)
-    frames = [int(model._get_feat_extract_output_lengths(length)) for length in lengths]
-    raw = model.head(model.base_model.encode(inputs, Layout.of(inputs, mask)).last_hidden_state)
-    for row, count in enumerate(frames):
-        assert torch.equal(output.logits[row, :count], raw[row, :count])
-        behind = output.logits[row, count:]
-        assert behind.softmax(-1)[:, 3].eq(1).all()
-        assert behind.isfinite().all()
-        assert behind.log_softmax(-1).isfinite().all()
-        assert behind.half().isfinite().all()
-    expected = ctc_loss(raw, torch.tensor(frames), labels, blank=3, reduction=model.config.ctc_loss_reduction)
-    torch.testing.assert_close(output.loss, expected, atol=1e-6, rtol=1e-6)
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    found = torch.autograd.grad(output.loss, weights, retain_graph=True, allow_unused=True)
-    for mine, other in zip(found, torch.autograd.grad(expected, weights, allow_unused=True), strict=True):
-        assert (mine is None) == (other is None)
-        if mine is not None:
-            torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-6)
-    (gradient,) = torch.autograd.grad(model(inputs, mask).logits[1, frames[1] :].sum(), [model.head.weight])
-    assert gradient.eq(0).all()
-
-
 @torch.inference_mode()
 def test_an_odd_log_mel_frame_at_the_end_of_a_row_keeps_its_label():
     model, extractor = random_model(Wav2Vec2BertForCTC), SeamlessM4TFeatureExtractor()
@@ -184,18 +135,6 @@ def test_padded_rows_without_a_mask_are_warned_of_once(cls, warned):
     model(inputs)
     (message,) = warned()
     assert "return_attention_mask=True" in message
-
-
-def test_a_processor_that_pads_without_a_mask_warns_once(warned):
-    extractor = Wav2Vec2FeatureExtractor()
-    one, other = np.ones(1000, np.float32), np.ones(700, np.float32)
-    extractor([one], padding=True)
-    extractor([one, one], padding=True)
-    extractor([one, other], padding=True, return_attention_mask=True)
-    assert not warned()
-    extractor([one, other], padding=True)
-    extractor([one, other], padding=True)
-    assert len(warned()) == 1
 
 
 @pytest.mark.parametrize("cls", CTC_CLASSES)

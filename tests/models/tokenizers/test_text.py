@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, models
 
 from raysp import CheckpointError
-from raysp.models import AutoTokenizer, TextTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
+from raysp.models import AutoTokenizer, TextTokenizer
 from tests.models.oracles import transformers
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer, write_byte_tokenizer
 
@@ -107,13 +107,6 @@ def test_padding_and_truncation_equal_theirs(pair, options):
     assert isinstance(ours(TEXTS, **options)["input_ids"], kind)
 
 
-def test_one_text_as_a_tensor_is_a_batch_of_one(pair):
-    theirs, ours = pair
-    found = ours(TEXTS[0], return_tensors="pt")
-    assert torch.equal(found.input_ids, theirs(TEXTS[0], return_tensors="pt").input_ids)
-    assert found.to("cpu").input_ids.shape[0] == 1
-
-
 def test_texts_of_ids_equal_theirs(pair):
     theirs, ours = pair
     rows = [theirs(text)["input_ids"] for text in TEXTS] + [list(range(0, len(theirs), 7))]
@@ -151,46 +144,6 @@ def _pairs_for_any_text(tmp_path_factory):
     _PAIRS.clear()
 
 
-def test_special_tokens_and_sizes_equal_theirs(pair):
-    theirs, ours = pair
-    for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"):
-        assert getattr(ours, f"{name}_token") == getattr(theirs, f"{name}_token")
-        assert getattr(ours, f"{name}_token_id") == getattr(theirs, f"{name}_token_id")
-    assert set(theirs.all_special_ids) <= set(ours.all_special_ids)
-    assert (len(ours), ours.vocab_size) == (len(theirs), theirs.vocab_size)
-    assert ours.get_vocab() == theirs.get_vocab()
-    tokens = theirs.convert_ids_to_tokens([0, 1, 2])
-    assert ours.convert_ids_to_tokens([0, 1, 2]) == tokens
-    assert ours.convert_tokens_to_ids(tokens) == [0, 1, 2]
-    assert ours.convert_tokens_to_ids("no such token") == theirs.convert_tokens_to_ids("no such token")
-    assert list(ours.model_input_names) == list(theirs.model_input_names)
-    with pytest.raises(AttributeError, match="TextTokenizer has no 'missing'"):
-        _ = ours.missing
-
-
-def test_tokenizers_go_both_ways(pair, tmp_path):
-    """What theirs saved is read here, and what is saved here is read there and gives the same ids."""
-    theirs, ours = pair
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours.save_pretrained(tmp_path / "ours")
-    for folder in (tmp_path / "theirs", tmp_path / "ours"):
-        again, here = theirs_of(folder), AutoTokenizer.from_pretrained(folder)
-        assert isinstance(here, TextTokenizer)
-        for text in TEXTS:
-            assert here(text)["input_ids"] == again(text)["input_ids"] == theirs(text)["input_ids"]
-        assert here.pad_token == theirs.pad_token
-        assert here.padding_side == "right"
-
-
-def test_limits_and_sides_are_read(tmp_path):
-    write_bert(tmp_path, model_max_length=7, padding_side="left")
-    theirs, ours = theirs_of(tmp_path), TextTokenizer.from_pretrained(tmp_path)
-    same(ours(TEXTS, truncation=True, padding=True), theirs(TEXTS, truncation=True, padding=True))
-    assert ours.model_max_length == 7
-    rows = [{"input_ids": [1, 2, 3]}, {"input_ids": [4]}]
-    same(ours.pad(rows, return_tensors="pt"), theirs.pad(rows, return_tensors="pt"))
-
-
 def test_padding_needs_its_token(tmp_path):
     write_gpt2(tmp_path)
     ours = TextTokenizer.from_pretrained(tmp_path)
@@ -202,29 +155,6 @@ def test_padding_needs_its_token(tmp_path):
     assert ours(TEXTS, padding=True, return_tensors="pt").input_ids.shape[0] == len(TEXTS)
     ours.pad_token = "<new>"
     assert ours.pad_token_id == len(ours) - 1
-
-
-def test_settings_stored_in_a_file_have_no_effect_unless_requested(tmp_path):
-    write_bert(tmp_path)
-    TextTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
-    backend = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    backend.enable_truncation(4)
-    backend.enable_padding(length=50)
-    backend.save(str(tmp_path / "tokenizer.json"))
-    found = TextTokenizer.from_pretrained(tmp_path)(TEXTS[0])["input_ids"]
-    assert 4 < len(found) < 50
-
-
-def test_any_tokenizer_of_the_library_is_read_from_its_file(tmp_path):
-    backend = Tokenizer(models.WordLevel({"a": 0, "b": 1, "<unk>": 2}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.decoder = decoders.Fuse()
-    backend.save(str(tmp_path / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": {"content": "<unk>"}}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    ours = AutoTokenizer.from_pretrained(tmp_path)
-    assert ours("a b c")["input_ids"] == [0, 1, 2]
-    assert ours.unk_token_id == 2
 
 
 def test_faults_of_files_are_named(tmp_path):
@@ -261,19 +191,3 @@ def test_the_class_is_found_by_the_model_where_no_file_names_it(tmp_path):
     ours = AutoTokenizer.from_pretrained(tmp_path)
     assert isinstance(ours, TextTokenizer)
     assert ours.tokenizer_class == "BertTokenizer"
-
-
-def test_a_processor_takes_a_text_tokenizer(tmp_path):
-    write_bert(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    processor = Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=True), tokenizer)
-    processor.save_pretrained(tmp_path)
-    again = Wav2Vec2Processor.from_pretrained(tmp_path)
-    batch = again([np.zeros(500), np.ones(300)], text=TEXTS[:2], padding=True, return_tensors="pt")
-    assert list(batch) == ["input_values", "attention_mask", "labels"]
-    assert batch.labels.shape[0] == 2
-    texts = again.batch_decode(batch.labels, skip_special_tokens=True)
-    assert texts == tokenizer.batch_decode(batch.labels, skip_special_tokens=True)
-    assert again(text=TEXTS[0])["input_ids"] == tokenizer(TEXTS[0])["input_ids"]
-    padded = again.pad({"input_values": [np.zeros(5)]}, labels={"input_ids": [[1, 2], [3]]})
-    assert padded["labels"] == [[1, 2], [3, tokenizer.pad_token_id]]
