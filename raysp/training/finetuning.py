@@ -26,29 +26,24 @@ from raysp.training.data.row_windows import Failures, Reading
 from raysp.training.described_rows import files_of_rows
 from raysp.training.loop.best_evaluation import comparable
 from raysp.training.loop.course import Course
+from raysp.training.loop.not_finite import NotFiniteError, explained
 from raysp.training.loop.predicting import predicted_texts
 from raysp.training.loop.process_settings import process_settings, turn_of_process
 from raysp.training.loop.session import Session
-from raysp.training.loop.training_steps import NotFinite, NotFiniteError
 from raysp.training.loop.worker import new_session
 from raysp.training.planning.training_plan import TrainingPlan, plan_training
 from raysp.training.preparing import Prepared, prepare
 from raysp.training.reading.training_status import BestEvaluation, best_evaluation, mean_loss
 from raysp.training.recording import Recording
-from raysp.training.sink import committed_steps as steps
-from raysp.training.sink import exports, training_record
-from raysp.training.sink.committed_steps import Position
-from raysp.training.sink.corpus_index import CorpusIndex
+from raysp.training.sink import committed_steps, exports, training_record
 from raysp.training.sink.step_log import StepRecord, Steps
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
 from raysp.training.training_progress import TrainingProgress
-from raysp.words import Brief, count, duration, listed
+from raysp.words import Brief, count, duration
 
 logger = logging.getLogger(__name__)
 
-MOST_ROWS = 10
-"""Rows that a message names."""
 MOST_TEXTS = 5
 """Texts that a try-out shows."""
 PLANNED_ROWS = 20_000
@@ -180,35 +175,41 @@ def finetune(
         store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
         is_new = restart or TrainingRecord.load(store) is None
         if is_new:  # also where a restart was killed
-            _remove(store)
+            training_record.remove(store)
+            if exports.Export.load(store) is not None:
+                logger.warning(
+                    "%s: the checkpoint of the earlier training stays until this training is done and replaces it",
+                    store.url,
+                )
         decoder = stack.enter_context(Decoder())
         prepared = prepare(plan, store, decoder=decoder, on_cluster=by_ray and on_cluster, on_indexed=on_indexed)
-        committed = steps.latest(store, checks=by_ray)
+        committed = committed_steps.latest(store, checks=by_ray)
         stack.enter_context(lease.work_begun())
-        run, record = _begin(prepared, store, is_new=is_new)
+        record = _begin(prepared, store, is_new=is_new)
+        run_id = record.runs[-1].run_id
         if on_plan:
             on_plan(prepared)
         if not by_ray:
             stack.enter_context(turn_of_process())
         stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
         failures = Failures(recipe.max_error_rate)
-        begun = committed.position if committed else Position(0, 0, 0)
-        progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
+        progress = TrainingProgress(recipe.schedule.epochs)
         callbacks.begin(store.url, record)
-        recording = stack.enter_context(Recording(store, run.run_id, callbacks, failures))
-        if by_ray and not Course(recipe.schedule).is_done(begun):
-            reports = train_workers.train(prepared, failures, should_stop, run.run_id, store.epoch)
+        recording = stack.enter_context(Recording(store, run_id, callbacks, failures))
+        if by_ray and not (committed and Course(recipe.schedule).is_done(committed.position)):
+            reports = train_workers.train(prepared, failures, should_stop, run_id, store.epoch)
             _follow(reports, prepared, progress, recording, on_progress)
         session = new_session(
             _on_this_machine(prepared),
             Reading(prepared.reader(decoder), failures),
             store,
             decoder=stack.enter_context(Decoder()),
-            run_id=run.run_id,
+            run_id=run_id,
             failures=failures,
         )
         if not by_ray:
-            _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
+            reports = ((step, session.committed) for step in session.run(should_stop))
+            _follow(reports, prepared, progress, recording, on_progress)
         # From the committed records: steps of this process are those since the last kill.
         log = Steps(store, session.position.done)
         loss = mean_loss(log)
@@ -217,15 +218,6 @@ def finetune(
         best = best_evaluation(log.evaluations)
         before = best.before.value if best and best.before else None
         return replace(_result(prepared, session, progress, failures), before=before, loss=loss)
-
-
-def _remove(store: Store) -> None:
-    """Remove the files of earlier runs, but not the exported checkpoint, which may be in use."""
-    training_record.remove(store)
-    if exports.Export.load(store) is not None:
-        logger.warning(
-            "%s: the checkpoint of the earlier training stays until this training is done and replaces it", store.url
-        )
 
 
 def _needs_ray(plan: TrainingPlan, engine: Engine, address: str | None) -> bool:
@@ -255,26 +247,13 @@ def _on_this_machine(prepared: Prepared) -> Prepared:
 
 
 def plan_recipe(
-    recipe: Finetune, *, on_indexed: OnIndexed = lambda done, of: None
-) -> tuple[TrainingPlan, Prepared | None]:
-    """Return the plan of a training, and its rows unless they are many and not indexed yet; nothing is written.
-
-    Args:
-        recipe: the recipe.
-        on_indexed: as for `finetune`.
+    recipe: Finetune, decoder: Decoder, on_indexed: OnIndexed = lambda done, of: None
+) -> tuple[TrainingPlan, Prepared | None, Store]:
+    """Return a plan, the training unless its rows are many and not indexed yet, and the sink; nothing is written.
 
     Raises:
         SpecError, PlanError, CheckpointError, StoreError: as `finetune`.
     """
-    with Decoder() as decoder:
-        plan, prepared, _ = plan_with_sink(recipe, decoder, on_indexed)
-    return plan, prepared
-
-
-def plan_with_sink(
-    recipe: Finetune, decoder: Decoder, on_indexed: OnIndexed
-) -> tuple[TrainingPlan, Prepared | None, Store]:
-    """Return the plan of `plan_recipe`, and the sink."""
     plan = plan_training(recipe)
     store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
     TrainingRecord.load(store)  # refuses a sink of labels
@@ -308,18 +287,19 @@ def try_out(
         reading = Reading(prepared.reader(decoder), Failures(recipe.max_error_rate))
         session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
         progress = TrainingProgress(None)
-        _follow(_alone(session, should_stop), prepared, progress, None, on_progress)
+        reports = ((step, None) for step in session.run(should_stop))
+        _follow(reports, prepared, progress, None, on_progress)
         result = _result(prepared, session, progress, reading.failures)
         texts = predicted_texts(prepared, session.training.criterion, decoder, MOST_TEXTS)
         return replace(result, texts=tuple(texts))
 
 
-def _begin(prepared: Prepared, store: FencedStore, *, is_new: bool) -> tuple[RunEntry, TrainingRecord]:
-    """Record the run, and return it with the record of the training."""
+def _begin(prepared: Prepared, store: FencedStore, *, is_new: bool) -> TrainingRecord:
+    """Add the run to the record of the training, and return it."""
     run = RunEntry.now(resolved=prepared.plan.resolved)
     corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
     of_rows = {training_record.CORPUS: corpus, training_record.RECORDINGS: prepared.corpus.recordings_digest}
-    record = training_record.begin(
+    return training_record.begin(
         store,
         TrainingRecord(
             run.started, to_json(prepared.plan.recipe), prepared.fingerprint, {**prepared.parts, **of_rows}, (run,)
@@ -328,13 +308,6 @@ def _begin(prepared: Prepared, store: FencedStore, *, is_new: bool) -> tuple[Run
         shards=[shard.name for shard in prepared.corpus.shards],
         unreadable=prepared.unreadable,
     )
-    return run, record
-
-
-def _alone(session: Session, should_stop: Callable[[], bool]) -> Iterator[tuple[StepRecord, int | None]]:
-    """Train in this process, and yield each step with the number of steps committed."""
-    for step in session.run(should_stop):
-        yield step, session.committed
 
 
 def _follow(
@@ -357,42 +330,13 @@ def _follow(
             if on_progress:
                 on_progress(progress)
     except NotFiniteError as error:
-        raise RunError(_described(error, prepared.corpus)) from None
+        raise RunError(explained(error.fault, prepared.corpus)) from None
     except StoreError as error:
         raise RunError(_not_stored(error)) from error
 
 
 def _not_stored(error: StoreError) -> str:
     return f"{error}. The same command continues from the last committed step"
-
-
-def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
-    """Return the message of a loss that is not finite, with the rows at fault, unless the training diverged."""
-    if error.fault.is_diverged:
-        return _diverged(error.fault)
-    places = [f"{shard}:{row}" for shard, row in map(corpus.place_of, error.rows)]
-    rows = (
-        f"; at fault: {listed(places, MOST_ROWS)}"
-        if places
-        else "; the losses and gradients of each row alone are finite"
-    )
-    return (
-        f"{error}{rows}. Lower schedule.learning_rate, or leave these rows out; the training continues from its last "
-        "committed step"
-    )
-
-
-def _diverged(fault: NotFinite) -> str:
-    share = (
-        f"no row of the {fault.num_rows:,} of the step has a finite loss and gradient"
-        if len(fault.rows) >= fault.num_rows > 0
-        else "the loss had grown without bound, or weights are not finite"
-    )
-    return (
-        f"{fault.message}. The training diverged: {share}, so the weights are at fault and not the rows. "
-        f"{fault.history}. Lower schedule.learning_rate or schedule.clip, or raise schedule.warmup, and use another "
-        "sink, or start over with --restart; the committed steps remain, and these weights are not committed"
-    )
 
 
 def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: Decoder, loss: float | None) -> None:

@@ -51,10 +51,10 @@ def _estimated(
     """
     from raysp.audio.isolation import Decoder
     from raysp.training.estimates.training_estimate import estimate_training
-    from raysp.training.finetuning import plan_with_sink
+    from raysp.training.finetuning import plan_recipe
 
     with Decoder() as decoder:
-        plan, prepared, store = plan_with_sink(recipe, decoder, on_indexed)
+        plan, prepared, store = plan_recipe(recipe, decoder, on_indexed)
         return plan, prepared, estimate_training(plan, prepared, store, options, decoder)
 
 

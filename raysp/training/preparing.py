@@ -93,13 +93,14 @@ class Prepared:
         """Facts of the plan and of the rows for users, as text by name."""
         corpus, index = self.corpus, self.index
         left_out = _described(self.plan.recipe, corpus.left_out)
-        num_kept = index.num_rows
+        num_steps = self.order.first_epoch.num_steps
+        rows_per_step = self.order.first_index.num_rows / max(1, num_steps)
         facts = {
-            "rows": f"{count(num_kept, 'row')}, {duration(float(index.seconds.sum()))} of audio"
+            "rows": f"{count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))} of audio"
             + (f"; left out: {left_out}" if left_out else ""),
             **self.task.facts(corpus.counts),
             **({"mix": self.order.mixture.fact} if self.order.mixture else {}),
-            "epoch": f"{count(self.order.first_epoch.num_steps, 'step')} of {self._rows_per_step:.0f} rows on average, "
+            "epoch": f"{count(num_steps, 'step')} of {rows_per_step:.0f} rows on average, "
             f"padding efficiency {self._padding_efficiency:.1%}",
             "fingerprint": self.fingerprint,
         }
@@ -115,10 +116,6 @@ class Prepared:
             for place, (number, value) in enumerate(imbalances(self.costs, {workers.low, workers.high}).items())
         ]
         return f"; {', '.join(shown)}" if shown else ""
-
-    @property
-    def _rows_per_step(self) -> float:
-        return self.order.first_index.num_rows / max(1, self.order.first_epoch.num_steps)
 
     @property
     def _padding_efficiency(self) -> float:
@@ -153,10 +150,12 @@ def prepare(
     """
     recipe = plan.recipe
     task = task_of(plan)
-    indexed = _indexed(plan, task, store, saves=saves, decoder=decoder, on_cluster=on_cluster, on_indexed=on_indexed)
+    indexer = Indexer(recipe, plan.checkpoint, task.targets, _min_samples(plan, task), plan.code)
+    make = partial(indexer.index, decoder=decoder, processes=num_cpus(), on_cluster=on_cluster)
+    index_of_source = SourceIndex(store, "source", recipe.source, _key(plan, task), saves=saves)
+    indexed = index_of_source.complete(plan.corpus.shards, make, on_indexed)
     corpus = combine(indexed)
-    unreadable = {shard.name: index for shard, index in indexed if isinstance(index, str)}
-    _refuse_few(plan, corpus, _outside(task, corpus))
+    _refuse_few(plan, task, corpus)
     index = Index(corpus.seconds, corpus.piece_rows)
     mixture = None if recipe.mix is None else mixture_of(recipe.mix, corpus, recipe.seed)
     first_index = index if mixture is None else mixture.index(index, 0)
@@ -171,25 +170,9 @@ def prepare(
         code=plan.code,
     )
     sounds = _sound_versions(plan, store, saves=saves)
-    unreadable = {**plan.corpus.unreadable, **unreadable}
+    not_indexed = {shard.name: index for shard, index in indexed if isinstance(index, str)}
+    unreadable = {**plan.corpus.unreadable, **not_indexed}
     return Prepared(plan, corpus, task, {**parts, **sounds}, training_fingerprint(parts), unreadable, mixture)
-
-
-def _indexed(
-    plan: TrainingPlan,
-    task: Task,
-    store: Store | None,
-    *,
-    saves: bool,
-    decoder: "Decoder | None",
-    on_cluster: bool,
-    on_indexed: Callable[[int, int], None],
-) -> list[tuple[Shard, Indexed]]:
-    """Return the shards in order, each with its index or the reason why it has none; arguments as for `prepare`."""
-    indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, _min_samples(plan, task), plan.code)
-    make = partial(indexer.index, decoder=decoder, processes=num_cpus(), on_cluster=on_cluster)
-    index = SourceIndex(store, "source", plan.recipe.source, _key(plan, task), saves=saves)
-    return index.complete(plan.corpus.shards, make, on_indexed)
 
 
 def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> dict[str, JsonValue]:
@@ -244,25 +227,20 @@ def _key(plan: TrainingPlan, task: Task) -> str:
     return digest_of(content)
 
 
-def _outside(task: Task, corpus: CorpusIndex) -> str:
-    """Return the characters outside the vocabulary, with a remedy, if no row is left and they are a cause."""
-    if OUTSIDE not in corpus.left_out or corpus.seconds.any():
-        return ""
-    facts = task.settled(corpus.counts).facts(corpus.counts)
-    return "; ".join(f"{name}: {fact}" for name, fact in facts.items())
-
-
 def _described(recipe: Finetune, left_out: Mapping[str, int]) -> str:
     """Return numbers of rows that are left out by reason, as text, and the limit that a recipe does not have."""
     notes = {} if recipe.limits_rows else {TOO_LONG: f" (above {LONGEST_ROW:g} s; Decode(max_seconds=...) changes it)"}
     return ", ".join(f"{number:,} {reason}{notes.get(reason, '')}" for reason, number in sorted(left_out.items()))
 
 
-def _refuse_few(plan: TrainingPlan, corpus: CorpusIndex, outside: str) -> None:
+def _refuse_few(plan: TrainingPlan, task: Task, corpus: CorpusIndex) -> None:
     num_kept = int(np.count_nonzero(corpus.seconds))
     why = _described(plan.recipe, corpus.left_out)
     if not num_kept:
-        more = f"; {outside}" if outside else ""
+        more = ""
+        if OUTSIDE in corpus.left_out:  # the characters outside the vocabulary, with a remedy
+            facts = task.settled(corpus.counts).facts(corpus.counts)
+            more = "".join(f"; {name}: {fact}" for name, fact in facts.items())
         raise PlanError(
             f"no row is left to train on: {count(len(corpus.seconds), 'row')}, left out: {why or 'none'}{more}"
         )

@@ -10,9 +10,9 @@ from raysp import finetune
 from raysp.training.data.augmenting import AugmentedRows, Speeds
 from raysp.training.data.micro_batches import TrainingRow
 from raysp.training.data.waveform_augmentation import Gain, Noise, Room, as_float32, at_speed, augmented
-from raysp.training.finetuning import plan_recipe
 from raysp.training.loop.worker import new_session
 from raysp.training.objectives.task import Criterion
+from tests.training.criteria import planned_training
 from tests.training.runs.test_augmented import noisy, sounds
 
 __all__ = ["sounds"]  # a fixture
@@ -252,7 +252,7 @@ def seen(monkeypatch) -> dict[tuple[int, int], list[np.ndarray]]:
 
 @pytest.mark.slow
 def test_each_row_is_changed_anew_in_each_epoch(words, tiny, sounds, tmp_path, seen):
-    _, prepared = plan_recipe(noisy(words, tiny, tmp_path / "out", sounds))
+    _, prepared = planned_training(noisy(words, tiny, tmp_path / "out", sounds))
     finetune(noisy(words, tiny, tmp_path / "out", sounds))
     assert sorted(seen) == [*range(30)]
     lengths = set()
@@ -267,7 +267,7 @@ def test_each_row_is_changed_anew_in_each_epoch(words, tiny, sounds, tmp_path, s
 
 @pytest.mark.slow
 def test_the_changes_do_not_depend_on_the_worker(words, tiny, sounds, tmp_path):
-    _, prepared = plan_recipe(noisy(words, tiny, tmp_path / "out", sounds))
+    _, prepared = planned_training(noisy(words, tiny, tmp_path / "out", sounds))
     window = next(prepared.order.first_epoch.windows_from(0))
     read = {row: TrainingRow(np.full(8000, row + 1, np.int16), [3]) for row in window.rows.tolist()}
     whole = new_session(prepared, lambda _: read, None).rows(window)

@@ -10,8 +10,9 @@ import torch
 from raysp import Schedule
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop import state
+from raysp.training.loop.not_finite import NotFinite, described_losses, has_grown
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
-from raysp.training.loop.training_steps import NotFinite, Training, described_losses, has_grown
+from raysp.training.loop.training_steps import Training
 from tests.soaked import some
 from tests.training.conftest import micro_batch, small_model
 from tests.training.criteria import ctc_criterion

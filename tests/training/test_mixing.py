@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 import raysp
 from raysp import ChangedError, PlanError, Schedule, SpecError, finetune
 from raysp.training.data.mixed_epochs import mixture_of, seconds_an_epoch
-from raysp.training.finetuning import plan_recipe
 from raysp.training.objectives.task import Criterion
 from raysp.training.planning.ordering import Epoch, Index, Sizes
 from raysp.training.sink.corpus_index import CorpusIndex
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
+from tests.training.criteria import planned_training
 from tests.training.runs.test_finetuning import steps_until
 
 SIZES = {"en/0": 120, "en/1": 80, "fi/0": 37, "tr/0": 15, "tr/1": 2}
@@ -227,7 +227,7 @@ def test_a_stopped_training_sees_the_same_rows_and_has_the_same_weights(language
 
 
 def test_a_mixture_travels_to_workers(languages, tiny, tmp_path):
-    _, prepared = plan_recipe(mixed(languages, tiny, tmp_path / "out"))
+    _, prepared = planned_training(mixed(languages, tiny, tmp_path / "out"))
     travelled = pickle.loads(pickle.dumps(prepared))
     for epoch in range(4):
         one, other = (found.order.mixture.index(found.index, epoch) for found in (prepared, travelled))
@@ -237,8 +237,8 @@ def test_a_mixture_travels_to_workers(languages, tiny, tmp_path):
 
 @pytest.mark.slow
 def test_a_plan_shows_the_shares_and_counts_the_steps_of_mixed_epochs(languages, tiny, tmp_path):
-    _, mixture = plan_recipe(mixed(languages, tiny, tmp_path / "out"))
-    _, plain = plan_recipe(mixed(languages, tiny, tmp_path / "out", mix=None))
+    _, mixture = planned_training(mixed(languages, tiny, tmp_path / "out"))
+    _, plain = planned_training(mixed(languages, tiny, tmp_path / "out", mix=None))
     assert "tr/*: 8 of 8 rows an epoch, 50.0% of 0:0" in mixture.facts["mix"]
     assert mixture.order.first_epoch.num_steps < plain.order.first_epoch.num_steps
     assert "mix" not in plain.facts

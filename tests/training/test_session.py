@@ -14,11 +14,12 @@ from raysp.storage.store import LocalStore
 from raysp.training.data.epoch_order import EpochOrder
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.loop.course import Course
+from raysp.training.loop.not_finite import NotFiniteError
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import Session
 from raysp.training.loop.state import TrainingState
 from raysp.training.loop.step_commits import Keeper
-from raysp.training.loop.training_steps import NotFiniteError, Training
+from raysp.training.loop.training_steps import Training
 from raysp.training.objectives.task import Criterion
 from raysp.training.planning import ordering
 from raysp.training.planning.ordering import Index, Sizes, Window
@@ -232,7 +233,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_with_its_rows(new_session, 
     positions = []
     with pytest.raises(NotFiniteError, match="no weight was changed") as caught:
         record(session, positions)
-    assert caught.value.rows == (9,)
+    assert caught.value.fault.rows == [9]
     assert new_session().position == positions[-1]
 
 

@@ -7,16 +7,16 @@ import pytest
 
 from raysp import Batching, Evaluation, Schedule, Shards, finetune
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import plan_recipe
 from raysp.training.planning import workers
 from raysp.training.sink.training_record import TrainingRecord
 from tests.recipes import a_recipe, second_shard
+from tests.training.criteria import planned_training
 
 
 def planned(words, tiny, sink, **fields):
     fields = {"batching": Batching(micro_batches=2), "schedule": Schedule(epochs=5), "dtype": "float32", **fields}
     evaluation = Evaluation(Shards(words, text="text"))
-    return plan_recipe(a_recipe(words, tiny, sink, evaluation=evaluation, **fields))[1]
+    return planned_training(a_recipe(words, tiny, sink, evaluation=evaluation, **fields))[1]
 
 
 def test_epochs_of_a_small_corpus_have_fifty_steps_and_twenty_evaluations(words, tiny, tmp_path):
@@ -74,14 +74,14 @@ def test_a_training_that_has_begun_keeps_its_steps_wherever_it_goes_on(words, ti
     after = TrainingRecord.existing(LocalStore(tmp_path / "out"))
     assert (after.value("batching.seconds"), after.value("evaluation.every")) == (seconds, every)
     monkeypatch.setattr(workers, "count_gpus", lambda: 1)
-    assert plan_recipe(recipe)[1].plan.recipe.batching.seconds == seconds
+    assert planned_training(recipe)[1].plan.recipe.batching.seconds == seconds
 
 
 def test_sizes_that_follow_the_device_are_part_of_the_fingerprint(words, tiny, tmp_path, monkeypatch):
     recipe = a_recipe(words, tiny, tmp_path / "out", batching=Batching(micro_batches=3), dtype="float32")
-    on_cpu = plan_recipe(recipe)[1]
+    on_cpu = planned_training(recipe)[1]
     assert (on_cpu.parts["batching.seconds"], on_cpu.parts["batching.window_seconds"]) == (45.0, 4500.0)
     monkeypatch.setattr(workers, "count_gpus", lambda: 1)
-    on_gpu = plan_recipe(recipe)[1]
+    on_gpu = planned_training(recipe)[1]
     assert on_gpu.parts["batching.seconds"] == 240.0
     assert on_gpu.fingerprint != on_cpu.fingerprint

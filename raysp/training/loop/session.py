@@ -15,9 +15,10 @@ from raysp.training.data.row_windows import Failures, micro_batch
 from raysp.training.loop.best_evaluation import Best
 from raysp.training.loop.course import Course
 from raysp.training.loop.dev_evaluation import ROWS, Evaluator
+from raysp.training.loop.not_finite import NotFinite, NotFiniteError, described_losses, has_grown
 from raysp.training.loop.state import TrainingState
 from raysp.training.loop.step_commits import Keeper
-from raysp.training.loop.training_steps import NotFinite, NotFiniteError, Training, Update, described_losses, has_grown
+from raysp.training.loop.training_steps import Training, Update
 from raysp.training.planning.ordering import Window
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink.committed_steps import CommittedStep, Position

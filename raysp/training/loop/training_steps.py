@@ -3,20 +3,17 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from raysp.errors import RunError
 from raysp.models.base.placing import arithmetic
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.loop.optimizing import FlatGradients, set_rate
 from raysp.training.objectives.task import Criterion
 
 Gathered = TypeVar("Gathered")
-GREW = 10.0
-"""Factor over the lowest loss, or over 1 if that is greater, from which a loss says that the training diverged."""
 
 
 class Workers(Protocol):
@@ -63,65 +60,6 @@ class Update:
     """Whether a worker asked to stop after this step."""
     failed_rows: Sequence[int] = ()
     """Rows of this worker whose loss, or else gradient, is not finite."""
-
-
-class NotFinite(NamedTuple):
-    """A step whose loss or gradient is not finite."""
-
-    message: str
-    """Place of the step, with loss and norm."""
-    rows: Sequence[int]
-    """Rows whose loss, or else gradient, is not finite alone."""
-    num_rows: int
-    """Rows of the step, of all workers."""
-    grew: bool
-    """Whether weights are not finite, or the loss had grown without bound before."""
-    history: str
-    """The losses before it, as text."""
-
-    @property
-    def is_diverged(self) -> bool:
-        """Whether the weights are at fault: `grew`, or no row of several has a finite loss and gradient."""
-        return self.grew or 1 < self.num_rows <= len(self.rows)
-
-
-class NotFiniteError(RunError):
-    """A loss or norm that is not finite; `rows` are the faulty rows of all workers, if they are known."""
-
-    def __init__(self, fault: NotFinite) -> None:
-        super().__init__(fault.message)
-        self.fault = fault
-
-    def __reduce__(self) -> tuple[type["NotFiniteError"], tuple[NotFinite]]:
-        """Travel with the fault, not the message alone."""
-        return NotFiniteError, (self.fault,)
-
-    @property
-    def rows(self) -> tuple[int, ...]:
-        """Rows at fault."""
-        return tuple(self.fault.rows)
-
-
-def has_grown(losses: Sequence[tuple[int, float]]) -> bool:
-    """Return whether the last loss is far above the lowest, or not finite.
-
-    Args:
-        losses: steps in order, each with its loss.
-    """
-    if not losses:
-        return False
-    last, lowest = losses[-1][1], min(loss for _, loss in losses)
-    return not math.isfinite(last) or last > GREW * max(abs(lowest), 1.0)
-
-
-def described_losses(losses: Sequence[tuple[int, float]]) -> str:
-    """Return a sentence on the course of the loss; arguments as for `has_grown`."""
-    if not losses:
-        return "No step was done before it: the weights with which the training begins may be at fault"
-    (step, lowest), (last_step, last) = min(losses, key=lambda pair: pair[1]), losses[-1]
-    if last <= lowest:
-        return f"The loss was finite until step {last_step:,}, with {last:.4g}, and had not grown"
-    return f"The loss grew since step {step:,}, from {lowest:.4g} to {last:.4g} at step {last_step:,}"
 
 
 _LOSS, _COUNT, _ROWS, _STOPS = _SUMS = range(4)

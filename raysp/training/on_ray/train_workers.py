@@ -30,8 +30,9 @@ from raysp.sink import fault_injection
 from raysp.sink.fencing import FencedStore
 from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
+from raysp.training.loop.not_finite import NotFiniteError
 from raysp.training.loop.process_settings import process_settings
-from raysp.training.loop.training_steps import Gathered, NotFiniteError, OneWorker
+from raysp.training.loop.training_steps import Gathered, OneWorker
 from raysp.training.loop.worker import new_session
 from raysp.training.on_ray.board import Board, News
 from raysp.training.on_ray.rank_input import READER_CPUS, Feeder, fed_rows, prepared_of

@@ -3,11 +3,11 @@
 import pickle
 from collections import Counter
 
-from raysp.training.finetuning import plan_recipe
-from raysp.training.loop.training_steps import NotFinite, NotFiniteError
+from raysp.training.loop.not_finite import NotFinite, NotFiniteError
 from raysp.training.on_ray.board import MOST_STARTS, Board
 from raysp.training.sink.step_log import ErrorRow
 from tests.recipes import a_recipe
+from tests.training.criteria import planned_training
 from tests.training.runs.test_objectives import decoders, objective, trained
 
 __all__ = ["decoders", "objective"]  # fixtures
@@ -43,7 +43,7 @@ def test_rows_whose_loss_is_not_finite_travel_with_their_error():
 
 
 def test_a_task_travels_to_workers_with_its_targets(words, objective, tmp_path):
-    _, prepared = plan_recipe(trained(words, tmp_path / "out", objective))
+    _, prepared = planned_training(trained(words, tmp_path / "out", objective))
     travelled = pickle.loads(pickle.dumps(prepared))
     value = "s1" if prepared.plan.recipe.kept == ("speaker",) else "seven"
     assert travelled.task.targets()(value) == prepared.task.targets()(value)
@@ -51,7 +51,7 @@ def test_a_task_travels_to_workers_with_its_targets(words, objective, tmp_path):
 
 
 def test_pieces_travel_to_workers(words, tiny, tmp_path):
-    _, prepared = plan_recipe(a_recipe(words, tiny, tmp_path / "out", objective={"vocabulary": "bpe:30"}))
+    _, prepared = planned_training(a_recipe(words, tiny, tmp_path / "out", objective={"vocabulary": "bpe:30"}))
     travelled = pickle.loads(pickle.dumps(prepared))
     assert travelled.task.digest == prepared.task.digest
     assert travelled.task.targets()("seven nine") == prepared.task.targets()("seven nine")

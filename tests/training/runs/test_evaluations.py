@@ -16,7 +16,6 @@ from raysp import ChangedError, Evaluation, PlanError, RunError, Schedule, Store
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Estimate
 from raysp.storage.store import LocalStore
-from raysp.training.finetuning import plan_recipe
 from raysp.training.loop import dev_evaluation
 from raysp.training.loop.best_evaluation import comparable
 from raysp.training.loop.dev_evaluation import Evaluator
@@ -25,6 +24,7 @@ from raysp.training.sink.step_log import Steps
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 from tests.soaked import some
+from tests.training.criteria import planned_training
 from tests.training.runs.test_speakers import others, recipe_of
 from tests.training.teams import Member, Team
 
@@ -224,7 +224,7 @@ def test_an_evaluation_without_patience_changes_no_weight_and_no_fingerprint(wor
     with_it = finetune(evaluated(words, tiny, tmp_path / "with", best="loss"))
     without = finetune(dataclasses.replace(evaluated(words, tiny, tmp_path / "without"), evaluation=None))
     assert with_it.fingerprint == without.fingerprint
-    _, patient = plan_recipe(evaluated(words, tiny, tmp_path / "more", patience=5))
+    _, patient = planned_training(evaluated(words, tiny, tmp_path / "more", patience=5))
     assert patient.fingerprint != without.fingerprint
     stores = [LocalStore(tmp_path / name) for name in ("with", "without")]
     weights = []
@@ -290,7 +290,7 @@ def test_texts_do_not_depend_on_the_number_of_workers(words, tiny, tmp_path, mon
     evaluated_on = raysp.Shards(write_words(tmp_path / "in", *[30 // pieces] * pieces), text="text")
     recipe = evaluated(words, tiny, tmp_path / "out")
     recipe = dataclasses.replace(recipe, evaluation=dataclasses.replace(recipe.evaluation, source=evaluated_on))
-    _, prepared = plan_recipe(recipe)
+    _, prepared = planned_training(recipe)
     whole = new_session(prepared, lambda window: {}, None).evaluator
     monkeypatch.setattr(dev_evaluation, "MEETING_SECONDS", 0.0)
     monkeypatch.setattr(dev_evaluation, "SLICE_ROWS", 4)
@@ -316,7 +316,7 @@ def test_an_evaluation_compares_by_the_case_rules_of_the_texts(words, tiny, tmp_
     recipe = evaluated(words, tiny, tmp_path / "out")
     turkish = raysp.Text("lower", keep="letters", language="tr")
     recipe = dataclasses.replace(recipe, objective=dataclasses.replace(recipe.objective, text=turkish))
-    plan, prepared = plan_recipe(recipe)
+    plan, prepared = planned_training(recipe)
     assert prepared is not None
     evaluation = plan.recipe.evaluation
     assert evaluation is not None
@@ -340,7 +340,7 @@ def test_vectors_do_not_depend_on_the_number_of_workers_nor_on_the_batch(listene
     words = write_words(tmp_path / "words", 18, 12)
     from raysp.training.loop.worker import new_session
 
-    _, prepared = plan_recipe(recipe_of(words, listener, others, tmp_path / "out"))
+    _, prepared = planned_training(recipe_of(words, listener, others, tmp_path / "out"))
     run = new_session(prepared, lambda window: {}, None).evaluator
 
     def evaluated(member: Recorder, plan=prepared.plan):

@@ -16,9 +16,9 @@ import raysp
 from raysp import finetune
 from raysp.models import ParakeetFeatureExtractor, ParakeetProcessor, ParakeetTokenizer, load_checkpoint
 from raysp.models import parakeet_transducers as transducers
-from raysp.training.finetuning import plan_recipe
 from tests import kit
 from tests.models.oracles import transformers
+from tests.training.criteria import planned_training
 from tests.training.runs.test_pieces import SMALL, WORDS, write_digits
 
 sys.path.insert(0, str(Path(raysp.__file__).parents[1] / "pipelines" / "transducer"))
@@ -137,7 +137,7 @@ def test_its_model_has_the_masks_and_the_random_weights_of_the_spec(digits, chec
     def model_of(**fields):
         made = recipe(digits, checkpoint, tmp_path / "out")
         made = dataclasses.replace(made, objective=Transducer(str(checkpoint), **fields), seed=3)
-        plan, prepared = plan_recipe(made)
+        plan, prepared = planned_training(made)
         return prepared.task.model(plan)
 
     stored, masked, drawn = model_of(), model_of(masks={"layerdrop": 0.25}), model_of(random_weights=True)
@@ -151,6 +151,6 @@ def test_its_model_has_the_masks_and_the_random_weights_of_the_spec(digits, chec
 
 
 def test_its_modules_are_part_of_the_fingerprint(digits, checkpoint, tmp_path):
-    plan, prepared = plan_recipe(recipe(digits, checkpoint, tmp_path / "out"))
+    plan, prepared = planned_training(recipe(digits, checkpoint, tmp_path / "out"))
     assert plan.facts["objective"] == "Transducer"
     assert {"code.transducer.py", "code.transducer_loss.py"} <= prepared.parts.keys()
