@@ -59,14 +59,14 @@ class TrainingProgress:
 
 def training_line(progress: TrainingProgress) -> str:
     """Return the figures of a training as one line, the most important first."""
-    eta, last = progress.eta_seconds, progress.averages
+    eta, last, epoch = progress.eta_seconds, progress.averages, progress.epoch + 1
     parts = (
         f"{progress.share:.0%}",
         f"ETA {duration(eta)}" if eta is not None else "",
         f"step {progress.done:,}",
         f"loss {last.loss:.3f}" if last else "",
         f"{count(progress.committed, 'step')} committed" if progress.committed else "",
-        _epoch(progress),
+        f"epoch {epoch:,}" if progress.epochs is None else f"epoch {min(epoch, progress.epochs):,}/{progress.epochs:,}",
         f"{last.audio_per_second:,.1f} s of audio a second" if last else "",
         f"rate {last.learning_rate:.1e}" if last else "",
         f"waited {progress.waited / progress.seconds:.0%}" if progress.seconds else "",
@@ -88,9 +88,3 @@ def _metrics_line(evaluation: StepEvaluation) -> str:
     parts += [f"{count(evaluation.failed, 'row')} left out"] if evaluation.failed else []
     further = [f"; {name}: {_metrics_line(of_corpus)}" for name, of_corpus in evaluation.others.items()]
     return ", ".join(parts) + "".join(further)
-
-
-def _epoch(progress: TrainingProgress) -> str:
-    if progress.epochs is None:
-        return f"epoch {progress.epoch + 1:,}"
-    return f"epoch {min(progress.epoch + 1, progress.epochs):,}/{progress.epochs:,}"

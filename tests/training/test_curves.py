@@ -10,7 +10,7 @@ import raysp.models
 from raysp import Schedule
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
-from raysp.training.loop.training_steps import Training, Workers
+from raysp.training.loop.training_steps import OneWorker, Training, Workers
 from raysp.training.objectives.task import Criterion
 from tests.soaked import some
 from tests.training.criteria import classify_criterion, seq2seq_criterion, speakers_criterion
@@ -97,7 +97,7 @@ def case(request):
     def new_training(workers: Workers | None = None) -> Training:
         objective = make()
         optimizer = new_optimizer(group_parameters(objective.model, Schedule(steps=1, learning_rate=1e-3)))
-        return Training(objective, optimizer, seed=7, workers=workers)
+        return Training(objective, optimizer, seed=7, workers=workers or OneWorker())
 
     steps, training = random_steps(target), new_training()
     return new_training, steps, (train(training, steps, count=STEPS), training)

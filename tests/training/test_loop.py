@@ -12,7 +12,7 @@ from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop import state
 from raysp.training.loop.not_finite import NotFinite, described_losses, has_grown
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
-from raysp.training.loop.training_steps import Training
+from raysp.training.loop.training_steps import OneWorker, Training
 from tests.soaked import some
 from tests.training.conftest import micro_batch, small_model
 from tests.training.criteria import ctc_criterion
@@ -26,7 +26,7 @@ DROPPING = {"hidden_dropout": 0.1, "attention_dropout": 0.1, "feat_proj_dropout"
 def new_training(extractor, workers=None, **fields) -> Training:
     model = small_model(**{**DROPPING, **fields})
     optimizer = new_optimizer(group_parameters(model, Schedule(steps=1, learning_rate=1e-3)))
-    return Training(ctc_criterion(model, extractor), optimizer, seed=7, workers=workers)
+    return Training(ctc_criterion(model, extractor), optimizer, seed=7, workers=workers or OneWorker())
 
 
 @pytest.fixture(scope="module")

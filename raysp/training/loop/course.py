@@ -30,20 +30,16 @@ class Course:
 
     def rate(self, progress: float) -> float:
         """Return the learning rate at a share of the training, from 0 to 1."""
-        return self.schedule.learning_rate * self._factor(progress)
-
-    def _factor(self, progress: float) -> float:
-        warmup, final = self.schedule.warmup, self.schedule.final
-        if progress < warmup:
-            return progress / warmup
+        shape, warmup, final = self.schedule.shape, self.schedule.warmup, self.schedule.final
         rest = min(1.0, (progress - warmup) / max(1e-9, 1 - warmup))
-        match self.schedule.shape:
-            case "constant":
-                return 1.0
-            case "linear":
-                return 1 + (final - 1) * rest
-            case "cosine":
-                return final + (1 - final) * (1 + math.cos(math.pi * rest)) / 2
-            case "tri_stage":  # holds the rate, then decays it exponentially
-                decay = (progress - warmup - HOLD) / max(1e-9, 1 - warmup - HOLD)
-                return math.exp(math.log(final) * min(1.0, max(0.0, decay)))
+        factor = 1.0
+        if progress < warmup:
+            factor = progress / warmup
+        elif shape == "linear":
+            factor = 1 + (final - 1) * rest
+        elif shape == "cosine":
+            factor = final + (1 - final) * (1 + math.cos(math.pi * rest)) / 2
+        elif shape == "tri_stage":  # holds the rate, then decays it exponentially
+            decay = (progress - warmup - HOLD) / max(1e-9, 1 - warmup - HOLD)
+            factor = math.exp(math.log(final) * min(1.0, max(0.0, decay)))
+        return self.schedule.learning_rate * factor

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -78,10 +79,11 @@ class _Slice(NamedTuple):
     references: Sequence[str]
 
 
+@dataclass(eq=False, repr=False)
 class Evaluator:
     """Evaluation of the weights of an objective, by all workers together: each labels some of the pieces.
 
-    Args:
+    Attributes:
         plan: the plan, with an evaluation.
         evaluation: the evaluation of its recipe.
         criterion: the model and its loss.
@@ -90,29 +92,24 @@ class Evaluator:
         corpus: name of the corpus in the plan; by default of the one by which weights are compared.
     """
 
-    def __init__(
-        self,
-        plan: TrainingPlan,
-        evaluation: Evaluation,
-        criterion: Criterion,
-        workers: Workers,
-        decoder: "Decoder | None" = None,
-        corpus: str = "evaluation.source",
-    ) -> None:
-        assert evaluation.every is not None
-        self.plan = plan
-        self.evaluation = evaluation
-        self.every = evaluation.every
-        self.criterion = criterion
-        self.task = criterion.task
-        self.targets = criterion.task.targets()
-        self.workers = workers
-        self.decoder = decoder
-        self.shards = plan.corpora[corpus].shards
+    plan: TrainingPlan
+    evaluation: Evaluation
+    criterion: Criterion
+    workers: Workers
+    decoder: "Decoder | None" = None
+    corpus: str = "evaluation.source"
+
+    def __post_init__(self) -> None:
+        """Make the evaluators of the further corpora."""
+        assert self.evaluation.every is not None
+        self.every = self.evaluation.every
+        self.task = self.criterion.task
+        self.targets = self.task.targets()
+        self.shards = self.plan.corpora[self.corpus].shards
         self.failed = 0
         self.others = {
-            name: Evaluator(plan, other, criterion, workers, decoder, f"evaluation.others.{name}")
-            for name, other in evaluation.each.items()
+            name: replace(self, evaluation=other, corpus=f"evaluation.others.{name}")
+            for name, other in self.evaluation.each.items()
         }
 
     @property
@@ -243,12 +240,9 @@ class Evaluator:
             yield dict(zip(places, losses, strict=True))
 
     def _rows(
-        self,
-        rows: _Slice,
-        predicted: PredictedRows,
-        columns: Sequence[str],
-        losses: Mapping[int, float],
+        self, rows: _Slice, predicted: PredictedRows, columns: Sequence[str], losses: Mapping[int, float]
     ) -> list[EvaluatedRow]:
+        """Return the rows that have labels, count the other ones, and name those on which the model failed."""
         recordings = rows.table.column(self.evaluation.source.audio)
         groups = [keys_of(rows.table.column(name)) for name in self.evaluation.by if name != SECONDS]
         hypothesis, score, *vector = (predicted.labels.column(name) for name in columns)
@@ -257,7 +251,11 @@ class Evaluator:
         evaluated: list[EvaluatedRow] = []
         for place, is_ok in enumerate(predicted.are_ok):
             if not is_ok:
-                self._add_failed(rows, place, predicted)
+                self.failed += 1
+                kind, message = (predicted.labels.column(name)[place].as_py() for name in ("status", "error_message"))
+                if kind == ERROR and place in predicted.waves:
+                    row = f"{self.shards[rows.shard].name}:{rows.numbers[place]}"
+                    logger.warning("%s is not evaluated: %s", row, message)
                 continue
             reference = rows.references[place]
             content = bytes_of(recordings[place]) or (versions[place] or "").encode()
@@ -275,10 +273,3 @@ class Evaluator:
                 )
             )
         return evaluated
-
-    def _add_failed(self, rows: _Slice, place: int, predicted: PredictedRows) -> None:
-        """Count a row without labels, and name it if the model failed."""
-        self.failed += 1
-        kind, message = (predicted.labels.column(name)[place].as_py() for name in ("status", "error_message"))
-        if kind == ERROR and place in predicted.waves:
-            logger.warning("%s:%d is not evaluated: %s", self.shards[rows.shard].name, rows.numbers[place], message)

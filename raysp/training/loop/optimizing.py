@@ -128,13 +128,9 @@ class FlatGradients:
         place = 0
         for parameter in self.parameters:
             end = place + parameter.numel()
-            # A view, into which backward adds; `zero_grad(set_to_none=True)` would detach it.
+            # A view, into which backward adds, and which `buffer.zero_()` sets to zero; `zero_grad` would detach it.
             parameter.grad = self.buffer[place:end].view_as(parameter)
             place = end
-
-    def zero(self) -> None:
-        """Set all gradients and sums to zero."""
-        self.buffer.zero_()
 
     def clip(self, most: float | None) -> Tensor:
         """Scale the gradients to a norm of at most `most`, and return their norm before."""

@@ -3,9 +3,9 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from raysp.errors import ChangedError, RunError
 from raysp.storage.store import Store
@@ -31,10 +31,11 @@ MOST_LOSSES = 1000
 """Steps whose losses show since when a training diverges."""
 
 
+@dataclass(eq=False, repr=False)
 class Session:
     """Training of one worker over the windows of a corpus.
 
-    Args:
+    Attributes:
         training: model, loss and optimiser.
         state: what commits hold.
         order: order of the rows.
@@ -43,38 +44,30 @@ class Session:
         keeper: commits; None: this worker commits nothing.
         evaluator: evaluates the weights; None: there are no evaluations.
         failures: the rows that failed, for the records of steps; None: they are not recorded.
+        best: the best evaluation so far.
+        position: progress of the training.
     """
 
-    def __init__(
-        self,
-        training: Training,
-        state: TrainingState,
-        order: EpochOrder,
-        course: Course,
-        rows: Rows,
-        keeper: Keeper | None = None,
-        *,
-        evaluator: Evaluator | None = None,
-        failures: Failures | None = None,
-    ) -> None:
-        self.training = training
-        self.state = state
-        self.order = order
-        self.course = course
-        self.rows = rows
-        self.keeper = keeper
-        self.evaluator = evaluator
-        self.failures = failures
-        self.best: Best | None = None
-        self.position = Position(0, 0, 0)
+    training: Training
+    state: TrainingState
+    order: EpochOrder
+    course: Course
+    rows: Rows
+    keeper: Keeper | None = None
+    evaluator: Evaluator | None = None
+    failures: Failures | None = None
+    best: Best | None = field(default=None, init=False)
+    position: Position = field(default=Position(0, 0, 0), init=False)
+
+    def __post_init__(self) -> None:
+        """Begin without steps."""
         self._stops = False
         """Whether a worker asked to stop after the last step."""
         self._waited, self._before = 0.0, time.monotonic()
         self._is_whole = True
         """Whether the weights belong to `position`, not amid a step."""
-        self._resumed: int | None = None
-        """Updates at the commit from which the training goes on."""
-        self._store: Store | None = None
+        self._earlier: Callable[[], Sequence[StepRecord]] = tuple
+        """Reads the last steps before the commit from which the training goes on."""
         self._losses: deque[tuple[int, float]] = deque(maxlen=MOST_LOSSES)
         """Last steps of this run, with their losses."""
         # One thread, since all windows come from one generator.
@@ -82,19 +75,15 @@ class Session:
 
     @property
     def committed(self) -> int | None:
-        """Updates at the last commit; None before the first."""
-        last = self.keeper.last if self.keeper else None
-        return self._resumed if last is None else last
+        """Updates at the last commit; None before the first, and for a worker that commits nothing."""
+        return self.keeper.last if self.keeper else None
 
     @property
     def is_done(self) -> bool:
         """Whether no step is left, or patience has ended."""
-        return self.course.is_done(self.position) or self._has_given_up
-
-    @property
-    def _has_given_up(self) -> bool:
         patience = self.evaluator.evaluation.patience if self.evaluator else None
-        return patience is not None and self.best is not None and self.best.misses >= patience
+        has_given_up = patience is not None and self.best is not None and self.best.misses >= patience
+        return has_given_up or self.course.is_done(self.position)
 
     def resume(self, store: Store, fingerprint: str) -> None:
         """Load the last committed step, if there is one.
@@ -107,7 +96,6 @@ class Session:
         step = steps.latest(store, checks=True)
         if step is None:
             return
-        self._store = store
         if (step.fingerprint, step.index) != (fingerprint, self.order.index.digest):
             part = "recipe" if step.fingerprint != fingerprint else "corpus"
             raise RunError(
@@ -115,7 +103,10 @@ class Session:
                 "over with --restart"
             )
         self.state.load(store, step)
-        self.position, self._resumed = step.position, step.position.done
+        self.position = step.position
+        self._earlier = lambda: Steps(store, step.position.done).last(MOST_LOSSES)
+        if self.keeper:
+            self.keeper.last = step.position.done
         self.best = Best.read(step)
         if self.best is not None:
             self._refuse_another_rule(store, self.best)
@@ -225,7 +216,7 @@ class Session:
     def _not_finite(self, update: Update) -> NotFinite:
         """Return the facts of a step whose loss or norm is not finite."""
         before, training = self.position, self.training
-        losses = [*self._earlier_losses(), *self._losses]
+        losses = [*((step.done, step.loss) for step in self._earlier()), *self._losses]
         return NotFinite(
             f"epoch {before.epoch}, step {before.step}: the loss is {update.loss:g} and the norm of the gradients "
             f"{update.norm:g}; no weight was changed",
@@ -234,12 +225,6 @@ class Session:
             has_grown(losses) or not training.has_finite_weights,
             described_losses(losses),
         )
-
-    def _earlier_losses(self) -> list[tuple[int, float]]:
-        """Return steps with their losses before the commit from which the training goes on."""
-        if self._store is None or self._resumed is None:
-            return []
-        return [(step.done, step.loss) for step in Steps(self._store, self._resumed).last(MOST_LOSSES)]
 
     def _evaluate(self) -> StepEvaluation | None:
         """Evaluate the weights if it is time, and keep the best."""

@@ -32,7 +32,7 @@ class Keeper:
         self.seconds = seconds
         self.log = log
         self.last: int | None = None
-        """Updates at the last commit of this run; None before the first."""
+        """Updates at the last commit; None before the first."""
         self._begun_at = time.monotonic()
         self._best: int | None = None
         self._running: Future[CommittedStep] | None = None

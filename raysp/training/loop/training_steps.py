@@ -1,8 +1,8 @@
 """Steps of training: micro-batches of one worker, one all-reduce, one update."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -65,10 +65,11 @@ class Update:
 _LOSS, _COUNT, _ROWS, _STOPS = _SUMS = range(4)
 
 
+@dataclass(eq=False, repr=False)
 class Training:
     """Weights, optimiser and order of random numbers.
 
-    Args:
+    Attributes:
         criterion: model and loss.
         optimizer: over the parameters that are trained, with a factor `rate` in each group.
         seed: seed of all random numbers.
@@ -78,24 +79,17 @@ class Training:
         freeze_steps: number of these steps.
     """
 
-    def __init__(
-        self,
-        criterion: Criterion,
-        optimizer: torch.optim.Optimizer,
-        *,
-        seed: int,
-        clip: float | None = 1.0,
-        workers: Workers | None = None,
-        frozen: Iterable[torch.nn.Parameter] = (),
-        freeze_steps: int = 0,
-    ) -> None:
-        self.criterion = criterion
-        self.optimizer = optimizer
-        self.seed = seed
-        self.clip = clip
-        self.workers = workers or OneWorker()
-        self.frozen = [*frozen]
-        self.freeze_steps = freeze_steps
+    criterion: Criterion
+    optimizer: torch.optim.Optimizer
+    _: KW_ONLY
+    seed: int
+    clip: float | None = 1.0
+    workers: Workers = field(default_factory=OneWorker)
+    frozen: Sequence[torch.nn.Parameter] = ()
+    freeze_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Collect the gradients of the parameters that are trained."""
         self._is_frozen = False
         self._collect()
 
@@ -127,7 +121,7 @@ class Training:
             learning_rate: of this step.
             stops: whether this worker asks to stop after the step.
         """
-        self.gradients.zero()
+        self.gradients.buffer.zero_()
         # A worker without rows still takes part in the sum, for which other workers would wait.
         batches = [batch for batch in micro_batches if batch.rows]
         finite = [self._run(epoch, step, batch) for batch in batches]
@@ -178,7 +172,7 @@ class Training:
         for batch in micro_batches:
             for place, row in enumerate(batch.rows):
                 alone = replace(batch, rows=[row], waves=[batch.waves[place]], targets=[batch.targets[place]])
-                self.gradients.zero()
+                self.gradients.buffer.zero_()
                 self._run(epoch, step, alone)
                 if not torch.isfinite(self.gradients.gradients).all():
                     faulty.append(row)

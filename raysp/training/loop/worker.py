@@ -49,20 +49,18 @@ def new_session(
         RunError: the committed step cannot be used.
     """
     plan, workers = prepared.plan, workers or OneWorker()
-    recipe, schedule = plan.recipe, plan.recipe.schedule
+    recipe, schedule, evaluation = plan.recipe, plan.recipe.schedule, plan.recipe.evaluation
     criterion = Criterion.of(prepared.task, plan)
-    groups = group_parameters(criterion.model, schedule)
-    optimizer = new_optimizer(groups, cast("str | None", schedule.optimizer))
+    optimizer = new_optimizer(group_parameters(criterion.model, schedule), cast("str | None", schedule.optimizer))
     training = Training(
         criterion,
         optimizer,
         seed=recipe.seed,
         clip=schedule.clip,
         workers=workers,
-        frozen=prepared.task.frozen_at_first(criterion.model),
+        frozen=[*prepared.task.frozen_at_first(criterion.model)],
         freeze_steps=recipe.objective.freeze_steps,
     )
-    few = recipe.objective.trains_few_weights
     augmentations, speeds = augmentations_of(plan, decoder), prepared.order.speeds
     if speeds is not None or augmentations:
         rows = AugmentedRows(rows, speeds, augmentations, recipe.seed, len(prepared.index.seconds))
@@ -70,10 +68,9 @@ def new_session(
     if store is not None and workers.number == 0:
         seconds = None if recipe.sink.minutes is None else 60 * recipe.sink.minutes
         keeper = Keeper(store, prepared.fingerprint, recipe.sink.every, seconds, StepLog(store, run_id))
-    evaluation = recipe.evaluation
     session = Session(
         training,
-        TrainingState(criterion.model, optimizer, decay=recipe.ema, trained_only=few),
+        TrainingState(criterion.model, optimizer, decay=recipe.ema, trained_only=recipe.objective.trains_few_weights),
         prepared.order,
         Course(schedule),
         rows,
