@@ -185,7 +185,7 @@ def test_starts_of_correct_words_are_compared_with_those_of_the_joined_sentences
 
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = {page: page.read_text() for page in sorted(DOCS.rglob("*.md"))}
+PAGES = {page: page.read_text() for page in (*sorted(DOCS.rglob("*.md")), DOCS.parent / "README.md")}
 COMMANDS = sorted(
     {
         " ".join(shlex.split(found[1], comments=True))
