@@ -100,12 +100,8 @@ def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
     """
     from raysp.training.reading.training_report import render
 
-    _refuse_of_labels("by", [*by] if by else None)
-    _refuse_of_labels("normalise", request.normalise)
+    for name, value in (("by", [*by] if by else None), ("normalise", request.normalise)):
+        if value is not None:
+            raise SpecError(f"{name}={value!r}: applies to a sink of labels, found that of a training; leave it out")
     store = opened(request)
     return store, render(store)
-
-
-def _refuse_of_labels(name: str, value: object) -> None:
-    if value is not None:
-        raise SpecError(f"{name}={value!r}: applies to a sink of labels, found that of a training; leave it out")

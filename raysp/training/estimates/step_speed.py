@@ -39,9 +39,8 @@ def of_steps(plan: TrainingPlan, store: Store, costs: Costs) -> Speed | None:
     steps = log.last(LAST_STEPS + 1, run_id=log.last_run)
     steps = steps[1:] or steps  # the first step of a run includes the wait for its first rows
     seconds, audio = sum(step.seconds for step in steps), sum(step.audio_seconds for step in steps)
-    resolved = _resolved(store, log.last_run)
-    is_alike = "device" not in resolved or _machine(resolved) == _machine(plan.resolved)
-    if not seconds or not audio or not is_alike:
+    resolved = {run.run_id: run.resolved for run in training_record.runs(store)}.get(log.last_run)
+    if not seconds or not audio or (resolved and _machine(resolved) != _machine(plan.resolved)):
         return None
     committed = committed_steps.latest(store)
     workers = committed.num_workers if committed else 1
@@ -94,11 +93,6 @@ def of_other(plan: TrainingPlan, url: str, options: GivenOptions | None, costs: 
 def _compared(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     few = {name: parts.get(f"objective.{name}") is not None for name in ("lora", "adapter")}
     return {**{name: parts.get(name) for name in COMPARED}, **few}
-
-
-def _resolved(store: Store, run_id: str) -> Mapping[str, JsonValue]:
-    """Return the facts of its machine in the entry of a run; empty if they are unknown."""
-    return next((run.resolved for run in training_record.runs(store) if run.run_id == run_id), {})
 
 
 def _machine(resolved: Mapping[str, JsonValue]) -> str:

@@ -1,7 +1,6 @@
 """Rows for several workers: each piece is read once, by a task with an output for each worker."""
 
 from collections.abc import Sequence
-from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -68,10 +67,8 @@ def _read(shared: "SharedTraining", number: int, by_worker: Sequence[Sequence[in
     prepared = prepared_of(shared)
     every = sorted(row for rows in by_worker for row in rows)
     piece = prepared.reader(process_decoder())(number, every) if every else PieceRows({}, [], 0)
-    parts = [
-        PieceRows({row: piece.rows[row] for row in rows if row in piece.rows}, *failed)
-        for rows, failed in zip(by_worker, chain([(piece.failed, piece.num_read)], repeat(([], 0))), strict=False)
-    ]
+    parts = [PieceRows({row: piece.rows[row] for row in rows if row in piece.rows}, [], 0) for rows in by_worker]
+    parts[0] = parts[0]._replace(failed=piece.failed, num_read=piece.num_read)
     return parts if len(parts) > 1 else parts[0]
 
 
