@@ -98,12 +98,10 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
     fits = _fits(folder, models, headers)
     weights = {name: header for fit in fits for name, header in fit.values.items()}
     config: Any = model.config
-    sample_rate = _sample_rate(folder)
-    described = _described(models, sample_rate)
-    gives = described["gives"]
-    has_text = TEXT & {*gives}
+    gives = {capability for head in models for capability in head.gives}
     spoken = _spoken(folder, config, is_announced=is_announced) if Capability.CTC in gives else Spoken()
-    vocab_size = spoken.vocab_size or (_checked_vocab_size(folder, config, spoken.adapter) if has_text else None)
+    vocab_size = spoken.vocab_size or (_checked_vocab_size(folder, config, spoken.adapter) if TEXT & gives else None)
+    sample_rate = _sample_rate(folder)
     # Other heads than the model's, and heads of training.
     unused = {*fits[0].unused, *(name for name in fits[0].values if not model.gives and model.is_of_head(name))}
     unused |= {name for name in fits[0].difference.unexpected if not model.is_training_only(name)}
@@ -112,7 +110,7 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         **stored(weights),
         sample_rate=sample_rate,
         vocab_size=vocab_size,
-        **described,
+        **_described(models, sample_rate),
         unused=tuple(sorted({name.partition(".")[0] for name in unused})),
         language=spoken.language,
         adapter=None if spoken.adapter is None else spoken.adapter.name,
