@@ -1,6 +1,7 @@
 """Augmentation: the same for a row of an epoch however it is run, exact ratios, and nothing clipped."""
 
 import weakref
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from raysp import finetune
 from raysp.training.data.augmenting import AugmentedRows, Speeds
 from raysp.training.data.micro_batches import TrainingRow
-from raysp.training.data.waveform_augmentation import Gain, Noise, Room, as_float32, at_speed, augmented
+from raysp.training.data.waveform_augmentation import as_float32, at_speed, augmented, gain, noise, room
 from raysp.training.loop.worker import new_session
 from raysp.training.objectives.task import Criterion
 from tests.training.criteria import planned_training
@@ -37,6 +38,18 @@ def response(seconds: float = 0.1) -> np.ndarray:
     return tail.astype(np.float32)
 
 
+def a_gain(decibels: tuple[float, float]) -> partial:
+    return partial(gain, decibels=decibels)
+
+
+def a_noise(noises: list[np.ndarray], snr: tuple[float, float], **share: float) -> partial:
+    return partial(noise, noises=noises, snr=snr, **share)
+
+
+def a_room(responses: list[np.ndarray], **share: float) -> partial:
+    return partial(room, responses=responses, **share)
+
+
 def decibels(power: float, other: float) -> float:
     return 10 * np.log10(power / other)
 
@@ -46,9 +59,9 @@ def power(wave: np.ndarray) -> float:
 
 
 ALL = [
-    Gain((-6, 6)),
-    Noise([speech(5000, 1), speech(30_000, 2)], (5, 20)),
-    Room([response(0.01 * number) for number in range(1, 30)]),
+    a_gain((-6, 6)),
+    a_noise([speech(5000, 1), speech(30_000, 2)], (5, 20)),
+    a_room([response(0.01 * number) for number in range(1, 30)]),
 ]
 
 
@@ -74,10 +87,10 @@ def test_without_augmentations_a_waveform_stays_as_it_is():
 
 def test_an_augmentation_draws_nothing_from_those_before_it():
     """So that a gain before a noise does not change the noise."""
-    wave, noise = speech(), Noise([speech(20_000, 2)], (10, 10))
+    wave, noise = speech(), a_noise([speech(20_000, 2)], (10, 10))
     noises = [
         augmented(wave, [gain, noise], seed=0, epoch=0, row=0) / ratio - wave
-        for gain, ratio in ((Gain((0, 0)), 1.0), (Gain((20, 20)), 10.0))
+        for gain, ratio in ((a_gain((0, 0)), 1.0), (a_gain((20, 20)), 10.0))
     ]
     np.testing.assert_allclose(noises[0], noises[1], atol=1e-6)
 
@@ -86,12 +99,12 @@ def test_an_augmentation_draws_nothing_from_those_before_it():
 @pytest.mark.parametrize("noise_samples", [300, 12_000, 50_000])
 def test_the_ratio_to_the_noise_is_reached_exactly(snr, noise_samples):
     wave = speech()
-    noisy = augmented(wave, [Noise([speech(noise_samples, 4)], (snr, snr))], seed=0, epoch=0, row=0)
+    noisy = augmented(wave, [a_noise([speech(noise_samples, 4)], (snr, snr))], seed=0, epoch=0, row=0)
     assert decibels(power(wave), power(noisy.astype(np.float64) - wave)) == pytest.approx(snr, abs=1e-3)
 
 
 def test_ratios_are_drawn_from_the_whole_range():
-    wave, noise = speech(2000), Noise([speech(5000, 4)], (5, 20))
+    wave, noise = speech(2000), a_noise([speech(5000, 4)], (5, 20))
     found = [
         decibels(power(wave), power(augmented(wave, [noise], seed=0, epoch=0, row=row) - wave)) for row in range(300)
     ]
@@ -100,14 +113,15 @@ def test_ratios_are_drawn_from_the_whole_range():
 
 
 def test_silence_stays_without_noise():
-    silent, noisy = np.zeros(1000, np.float32), Noise([speech(1000)], (10, 10))
+    silent, noisy = np.zeros(1000, np.float32), a_noise([speech(1000)], (10, 10))
     assert not augmented(silent, [noisy], seed=0, epoch=0, row=0).any()
     wave = speech(1000)
-    assert np.array_equal(augmented(wave, [Noise([silent], (10, 10))], seed=0, epoch=0, row=0), wave)
+    assert np.array_equal(augmented(wave, [a_noise([silent], (10, 10))], seed=0, epoch=0, row=0), wave)
 
 
 @pytest.mark.parametrize(
-    "kind", [lambda share: Noise([speech(9000)], (5, 5), share=share), lambda share: Room([response()], share=share)]
+    "kind",
+    [lambda share: a_noise([speech(9000)], (5, 5), share=share), lambda share: a_room([response()], share=share)],
 )
 def test_a_share_of_the_rows_is_changed(kind):
     wave = speech(500)
@@ -124,16 +138,16 @@ def test_a_share_of_the_rows_is_changed(kind):
 @pytest.mark.parametrize("change", [-10.0, 0.0, 12.0])
 def test_a_gain_is_in_decibels(change):
     wave = speech()
-    louder = augmented(wave, [Gain((change, change))], seed=0, epoch=0, row=0)
+    louder = augmented(wave, [a_gain((change, change))], seed=0, epoch=0, row=0)
     assert decibels(power(louder), power(wave)) == pytest.approx(change, abs=1e-3)
 
 
 def test_nothing_is_clipped():
     loud = np.array([32767, -32768, 20_000], np.int16)
     as_float = loud / 32768
-    louder = augmented(loud, [Gain((20, 20))], seed=0, epoch=0, row=0)
+    louder = augmented(loud, [a_gain((20, 20))], seed=0, epoch=0, row=0)
     np.testing.assert_allclose(louder, 10 * as_float, rtol=1e-6)
-    noisy = augmented(loud, [Noise([np.full(3, 0.9, np.float32)], (0, 0))], seed=0, epoch=0, row=0)
+    noisy = augmented(loud, [a_noise([np.full(3, 0.9, np.float32)], (0, 0))], seed=0, epoch=0, row=0)
     np.testing.assert_allclose(noisy - as_float, np.full(3, np.sqrt(power(as_float))), rtol=1e-5)
     assert np.abs(noisy).max() > 1
     square = np.tile(np.repeat([32767, -32768], 40), 50).astype(np.int16)
@@ -143,7 +157,7 @@ def test_nothing_is_clipped():
 def test_a_room_keeps_power_and_place():
     wave = speech()
     wave[:3000] = wave[5000:] = 0
-    sound = augmented(wave, [Room([response()])], seed=0, epoch=0, row=0)
+    sound = augmented(wave, [a_room([response()])], seed=0, epoch=0, row=0)
     assert power(sound) == pytest.approx(power(wave), rel=1e-5)
     lags = np.correlate(sound, wave[3000:5000], "valid")
     assert lags.argmax() == 3000
@@ -153,13 +167,13 @@ def test_a_room_is_the_convolution_with_its_response():
     wave, room = speech(700), response(0.03)
     full = np.convolve(wave.astype(np.float64), room)[40 : 40 + 700]
     expected = full * np.sqrt(power(wave) / power(full))
-    np.testing.assert_allclose(augmented(wave, [Room([room])], seed=0, epoch=0, row=0), expected, atol=1e-6)
+    np.testing.assert_allclose(augmented(wave, [a_room([room])], seed=0, epoch=0, row=0), expected, atol=1e-6)
 
 
 def test_an_impulse_leaves_a_waveform_as_it_is():
     wave, impulse = speech(700), np.array([0, 0, -0.5, 0], np.float32)
-    np.testing.assert_allclose(augmented(wave, [Room([impulse])], seed=0, epoch=0, row=0), -wave, atol=1e-6)
-    assert not augmented(np.zeros(9, np.float32), [Room([impulse])], seed=0, epoch=0, row=0).any()
+    np.testing.assert_allclose(augmented(wave, [a_room([impulse])], seed=0, epoch=0, row=0), -wave, atol=1e-6)
+    assert not augmented(np.zeros(9, np.float32), [a_room([impulse])], seed=0, epoch=0, row=0).any()
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.1, 0.95, 1.3])
@@ -225,7 +239,7 @@ def test_a_row_as_it_was_read_is_freed_once_it_is_augmented():
 
 def test_rows_of_a_window_are_augmented_by_seed_epoch_and_number():
     waves = {row: np.random.default_rng(row).integers(-99, 99, 500).astype(np.int16) for row in (3, 1)}
-    gain = Gain((-6, 6))
+    gain = a_gain((-6, 6))
     rows = AugmentedRows(
         lambda window: {row: TrainingRow(wave, []) for row, wave in waves.items()}, Speeds((1.0,), 0), [gain], 7, 5
     )

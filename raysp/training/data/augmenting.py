@@ -2,20 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from raysp.audio.waveforms import Samples
 from raysp.errors import PlanError
 from raysp.labelling import assembly
 from raysp.ops.rows import OK, row_statuses, waves_of
-from raysp.training.data import waveform_augmentation
 from raysp.training.data.indexing import read_batches
 from raysp.training.data.micro_batches import Rows, TrainingRow
 from raysp.training.data.row_windows import WaveBuffer
-from raysp.training.data.waveform_augmentation import OF_SPEED, Augmentation, as_float32, at_speed, augmented
+from raysp.training.data.waveform_augmentation import (
+    OF_SPEED,
+    Augmentation,
+    Wave,
+    as_float32,
+    at_speed,
+    augmented,
+    gain,
+    noise,
+    room,
+)
 from raysp.training.planning.ordering import Index, Window, generator_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.augmentations import Gain, Noise, OfSounds, Room, Speed
@@ -99,18 +108,19 @@ def augmentations_of(plan: TrainingPlan, decoder: "Decoder | None" = None) -> li
     augmentations: list[Augmentation] = []
     for place, step in enumerate(plan.recipe.augment):
         if isinstance(step, Gain):
-            augmentations.append(waveform_augmentation.Gain(step.decibels))
+            augmentations.append(partial(gain, decibels=step.decibels))
         elif isinstance(step, Noise):
-            sounds = _sounds(plan, place, step, decoder)
-            augmentations.append(waveform_augmentation.Noise(sounds, step.snr, share=step.share))
+            noises = _sounds(plan, place, step, decoder)
+            augmentations.append(partial(noise, noises=noises, snr=step.snr, share=step.share))
         elif isinstance(step, Room):
-            augmentations.append(waveform_augmentation.Room(_sounds(plan, place, step, decoder), share=step.share))
+            responses = _sounds(plan, place, step, decoder)
+            augmentations.append(partial(room, responses=responses, share=step.share))
     return augmentations
 
 
-def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | None") -> list[Samples]:
+def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | None") -> list[Wave]:
     """Return the first sounds of a corpus, float32 at the sample rate of the model."""
-    sounds: list[Samples] = []
+    sounds: list[Wave] = []
     seconds = 0.0
     for shard in plan.corpora[f"augment.{place}.source"].shards:
         for piece in shard.pieces:

@@ -59,71 +59,58 @@ def at_speed(wave: Samples, factor: float) -> Samples:
     return faster
 
 
-class Gain:
-    """Change of level.
+def gain(wave: Wave, random: np.random.Generator, *, decibels: tuple[float, float]) -> Wave:
+    """Return a waveform at another level.
 
     Args:
+        wave: the waveform.
+        random: generator of what is drawn.
         decibels: lowest and highest change; one is drawn between them.
     """
-
-    def __init__(self, decibels: tuple[float, float]) -> None:
-        self.decibels = decibels
-
-    def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
-        """Return the waveform at another level."""
-        return wave * np.float32(_ratio(random.uniform(*self.decibels)))
+    return wave * np.float32(_ratio(random.uniform(*decibels)))
 
 
-class Noise:
-    """Sum with a stretch of a noise.
+def noise(
+    wave: Wave, random: np.random.Generator, *, noises: Sequence[Wave], snr: tuple[float, float], share: float = 1.0
+) -> Wave:
+    """Return the sum of a waveform with a stretch of a noise.
 
     Waveforms and stretches of silence stay without noise.
 
     Args:
-        waves: noises at the sample rate of the rows; shorter noises are repeated.
+        wave: the waveform.
+        random: generator of what is drawn.
+        noises: noises at the sample rate of the rows; shorter noises are repeated.
         snr: lowest and highest ratio of the waveform's power to the noise's, in decibels; one is drawn between
             them, and is reached over the whole waveform.
         share: share of the rows that get noise.
     """
-
-    def __init__(self, waves: Sequence[Samples], snr: tuple[float, float], *, share: float = 1.0) -> None:
-        self.waves = [as_float32(noise) for noise in waves]
-        self.snr = snr
-        self.share = share
-
-    def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
-        """Return the waveform with noise."""
-        is_chosen, snr = random.random() < self.share, random.uniform(*self.snr)
-        noise = _stretch(self.waves[random.integers(len(self.waves))], len(wave), random)
-        power, noise_power = _power(wave), _power(noise)
-        if not is_chosen or not power or not noise_power:
-            return wave
-        return wave + np.float32(np.sqrt(power / noise_power) / _ratio(snr)) * noise
+    is_chosen, ratio = random.random() < share, random.uniform(*snr)
+    stretch = _stretch(noises[int(random.integers(len(noises)))], len(wave), random)
+    power, noise_power = _power(wave), _power(stretch)
+    if not is_chosen or not power or not noise_power:
+        return wave
+    return wave + np.float32(np.sqrt(power / noise_power) / _ratio(ratio)) * stretch
 
 
-class Room:
-    """Convolution with the impulse response of a room.
+def room(wave: Wave, random: np.random.Generator, *, responses: Sequence[Wave], share: float = 1.0) -> Wave:
+    """Return the convolution of a waveform with the impulse response of a room.
 
     The waveform keeps its power, and its place in time: the highest peak of a response counts as its start.
 
     Args:
+        wave: the waveform.
+        random: generator of what is drawn.
         responses: impulse responses at the sample rate of the rows.
         share: share of the rows that are changed.
     """
-
-    def __init__(self, responses: Sequence[Samples], *, share: float = 1.0) -> None:
-        self.responses = [as_float32(response) for response in responses]
-        self.share = share
-
-    def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
-        """Return the waveform as it sounds in a room."""
-        is_chosen, response = random.random() < self.share, self.responses[random.integers(len(self.responses))]
-        if not is_chosen or not len(wave):
-            return wave
-        start = int(np.abs(response).argmax())
-        sound = _convolved(wave, response)[start : start + len(wave)]
-        power = _power(sound)
-        return sound * np.float32(np.sqrt(_power(wave) / power)) if power else wave
+    is_chosen, response = random.random() < share, responses[int(random.integers(len(responses)))]
+    if not is_chosen or not len(wave):
+        return wave
+    start = int(np.abs(response).argmax())
+    sound = _convolved(wave, response)[start : start + len(wave)]
+    power = _power(sound)
+    return sound * np.float32(np.sqrt(_power(wave) / power)) if power else wave
 
 
 def _convolved(wave: Wave, response: Wave) -> Wave:

@@ -147,13 +147,12 @@ def _in_detail(done: int, evaluation: StepEvaluation, corpus: str) -> dict[str, 
 
 def _subtitle(status: TrainingStatus) -> str:
     """Return the progress of the training, with the time of its last commit."""
-    match status.running:
-        case _ if status.is_done:
-            state = f"Training ended early, {status.share:.0%} done" if status.has_given_up else "Training is done"
-        case Running.YES | Running.ELSEWHERE:
-            state = f"Training is {status.share:.0%} done"
-        case _:
-            state = f"Training has stopped, {status.share:.0%} done"
+    share = f"{status.share:.0%} done"
+    if status.is_done:
+        state = f"Training ended early, {share}" if status.has_given_up else "Training is done"
+    else:
+        is_active = status.running in (Running.YES, Running.ELSEWHERE)
+        state = f"Training {'is' if is_active else 'has stopped,'} {share}"
     if status.last_commit is None:
         return state
     return f"{state}. Last commit {datetime.fromtimestamp(status.last_commit, UTC):%Y-%m-%d %H:%M} UTC"

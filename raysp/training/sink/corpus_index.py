@@ -56,14 +56,14 @@ class CorpusIndex:
 def combine(indexed: Sequence[tuple[Shard, Indexed]]) -> CorpusIndex:
     """Return the index of a corpus from the indexes of its shards, in order, without shards that cannot be read."""
     readable = [(shard, index) for shard, index in indexed if isinstance(index, ShardIndex)]
-    first_rows, piece_rows = [0], [0]
+    first_rows = np.cumsum([0, *(shard.num_rows for shard, _ in readable)], dtype=np.int64)
+    piece_rows = [0]
     counts: Counter[str] = Counter()
     targets, recordings = hashlib.sha256(), hashlib.sha256()
-    for shard, index in readable:
+    for (shard, index), first in zip(readable, first_rows.tolist(), strict=False):
         targets.update(index.facts.targets.encode())
         recordings.update(index.recordings_digest)
-        piece_rows += [first_rows[-1] + piece.end for piece in shard.pieces if piece.num_rows]
-        first_rows.append(first_rows[-1] + shard.num_rows)
+        piece_rows += [first + piece.end for piece in shard.pieces if piece.num_rows]
         counts.update(index.facts.counts)
     rows = pa.concat_tables([ROWS.empty_table(), *(index.rows for _, index in readable)]).unify_dictionaries()
     seconds, reasons = rows.column("seconds").to_numpy(), rows.column("reason")
@@ -71,7 +71,7 @@ def combine(indexed: Sequence[tuple[Shard, Indexed]]) -> CorpusIndex:
     del left_out[TRAINED]
     return CorpusIndex(
         [shard for shard, _ in readable],
-        np.asarray(first_rows, np.int64),
+        first_rows,
         np.asarray(piece_rows, np.int64),
         np.where(np.asarray(pc.equal(reasons, pa.scalar(TRAINED))), seconds, np.float32(0)),
         rows.column("num_labels").to_numpy(),

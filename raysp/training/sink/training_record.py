@@ -166,14 +166,12 @@ def _changed(
             "sink, or start over with --restart",
             changed,
         )
-    further = differences(_without_rows(recorded), _without_rows(parts))
+    # Other shards change these parts too.
+    of_rows = (CORPUS, RECORDINGS, VOCABULARY)
+    rest = ({name: value for name, value in each.items() if name not in of_rows} for each in (recorded, parts))
+    further = differences(*rest)
     more = f" Also changed: {'; '.join(further)}; undo that." if further else ""
     return ChangedError(f"{store.url}: {of_shards}.{more}", changed)
-
-
-def _without_rows(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the parts that other shards do not change."""
-    return {name: value for name, value in parts.items() if name not in (CORPUS, RECORDINGS, VOCABULARY)}
 
 
 SHARDS = f"{layout.HOME}shards.json"
