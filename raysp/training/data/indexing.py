@@ -174,12 +174,6 @@ def read_batches(work: ReadsCorpus, shard: Shard, piece: Piece, *, with_audio: b
 
 def values_of(work: Finetune | Evaluation, table: pa.Table) -> Iterator[object]:
     """Yield the values from which targets are made, bytes as UTF-8 text; None if rows have no targets."""
-    if work.target is None:
-        yield from [None] * table.num_rows
-    else:
-        yield from map(_as_text, table.column(work.target).to_pylist())
-
-
-def _as_text(value: object) -> object:
-    """Return bytes as a text; other values unchanged."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else value
+    values = [None] * table.num_rows if work.target is None else table.column(work.target).to_pylist()
+    for value in values:
+        yield value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from raysp.evaluation.scores import Estimate
+from raysp.evaluation.scores import TITLES, Estimate
 from raysp.pages import page_charts
 from raysp.pages.axes import Floats, count_axis, value_axis
 from raysp.pages.page_charts import MOST_POINTS, Chart
@@ -43,7 +43,7 @@ def metric_chart(metric: str, steps: Mapping[int, StepEvaluation], last_step: in
         return None
     estimates = {step: evaluation.metrics.get(metric, Estimate(None)) for step, evaluation in steps.items()}
     spans = {step: ends for step, estimate in estimates.items() if (ends := estimate.ends)}
-    is_share, title = metric != step_evaluation.LOSS, step_evaluation.title(metric)
+    is_share, title = metric != step_evaluation.LOSS, TITLES.get(metric, metric)
     values = np.array([*spans.values()], np.float64)
     x, y = count_axis(max(last_step, *spans)), value_axis(values, is_share=is_share)
     across, (low, line, high) = x.places(np.array([*spans], np.float64)), y.places(values.T)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from raysp.evaluation.scores import TITLES
 from raysp.pages import rendering
 from raysp.pages.axes import Floats
 from raysp.pages.page_charts import Chart
@@ -130,8 +131,7 @@ def _rows(store: Store) -> str:
 def _in_detail(done: int, evaluation: StepEvaluation, corpus: str) -> dict[str, object]:
     """Return the tables and the worst rows of an evaluation; `corpus` is the name of a further corpus."""
     values = [
-        f"{step_evaluation.title(name)} {step_evaluation.text(name, value)}"
-        for name, value in evaluation.metrics.items()
+        f"{TITLES.get(name, name)} {step_evaluation.text(name, value)}" for name, value in evaluation.metrics.items()
     ]
     seconds = evaluation.scores.seconds
     audio = f", {duration(seconds)} of audio" if seconds is not None else ""

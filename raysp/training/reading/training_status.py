@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-from raysp.evaluation.scores import Estimate
+from raysp.evaluation.scores import TITLES, Estimate
 from raysp.sink import lease, records
 from raysp.sink.lease import Running, activity
 from raysp.sink.run_record import RunEntry
@@ -77,7 +77,7 @@ class BestEvaluation:
         """The best value, with its step."""
         of = f", the best of {self.evaluations:,}" if self.evaluations > 1 else ""
         value = evaluations.text(self.metric, self.estimate)
-        return f"{evaluations.title(self.metric)} {value} at step {self.steps:,}{of}"
+        return f"{TITLES.get(self.metric, self.metric)} {value} at step {self.steps:,}{of}"
 
     @property
     def begun_with(self) -> str:

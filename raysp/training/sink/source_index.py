@@ -193,7 +193,7 @@ class SourceIndex:
         same = [shard for shard in there if stored[shard.name].facts.key == self._key_of(shard)]
         if training_record.is_training(self._store):
             of_recipe = [shard for shard in there if stored[shard.name].facts.key.startswith(self._key)]
-            self._refuse_replaced(of_recipe, same, stored)
+            self._refuse_replaced(self._store.url, of_recipe, same, stored)
             # An index of another recipe stays, since this run is refused.
             self._saves &= len(of_recipe) == len(there)
         else:
@@ -202,26 +202,23 @@ class SourceIndex:
         return {shard.name: stored[shard.name] for shard in same}
 
     def _refuse_replaced(
-        self, of_recipe: Sequence[Shard], same: Sequence[Shard], stored: Mapping[str, ShardIndex]
+        self, url: str, of_recipe: Sequence[Shard], same: Sequence[Shard], stored: Mapping[str, ShardIndex]
     ) -> None:
         """Raise ChangedError if shards or recordings were replaced since the recorded training began."""
-        self._refuse(
-            [shard.name for shard in of_recipe if stored[shard.name].facts.content != content_of(shard)], "shard"
-        )
         compared = for_each(lambda shard: find_replaced(stored[shard.name].hashes, self._source, shard), same)
         rows = ((shard.name, row) for shard, replaced in zip(same, compared, strict=True) for row in replaced.rows)
-        self._refuse([f"{name}:{row} ({path!r:.80})" for name, (row, path) in rows], "recording")
-
-    def _refuse(self, replaced: Sequence[str], kind: str) -> None:
-        """Raise ChangedError with the shards or recordings that were replaced, if there are any."""
-        if replaced and self._store is not None:
-            changed = f"{count(len(replaced), kind)} of {self._name} {'has' if len(replaced) == 1 else 'have'}"
-            raise ChangedError(
-                f"{self._store.url}: {changed} another version than when this training began: "
-                f"{listed(replaced, SHOWN)}; put the earlier files back with their times, use another sink, or start "
-                "over with --restart",
-                tuple(replaced),
-            )
+        of_kinds = {
+            "shard": [shard.name for shard in of_recipe if stored[shard.name].facts.content != content_of(shard)],
+            "recording": [f"{name}:{row} ({path!r:.80})" for name, (row, path) in rows],
+        }
+        for kind, names in of_kinds.items():
+            if names:
+                raise ChangedError(
+                    f"{url}: {count(len(names), kind)} of {self._name} {'has' if len(names) == 1 else 'have'} another "
+                    f"version than when this training began: {listed(names, SHOWN)}; put the earlier files back with "
+                    "their times, use another sink, or start over with --restart",
+                    tuple(names),
+                )
 
     def _key_of(self, shard: Shard) -> str:
         return f"{self._key}.{sources.kind_named(shard.kind).rows_id(shard)}"

@@ -7,7 +7,6 @@ from itertools import takewhile
 
 from raysp.evaluation.scores import (
     HIGHER_IS_BETTER,
-    TITLES,
     UNDEFINED,
     ClassScores,
     Estimate,
@@ -73,11 +72,6 @@ def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -
     sign = -1 if HIGHER_IS_BETTER.get(metric) else 1
     finite = [(sign * value, done) for done, value in values.items() if value is not None and math.isfinite(value)]
     return min(finite)[1] if finite else None
-
-
-def title(metric: str) -> str:
-    """Return the name of a metric for users, such as "WER"."""
-    return TITLES.get(metric, metric)
 
 
 def text(metric: str, estimate: Estimate) -> str:
