@@ -29,7 +29,7 @@ from tests.models.oracles import random_model, transformers
 from tests.models.parity import waves_and_mask
 
 DIGITS = Path(__file__).parents[2] / "pipelines" / "demo" / "unispeech-digits-ctc"
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 LIBRARIES = (raysp.models, transformers)
 WAVES = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
 WAVE, FEATURES = ["input_values", "attention_mask"], ["input_features", "attention_mask"]
@@ -401,3 +401,22 @@ def test_weights_may_be_given_in_place_of_those_of_files(tmp_path):
     (tmp_path / "training_args.bin").write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"writes the weights of this model and no config.json: call model.save_"):
         Wav2Vec2ForCTC.from_pretrained(tmp_path)
+
+
+UNMASKED = """
+import logging, torch
+logging.basicConfig()
+from raysp.models import UniSpeechForCTC, Wav2Vec2FeatureExtractor
+model, waves = UniSpeechForCTC.from_pretrained({folder!r}), torch.randn(2, 3000)
+waves[0, 2000:] = 0
+with torch.no_grad():
+    model(waves[:1]), model(waves, (waves != 0).long()), print("not yet", flush=True), model(waves), model(waves)
+"""
+
+
+def test_padded_rows_without_a_mask_are_warned_of_once():
+    ran = subprocess.run(
+        [sys.executable, "-c", UNMASKED.format(folder=str(DIGITS))], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == "not yet\n"
+    assert ran.stderr.count("return_attention_mask=True") == 1

@@ -9,7 +9,6 @@ import torch
 import raysp.models
 from raysp import CheckpointError
 from raysp.models import (
-    AutoModelForCausalLM,
     BartConfig,
     BartForCausalLM,
     BertLMHeadModel,
@@ -172,66 +171,6 @@ def test_loss_and_gradients_equal_theirs(pair):
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-3, rtol=1e-3, msg=name)
-
-
-def test_gradient_checkpointing_changes_nothing_but_memory(pair, caplog):
-    """Loss, weights of attention and gradients with dropout; layers are computed twice, and there is no cache."""
-    model = copy.deepcopy(pair[1]).train()
-    for name in ("attn_pdrop", "attention_dropout", "dropout", "attention_probs_dropout_prob", "resid_pdrop"):
-        if hasattr(model.config, name):
-            setattr(model.config, name, 0.3)
-    again = copy.deepcopy(model)
-    again.gradient_checkpointing_enable()
-    assert again.is_gradient_checkpointing
-    ids, (frames, mask) = token_ids(), frames_and_mask(model.config.encoder_width)
-    kwargs = {"input_ids": ids, "encoder_hidden_states": frames, "encoder_attention_mask": mask, "labels": ids}
-    found, calls = {}, {model: 0, again: 0}
-    for one in (model, again):
-
-        def count(*_, one=one):
-            calls[one] += 1
-
-        one.layers[1].register_forward_pre_hook(count)
-        for with_weights in (False, True):
-            leaf = frames.clone().requires_grad_()
-            torch.manual_seed(1)
-            output = one(**{**kwargs, "encoder_hidden_states": leaf}, output_attentions=with_weights)
-            output.loss.backward()
-            weights = [*(output.attentions or ()), *(output.cross_attentions or ())]
-            assert len(weights) == (4 if with_weights else 0)
-            found.setdefault(one, []).extend([output.loss, leaf.grad, *weights])
-    assert calls == {model: 2, again: 4}
-    for first, second in zip(found[model], found[again], strict=True):
-        assert_close(second, first)
-    for first, second in zip(model.parameters(), again.parameters(), strict=True):
-        assert (first.grad is None) == (second.grad is None)
-        if first.grad is not None:
-            torch.testing.assert_close(second.grad, first.grad)
-    assert again(input_ids=ids).past_key_values is None
-    assert not caplog.records
-    assert again(input_ids=ids, use_cache=True).past_key_values is None
-    assert "use_cache=True has no effect in training with gradient checkpointing" in caplog.text
-    past = model(input_ids=ids, use_cache=True).past_key_values
-    with pytest.raises(ValueError, match="past_key_values given in training with gradient checkpointing"):
-        again(input_ids=ids[:, :1], past_key_values=past)
-    with torch.no_grad():
-        assert again(input_ids=ids, use_cache=True).past_key_values is not None
-    again.gradient_checkpointing_disable()
-    assert again(input_ids=ids, use_cache=True).past_key_values is not None
-
-
-def test_checkpoints_go_both_ways(pair, tmp_path):
-    """Names, values, and no weight missing or left over."""
-    oracle, model = pair
-    assert model.state_dict().keys() == oracle.state_dict().keys()
-    model.save_pretrained(tmp_path)
-    again, info = type(oracle).from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(info.values()), info
-    for name, value in oracle.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value), name
-        assert torch.equal(model.state_dict()[name], value), name
-    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert type(AutoModelForCausalLM.from_pretrained(tmp_path)) is type(model)
 
 
 def test_tokens_can_be_added(pair):

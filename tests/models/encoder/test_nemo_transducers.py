@@ -54,7 +54,6 @@ REFUSED = {
         {"decoder___target_": "nemo.collections.asr.modules.StatelessTransducerDecoder"},
         "decoder._target_ is 'nemo.collections.asr.modules.StatelessTransducerDecoder', expected",
     ),
-    "another joint network": ({"joint___target_": "nemo.x.HATJoint"}, "joint._target_ is 'nemo.x.HATJoint', expected"),
     "norms of layers": (
         {"decoder__normalization_mode": "layer"},
         "decoder.normalization_mode is 'layer', expected None",
@@ -65,8 +64,6 @@ REFUSED = {
         r"decoding.durations is \[0, 1\], and the joint network has 4 outputs beside tokens",
     ),
     "more layers": ({"decoder__prednet__pred_rnn_layers": 3}, "decoder.lstm.weight_ih_l2"),
-    "another activation": ({"joint__jointnet__activation": "snake"}, "snake"),
-    "no width": ({"decoder__prednet": {}}, "'pred_hidden' is not there"),
     "no joint network": ({"joint": {"jointnet": None}}, "model_config.yaml: "),
 }
 

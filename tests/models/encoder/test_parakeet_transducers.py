@@ -209,31 +209,6 @@ def test_a_row_goes_on_after_the_most_tokens_of_a_frame(tmp_path):
     assert oracle.generate(features).durations.sum() == 0
 
 
-@torch.no_grad()
-def test_rows_without_frames_have_no_tokens(pair):
-    model = pair[1]
-    frames = torch.zeros(2, 0, 24)
-    assert model.search(frames, torch.zeros(2, dtype=torch.long)).tokens_BS.shape == (2, 0)
-    features = inputs_and_mask((161,), 16)[0]
-    path = model.search(model(features).pooler_output.expand(2, -1, -1), torch.tensor([0, 21]))
-    assert found(model, path)[0] == []
-    assert found(model, path)[1]
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_finds_tokens_too(pair, dtype):
-    model = pair[1]
-    features = inputs_and_mask((161,), 16)[0]
-    low = copy.deepcopy(model).to(dtype)
-    frames = low(features).pooler_output
-    assert frames.dtype == dtype
-    path = low.search(frames, torch.tensor([21]))
-    assert path.scores_BS.dtype == torch.float32
-    assert path.scores_BS.isfinite().all()
-    assert path.spans_BS.sum() >= 21
-
-
 @pytest.mark.parametrize("option", [{"num_beams": 4}, {"do_sample": True}, {"max_length": 4}])
 def test_searches_other_than_the_greedy_one_are_refused(pair, option):
     features = inputs_and_mask((161,), 16)[0]

@@ -56,13 +56,6 @@ def test_features_equal_theirs(do_normalize, return_attention_mask, options):
             np.testing.assert_allclose(mine, other, atol=1e-6)
 
 
-@pytest.mark.parametrize("speech", [[0.1, 0.2, -0.3], [[0.1, 0.2], [0.3, 0.4]], np.eye(3), np.ones(5, np.float64)])
-def test_any_kind_of_waveform_is_taken(speech):
-    ours = Wav2Vec2FeatureExtractor()(speech, return_tensors="pt", sampling_rate=16000)
-    theirs = transformers.Wav2Vec2FeatureExtractor()(speech, return_tensors="pt", sampling_rate=16000)
-    torch.testing.assert_close(ours.input_values, theirs.input_values)
-
-
 def test_wrong_calls_say_what_was_expected():
     extractor = Wav2Vec2FeatureExtractor()
     with pytest.raises(ValueError, match="sampling_rate is 8000, this checkpoint expects 16000"):
@@ -139,25 +132,6 @@ def test_encoding_equals_theirs(tmp_path_factory, parts, lower):
 _BY_CASE: dict[bool, tuple] = {}
 
 
-def test_labels_pad_as_theirs(tokenizers):
-    ours, theirs = tokenizers
-    texts = ["ONE", "TWO THREE", ""]
-    for options in (
-        {"padding": True},
-        {"padding": "max_length", "max_length": 12},
-        {"padding": True, "return_tensors": "pt"},
-        {"padding": "max_length", "max_length": 4, "truncation": True},
-        {"max_length": 4},
-        {"max_length": 4, "truncation": False, "add_special_tokens": False},
-    ):
-        mine, other = ours(texts, **options), theirs(texts, **options)
-        assert mine.keys() == other.keys()
-        for name in mine:
-            assert [list(row) for row in mine[name]] == [list(row) for row in other[name]]
-    padded = ours.pad([{"input_ids": [5]}, {"input_ids": [5, 6]}], return_tensors="pt")
-    assert padded.input_ids.tolist() == [[5, 0], [5, 6]]
-
-
 def test_languages_change_the_vocabulary(tmp_path):
     nested = {"eng": VOCAB, "deu": {**{token: VOCAB[token] for token in TOKENS[:5]}, "Ä": 5, "Ö": 6, "CH": 7}}
     ours, theirs = both_tokenizers(tmp_path, nested, target_lang="eng")
@@ -171,21 +145,6 @@ def test_languages_change_the_vocabulary(tmp_path):
         ours.set_target_lang("fra")
     with pytest.raises(ValueError, match="the vocabulary has only one language"):
         both_tokenizers(tmp_path)[0].set_target_lang("eng")
-
-
-def test_tokens_of_older_checkpoints_are_read(tmp_path):
-    vocab = {"a": 0, "b": 1, "|": 2, "[UNK]": 3, "[PAD]": 4}
-    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
-    (tmp_path / "added_tokens.json").write_text(json.dumps({"<s>": 5, "</s>": 6}))
-    (tmp_path / "special_tokens_map.json").write_text(
-        json.dumps({"unk_token": "[UNK]", "pad_token": {"content": "[PAD]", "lstrip": False}, "bos_token": "<s>"})
-    )
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Wav2Vec2CTCTokenizer"}))
-    ours = Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
-    theirs = transformers.Wav2Vec2CTCTokenizer.from_pretrained(tmp_path)
-    assert ours.get_vocab() == theirs.get_vocab()
-    assert ours.pad_token_id == theirs.pad_token_id == 4
-    assert ours("ab<s>c").input_ids == theirs("ab<s>c")["input_ids"]
 
 
 def test_a_processor_takes_audio_text_or_both(tmp_path):

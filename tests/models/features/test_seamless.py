@@ -88,40 +88,16 @@ def test_a_call_of_many_equals_theirs(options):
         np.testing.assert_allclose(found[name], value, atol=TOLERANCE, rtol=0)
 
 
-class TestEnergiesAsTheyAre:
+def test_energies_as_they_are_may_be_a_setting_of_the_file(tmp_path):
     """`do_normalize_per_mel_bins: false` in preprocessor_config.json, an option of the call alone in transformers."""
-
-    def test_the_file_keeps_the_setting_where_it_differs(self, tmp_path):
-        SeamlessM4TFeatureExtractor().save_pretrained(tmp_path)
-        assert "do_normalize_per_mel_bins" not in (tmp_path / "preprocessor_config.json").read_text()
-        SeamlessM4TFeatureExtractor(do_normalize_per_mel_bins=False).save_pretrained(tmp_path)
-        assert SeamlessM4TFeatureExtractor.from_pretrained(tmp_path).do_normalize_per_mel_bins is False
-
-    def test_a_call_equals_theirs_with_the_option(self):
-        waves = [speechlike(n, seed=n) for n in (16000, 5000)]
-        expected = theirs()(waves, sampling_rate=16000, return_tensors="np", do_normalize_per_mel_bins=False)
-        found = SeamlessM4TFeatureExtractor(do_normalize_per_mel_bins=False)(waves, sampling_rate=16000)
-        np.testing.assert_allclose(found["input_features"], expected["input_features"], atol=TOLERANCE, rtol=0)
-
-    def test_the_option_of_a_call_goes_first(self):
-        wave = speechlike(5000)
-        found = SeamlessM4TFeatureExtractor(do_normalize_per_mel_bins=False)(wave, do_normalize_per_mel_bins=True)
-        assert (found["input_features"] == SeamlessM4TFeatureExtractor()(wave)["input_features"]).all()
-
-    @pytest.mark.parametrize("padding_value", [0.0, 1.0])
-    def test_rows_of_a_batch_are_those_of_a_call(self, padding_value):
-        extractor = SeamlessM4TFeatureExtractor(padding_value=padding_value, do_normalize_per_mel_bins=False)
-        lengths = [16000, 5000, 300]
-        waves = torch.zeros(3, 16000)
-        for wave, length in zip(waves, lengths, strict=True):
-            wave[:length] = torch.from_numpy(speechlike(length, seed=length))
-        found = extractor.extract(waves, torch.tensor(lengths))
-        for row, length in enumerate(lengths[:2]):
-            expected = extractor(waves[row, :length].numpy(), pad_to_multiple_of=None)["input_features"][0]
-            assert int(found["attention_mask"][row].sum()) == len(expected)
-            np.testing.assert_array_equal(found["input_features"][row, : len(expected)], expected)
-        assert (found["input_features"][2] == padding_value).all()
-        assert not found["attention_mask"][2].any()
+    SeamlessM4TFeatureExtractor().save_pretrained(tmp_path)
+    assert "do_normalize_per_mel_bins" not in (tmp_path / "preprocessor_config.json").read_text()
+    SeamlessM4TFeatureExtractor(do_normalize_per_mel_bins=False).save_pretrained(tmp_path)
+    extractor, wave = SeamlessM4TFeatureExtractor.from_pretrained(tmp_path), speechlike(5000)
+    expected = theirs()(wave, sampling_rate=16000, return_tensors="np", do_normalize_per_mel_bins=False)
+    np.testing.assert_allclose(extractor(wave)["input_features"], expected["input_features"], atol=TOLERANCE, rtol=0)
+    found = extractor(wave, do_normalize_per_mel_bins=True)["input_features"]
+    assert (found == SeamlessM4TFeatureExtractor()(wave)["input_features"]).all()
 
 
 def test_waveforms_come_as_arrays_lists_and_tensors_of_one_channel_or_more():
