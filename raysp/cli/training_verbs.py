@@ -15,7 +15,7 @@ from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 
 if TYPE_CHECKING:
-    from raysp.training.finetuning import FinetuneResult
+    from raysp.training.finetune_result import FinetuneResult
     from raysp.training.preparing import Prepared
     from raysp.training.training_progress import TrainingProgress
 

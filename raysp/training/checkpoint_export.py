@@ -4,6 +4,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.features.parakeet_features import ParakeetProcessor
 from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor
 from raysp.models.features.seamless import Wav2Vec2BertProcessor
-from raysp.models.loading import load_checkpoint
+from raysp.models.loading import load_checkpoint, load_feature_extractor
 from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
 from raysp.sink import fault_injection
 from raysp.sink.fencing import FencedStore
@@ -110,44 +111,33 @@ CHECKED_SAMPLES = 32_000
 """Samples of the noise on which the stored model must give the logits of the trained one."""
 
 
-def export(
-    store: FencedStore,
-    model: Model,
-    feature_extractor: FeatureExtractor,
-    tokenizer: "TextOrCTCTokenizer | None",
-    texts: Mapping[str, str],
-    *,
-    fingerprint: str,
-    state: str,
-    source: Path | None = None,
-) -> None:
+def export(prepared: Prepared, store: FencedStore, model: Model, texts: Mapping[str, str], state: str) -> None:
     """Write a checkpoint, load it, compare its logits, and publish its files in the sink.
 
     LoRA is merged into the weights. Adapter layers that were trained for a language have a file of their own too,
     next to other languages' in the folder of the checkpoint that the training began with.
 
     Args:
+        prepared: the training.
         store: the sink.
         model: the trained model; it is not changed.
-        feature_extractor: extractor of the checkpoint it began with.
-        tokenizer: tokenizer of its head or decoder; None without one.
         texts: contents of further files, such as README.md, by name.
-        fingerprint: fingerprint of the recipe.
         state: digest of the committed steps that the weights are of.
-        source: folder of the checkpoint that the training began with; None: its other languages are left out.
 
     Raises:
         RunError: the stored checkpoint does not give the logits of the model.
         StoreError: the sink or the temporary folder cannot be written.
     """
+    source = prepared.plan.checkpoint.path
+    feature_extractor = load_feature_extractor(source)
     with tempfile.TemporaryDirectory(prefix="raysp-export-") as name:
         folder = Path(name)
         try:
             model.save_pretrained(folder, state_dict=merged_weights(model))
             if isinstance(model, ForCTC) and model.target_lang is not None:
                 model.save_adapter(folder, model.target_lang)
-            _save_processor(folder, feature_extractor, tokenizer)
-            if isinstance(model, ForCTC) and model.target_lang is not None and source is not None:
+            _save_processor(folder, feature_extractor, prepared.task.tokenizer)
+            if isinstance(model, ForCTC) and model.target_lang is not None:
                 add_languages(folder, source, model.target_lang)
             for file, text in texts.items():
                 (folder / file).write_text(text, encoding="utf-8")
@@ -158,13 +148,8 @@ def export(
         _check(model, folder)
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
         with fault_injection.passing("exported"):
-            exports.publish(
-                store,
-                files,
-                lambda name: _publish(store, folder / name),
-                fingerprint=fingerprint,
-                state=state,
-            )
+            put = partial(_publish, store, folder)
+            exports.publish(store, files, put, fingerprint=prepared.fingerprint, state=state)
 
 
 def _save_processor(folder: Path, feature_extractor: FeatureExtractor, tokenizer: "TextOrCTCTokenizer | None") -> None:
@@ -176,13 +161,13 @@ def _save_processor(folder: Path, feature_extractor: FeatureExtractor, tokenizer
     next(of_kind, Wav2Vec2Processor)(feature_extractor, tokenizer).save_pretrained(folder)
 
 
-def _publish(store: FencedStore, file: Path) -> None:
+def _publish(store: FencedStore, folder: Path, name: str) -> None:
     with store.scratch() as scratch:
         try:
-            shutil.copyfile(file, scratch)
+            shutil.copyfile(folder / name, scratch)
         except OSError as error:
-            raise explain(error, "write", f"{store.url}/{file.name}") from error
-        store.publish(scratch, file.name, replace=True)
+            raise explain(error, "write", f"{store.url}/{name}") from error
+        store.publish(scratch, name, replace=True)
 
 
 def _check(model: Model, folder: Path) -> None:

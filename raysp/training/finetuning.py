@@ -4,27 +4,24 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from raysp.audio.isolation import Decoder
 from raysp.cluster.addresses import Engine, is_named, refuse_on, requested_engine, uses_cluster
 from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import PlanError, RunError, StoreError
-from raysp.evaluation.scores import Estimate
-from raysp.models.loading import load_feature_extractor
 from raysp.sink import fault_injection, lease
 from raysp.sink.fencing import FencedStore
-from raysp.sink.layout import LOG
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import check_class, to_json
-from raysp.storage.store import Store, join_url, probe
+from raysp.storage.store import Store, probe
 from raysp.storage.stores import open_store
 from raysp.training.callbacks import Callbacks
 from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.row_windows import Failures, Reading
 from raysp.training.described_rows import files_of_rows
-from raysp.training.loop.best_evaluation import comparable
+from raysp.training.finetune_result import FinetuneResult
 from raysp.training.loop.course import Course
 from raysp.training.loop.not_finite import NotFiniteError, explained
 from raysp.training.loop.predicting import predicted_texts
@@ -33,14 +30,13 @@ from raysp.training.loop.session import Session
 from raysp.training.loop.worker import new_session
 from raysp.training.planning.training_plan import TrainingPlan, plan_training
 from raysp.training.preparing import Prepared, prepare
-from raysp.training.reading.training_status import BestEvaluation, best_evaluation, mean_loss
+from raysp.training.reading.training_status import best_evaluation, mean_loss
 from raysp.training.recording import Recording
 from raysp.training.sink import committed_steps, exports, training_record
 from raysp.training.sink.step_log import StepRecord, Steps
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
 from raysp.training.training_progress import TrainingProgress
-from raysp.words import Brief, count, duration
 
 logger = logging.getLogger(__name__)
 
@@ -50,80 +46,6 @@ PLANNED_ROWS = 20_000
 """Rows up to which a plan reads their headers, unless the sink has an index."""
 OnTrainingProgress = Callable[[TrainingProgress], None]
 OnIndexed = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, repr=False)
-class FinetuneResult(Brief):
-    """Result of a training."""
-
-    sink: str
-    """Folder of the checkpoint."""
-    fingerprint: str
-    steps: int
-    """Updates of the weights, including earlier runs."""
-    epochs: int
-    """Epochs that are done."""
-    is_done: bool
-    """Whether no step is left, so that the checkpoint is in the sink."""
-    loss: float | None
-    """Mean loss of the last steps, including earlier runs; None without steps."""
-    rows: int
-    """Rows that are trained on."""
-    left_out: dict[str, int]
-    """Rows that are left out, by reason."""
-    errors: dict[str, int]
-    """Rows of this run that could not be decoded, by type; each once per epoch."""
-    error_examples: tuple[str, ...]
-    shards_failed: dict[str, str]
-    """Shards that could not be read, with the reasons."""
-    audio_seconds: float
-    """Seconds of audio of the steps of this run."""
-    wall_seconds: float
-    """Seconds of the steps of this run."""
-    waited: float
-    """Share of `wall_seconds` that was spent waiting for rows."""
-    metric: str | None = None
-    """Name of the metric by which evaluations are compared; None without one."""
-    best: float | None = None
-    """Value of `metric` in the best evaluation, whose weights the checkpoint has."""
-    best_step: int | None = None
-    """Updates of the weights before the best evaluation."""
-    before: float | None = None
-    """Value of `metric` before the first step; None: it was not evaluated, or measured otherwise."""
-    texts: tuple[tuple[str, str], ...] = field(default=())
-    """References and texts of a few rows of a try-out."""
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code: 3 if a shard could not be read, else 0."""
-        return 3 if self.shards_failed else 0
-
-    @property
-    def error_kinds(self) -> str:
-        """Numbers of `errors` as text, such as "2 decode_error"."""
-        return ", ".join(f"{number:,} {kind}" for kind, number in sorted(self.errors.items()))
-
-    @property
-    def error_lists(self) -> str:
-        """Url of the folder in the sink with the log of steps, which has the error rows."""
-        return join_url(self.sink, LOG)
-
-    @property
-    def facts(self) -> list[tuple[str, str]]:
-        """Facts that `raysp finetune` prints, with their names."""
-        facts = [("text", f"{text!r} (reference {reference!r})") for reference, text in self.texts]
-        loss = f", loss {self.loss:.4f}" if self.loss is not None else ""
-        facts.append(("steps", f"{self.steps:,}, {count(self.epochs, 'whole epoch')}{loss}"))
-        if self.audio_seconds:
-            speed = self.audio_seconds / max(self.wall_seconds, 1e-9)
-            audio = f"{duration(self.audio_seconds)} of audio in {self.wall_seconds:.1f} s"
-            facts.append(("this run", f"{audio}: RTFx {speed:,.1f}, waited for rows {self.waited:.1%} of the time"))
-        if self.metric is not None and self.best is not None and self.best_step is not None:
-            before = Estimate(self.before) if self.before is not None else None
-            best = BestEvaluation(self.best_step, self.metric, Estimate(self.best), 1, before)
-            whose = ", whose weights the checkpoint has" if self.is_done else ""
-            facts.append(("best", f"{best.sentence}{whose}{best.begun_with}"))
-        return facts
 
 
 def finetune(
@@ -217,7 +139,7 @@ def finetune(
             _export(prepared, session, store, decoder, loss)
         best = best_evaluation(log.evaluations)
         before = best.before.value if best and best.before else None
-        return replace(_result(prepared, session, progress, failures), before=before, loss=loss)
+        return FinetuneResult.of(prepared, session, progress, failures, loss=loss, before=before)
 
 
 def _needs_ray(plan: TrainingPlan, engine: Engine, address: str | None) -> bool:
@@ -289,9 +211,9 @@ def try_out(
         progress = TrainingProgress(None)
         reports = ((step, None) for step in session.run(should_stop))
         _follow(reports, prepared, progress, None, on_progress)
-        result = _result(prepared, session, progress, reading.failures)
         texts = predicted_texts(prepared, session.training.criterion, decoder, MOST_TEXTS)
-        return replace(result, texts=tuple(texts))
+        loss = progress.averages.loss if progress.averages else None
+        return FinetuneResult.of(prepared, session, progress, reading.failures, loss=loss, texts=texts)
 
 
 def _begin(prepared: Prepared, store: FencedStore, *, is_new: bool) -> TrainingRecord:
@@ -350,40 +272,7 @@ def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: D
         "metrics.json": json.dumps(figures(prepared, session, loss), indent=1) + "\n",
         **files_of_rows(prepared, session.training.criterion, decoder),
     }
-    extractor = load_feature_extractor(prepared.plan.checkpoint.path)
     try:
-        export(
-            store,
-            session.training.criterion.model,
-            extractor,
-            prepared.task.tokenizer,
-            texts,
-            fingerprint=prepared.fingerprint,
-            state=state,
-            source=prepared.plan.checkpoint.path,
-        )
+        export(prepared, store, session.training.criterion.model, texts, state)
     except StoreError as error:
         raise RunError(_not_stored(error)) from error
-
-
-def _result(prepared: Prepared, session: Session, progress: TrainingProgress, failures: Failures) -> FinetuneResult:
-    evaluation = prepared.plan.recipe.evaluation
-    return FinetuneResult(
-        sink=prepared.plan.recipe.sink.url,
-        fingerprint=prepared.fingerprint,
-        steps=session.position.done,
-        epochs=session.position.epoch,
-        is_done=session.is_done,
-        loss=progress.averages.loss if progress.averages else None,
-        rows=prepared.index.num_rows,
-        left_out=dict(prepared.corpus.left_out),
-        errors=dict(failures.by_type),
-        error_examples=tuple(failures.examples.values()),
-        shards_failed=dict(prepared.unreadable),
-        audio_seconds=progress.audio_seconds,
-        wall_seconds=progress.seconds,
-        waited=progress.waited / progress.seconds if progress.seconds else 0.0,
-        metric=evaluation.best if evaluation else None,
-        best=comparable(evaluation.best, session.best.value) if session.best and evaluation else None,
-        best_step=session.best.done if session.best else None,
-    )
