@@ -163,6 +163,9 @@ class Store:
     def open(self, path: str) -> pa.NativeFile:
         return pa.BufferReader(self._call(f"open {path}", lambda: self._data(path)))
 
+    def open_version(self, path: str, num_bytes: int) -> None:
+        raise NotImplementedError("no history opens a version")
+
     def _data(self, path: str) -> bytes:
         if path not in self.world.files:
             raise StoreError(f"{path}: it is not there")
