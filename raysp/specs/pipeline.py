@@ -412,9 +412,9 @@ def file_parts(pipeline: Pipeline) -> dict[str, JsonValue]:
     return {"sink.keep": list(pipeline.kept), "sink.rows": pipeline.sink.rows}
 
 
-def fingerprint(parts: Mapping[str, JsonValue]) -> str:
-    """Return the hash of the parts, 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def fingerprint(value: object) -> str:
+    """Return the hash of a value of JSON, such as the parts of work, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_function(name: str) -> Callable[..., object]:

@@ -1,7 +1,7 @@
 """Targets of training: vocabularies of characters, the ids of reference texts, and why rows are left out."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -34,7 +34,7 @@ def build(counts: Mapping[str, int]) -> dict[str, int]:
     return {token: number for number, token in enumerate([PAD, UNKNOWN, DELIMITER, *characters])}
 
 
-def outside(counts: Mapping[str, int], vocabulary: Mapping[str, int]) -> dict[str, int]:
+def outside(counts: Mapping[str, int], vocabulary: Collection[str]) -> dict[str, int]:
     """Return the characters that a vocabulary lacks with their occurrences, the most frequent first."""
     missing = {character: count for character, count in counts.items() if character not in vocabulary}
     return dict(sorted(missing.items(), key=lambda entry: (-entry[1], entry[0])))

@@ -17,6 +17,7 @@ from raysp.errors import CheckpointError, RunError
 from raysp.models.base.modeling import Model
 from raysp.models.base.placing import arithmetic
 from raysp.models.encoder.encoder_heads import ForCTC
+from raysp.models.encoder.languages import save_adapter
 from raysp.models.features.parakeet_features import ParakeetProcessor
 from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor
 from raysp.models.features.seamless import Wav2Vec2BertProcessor
@@ -32,6 +33,7 @@ from raysp.training.loop.best_evaluation import comparable
 from raysp.training.loop.session import Session
 from raysp.training.objectives.language_adapters import add_languages
 from raysp.training.objectives.lora import merged_weights
+from raysp.training.objectives.passes import evaluation_mode
 from raysp.training.preparing import Prepared
 from raysp.training.sink import exports
 from raysp.training.sink.committed_steps import Position
@@ -62,40 +64,34 @@ def figures(prepared: Prepared, session: Session, loss: float | None) -> dict[st
 def card(prepared: Prepared, position: Position, loss: float | None) -> str:
     """Return a README.md with the metadata that the Hugging Face hub reads."""
     plan, index = prepared.plan, prepared.index
-    recipe = plan.recipe
-    begun_with = recipe.objective.checkpoint
-    is_random = recipe.objective.random_weights
-    base_model = None if is_random else hub_id(begun_with)  # the hub refuses cards whose base model is a folder
-    licence = None if is_random else licence_of(plan.checkpoint.path)
-    trained = (
-        f"{count(position.done, 'step')} over {count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))}"
-    )
-    verb = "trained" if is_random else "fine-tuned"
-    begun = f"`{place_name(begun_with)}`"
-    begun = f"with the configuration of {begun} and random weights" if is_random else begun
-    sources = "its data" if is_random else "the checkpoint it began with and of its data"
+    recipe, name = plan.recipe, f"`{place_name(plan.recipe.objective.checkpoint)}`"
+    if recipe.objective.random_weights:
+        origin, owners = f"with the configuration of {name} and random weights, trained", "its data"
+        base_model = licence = None
+    else:
+        origin, owners = f"{name}, fine-tuned", "the checkpoint it began with and of its data"
+        base_model = hub_id(recipe.objective.checkpoint)  # the hub refuses cards whose base model is a folder
+        licence = licence_of(plan.checkpoint.path)
+    steps, seconds = count(position.done, "step"), duration(float(index.seconds.sum()))
     final = f" The mean loss of the last steps is {loss:.4f}." if loss is not None else ""
-    return "\n".join(
-        [
-            "---",
-            front_matter(base_model=base_model, licence=licence, tags=prepared.task.TAGS),
-            "---",
-            "",
-            f"# {recipe.name or Path(recipe.sink.url).name}",
-            "",
-            f"{plan.checkpoint.architecture} {begun}, {verb} by raysp {installed_version('raysp')}: {trained} of audio "
-            f"from {', '.join(f'`{place_name(url)}`' for url in recipe.source.urls)}.{final}",
-            "",
-            "Licence: " + (licence or f"that of {sources}, which is not stated here") + ".",
-            "",
-            f"Fingerprint of the recipe: `{prepared.fingerprint}`. The recipe:",
-            "",
-            "```json",
-            json.dumps(_with_place_names(to_json(recipe)), indent=1),
-            "```",
-            "",
-        ]
-    )
+    return f"""---
+{front_matter(base_model=base_model, licence=licence, tags=prepared.task.TAGS)}
+---
+
+# {recipe.name or Path(recipe.sink.url).name}
+
+{plan.checkpoint.architecture} {origin} by raysp {installed_version("raysp")}: {steps} over \
+{count(index.num_rows, "row")}, {seconds} of audio \
+from {", ".join(f"`{place_name(url)}`" for url in recipe.source.urls)}.{final}
+
+Licence: {licence or f"that of {owners}, which is not stated here"}.
+
+Fingerprint of the recipe: `{prepared.fingerprint}`. The recipe:
+
+```json
+{json.dumps(_with_place_names(to_json(recipe)), indent=1)}
+```
+"""
 
 
 def _with_place_names(value: JsonValue) -> JsonValue:
@@ -130,15 +126,15 @@ def export(prepared: Prepared, store: FencedStore, model: Model, texts: Mapping[
     """
     source = prepared.plan.checkpoint.path
     feature_extractor = load_feature_extractor(source)
+    language = model.target_lang if isinstance(model, ForCTC) else None
     with tempfile.TemporaryDirectory(prefix="raysp-export-") as name:
         folder = Path(name)
         try:
             model.save_pretrained(folder, state_dict=merged_weights(model))
-            if isinstance(model, ForCTC) and model.target_lang is not None:
-                model.save_adapter(folder, model.target_lang)
             _save_processor(folder, feature_extractor, prepared.task.tokenizer)
-            if isinstance(model, ForCTC) and model.target_lang is not None:
-                add_languages(folder, source, model.target_lang)
+            if language is not None:
+                save_adapter(model, language, folder)
+                add_languages(folder, source, language)
             for file, text in texts.items():
                 (folder / file).write_text(text, encoding="utf-8")
         except CheckpointError:
@@ -180,12 +176,8 @@ def _check(model: Model, folder: Path) -> None:
         features["decoder_input_ids"] = torch.tensor([[config.decoder_start_token_id]], device=model.device)
     if Capability.TRANSDUCER in model.gives:
         features["decoder_input_ids"] = torch.tensor([[config.blank_token_id]], device=model.device)
-    was_training = model.training
-    try:
-        with torch.inference_mode(), arithmetic(dtype="float32", device=str(model.device)):
-            expected, actual = (network.eval()(**features)["logits"] for network in (model, loaded.model))
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), torch.inference_mode(), arithmetic(dtype="float32", device=str(model.device)):
+        expected, actual = (network(**features)["logits"] for network in (model, loaded.model))
     if not torch.allclose(actual, expected, rtol=1e-4, atol=1e-4):
         raise RunError(
             "the exported checkpoint gives other outputs than the trained model (by "

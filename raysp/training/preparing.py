@@ -11,7 +11,7 @@ import numpy as np
 from raysp.corpus.shards import Shard
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, ShardError
-from raysp.specs.pipeline import Shards
+from raysp.specs.pipeline import Shards, fingerprint
 from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
@@ -20,7 +20,7 @@ from raysp.training.data.epoch_order import EpochOrder
 from raysp.training.data.indexing import Indexer, index_sounds
 from raysp.training.data.mixed_epochs import Mixture, mixture_of
 from raysp.training.data.row_windows import PieceReader
-from raysp.training.objectives.task import Task, digest_of, task_of
+from raysp.training.objectives.task import Task, task_of
 from raysp.training.planning.ordering import Costs, Index, Window, imbalances, longest_seconds, micro_batch_costs
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
@@ -28,7 +28,7 @@ from raysp.training.sink.corpus_index import CorpusIndex, combine
 from raysp.training.sink.source_index import INDEX_VERSION, Indexed, SourceIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.augmentations import Speed
-from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
+from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_parts
 from raysp.words import count, duration
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def prepare(
     sounds = _sound_versions(plan, store, saves=saves)
     not_indexed = {shard.name: index for shard, index in indexed if isinstance(index, str)}
     unreadable = {**plan.corpus.unreadable, **not_indexed}
-    return Prepared(plan, corpus, task, {**parts, **sounds}, training_fingerprint(parts), unreadable, mixture)
+    return Prepared(plan, corpus, task, {**parts, **sounds}, fingerprint(parts), unreadable, mixture)
 
 
 def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> dict[str, JsonValue]:
@@ -185,7 +185,7 @@ def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> 
     versions: dict[str, JsonValue] = {}
     for place, sounds in plan.recipe.sounds.items():
         name, source = f"augment.{place}.source", sounds.source
-        key = digest_of({"sounds": INDEX_VERSION, "audio": source.audio, "audio_root": source.audio_root})
+        key = fingerprint({"sounds": INDEX_VERSION, "audio": source.audio, "audio_root": source.audio_root})
 
         def make(absent: Sequence[Shard], source: Shards = source) -> Generator[tuple[Shard, Indexed]]:
             yield from ((shard, index_sounds(source, shard)) for shard in absent)
@@ -224,7 +224,7 @@ def _key(plan: TrainingPlan, task: Task) -> str:
             checkpoint.frame_stride,
         ],
     }
-    return digest_of(content)
+    return fingerprint(content)
 
 
 def _described(recipe: Finetune, left_out: Mapping[str, int]) -> str:

@@ -33,9 +33,9 @@ def test_defaults_are_those_of_the_literature():
     [
         (Classify, {}, "Classify needs 'column'"),
         (Classify, {"column": ""}, "Classify.column: found ''; string should have at least 1 character"),
-        (Classify, {"column": "c", "classes": ["a"]}, r"found classes \['a'\]; expected at least 2, or None"),
-        (Classify, {"column": "c", "classes": ["a", "a"]}, r"'a' is empty or occurs twice: name each class once"),
-        (Classify, {"column": "c", "classes": ["a", ""]}, r"'' is empty or occurs twice"),
+        (Classify, {"column": "c", "classes": ["a"]}, r"Classify.classes: found \['a'\]; .* at least 2 items"),
+        (Classify, {"column": "c", "classes": ["a", "a"]}, r"found 'a' twice in classes; name each class once"),
+        (Classify, {"column": "c", "classes": ["a", ""]}, r"Classify.classes.1: found ''; .* at least 1 character"),
         (Classify, {"column": "c", "freeze": "encoder"}, "Classify.freeze: found 'encoder'; input should be"),
         (Classify, {"column": "c", "freeze_steps": -1}, "Classify.freeze_steps: found -1; input should be greater"),
         (Speakers, {"column": "c", "margin": 1.5}, "Speakers.margin: found 1.5; input should be less than or equal to"),

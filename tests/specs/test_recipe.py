@@ -7,8 +7,9 @@ import pytest
 import raysp
 from raysp import CTC, Batching, Checkpoint, Evaluation, Finetune, Schedule, SpecError, Text
 from raysp.specs.code import UserCode
+from raysp.specs.pipeline import fingerprint
 from raysp.specs.values import override
-from raysp.training.specs.recipe import training_fingerprint, training_parts
+from raysp.training.specs.recipe import training_parts
 
 RECIPE = Finetune(
     raysp.Shards("in/*.parquet", text="text"),
@@ -26,7 +27,7 @@ def parts_of(recipe: Finetune) -> dict[str, object]:
 
 
 def hashed(recipe: Finetune) -> str:
-    return training_fingerprint(parts_of(recipe))
+    return fingerprint(parts_of(recipe))
 
 
 @pytest.mark.parametrize(

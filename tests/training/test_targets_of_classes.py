@@ -42,9 +42,9 @@ def test_every_row_has_a_class_or_a_reason(headless, tmp_path, values, kind, fie
 
 def test_facts_name_the_classes_with_their_rows_and_what_is_none_of_them(headless, tmp_path):
     values = ["b", "a", "c", "b"]
-    assert planned(of_classes(tmp_path, headless, values, TEXTS)).facts["classes"] == "3 classes: b (2) a (1) c (1)"
+    assert planned(of_classes(tmp_path, headless, values, TEXTS)).facts["classes"] == "3 classes: b (2), a (1), c (1)"
     found = planned(of_classes(tmp_path, headless, values, TEXTS, classes=["a", "b"]))
-    assert found.facts["classes"] == "2 classes: b (2) a (1); unknown: c (1)"
+    assert found.facts["classes"] == "2 classes: b (2), a (1); unknown: c (1)"
     assert found.facts["objective"] == "Classify, of the column target"
 
 

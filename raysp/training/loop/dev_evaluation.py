@@ -138,7 +138,7 @@ class Evaluator:
             worst=tuple(worst),
             classes=compared.classes,
             loss=float(np.mean(losses)) if losses else None,
-            normalisation=self.evaluation.normalise if self.task.compared == "recognition" else None,
+            normalisation=self.evaluation.normalise if self.task.COMPARED == "recognition" else None,
             measure=f"{self.rule}{ROWS}{sha256(b''.join(row.digest for row in rows)).hexdigest()[:16]}",
             failed=sum(failed for _, failed in gathered),
             others={name: evaluator() for name, evaluator in self.others.items()},
@@ -150,10 +150,10 @@ class Evaluator:
         seconds = [row.seconds for row in rows] if SECONDS in self.evaluation.by else None
         labelled = [(row.reference, row.hypothesis, row.score, row.vector) for row in rows]
         return compare_labels(
-            self.task.compared,
+            self.task.COMPARED,
             LabelledRows(*zip(*labelled, strict=True)) if labelled else LabelledRows((), (), (), ()),
             Columns(seconds, by),
-            classes=() if self.task.compared == "recognition" else labels_of(self.criterion.model.config),
+            classes=() if self.task.COMPARED == "recognition" else labels_of(self.criterion.model.config),
             normalise=self.evaluation.normalise,
             # Only the first worker's evaluation is recorded.
             bootstrap=None if self.workers.number == 0 else Bootstrap(draws=0),
@@ -191,7 +191,7 @@ class Evaluator:
         """Yield slices of the rows of a piece that have a reference."""
         table = pa.concat_tables(read_batches(self.evaluation, self.shards[number], piece))
         assert self.evaluation.target is not None
-        references = references_of(table.column(self.evaluation.target), self.task.compared)
+        references = references_of(table.column(self.evaluation.target), self.task.COMPARED)
         kept = [index for index, reference in enumerate(references) if reference is not None]
         for first in range(0, len(kept), SLICE_ROWS):
             rows = kept[first : first + SLICE_ROWS]

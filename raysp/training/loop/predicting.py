@@ -112,7 +112,7 @@ def predicted_texts(prepared: Prepared, criterion: Criterion, decoder: Decoder, 
         [*_, labelled] = predictor(op(table, 0), [f"{shard.name}|{piece.first + place}" for place in places])
         assert labelled is not None
         assert recipe.target is not None
-        references = references_of(table.column(recipe.target), criterion.task.compared)
+        references = references_of(table.column(recipe.target), criterion.task.COMPARED)
         hypotheses = labelled.labels.column(predictor.columns[0]).to_pylist()
         of_rows = zip(references, hypotheses, labelled.are_ok, strict=True)
         texts += [(reference or "", text or "") for reference, text, is_ok in of_rows if is_ok and (reference or text)]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from raysp.text.targets import Target
-from raysp.words import count
+from raysp.words import count, listed
 
 NO_CLASS, UNKNOWN_CLASS = "no_class", "unknown_class"
 """Reasons: a class is null or empty; it is not among the classes."""
@@ -51,11 +51,10 @@ def described_classes(names: Sequence[str], counts: Mapping[str, int]) -> str:
     """Return the number of classes, the rows of the most frequent, and unknown values."""
     unknown = {name: number for name, number in counts.items() if name not in {*names}}
     of_names = {name: counts.get(name, 0) for name in names}
-    parts = [f"{count(len(names), 'class')}: {_listed(of_names)}"]
-    return "; unknown: ".join([*parts, *([_listed(unknown)] if unknown else [])])
+    more = f"; unknown: {_listed(unknown)}" if unknown else ""
+    return f"{count(len(names), 'class')}: {_listed(of_names)}{more}"
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _listed(counts: Mapping[str, int]) -> str | None:
     chosen = sorted(counts, key=lambda name: (-counts[name], name))
-    more = f" and {len(chosen) - SHOWN_CLASSES:,} more" if len(chosen) > SHOWN_CLASSES else ""
-    return " ".join(f"{name} ({counts[name]:,})" for name in chosen[:SHOWN_CLASSES]) + more
+    return listed([f"{name} ({counts[name]:,})" for name in chosen], SHOWN_CLASSES)

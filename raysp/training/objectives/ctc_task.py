@@ -12,6 +12,7 @@ from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.tokenizers.pieces import ParakeetTokenizer, merges_of
+from raysp.specs.pipeline import fingerprint
 from raysp.specs.values import JsonValue
 from raysp.text import targets as vocabularies
 from raysp.text.targets import CharacterTargets
@@ -29,7 +30,7 @@ from raysp.training.objectives.head_tokenizers import (
 from raysp.training.objectives.language_adapters import adapter_options, train_language
 from raysp.training.objectives.passes import Passes, padded_targets
 from raysp.training.objectives.starting_model import anew, loading
-from raysp.training.objectives.task import TextTask, digest_of
+from raysp.training.objectives.task import TextTask
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import CTC, KEEP
 from raysp.words import count
@@ -56,7 +57,7 @@ class CTCTask(TextTask):
             CheckpointError: the checkpoint can have no adapter layers, or lacks their language.
         """
         if spec.adapter is not None:
-            adapter_options(spec.checkpoint, plan.checkpoint.path, spec.adapter, is_new=spec.vocabulary != KEEP)
+            adapter_options(plan.checkpoint.path, spec.adapter, is_new=spec.vocabulary != KEEP)
         return cls(spec, given_tokenizer(spec, plan))
 
     @property
@@ -68,8 +69,8 @@ class CTCTask(TextTask):
     def digest(self) -> str:
         """Hash of the vocabulary, and of how its pieces are joined if they are learnt."""
         if self.spec.num_pieces and isinstance(self.tokenizer, ParakeetTokenizer):
-            return digest_of([self.vocabulary, merges_of(self.tokenizer)])
-        return digest_of(self.vocabulary)
+            return fingerprint([self.vocabulary, merges_of(self.tokenizer)])
+        return fingerprint(self.vocabulary)
 
     def settled(self, counts: Mapping[str, int]) -> "CTCTask":
         """Return the task with a vocabulary of characters or pieces, unless the objective sets it.
@@ -106,7 +107,7 @@ class CTCTask(TextTask):
             fields |= {"vocab_size": len(self.tokenizer.get_vocab()), "pad_token_id": self.tokenizer.pad_token_id}
         options: dict[str, Any] = {"dtype": torch.float32, "strict": not is_new, "ignore_mismatched_sizes": is_new}
         if spec.adapter is not None:
-            options |= {**adapter_options(spec.checkpoint, folder, spec.adapter, is_new=is_new), "strict": False}
+            options |= {**adapter_options(folder, spec.adapter, is_new=is_new), "strict": False}
         elif not is_new and plan.checkpoint.adapter is not None:
             options["target_lang"] = plan.checkpoint.language  # whose file has other values than the weights
         with loading(plan.recipe.seed):

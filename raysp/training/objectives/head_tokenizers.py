@@ -17,7 +17,7 @@ from raysp.text.error_rates import TextRules
 from raysp.text.targets import BAR, DELIMITER, PAD, UNKNOWN, CharacterTargets, contains_any
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import BUILD, CTC, KEEP
-from raysp.words import count
+from raysp.words import count, listed
 
 PADS, UNKNOWNS = (PAD, "[PAD]"), (UNKNOWN, "[UNK]")
 """Usual names of the blank, and of unknown characters."""
@@ -61,8 +61,8 @@ def tokenizer_for(vocabulary: Mapping[str, int], language: str | None = None) ->
         target_lang=language,
         bos_token=None,
         eos_token=None,
-        unk_token=_first(UNKNOWNS, vocabulary),
-        pad_token=_first(PADS, vocabulary),
+        unk_token=next(token for token in UNKNOWNS if token in vocabulary),
+        pad_token=next(token for token in PADS if token in vocabulary),
         word_delimiter_token=DELIMITER,
     )
 
@@ -89,20 +89,15 @@ def read_vocabulary(url: str, storage_options: Mapping[str, object]) -> dict[str
     return ids
 
 
-def letters_of(tokenizer: HeadTokenizer) -> dict[str, int]:
-    """Return the characters that a tokenizer can write, with the id of a token, as `count_characters` names them."""
-    reserved = reserved_of(tokenizer)
-    letters = {token: number for token, number in tokenizer.get_vocab().items() if token not in reserved}
+def letters_of(tokenizer: HeadTokenizer) -> set[str]:
+    """Return the characters that a tokenizer can write, as `count_characters` names them."""
+    vocabulary = tokenizer.get_vocab()
+    letters = vocabulary.keys() - reserved_of(tokenizer)
+    has_spaces = tokenizer.word_delimiter_token in vocabulary
     if tokenizer.begins_words or tokenizer.joint:
-        letters = {letter: number for token, number in letters.items() for letter in token}
-    if DELIMITER in letters:
-        letters[BAR] = letters.pop(DELIMITER)
-    between = (
-        0
-        if tokenizer.begins_words or tokenizer.joint
-        else tokenizer.get_vocab().get(tokenizer.word_delimiter_token or "")
-    )
-    return letters if between is None else {**letters, DELIMITER: between}
+        letters, has_spaces = {*"".join(letters)}, True
+    names = {BAR if letter == DELIMITER else letter for letter in letters}
+    return names | {DELIMITER} if has_spaces else names
 
 
 def reserved_of(tokenizer: HeadTokenizer) -> frozenset[str]:
@@ -122,10 +117,6 @@ def encode_of(tokenizer: HeadTokenizer) -> Callable[[str], list[int]]:
         return [vocabulary.get(token, -1) for token in tokenizer.tokenize(text)]
 
     return encode
-
-
-def _first(names: tuple[str, ...], vocabulary: Mapping[str, int]) -> str:
-    return next(name for name in names if name in vocabulary)
 
 
 def given_tokenizer(objective: CTC, plan: TrainingPlan) -> HeadTokenizer | None:
@@ -154,11 +145,10 @@ def described_characters(counts: Mapping[str, int], tokenizer: HeadTokenizer) ->
     """Return the size of a vocabulary, and the characters outside it with their occurrences and a remedy."""
     letters = letters_of(tokenizer)
     outside = vocabularies.outside(counts, letters)
-    shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
-    more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
+    shown = listed([f"{character!r} ({number:,})" for character, number in outside.items()], SHOWN_CHARACTERS)
     cases = [case for case in ("upper", "lower") if all(getattr(letter, case)() in letters for letter in outside)]
     advice = f"; text=raysp.Text({cases[0]!r}) brings them into it" if cases else ""
-    return count(len(tokenizer.get_vocab()), "token") + (f"; outside: {shown}{more}{advice}" if outside else "")
+    return count(len(tokenizer.get_vocab()), "token") + (f"; outside: {shown}{advice}" if outside else "")
 
 
 def learnt_tokenizer(counts: Mapping[str, int], size: int) -> ParakeetTokenizer:

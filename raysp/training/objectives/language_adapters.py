@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from raysp.checkpoints.contents import adapter_files, vocabularies_of
-from raysp.checkpoints.hub import is_hub_id, local_folder, snapshot_of
+from raysp.checkpoints.hub import snapshot_of
 from raysp.errors import CheckpointError
-from raysp.models.auto import AutoConfig, AutoModel
+from raysp.models.auto import AutoConfig
 from raysp.models.base.configuration import write_json
-from raysp.models.base.modeling import Model, overridden
-from raysp.models.base.placing import without_weights
+from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.languages import (
-    AttnAdapterLayer,
     Evidence,
     adapter_file_names,
     adapter_weights,
@@ -26,12 +24,11 @@ WIDTH = 16
 """Width of new adapter layers, as in MMS."""
 
 
-def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: bool) -> dict[str, Any]:
+def adapter_options(folder: Path, language: str, *, is_new: bool) -> dict[str, Any]:
     """Return the options of `from_pretrained` for a model with adapter layers; no weights are read.
 
     Args:
-        checkpoint: name of the checkpoint to begin with; from a hub id the file of the language is fetched.
-        folder: its folder.
+        folder: the checkpoint to begin with.
         language: the language.
         is_new: whether the adapter layers are initialised; else the checkpoint's for the language are used.
 
@@ -42,15 +39,12 @@ def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: boo
     if is_new:
         return options
     tokenizer = tokenizer_of(folder)
-    files = adapter_file_names(language, allow_pickle=False)
-    if is_hub_id(checkpoint):
-        local_folder(checkpoint, files)
-    is_there = (folder / files[0]).is_file()
-    if is_there and tokenizer.is_multilingual:
+    (name,) = adapter_file_names(language, allow_pickle=False)
+    if (folder / name).is_file() and tokenizer.is_multilingual:
         return {**options, "target_lang": language}
     if tokenizer.is_multilingual and tokenizer.target_lang != language:
         raise CheckpointError(
-            f"{folder}: {files[0]} not found; complete the checkpoint, or set objective.vocabulary='build' for a new "
+            f"{folder}: {name} not found; complete the checkpoint, or set objective.vocabulary='build' for a new "
             "adapter"
         )
     weights = compare_language(folder, language, "objective.adapter is")
@@ -60,16 +54,12 @@ def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: boo
 def _width(folder: Path) -> int:
     """Return the width of the adapter layers of a checkpoint, or of new ones."""
     config: Any = AutoConfig.from_pretrained(folder)
-    width = getattr(config, "adapter_attn_dim", None) or WIDTH
-    if hasattr(config, "adapter_attn_dim"):
-        with without_weights():
-            model = AutoModel.from_config(overridden(config, {"adapter_attn_dim": width}))
-        if any(isinstance(module, AttnAdapterLayer) for module in model.modules()):
-            return int(width)
-    raise CheckpointError(
-        f"{folder}: {config.model_type} has adapter layers only with do_stable_layer_norm=True, found none; leave out "
-        "objective.adapter, or begin with another checkpoint, such as facebook/mms-1b-all"
-    )
+    if not (hasattr(config, "adapter_attn_dim") and config.do_stable_layer_norm):
+        raise CheckpointError(
+            f"{folder}: {config.model_type} has adapter layers only with do_stable_layer_norm=True, found none; leave "
+            "out objective.adapter, or begin with another checkpoint, such as facebook/mms-1b-all"
+        )
+    return int(config.adapter_attn_dim or WIDTH)
 
 
 def train_language(model: Model, language: str, *, is_new: bool) -> None:

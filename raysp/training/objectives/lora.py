@@ -17,7 +17,6 @@ from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.modeling import Model
 from raysp.models.base.placing import without_weights
 from raysp.models.gpt2 import Conv1D
-from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig
 from raysp.training.data.micro_batches import seeded
 from raysp.training.objectives.starting_model import head_names
 from raysp.training.specs.adaptation import LoRA
@@ -42,14 +41,11 @@ def check_targets(targets: Sequence[str] | None, folder: Path, decoder: Path | N
         folder: checkpoint to begin with.
         decoder: checkpoint of a decoder of its own.
     """
-    of_encoder: Any = AutoConfig.from_pretrained(folder)
-    of_decoder = None if decoder is None else AutoConfig.from_pretrained(decoder)
-    if isinstance(of_encoder, SpeechEncoderDecoderConfig):
-        of_encoder, of_decoder = of_encoder.encoder, of_encoder.decoder
     with without_weights():
-        encoder = AutoModel.from_config(of_encoder)
+        encoder = AutoModel.from_config(AutoConfig.from_pretrained(folder))
         models = {encoder.base_model_prefix: encoder}
-        if of_decoder is not None:
+        if decoder is not None:
+            of_decoder = AutoConfig.from_pretrained(decoder)
             models = {"encoder": encoder, "decoder": AutoModelForCausalLM.from_config(of_decoder)}
     chosen([f"{part}.{name}" for part, model in models.items() for name in _linear_layers(model)], targets)
 
@@ -80,7 +76,6 @@ def add_lora(model: Model, lora: LoRA, *, seed: int) -> None:
     """Train products added to linear layers of a model instead of its weights.
 
     The products begin with 0. Weights of the head, and weights that the checkpoint lacks, are trained as before.
-    On the device "meta" the model gets the names and shapes of products alone, and peft is not imported.
 
     Args:
         model: the model; layers that are not trained get no products.
@@ -93,35 +88,14 @@ def add_lora(model: Model, lora: LoRA, *, seed: int) -> None:
     whole = head_names(model) | model.new_weights
     heads = [weight for name, weight in model.named_parameters() if weight.requires_grad and name in whole]
     names = chosen([name for name in _linear_layers(model) if f"{name}.weight" not in whole], lora.targets)
-    if model.device.type == "meta":
-        _add_shapes(model, names, lora.rank)
-    else:
-        peft: Any = import_module("peft")
-        config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names)
-        config._register_custom_module({Conv1D: _beside_conv1d})
-        with seeded(seed), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Unsupported layer type")  # Conv1D, which has the two required widths
-            peft.inject_adapter_in_model(config, model)
+    peft: Any = import_module("peft")
+    config = peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names)
+    config._register_custom_module({Conv1D: _beside_conv1d})
+    with seeded(seed), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Unsupported layer type")  # Conv1D, which has the two required widths
+        peft.inject_adapter_in_model(config, model)
     for weight in heads:
         weight.requires_grad_(True)
-
-
-class _Shapes(nn.Module):
-    """A layer with added products, under the names of peft."""
-
-    def __init__(self, layer: nn.Linear | Conv1D, rank: int) -> None:
-        super().__init__()
-        self.base_layer = layer
-        self.lora_A = nn.ModuleDict({"default": nn.Linear(layer.in_features, rank, bias=False, device="meta")})
-        self.lora_B = nn.ModuleDict({"default": nn.Linear(rank, layer.out_features, bias=False, device="meta")})
-
-
-def _add_shapes(model: Model, names: Iterable[str], rank: int) -> None:
-    model.requires_grad_(False)
-    for name in names:
-        layer: Any = model.get_submodule(name)
-        parent, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, _Shapes(layer, rank))
 
 
 def merged_weights(model: Model) -> Mapping[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,24 +17,19 @@ from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.encoder.waveform import conv_output_frames
 from raysp.models.features.processors import FeatureExtractor, as_float, pad
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.words import count
 
 Result = TypeVar("Result")
 
 
+@dataclass(eq=False)
 class Passes:
-    """Forward passes of a model over waveforms.
+    """Forward passes of a model with an encoder of speech over waveforms."""
 
-    Args:
-        model: a model with an encoder of speech.
-        feature_extractor: extractor of its checkpoint.
-        dtype: dtype of the arithmetic; weights and features stay in float32, which is never TF32.
-    """
-
-    def __init__(self, model: Model, feature_extractor: FeatureExtractor, dtype: torch.dtype) -> None:
-        self.model = model
-        self.feature_extractor = feature_extractor
-        self.dtype = dtype
+    model: Model
+    feature_extractor: FeatureExtractor
+    """Extractor of its checkpoint."""
+    dtype: torch.dtype
+    """Dtype of the arithmetic; weights and features stay in float32, which is never TF32."""
 
     @arithmetic(dtype="float32", device="cuda")
     def __call__(
@@ -57,14 +53,10 @@ class Passes:
         counts_B, lengths_B = (self.feature_extractor.num_inputs(length_B) for length_B in (counts_B, num_samples_B))
         layout = Layout.of_counts(counts_B, num_inputs, lengths_B.tolist())
         inputs: dict[str, Any] = {**features, "attention_mask": layout}
-        with self._short_masks(num_inputs), self._precision():
+        precision = torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        with self._short_masks(num_inputs), precision:
             result = run(**inputs, **arguments)
         return result, self.model.num_frames(num_samples_B)
-
-    def _precision(self) -> contextlib.AbstractContextManager[object]:
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.model.device.type, dtype=self.dtype)
 
     @contextlib.contextmanager
     def _short_masks(self, num_inputs: int) -> Iterator[None]:
@@ -121,15 +113,3 @@ def padded_targets(batch: MicroBatch, num_classes: int) -> Tensor:
             f"row {batch.rows[place]}: target {int(targets_BL[place, number])} found, expected 0 to {num_classes - 1}"
         )
     return targets_BL
-
-
-def single_targets(batch: MicroBatch, num_classes: int) -> Tensor:
-    """Return the only target of each row, int64 (B,) on the CPU.
-
-    Raises:
-        ValueError: a row has no target or several, or it is not below `num_classes`.
-    """
-    for row, target in zip(batch.rows, batch.targets, strict=True):
-        if len(target) != 1:
-            raise ValueError(f"row {row}: {count(len(target), 'target')} found, expected one class")
-    return padded_targets(batch, num_classes)[:, 0]

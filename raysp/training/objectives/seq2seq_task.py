@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -19,13 +19,14 @@ from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 from raysp.models.tokenizers.text import TextTokenizer
+from raysp.specs.pipeline import fingerprint
 from raysp.specs.values import JsonValue
 from raysp.text.error_rates import TextRules
 from raysp.text.targets import NO_TEXT, OUTSIDE, TOO_MANY, Target, contains_any
 from raysp.training.data.micro_batches import Losses, MicroBatch
 from raysp.training.objectives.passes import Passes, padded_targets
 from raysp.training.objectives.starting_model import NAMED_OUTPUTS, anew, loading
-from raysp.training.objectives.task import TextTask, digest_of
+from raysp.training.objectives.task import TextTask
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Seq2Seq
 from raysp.words import count
@@ -80,34 +81,24 @@ def token_ids(tokenizer: TextTokenizer, tokens: Sequence[str]) -> list[int]:
     return [vocabulary[token] for token in tokens]
 
 
+@dataclass
 class TokenTargets:
-    """Ids of the tokens of texts for a decoder: without the start token, up to the end token.
+    """Ids of the tokens of texts for a decoder: without the start token, up to the end token."""
 
-    Args:
-        rules: rules for the texts.
-        tokenizer: the decoder's.
-        special: its special tokens.
-        most: positions of the decoder; a text with more tokens is left out.
-        prompt_tokens: tokens of the vocabulary that begin every text, such as a language's.
-    """
+    rules: TextRules
+    tokenizer: TextTokenizer
+    special: SpecialIds
+    most: int
+    """Positions of the decoder; a text with more tokens is left out."""
+    prompt_tokens: Sequence[str] = ()
+    """Tokens of the vocabulary that begin every text, such as a language's."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Occurrences of each token in the texts so far."""
 
-    def __init__(
-        self,
-        rules: TextRules,
-        tokenizer: TextTokenizer,
-        special: SpecialIds,
-        most: int,
-        prompt_tokens: Sequence[str] = (),
-    ) -> None:
-        self.rules = rules
-        self.tokenizer = tokenizer
-        self.special = special
-        self.most = most
-        self.prompt = token_ids(tokenizer, prompt_tokens)
-        self.reserved = [token for token in tokenizer.all_special_tokens if token.strip()]
+    def __post_init__(self) -> None:
+        self.prompt = token_ids(self.tokenizer, self.prompt_tokens)
+        self.reserved = [token for token in self.tokenizer.all_special_tokens if token.strip()]
         """Tokens that a text cannot contain: one that ends texts would cut it."""
-        self.counts: Counter[str] = Counter()
-        """Occurrences of each token in the texts so far."""
 
     def __call__(self, value: object) -> Target:
         """Return the target of a text, and count its tokens; None is an empty text."""
@@ -175,7 +166,7 @@ class Seq2SeqTask(TextTask):
     @property
     def digest(self) -> str:
         """Hash of the vocabulary and of the special tokens."""
-        return digest_of([self.vocabulary, self.special])
+        return fingerprint([self.vocabulary, self.special])
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the size of the vocabulary, the tokens that occur, and the count of the unknown token."""

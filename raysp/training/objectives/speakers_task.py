@@ -12,7 +12,6 @@ from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.errors import PlanError
-from raysp.evaluation.comparing import Task as Compared
 from raysp.models.auto import AutoConfig, AutoModelForAudioXVector
 from raysp.models.base.placing import without_weights
 from raysp.models.encoder.heads import AM_SCALE, am_softmax_losses
@@ -24,7 +23,7 @@ from raysp.specs.outputs.classes import Classes
 from raysp.specs.outputs.embedding import Embedding
 from raysp.specs.outputs.output import columns_of
 from raysp.training.data.micro_batches import Losses, MicroBatch
-from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
+from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.objectives.task import ClassTask
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Speakers
@@ -60,6 +59,7 @@ class SpeakersTask(ClassTask):
     """
 
     AUTO: ClassVar = AutoModelForAudioXVector
+    COMPARED = "verification"
     DESCRIBED_ROWS: ClassVar = 3000  # 100 minutes, without a GPU too
 
     spec: Speakers
@@ -81,12 +81,7 @@ class SpeakersTask(ClassTask):
                 f"found objective.crop_seconds={spec.crop_seconds:g}; expected at least {least:g}, the shortest "
                 "input of the model"
             )
-        return cls(spec, None if spec.classes is None else tuple(spec.classes), shortest)
-
-    @property
-    def compared(self) -> Compared:
-        """Embeddings, and classes."""
-        return "verification"
+        return cls(spec, spec.classes, shortest)
 
     def label_ops(self, loaded: LoadedCheckpoint) -> list[OutputOp]:
         """Return the ops of the most probable speaker of the training, and of the embedding."""
@@ -103,7 +98,7 @@ class SpeakersTask(ClassTask):
 
     def loss(self, passes: Passes, batch: MicroBatch) -> Losses:
         """Return the AM-softmax loss over speakers (Wang et al. 2018), summed over rows, each cut at a drawn place."""
-        speakers_B = single_targets(batch, passes.model.config.num_labels)
+        speakers_B = padded_targets(batch, passes.model.config.num_labels)[:, 0]
         model: Any = passes.model
         output, _ = passes(model, [self._cropped(wave, passes) for wave in batch.waves])
         margin = self.margin_at(batch.progress)
@@ -129,7 +124,7 @@ class SpeakersTask(ClassTask):
         vectors: list[np.ndarray] = []
         speakers: list[int] = []
         for batch in batches:
-            rows = zip(batch.waves, single_targets(batch, len(self.names)).tolist(), strict=True)
+            rows = zip(batch.waves, padded_targets(batch, len(self.names))[:, 0].tolist(), strict=True)
             parts = [(speaker, part) for wave, speaker in rows for part in _parts(wave, size, self.shortest)]
             if parts:
                 with torch.inference_mode(), evaluation_mode(passes.model):

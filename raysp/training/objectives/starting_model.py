@@ -10,9 +10,7 @@ from torch import nn
 from raysp.errors import CheckpointError, PlanError
 from raysp.models.base import modeling
 from raysp.models.base.modeling import Model
-from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AMSoftmaxLoss
-from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.waveform import FeatureEncoder
 from raysp.training.data.micro_batches import seeded
 
@@ -51,12 +49,13 @@ def anew(model: AnyModel, *, seed: int) -> AnyModel:
 
 def set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
     """Set the classes of a head, which is kept if it has them in this order, and initialised otherwise."""
-    part, config = _last_layer(model), model.config
+    config, modules = model.config, dict(model.named_modules())
     if config.id2label == dict(enumerate(names)):
         return
     config.id2label = dict(enumerate(names))
     config.label2id = {name: number for number, name in enumerate(names)}
-    before = model.get_submodule(part)
+    part = next(name for name in ("objective", "classifier.out_proj", "classifier") if name in modules)
+    before = modules[part]
     new: nn.Module
     with seeded(seed):
         if isinstance(before, AMSoftmaxLoss):
@@ -66,14 +65,7 @@ def set_classes(model: Model, names: Sequence[str], *, seed: int) -> None:
             new = nn.Linear(before.in_features, len(names))
         model._init_module(new)
     parent, _, name = part.rpartition(".")
-    setattr(model.get_submodule(parent), name, new)
-
-
-def _last_layer(model: Model) -> str:
-    """Return the name of the layer of a head whose outputs are classes."""
-    if isinstance(model, ForXVector):
-        return "objective"
-    return "classifier.out_proj" if isinstance(model, ForSpeechClassification) else "classifier"
+    setattr(modules[parent], name, new)
 
 
 def head_names(model: Model) -> frozenset[str]:

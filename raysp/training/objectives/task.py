@@ -1,7 +1,5 @@
 """Tasks: the targets, the model and the loss of an objective, and what follows from them for texts and for classes."""
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +17,7 @@ from raysp.ops.forward import OutputOp
 from raysp.public_names import resolved
 from raysp.specs.outputs.classes import Classes
 from raysp.specs.outputs.transcript import Transcript
+from raysp.specs.pipeline import fingerprint
 from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text.error_rates import TextRules
 from raysp.text.targets import Targets
@@ -43,6 +42,8 @@ class Task(ABC):
     """Tags of the model card."""
     DESCRIBED_ROWS: ClassVar[int] = 0
     """Rows of the training from which `files` are computed; 0: there are no such files."""
+    COMPARED: ClassVar[Compared]
+    """Kind of the labels by which weights are evaluated."""
     tokenizer: "TextOrCTCTokenizer | None"
     """Tokenizer of the exported checkpoint; None: it has none, or it is built from the corpus."""
 
@@ -85,7 +86,7 @@ class Task(ABC):
     @property
     def digest(self) -> str:
         """Hash of the meaning of the outputs, part of the fingerprint."""
-        return digest_of(self.outputs)
+        return fingerprint(self.outputs)
 
     def settled(self, counts: Mapping[str, int]) -> Self:
         """Return the task with the vocabulary or classes of a corpus, unless the objective sets them.
@@ -105,11 +106,6 @@ class Task(ABC):
     def min_samples(self, plan: TrainingPlan) -> int:
         """Return the samples of the shortest input of the model that is trained."""
         return plan.checkpoint.min_samples
-
-    @property
-    def compared(self) -> Compared:
-        """Kind of the labels by which weights are evaluated."""
-        raise NotImplementedError
 
     def label_ops(self, loaded: LoadedCheckpoint) -> Sequence[OutputOp]:
         """Return the ops of the outputs by which weights are evaluated, for the model in memory.
@@ -175,16 +171,12 @@ def task_of(plan: TrainingPlan) -> Task:
     return task
 
 
-def digest_of(value: object) -> str:
-    """Return the hash of a JSON value, 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
 class TextTask(Task):
     """Base of tasks whose targets are texts, written by a tokenizer."""
 
     spec: TextObjective
     TAGS = ("automatic-speech-recognition", "raysp")
+    COMPARED = "recognition"
 
     @property
     def vocabulary(self) -> dict[str, JsonValue] | None:
@@ -200,11 +192,6 @@ class TextTask(Task):
     def outputs(self) -> Mapping[str, JsonValue]:
         """The vocabulary."""
         return {"vocabulary": self.vocabulary}
-
-    @property
-    def compared(self) -> Compared:
-        """Texts."""
-        return "recognition"
 
     def label_ops(self, loaded: LoadedCheckpoint) -> Sequence[OutputOp]:
         """Return the op of the text."""
@@ -226,15 +213,21 @@ class ClassTask(Task):
     """
 
     TAGS = ("audio-classification", "raysp")
+    COMPARED: ClassVar[Compared] = "classification"
     AUTO: ClassVar[Any]
     """Class of raysp.models whose heads have the classes."""
     tokenizer = None
 
     spec: ClassObjective
-    classes: tuple[str, ...] | None
+    classes: Sequence[str] | None
+
+    @classmethod
+    def of(cls, spec: Any, plan: TrainingPlan) -> Self:  # noqa: ANN401 - as above
+        """Return the task before its corpus is indexed."""
+        return cls(spec, spec.classes)
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def names(self) -> Sequence[str]:
         """Names of the classes, in the order of the model's outputs."""
         assert self.classes is not None
         return self.classes
@@ -249,11 +242,6 @@ class ClassTask(Task):
     def outputs(self) -> Mapping[str, JsonValue]:
         """Names of the classes."""
         return {"classes": [*self.names]}
-
-    @property
-    def compared(self) -> Compared:
-        """Classes."""
-        return "classification"
 
     def label_ops(self, loaded: LoadedCheckpoint) -> Sequence[OutputOp]:
         """Return the op of the most probable class."""

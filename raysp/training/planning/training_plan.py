@@ -20,12 +20,12 @@ from raysp.labelling.planning.run_plan import Corpus
 from raysp.labelling.planning.surveying import CheckSchema, holds_text, survey, with_ids
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code, with_places
-from raysp.specs.values import JsonValue
+from raysp.specs.values import JsonValue, replaced
 from raysp.text.error_rates import in_language
 from raysp.training.planning.ordering import Sizes
 from raysp.training.planning.workers import Workers, settle_workers
 from raysp.training.specs.augmentations import OfSounds
-from raysp.training.specs.objectives import ClassObjective, Objective
+from raysp.training.specs.objectives import ClassObjective, Objective, TextObjective
 from raysp.training.specs.recipe import MICRO_BATCHES, MOST_BETWEEN, Evaluation, Finetune
 from raysp.words import count
 
@@ -144,12 +144,14 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         CheckpointError: the checkpoint cannot be trained for this objective.
     """
     recipe = with_absolute_paths(recipe)
-    recipe = replace(recipe, source=source_of_commit(recipe.source))
+    for name, source in recipe.sources.items():
+        recipe = replaced(recipe, name, source_of_commit(source))
     if recipe.evaluation:
+        language = recipe.objective.text.language if isinstance(recipe.objective, TextObjective) else None
         evaluation = replace(
-            recipe.evaluation.changed(source_of_commit),
+            recipe.evaluation,
             column=recipe.evaluation.column or recipe.objective.target,
-            normalise=in_language(recipe.evaluation.normalise, recipe.objective.text_language),
+            normalise=in_language(recipe.evaluation.normalise, language),
         )
         recipe = replace(recipe, evaluation=evaluation)
     recipe = with_places(recipe, lambda url: url, hub.pinned_checkpoint)

@@ -9,6 +9,7 @@ from raysp.specs.values import Listed, spec
 
 Language = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """Name of a language as in names of files, such as "tur" or "uzb-script_cyrillic"."""
+Name = Annotated[str, Field(min_length=1)]
 
 
 @spec
@@ -27,38 +28,4 @@ class LoRA:
     _: KW_ONLY
     alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Listed[str] | None = None
-
-    def __post_init__(self) -> None:
-        """Check that there are names, and that they are not empty."""
-        if self.targets is not None and not (self.targets and all(self.targets)):
-            raise ValueError(
-                f"found targets {[*self.targets]}; expected names of layers, or None for those of attention"
-            )
-
-
-def check_parts(
-    freeze: str | None, lora: LoRA | None, adapter: str | None = None, *, random_weights: bool = False, steps: int = 0
-) -> None:
-    """Raise ValueError for parts of a model that cannot be trained together.
-
-    Args:
-        freeze: part that is not trained.
-        lora: LoRA of the model.
-        adapter: language of adapter layers.
-        random_weights: whether the training begins with random weights.
-        steps: number of first steps in which all but the head is not trained.
-    """
-    parts = {"freeze": freeze, "lora": lora, "adapter": adapter}
-    if random_weights and (kept := [name for name, value in parts.items() if value is not None]):
-        raise ValueError(f"found random_weights and {kept[0]}, which would keep some of them; leave one out")
-    methods = [name for name, value in (("lora", lora), ("adapter", adapter)) if value is not None]
-    if len(methods) > 1:
-        raise ValueError("found lora and adapter, which both choose the weights that are trained; leave one out")
-    if freeze in ("base", "encoder") and steps:
-        raise ValueError(
-            f"found freeze={freeze!r}, which holds to the end, and freeze_steps={steps}; leave freeze out to train all "
-            "after these steps, or freeze_steps"
-        )
-    if freeze == "base" and methods:
-        raise ValueError(f"found freeze='base' and {methods[0]}, which trains parts of the base model; leave one out")
+    targets: Annotated[Listed[Name], Field(min_length=1)] | None = None

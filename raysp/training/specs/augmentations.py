@@ -3,7 +3,7 @@
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from raysp.specs.order import flow_of
 from raysp.specs.pipeline import TEXTS_OF_ROWS, Shards
@@ -12,6 +12,16 @@ from raysp.specs.values import Listed, spec
 from raysp.training.specs.objectives import Positive, Share
 
 Decibels = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return bounds, the lower one first."""
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"found {bounds}; expected the lower bound first")
+    return bounds
+
+
+Range = Annotated[tuple[Decibels, Decibels], AfterValidator(_in_order)]
 
 
 def _as_shards(source: object) -> object:
@@ -30,12 +40,7 @@ class Speed:
         factors: one is drawn for each row; 1 leaves it as it is.
     """
 
-    factors: Listed[Positive] = (0.9, 1.0, 1.1)
-
-    def __post_init__(self) -> None:
-        """Check the number of factors."""
-        if not 1 <= len(self.factors) <= 256:
-            raise ValueError(f"found {len(self.factors)} factors; expected 1 to 256")
+    factors: Annotated[Listed[Positive], Field(min_length=1, max_length=256)] = (0.9, 1.0, 1.1)
 
 
 @spec
@@ -46,11 +51,7 @@ class Gain:
         decibels: lowest and highest change; one is drawn between them.
     """
 
-    decibels: tuple[Decibels, Decibels] = (-6.0, 6.0)
-
-    def __post_init__(self) -> None:
-        """Check the order of the bounds."""
-        _check_order("decibels", self.decibels)
+    decibels: Range = (-6.0, 6.0)
 
 
 @spec
@@ -77,16 +78,12 @@ class Noise(OfSounds):
     """
 
     _: KW_ONLY
-    snr: tuple[Decibels, Decibels] = (5.0, 20.0)
+    snr: Range = (5.0, 20.0)
     share: Share = 1.0
 
     if TYPE_CHECKING:  # the type of the field does not say that a url is taken
 
         def __init__(self, source: Shards | str, *, snr: tuple[float, float] = ..., share: float = ...) -> None: ...
-
-    def __post_init__(self) -> None:
-        """Check the order of the bounds."""
-        _check_order("snr", self.snr)
 
 
 @spec
@@ -107,8 +104,3 @@ class Room(OfSounds):
 
 
 Augmentation = Speed | Gain | Noise | Room
-
-
-def _check_order(name: str, bounds: tuple[float, float]) -> None:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"found {name}={bounds}; expected the lower bound first")

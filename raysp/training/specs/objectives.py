@@ -12,7 +12,7 @@ from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import GenerateValue
 from raysp.specs.text_rules import Text as Text
 from raysp.specs.values import Listed, Url, spec
-from raysp.training.specs.adaptation import Language, LoRA, check_parts
+from raysp.training.specs.adaptation import Language, LoRA, Name
 
 if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary
@@ -42,8 +42,6 @@ class Objective:
     """Targets, model and loss: a subclass of `raysp.training.objectives.task.Task`, as "module:Class"."""
     METRICS: ClassVar[tuple[str, ...]] = ()
     """Metrics by which weights can be compared; none: they are not evaluated."""
-    NEEDS_TEXTS: ClassVar[bool] = False
-    """Whether the targets are the reference texts of the source."""
 
     checkpoint: Url
     _: KW_ONLY
@@ -55,7 +53,22 @@ class Objective:
 
     def __post_init__(self) -> None:
         """Check that the trained parts fit together."""
-        check_parts(self.freeze, self.lora, self.language, random_weights=self.random_weights, steps=self.freeze_steps)
+        freeze = self.freeze
+        methods = [name for name, value in (("lora", self.lora), ("adapter", self.language)) if value is not None]
+        kept = ["freeze", *methods] if freeze else methods
+        if self.random_weights and kept:
+            raise ValueError(f"found random_weights and {kept[0]}, which would keep some of them; leave one out")
+        if len(methods) > 1:
+            raise ValueError("found lora and adapter, which both choose the weights that are trained; leave one out")
+        if freeze in ("base", "encoder") and self.freeze_steps:
+            raise ValueError(
+                f"found freeze={freeze!r}, which holds to the end, and freeze_steps={self.freeze_steps}; leave freeze "
+                "out to train all after these steps, or freeze_steps"
+            )
+        if freeze == "base" and methods:
+            raise ValueError(
+                f"found freeze='base' and {methods[0]}, which trains parts of the base model; leave one out"
+            )
 
     @property
     def target(self) -> str | None:
@@ -75,11 +88,6 @@ class Objective:
     @property
     def kept_language(self) -> str | None:
         """Language whose adapter layers the checkpoint has; None: they are new, or there are none."""
-        return None
-
-    @property
-    def text_language(self) -> Literal["tr", "az"] | None:
-        """Language of the case rules of the texts; None: the usual rules, or no texts."""
         return None
 
     @property
@@ -116,15 +124,9 @@ class TextObjective(Objective):
     """
 
     METRICS: ClassVar[tuple[str, ...]] = ("wer", "cer", "loss")
-    NEEDS_TEXTS: ClassVar[bool] = True
 
     _: KW_ONLY
     text: Text = field(default_factory=Text)
-
-    @property
-    def text_language(self) -> Literal["tr", "az"] | None:
-        """Language of the case rules of the texts."""
-        return self.text.language
 
 
 @spec
@@ -139,21 +141,16 @@ class ClassObjective(Objective):
     METRICS: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "loss")
 
     _: KW_ONLY
-    column: Annotated[str, Field(min_length=1)]
-    classes: Listed[str] | None = None
+    column: Name
+    classes: Annotated[Listed[Name], Field(min_length=2)] | None = None
+    freeze: Literal["feature_encoder", "base"] | None = None
 
     def __post_init__(self) -> None:
-        """Check the names of the classes, and that the trained parts fit together."""
+        """Check that each class occurs once, and that the trained parts fit together."""
         super().__post_init__()
-        if self.classes is None:
-            return
-        if len(self.classes) < 2:
-            raise ValueError(f"found classes {[*self.classes]}; expected at least 2, or None for those of the data")
-        wrong = [name for name, number in Counter(self.classes).items() if number > 1 or not name]
-        if wrong:
-            raise ValueError(
-                f"found classes {[*self.classes]}; {wrong[0]!r} is empty or occurs twice: name each class once"
-            )
+        twice = [name for name, number in Counter(self.classes).items() if number > 1]
+        if twice:
+            raise ValueError(f"found {twice[0]!r} twice in classes; name each class once")
 
     @property
     def target(self) -> str:
@@ -293,9 +290,6 @@ class Classify(ClassObjective):
 
     TASK: ClassVar[str] = "raysp.training.objectives.classify_task:ClassifyTask"
 
-    _: KW_ONLY
-    freeze: Literal["feature_encoder", "base"] | None = None
-
 
 @spec
 class Speakers(ClassObjective):
@@ -313,7 +307,6 @@ class Speakers(ClassObjective):
     METRICS: ClassVar[tuple[str, ...]] = ("eer", "accuracy", "f1", "loss")
 
     _: KW_ONLY
-    freeze: Literal["feature_encoder", "base"] | None = None
     margin: Share = 0.4
     margin_warmup: Share = 0.2
     crop_seconds: Positive | None = 3.0

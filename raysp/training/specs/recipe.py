@@ -1,8 +1,6 @@
 """Recipes as values: corpus, objective, schedule and destination of a training."""
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, field, replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal, cast
@@ -19,7 +17,7 @@ from raysp.specs.work_files import load_value
 from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
 from raysp.training.specs.mix import Mix
 from raysp.training.specs.objectives import CTC as CTC
-from raysp.training.specs.objectives import Objective, Positive, Share
+from raysp.training.specs.objectives import Objective, Positive, Share, TextObjective
 
 LONGEST_ROW = 120.0
 """Seconds of the longest row of a training whose recipe has no limit; as in `Evaluation`.
@@ -124,17 +122,12 @@ class Checkpoint:
             cluster checks it on nodes that are up.
     """
 
-    url: Url
+    url: Annotated[Url, Field(min_length=1)]
     _: KW_ONLY
     every: Annotated[int, Field(ge=1)] = 500
     minutes: Positive | None = 10.0
     storage_options: StorageOptions = field(default_factory=dict)
     shared: bool = False
-
-    def __post_init__(self) -> None:
-        """Check that the url is not empty."""
-        if not self.url:
-            raise ValueError("url is empty; give the folder that receives the checkpoint")
 
 
 @spec
@@ -169,11 +162,6 @@ class Evaluation:
     normalise: str = NORMALISE
     by: Listed[str] = ()
     max_seconds: Positive = 120.0
-
-    def changed(self, change: Callable[[Shards], Shards]) -> "Evaluation":
-        """Return the evaluation with its corpora changed."""
-        further = {name: change(source) for name, source in self.others.items()}
-        return replace(self, source=change(self.source), others=further)
 
     @property
     def each(self) -> "Mapping[str, Evaluation]":
@@ -241,6 +229,7 @@ class Finetune:
     NOUN: ClassVar = "recipe"
     VERB: ClassVar = "finetune"
     TEXT_USE: ClassVar = TEXTS_OF_ROWS
+    labelled_by: ClassVar[None] = None
 
     source: Shards
     _: KW_ONLY
@@ -264,11 +253,11 @@ class Finetune:
 
     def __post_init__(self) -> None:
         """Check the steps, and that targets and metrics fit."""
-        if self.decode.keep_prefix:
+        if self.flow.decode.keep_prefix:
             raise ValueError(
                 "found Decode(keep_prefix=True); damaged recordings are left out of a training: leave it out"
             )
-        if self.decode.channel == EACH:
+        if self.flow.decode.channel == EACH:
             raise ValueError(
                 "found Decode(channel='each'); a training row is one channel: choose one by its index, or "
                 "channel='mean'"
@@ -281,15 +270,12 @@ class Finetune:
 
     def _check_targets(self) -> None:
         """Raise ValueError for missing columns of references, and for a metric that the objective does not have."""
-        evaluation = self.evaluation
-        if self.objective.NEEDS_TEXTS:
-            if self.source.text is None:
-                raise ValueError("source.text is not set; give the column of the reference texts")
-            for field_name, source in self.evaluated_sources.items():
-                if source.text is None:
-                    raise ValueError(f"{field_name}.text is not set; give the column of the reference texts")
+        evaluation, has_texts = self.evaluation, isinstance(self.objective, TextObjective)
+        for name, source in {"source": self.source, **self.evaluated_sources}.items():
+            if source.text is None and has_texts:
+                raise ValueError(f"{name}.text is not set; give the column of the reference texts")
         metrics, name = self.objective.METRICS, type(self.objective).__name__
-        if evaluation and evaluation.normalise != NORMALISE and not self.objective.NEEDS_TEXTS:
+        if evaluation and evaluation.normalise != NORMALISE and not has_texts:
             raise ValueError(
                 f"found evaluation.normalise={evaluation.normalise!r}; {name} compares no texts: leave it out"
             )
@@ -312,18 +298,9 @@ class Finetune:
         return flow_of(self.steps, self.source.audio)
 
     @property
-    def decode(self) -> Decode:
-        """The step that decodes."""
-        return self.flow.decode
-
-    @property
     def decoding(self) -> Decode:
         """The step that decodes, with the longest duration that is read."""
-        return replace(self.decode, max_seconds=self.longest_seconds)
-
-    @property
-    def labelled_by(self) -> None:
-        """The pipeline that makes the labels of the sink: always None."""
+        return replace(self.flow.decode, max_seconds=self.longest_seconds)
 
     @property
     def sources(self) -> dict[str, Shards]:
@@ -352,14 +329,14 @@ class Finetune:
     @property
     def limits_rows(self) -> bool:
         """Whether the recipe limits the duration of rows: by a step, or by the crops of its objective."""
-        by_decode = self.decode.max_seconds != Decode().max_seconds
+        by_decode = self.flow.decode.max_seconds != Decode().max_seconds
         by_keep = any(isinstance(step, Keep) and step.max_seconds is not None for step in self.steps)
         return by_decode or by_keep or getattr(self.objective, "crop_seconds", None) is not None
 
     @property
     def longest_seconds(self) -> float:
         """Duration above which a row is left out as `too_long`."""
-        return self.decode.max_seconds if self.limits_rows else LONGEST_ROW
+        return self.flow.decode.max_seconds if self.limits_rows else LONGEST_ROW
 
 
 def training_parts(
@@ -379,34 +356,28 @@ def training_parts(
         dtype: resolved dtype, never "auto".
         code: code of functions and specs from outside raysp.
     """
-    fields = cast("dict[str, JsonValue]", to_json(recipe))
-    source = cast("dict[str, JsonValue]", fields["source"])
+    source = hashed_fields(recipe.source)
     parts: dict[str, JsonValue] = {
         "training_version": TRAINING_VERSION,
         "dtype": dtype,
         "checkpoint_digest": checkpoint_digest,
         "vocabulary_digest": vocabulary_digest,
+        **{name: to_json(getattr(recipe, name)) for name in ("seed", "ema", "mix", "deterministic")},
+        **{f"source.{name}": source[name] for name in ("id", "audio", "text")},
     }
-    parts |= {name: fields[name] for name in ("seed", "ema", "mix", "deterministic")}
-    parts |= {f"source.{name}": source[name] for name in ("id", "audio", "text")}
-    for index, step in enumerate(recipe.steps):
-        parts |= {f"steps.{index}.{name}": value for name, value in hashed_fields(step).items()}
-    for name in ("objective", "schedule", "batching"):
-        of_part = cast("dict[str, JsonValue]", fields[name])
-        parts |= {f"{name}.{key}": value for key, value in of_part.items()}
+    specs = {name: getattr(recipe, name) for name in ("objective", "schedule", "batching")}
+    specs |= {f"steps.{place}": step for place, step in enumerate(recipe.steps)}
+    specs |= {f"augment.{place}": change for place, change in enumerate(recipe.augment)}
+    for name, part in specs.items():
+        parts |= {f"{name}.{key}": value for key, value in hashed_fields(part).items()}
     for name in recipe.objective.checkpoints:
         del parts[f"objective.{name}"]
-    for place, change in enumerate(cast("list[dict[str, JsonValue]]", fields["augment"])):
-        parts |= {f"augment.{place}.{key}": value for key, value in change.items() if key != "source"}
+    for place in recipe.sounds:
+        del parts[f"augment.{place}.source"]
     if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends
-        evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
+        evaluation = hashed_fields(recipe.evaluation)
         parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
     return {**parts, **code.parts()}
-
-
-def training_fingerprint(parts: Mapping[str, JsonValue]) -> str:
-    """Return the hash of the parts, 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_recipe(target: str) -> Finetune:
