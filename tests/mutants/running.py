@@ -54,7 +54,9 @@ class Covered:
         self.seconds: dict[str, float] = {}
         self._data = []
         for path in sorted(folder.glob("*.json")):
-            self.seconds |= json.loads(path.read_text())
+            seconds = json.loads(path.read_text())
+            # A name with a path of the checkout has another path in the copy.
+            self.seconds |= {name: value for name, value in seconds.items() if str(CHECKOUT) not in name}
             data = CoverageData(str(path.with_suffix(".coverage")))
             data.read()
             self._data.append(data)
@@ -203,5 +205,7 @@ def _tested(tests: Sequence[str], most_seconds: float) -> tuple[str, str]:
         return "hung", ""
     if process.returncode == 0:
         return "lives", ""
+    if "ERROR: not found" in out:
+        raise SystemExit(f"tests of the record are not in the copy; record their coverage again:\n{out[-2000:]}")
     failed = [line for line in out.splitlines() if line.startswith(("FAILED", "ERROR", "E  ", "ImportError"))]
     return "killed", (failed or out.splitlines()[-1:] or ["?"])[0][:200]
