@@ -129,7 +129,9 @@ class Decode(Step):
         max_seconds: longer recordings become `skipped: too_long`.
         channel: "mean" of all channels; the index of one; or "each": every channel is labelled as a recording of its
             own, and columns of outputs are lists with an entry for each channel, in order. Only for labelling. A row
-            has the status of all its channels: if one fails, so does the row. At most 16 channels.
+            has the status of all its channels: if one fails, so does the row. At most 16 channels. Refused with
+            features that need one value for each row: `Align` of a column, `Shards(text=...)`, evaluations, conditions
+            of `Keep` on outputs, `Map` of samples, and `keep_prefix`.
         keep_prefix: rows whose recording is damaged part-way stay error rows, and have the outputs of the samples
             before the damage; `seconds` is their duration. Only for labelling.
     """
@@ -294,7 +296,8 @@ class Map(Step):
     The added columns are null in rows that are skipped or fail.
 
     After `Decode` it may read the audio column: a struct of `samples` (a list of float32 between -1 and 1, one channel)
-    and `sample_rate`, as the model takes it. Then a recording is in memory as a whole, however long it is.
+    and `sample_rate`, as the model takes it. Then a recording is in memory as a whole, however long it is. The code of
+    the function, and the modules of its folder that it imports, are part of the fingerprint.
 
     Attributes:
         function: a function at the top level of a module, or its name, "module:function".
@@ -370,7 +373,7 @@ class Label(Step):
             transformers (`raysp[transformers]`), for architectures that raysp does not read, such as Whisper.
             "ctranslate2": Whisper in CTranslate2's format (`raysp[ctranslate2]`), as faster-whisper runs it. "vllm":
             some recognisers of transformers by vLLM (`raysp[vllm]`); it was never run on a GPU.
-        pool: the actors that hold the model.
+        pool: the actors that hold the model. Several `Label` steps share the pool of the first one.
     """
 
     NOT_HASHED: ClassVar = {"windows": "even"}

@@ -141,7 +141,8 @@ class Evaluation:
         every: steps between evaluations; None: 1,000, or fewer, so that there are 20. The weights before the first
             step and after the last one are evaluated too; the former are not a candidate for the result.
         best: metric by which weights are the best: "wer", "cer", or "loss"; for classes "accuracy", "f1", or
-            "loss"; for speakers also "eer", the equal error rate.
+            "loss"; for speakers also "eer", the equal error rate. A metric without a value ends the training with an
+            error.
         patience: evaluations without a better one after which the training ends; None: it does not end before its time.
         normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's; with the
             language of the objective's `Text` if that has one, as "letters-tr".
@@ -212,7 +213,9 @@ class Finetune:
         evaluation: evaluation during the training; None: the last weights become the checkpoint.
         ema: share that a moving average of the weights keeps at each update, such as 0.999; the average is evaluated
             and becomes the checkpoint. None: there is none.
-        pool: the workers.
+        pool: the workers, at most as many as a step has micro-batches. With (low, high), a training on a cluster looks
+            for room for more workers every five minutes, and goes on with fewer after a node is lost; it then begins
+            again at the last commit.
         seed: seed of all random numbers.
         dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.
         device: "auto": GPUs if there are any, else CPUs. "cpu", "cuda", or another kind of device of the installed

@@ -37,7 +37,9 @@ class Srt:
     Attributes:
         column: prefix of the columns.
         names: "path" names files as their recordings, "id" by the id of the row in a folder for each label shard.
-            None: "path" if rows were read by path or from tar files, and the source can be read.
+            None: "path" if rows were read by path or from tar files, and the source can be read. Of rows with the same
+            name the first keeps it, and the others get "~" and the number of the row. Characters that some system does
+            not allow in names become "_".
         max_chars: characters of a line.
         max_lines: lines of a cue.
         min_seconds: shortest display of a cue.

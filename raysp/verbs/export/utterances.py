@@ -28,6 +28,9 @@ KEYS = (
 class Utterances(Cuts):
     """Manifests of utterances in JSON lines, with NeMo's keys; `Shards` reads them from the same recordings.
 
+    A recording inside of a Parquet, Arrow or tar file is named by its row, "talks.parquet#row=17", with "&column=NAME"
+    if its column is not "audio". Recordings of lhotse Shar are refused.
+
     Attributes:
         column: prefix of the columns of words, regions of speech or turns.
         by: "words" cuts at pauses between words, "sentences" after marks that end sentences, as many as fit,
