@@ -10,7 +10,6 @@ from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.ray_metrics import METRICS, TRY_OUT, Exporter, exported
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink.commit import Todo
-from raysp.sink.receipts import Counts, ShardReceipt
 from tests.labelling.engine.pieces import labelled
 
 PIECES = (Piece(0, 4), Piece(4, 6))
@@ -93,39 +92,6 @@ def test_results_that_are_discarded_never_count(shards, exporter, written):
     assert written.of("raysp_rows_total", status="ok") == 3
 
 
-def test_pieces_of_a_failed_shard_are_not_in_flight_and_committed_shards_count(shards, exporter, written):
-    shards.fail(SHARD.name, "no such file")
-    exporter.write(shards.progress)
-    assert written.of("raysp_pieces_in_flight") == 0
-    shards.committed(ShardReceipt(SHARD.name, Counts(6)))
-    exporter.write(shards.progress)
-    assert written.of("raysp_shards_committed_total") == 1
-
-
-def test_shares_are_written_once_they_are_known(shards, exporter, written):
-    exporter.write(shards.progress)
-    unknown = ("raysp_padding_efficiency", "raysp_wait_share", "raysp_batch_memory_bytes")
-    assert [written.of(name) for name in unknown] == [None, None, None]
-    add(shards, PIECES[0], 4, memory_bytes=5000)
-    add(shards, PIECES[1], 2, memory_bytes=3000)
-    exporter.write(shards.progress)
-    assert [written.of(name) for name in unknown] == [0.75, 0.25, 5000]
-    assert written.of("raysp_rtfx") > 0
-
-
-def test_states_are_written_at_most_every_two_seconds(shards, written):
-    now = 100.0
-    exporter = Exporter("s3://b/labels", written.writers(), clock=lambda: now)
-    exporter(shards.progress)
-    add(shards, PIECES[0], 4)
-    now += 1.9
-    exporter(shards.progress)
-    assert written.of("raysp_blocks_labelled_total") is None
-    now += 0.2
-    exporter(shards.progress)
-    assert written.of("raysp_blocks_labelled_total") == 1
-
-
 def test_a_failure_to_write_is_logged_once_and_ends_no_run(shards, caplog):
     exporter = Exporter("out", {})
     add(shards, PIECES[0], 4)
@@ -148,10 +114,3 @@ def test_nothing_is_written_without_ray(shards, monkeypatch):
     with exported("out", shards.progress) as write:
         write(shards.progress)
     assert "ray" not in sys.modules
-
-
-def test_names_and_descriptions_are_as_prometheus_expects():
-    assert len({metric.name for metric in METRICS}) == len(METRICS)
-    for metric in METRICS:
-        assert metric.name.startswith("raysp_")
-        assert metric.description

@@ -6,7 +6,7 @@ import pytest
 
 import raysp
 from raysp.cluster import resources
-from raysp.cluster.resources import Resources, actor_cpus, pool_size
+from raysp.cluster.resources import Resources, actor_cpus
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from tests.corpora import a_pipeline, write_shard
@@ -42,11 +42,6 @@ def test_much_work_on_two_cores_starts_two_actors(tmp_path, two_cores):
     )
 
 
-def test_a_pool_that_fits_is_unchanged(tmp_path, two_cores):
-    assert str(a_plan(tmp_path, raysp.Pool(2), rows=1, shards=4).pool_size) == "2 actors"
-    assert str(a_plan(tmp_path, raysp.Pool(), rows=1, shards=1).pool_size) == "1 actor"
-
-
 def test_the_default_pool_is_one_actor_with_the_whole_machine(tmp_path, two_cores):
     plan = a_plan(tmp_path, raysp.Pool(), rows=1, shards=4)
     assert (str(plan.pool_size), str(plan.settings.cpus_per_actor)) == ("1 actor", "2 CPUs (all of this machine)")
@@ -74,10 +69,6 @@ def test_cpus_of_actors_leave_one_in_ten_to_decode_and_are_one_on_gpus_and_clust
     assert (cpus(raysp.Pool(cpus=5), 16, on_gpu=True), cpus(raysp.Pool(cpus=64), None)) == (5, 64)
 
 
-def test_a_run_records_the_cpus_of_its_actors(tmp_path, two_cores):
-    assert a_plan(tmp_path, raysp.Pool(), rows=1, shards=1).run_settings["cpus_per_actor"] == 2
-
-
 def test_a_cluster_that_can_grow_keeps_the_requested_pool_up_to_the_work(tmp_path):
     grows = Resources(4, can_grow=True)
     assert str(a_plan(tmp_path, raysp.Pool((6, 7)), rows=1, shards=9, resources=grows).pool_size) == "6 to 7 actors"
@@ -100,12 +91,3 @@ def test_gpus_bound_the_pool_of_a_machine(tmp_path):
     assert plan.pool_size.reason.endswith("and 2 GPUs)")
     shared = a_plan(tmp_path, raysp.Pool(8, gpus=0.3), rows=1, shards=9, resources=resources)
     assert shared.pool_size.high == 6
-
-
-def test_actors_are_bounded_by_pieces_however_much_audio_they_hold(tmp_path):
-    plan = a_plan(tmp_path, raysp.Pool(64), rows=100, shards=2, resources=Resources(100, can_grow=True))
-    assert str(plan.pool_size) == "2 actors (64 requested; 200 rows in 2 pieces)"
-
-
-def test_a_pool_holds_at_least_one():
-    assert pool_size(raysp.Pool(3), machine=(0, "small"), work=(9, "much")).low == 1

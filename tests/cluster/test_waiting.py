@@ -8,9 +8,6 @@ import ray
 from raysp import RunError, run
 from raysp.cluster import waiting
 from raysp.cluster.waiting import Waiting
-from raysp.labelling.engine import ray_pool
-from raysp.labelling.engine.ray_actor import SoFar
-from tests.labelling.engine.on_ray import stand_in
 from tests.runs import DEMO
 
 ACTOR, READER = ("a model actor", {"CPU": 2.0, "GPU": 1.0}), ("a reader", {"CPU": 1.0})
@@ -90,43 +87,6 @@ def test_a_pause_of_the_machine_is_not_waiting(cluster):
         cluster.now += 3600
         cluster.waiting.look(*ACTOR)
     assert [message[:34] for message in cluster.warnings] == ["waiting for the cluster for 1:00: "]
-
-
-class Looks:
-    """Notes the workers that a pool misses, and ends its run."""
-
-    def __init__(self) -> None:
-        self.missing: list[tuple[str, dict[str, float]]] = []
-
-    def look(self, *missing) -> None:
-        self.missing.append(missing)
-        if len(self.missing) == 10:
-            raise RunError("waited for too long")
-
-
-@pytest.mark.parametrize(
-    ("placed", "loaded", "reading", "missing"),
-    [(False, False, 0, "a model actor"), (True, False, 0, ""), (True, True, 0, "a reader"), (True, True, 1, "")],
-)
-def test_an_actor_is_missing_until_one_has_a_place_and_then_a_reader_until_one_has_begun(
-    monkeypatch, placed, loaded, reading, missing
-):
-    monkeypatch.setattr(stand_in.Cluster, "_end_a_piece", lambda _: None)  # nothing ends
-    for name, is_ready in {"_place": placed, "_load": loaded}.items():
-        answer = getattr(stand_in.Handle, name)
-        monkeypatch.setattr(stand_in.Handle, name, lambda one, answer=answer, ready=is_ready: wait(answer(one), ready))
-    looks = Looks()
-    monkeypatch.setattr(ray_pool, "Waiting", lambda _: looks)
-    cluster = stand_in.Cluster()
-    cluster.so_far = SoFar((), reading)
-    with pytest.raises(RunError, match="waited for too long"):
-        cluster.run(monkeypatch)
-    assert looks.missing[-1] == (missing, {"CPU": 1.0})
-
-
-def wait(ref: stand_in.Ref, is_ready: bool) -> stand_in.Ref:
-    ref.is_ready = is_ready
-    return ref
 
 
 @pytest.mark.drivers

@@ -148,17 +148,14 @@ def at(document: Any, pointer: str) -> Any:
     return parent[name]
 
 
-def schema_faults(document: Document, *, pods_too: bool = True) -> Iterator[str]:
+def schema_faults(document: Document) -> Iterator[str]:
     """Check a document against the schema of its kind, in which unknown fields are faults, as `kubectl apply` has it.
 
-    Args:
-        document: a document of any kind that is used here.
-        pods_too: check pod templates of a RayJob or RayCluster also as pods of Kubernetes. The definitions of KubeRay
-            have the same fields.
+    Pod templates of a RayJob or RayCluster are also checked as pods of Kubernetes.
     """
     if document["apiVersion"].partition("/")[0] in CUSTOM:
         yield from _errors(_crd(document["apiVersion"], document["kind"]), document)
-        for where, pod in pods(document) if pods_too else ():
+        for where, pod in pods(document):
             as_pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod.get("spec")}
             yield from (f"{where}: {fault}" for fault in _of_kubernetes(as_pod))
     else:

@@ -67,10 +67,6 @@ def names_in_the_package(head: FakeHead) -> list[str]:
 
 
 class TestChecks:
-    def test_the_folder_of_the_pipeline_file_is_the_package(self, project, head, submitted):
-        submitted(project)
-        assert names_in_the_package(head) == ["helper.py", "label_speech.py"]
-
     @pytest.mark.parametrize(
         ("setting", "message"),
         [
@@ -95,9 +91,6 @@ class TestChecks:
             rf"^{field}: '.*/data' is in the folder of the submitted file, which a job",
             refusal(project, f"{field}={project}/data"),
         )
-
-    def test_an_absolute_path_may_be_shared_and_is_left_to_the_job(self, project, submitted):
-        assert submitted(project, "sink.url=/mnt/labels")["metadata"]["raysp_sink"] == "/mnt/labels"
 
     def test_a_checkpoint_beside_the_pipeline_file_travels(self, project, monkeypatch, head, submitted, refusal):
         shutil.copytree(CHECKPOINT, project / "model")
@@ -156,15 +149,6 @@ class TestChecks:
     def test_code_that_git_ignores_is_refused(self, project, left_out, refusal):
         git_ignores(project, f"{left_out}\n")
         assert re.search(rf"{left_out}: .* left out of the package .*by the line !{left_out}", refusal(project))
-
-    def test_a_folder_named_by_a_link_is_the_folder(self, project, head, submitted):
-        link = project.parent / "link"
-        link.symlink_to(project)
-        submitted(link)
-        assert len(names_in_the_package(head)) == 2
-
-    def test_a_missing_file_is_refused(self, tmp_path, refusal):
-        assert "missing.py: no such file" in refusal(tmp_path / "missing.py")
 
     def test_a_wheel_that_does_not_travel_is_refused(self, project, tmp_path, refusal):
         (tmp_path / "raysp-1-any.whl").write_bytes(b"")
