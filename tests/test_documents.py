@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from raysp.ops.rows import FILTERED, REMEDIES, WITHDRAWN
 from raysp.text.targets import NO_TEXT, OUTSIDE, TOO_MANY
@@ -59,7 +60,9 @@ def test_the_tests_that_are_named_are_found_at_all(document):
 
 
 def test_the_navigation_of_the_site_holds_each_page():
-    listed = set(re.findall(r"([\w/-]+\.md)$", (DOCS.parent / ".mkdocs.yml").read_text(), re.MULTILINE))
+    text = (DOCS.parent / ".mkdocs.yml").read_text()
+    assert yaml.safe_load(text)["validation"].keys() == {"nav", "links"}
+    listed = set(re.findall(r"([\w/-]+\.md)$", text, re.MULTILINE))
     assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} == listed
 
 
