@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import pytest
 
@@ -10,7 +9,7 @@ import raysp
 from tests import kit
 from tests.classifiers import make_classifier
 from tests.commands import write_recipe
-from tests.corpora import CHECKPOINT, a_pipeline, label_twice, labelled, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, label_twice, labelled
 
 pytestmark = pytest.mark.lengthy
 
@@ -95,19 +94,6 @@ def test_what_cannot_be_compared_is_refused_with_exit_code_2(diff, arguments, co
     assert complaint in ran.err
 
 
-def test_sinks_that_cannot_be_compared_are_refused_with_exit_code_2(raysp_command, made, tmp_path):
-    write_shard(tmp_path / "in" / "c.parquet", 1)
-    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
-    for other, complaint in (
-        (made / "A", "found the same sink twice"),
-        (made / "in", "not a sink of raysp"),
-        (tmp_path / "out", "have no finished shard in common: found 1 shard such as a.parquet and 1 shard such as c."),
-    ):
-        ran = raysp_command("diff", made / "A", other)
-        assert (ran.code, ran.out) == (2, "")
-        assert complaint in ran.err
-
-
 def test_a_sink_may_be_given_by_its_pipeline_file(raysp_command, made, tmp_path):
     file = write_recipe(tmp_path, sink=str(made / "A"))
     ran = raysp_command("diff", file, made / "B", "--json")
@@ -121,16 +107,6 @@ def test_no_row_being_ok_in_both_is_said_with_exit_code_3(raysp_command, made, t
     assert (ran.code, ran.err.splitlines()[-1]) == (3, "raysp: no row was compared: none is ok in both")
     assert "ok only in A 6 rows; in B 6 filtered\n" in ran.out
     assert "pred_text" not in ran.out
-
-
-def test_unfinished_shards_are_named(raysp_command, made, tmp_path):
-    write_shard(tmp_path / "in" / "b.parquet", 1)
-    shutil.copy2(made / "in" / "a.parquet", tmp_path / "in" / "a.parquet")
-    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
-    (tmp_path / "out" / "b.parquet").unlink()
-    ran = raysp_command("diff", made / "A", tmp_path / "out")
-    assert ran.code == 0
-    assert "only in B    1 shard: b.parquet\nunfinished   1 shard: b.parquet of B\n" in ran.out
 
 
 def test_changes_of_classes_are_harmless_on_a_terminal(tmp_path):

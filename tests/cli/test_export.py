@@ -94,11 +94,6 @@ def test_refusals_are_one_line_and_code_2(raysp_command, sink, tmp_path, argumen
     assert not (tmp_path / "x").exists()
 
 
-def test_a_folder_that_is_no_sink_is_refused(raysp_command, tmp_path):
-    ran = raysp_command("export", tmp_path, tmp_path / "x", "--to", "srt")
-    assert (ran.code, "not a sink of raysp" in ran.err) == (2, True)
-
-
 def test_the_sink_may_be_given_by_its_pipeline_file(raysp_command, sink, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAYSP_ENGINE", "here")

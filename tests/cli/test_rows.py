@@ -12,7 +12,7 @@ WORDS = pa.list_(pa.struct([("word", pa.string()), ("start", pa.float64()), ("en
 TEXT = "the quick brown fox jumps over the lazy dog and so on until the line is much longer than any terminal is wide"
 
 
-@pytest.fixture(params=[60, 80, 140])
+@pytest.fixture(params=[60, 140])
 def width(request, monkeypatch) -> int:
     monkeypatch.setattr(out, "_width", request.param)
     return request.param

@@ -5,7 +5,6 @@ import json
 import pyarrow as pa
 import pytest
 
-from raysp import ShardError
 from tests import kit
 from tests.commands import RECIPE, write_recipe
 from tests.corpora import a_pipeline, rows_table, write_shard
@@ -56,54 +55,11 @@ class TestRowsWithoutLabels:
         assert [raysp_command("run", recipe).code for _ in range(2)] == [0, 0]
 
     @pytest.mark.slow
-    def test_a_try_out_says_why_some_rows_have_no_label(self, raysp_command, recipe, tmp_path):
-        audio = [one for table in (rows_table(1), rows_table(1, audio=b"x")) for one in table["audio"].to_pylist()]
-        table = rows_table(2)
-        place = table.column_names.index("audio")
-        write_shard(
-            tmp_path / "in" / "a.parquet",
-            table=table.set_column(place, "audio", pa.array(audio, table.schema.field("audio").type)),
-        )
-        ran = raysp_command("run", recipe, "--rows", "2")
-        assert ran.code == 0, ran.err
-        assert "error rows   1 unsupported_format\n" in ran.out
-        assert "a.parquet row 1 (id 'u1'): unsupported_format: no known audio format, 1 byte" in ran.out
-
-    @pytest.mark.slow
     def test_a_retry_without_a_new_label_ends_with_exit_code_3_too(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
         raysp_command("run", recipe)
         ran = raysp_command("retry", recipe)
         assert (ran.code, ran.complaints[-1].count("For unsupported_format")) == (3, 1)
-
-    @pytest.mark.slow
-    def test_one_label_is_enough_and_examples_of_errors_name_ids(self, raysp_command, recipe, tmp_path):
-        write_shard(tmp_path / "in" / "b.parquet", table=rows_table(1, audio=b"no audio at all", prefix="bad-"))
-        ran = raysp_command("run", recipe)
-        assert (ran.code, ran.complaints[1:]) == (0, [])
-        assert "b.parquet row 0 (id 'bad-0'): unsupported_format" in ran.out
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("source", ["raysp.Shards({source!r}, id=None)", "raysp.Shards({source!r})"])
-    def test_an_example_of_an_error_whose_id_cannot_be_read_has_no_id(
-        self, raysp_command, tmp_path, monkeypatch, source
-    ):
-        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))
-
-        def fail(*_: object, **__: object) -> None:
-            raise ShardError("changed since it was planned")
-
-        monkeypatch.setattr("raysp.labelling.engine.run_result.read_columns", fail)
-        ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Shards({source!r})", source)))
-        assert (ran.code, "a.parquet row 0: unsupported_format" in ran.out) == (3, True)
-
-    @pytest.mark.slow
-    def test_rows_that_the_user_leaves_out_are_counted_and_are_not_failures(self, raysp_command, tmp_path):
-        write_shard(tmp_path / "in" / "a.parquet", 3)
-        keep = 'raysp.Decode(), raysp.Keep(where=[("language", "==", "fr")])'
-        ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Decode()", keep)))
-        assert ran.code == 0
-        assert "skipped rows 3 filtered\n" in ran.out
 
     @pytest.mark.slow
     @pytest.mark.parametrize("change", ["steps.1.overlap_seconds=2", "source.text=text", "source.url={tmp}/other"])

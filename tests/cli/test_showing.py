@@ -19,11 +19,8 @@ from tests.corpora import CHECKPOINT
 
 OUTPUTS = [
     raysp.Transcript(words=True, chars=True, beams=4, nbest=2),
-    raysp.Align("text", chars=True),
     raysp.Segments(),
-    raysp.Speech(),
     raysp.Signals(),
-    raysp.Classes(),
     raysp.Embedding(),
     raysp.Embedding(pooling="none", layer=(0, 1)),
 ]

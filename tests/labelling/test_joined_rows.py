@@ -4,12 +4,9 @@ import re
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from raysp import RunError
 from raysp.labelling.assembly import join_windows
-from raysp.sink.sorting import in_order
 
 
 def windows_of(*lengths: int, first: int = 4, versions: tuple[str, ...] = ()) -> pa.Table:
@@ -31,22 +28,6 @@ def join(windows: pa.Table) -> pa.Table:
     """Join windows to rows whose text shows what was joined."""
     rows = windows.group_by("row", use_threads=False).aggregate([("text", "list")])
     return pa.table({"row": rows["row"], "text": ["+".join(texts) for texts in rows["text_list"].to_pylist()]})
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
-def test_each_row_is_that_of_all_its_windows_in_order(lengths, data):
-    windows = windows_of(*lengths)
-    order = data.draw(st.permutations(range(windows.num_rows)))
-    rows = join_windows(in_order([windows.take(order)]), join)
-    expected = ["+".join(f"{row}.{window}" for window in range(count)) for row, count in enumerate(lengths, 4)]
-    assert rows.column("row").to_pylist() == list(range(4, 4 + len(lengths)))
-    assert rows.column("text").to_pylist() == expected
-
-
-def test_rows_of_one_window_are_not_joined():
-    windows = windows_of(1, 1)
-    assert join_windows(windows, lambda _: pytest.fail("nothing to join")) == windows
 
 
 @pytest.mark.parametrize("chosen", [[0, 2], [0, 1], [1, 2], [0, 1, 1, 2], [0, 1, 2, 2]])

@@ -39,24 +39,12 @@ def test_rows_of_a_source_without_a_column_id_are_numbered_and_the_plan_says_so(
     assert raysp.verify(f"{folder}/out", pipeline=numbered(folder)).exit_code == 0
 
 
-def test_ids_of_a_source_that_has_them_are_as_before(tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet", 2)
-    plan = raysp.plan(numbered(tmp_path))
-    assert (plan.parts["source.id"], plan.pipeline.source.id) == ("id", "id")
-    assert not any("no column" in note for note in plan.notes)
-
-
 def test_a_saved_data_set_needs_no_option(tmp_path):
     rows = {"audio": [{"bytes": wav(8_000), "path": None}] * 2, "sentence": ["one", "two"]}
     datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "in")
     raysp.run(numbered(tmp_path, text="sentence"), engine="here", progress=False)
     [shard] = (tmp_path / "out").glob("*.parquet")
     assert ids(tmp_path / "out", shard.name) == [f"{shard.stem}:0", f"{shard.stem}:1"]
-
-
-def test_a_column_that_is_named_must_be_there(folder):
-    with pytest.raises(PlanError, match=r"has no column 'key'.* or to None \(null with --set\)"):
-        raysp.plan(numbered(folder, id="key"))
 
 
 def test_a_shard_without_ids_among_others_is_refused(tmp_path):

@@ -1,6 +1,5 @@
 """Stand-ins for what kills or stops a worker; in a file of their own, as a user's would be."""
 
-import contextlib
 import os
 import signal
 import time
@@ -45,20 +44,6 @@ class _Deadly:
         return self.op.empty()
 
 
-@spec
-class FailingTranscript(Transcript):
-    """A transcript whose op fails over every batch."""
-
-    def op(self, checkpoint, loaded=None):
-        op = super().op(checkpoint, loaded)
-        return op if loaded is None else _Failing(op)
-
-
-class _Failing(_Deadly):
-    def columns(self, arrays, rows: Rows):
-        raise ValueError("no such language")
-
-
 def spares_nobody(table: pa.Table) -> list[bool]:
     """Keep all rows, unless one is called `deadly`."""
     if "deadly" in table.column("id").to_pylist():
@@ -84,26 +69,5 @@ class UnloadableTranscript(Transcript):
                 continue
             if self.crashes:
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError(28, "No space left on device")
-        return super().op(checkpoint, loaded)
-
-
-@spec
-class UnloadableOnOneNode(Transcript):
-    """A transcript whose op cannot be made on the node that tries first."""
-
-    folder: str = ""
-
-    def op(self, checkpoint, loaded=None):
-        if loaded is None:
-            return super().op(checkpoint)
-        import ray
-
-        node, bad = ray.get_runtime_context().get_node_id(), Path(self.folder) / "bad-node"
-        with contextlib.suppress(FileExistsError), bad.open("x") as file:
-            file.write(node)
-        if bad.read_text() in ("", node):
-            with (Path(self.folder) / "failures").open("a") as file:
-                file.write("x")
             raise OSError(28, "No space left on device")
         return super().op(checkpoint, loaded)

@@ -57,16 +57,6 @@ def test_clean_shards_wait_for_nothing_and_flawed_ones_for_enough_rows(tmp_path)
     assert label(tmp_path, 0.5) == {100: "a", 199: "a", 200: "abc", 201: "abcd", 0: "abcd"}
 
 
-def test_a_shard_that_fails_by_itself_waits_for_the_end(tmp_path):
-    write(tmp_path, (900, 0), (100, 80), (1, 0), (1, 0))
-    assert label(tmp_path, 0.5) == {900: "a", 1000: "a", 1001: "ac", 1002: "acd", 0: "abcd"}
-
-
-def test_as_many_error_rows_of_a_shard_as_the_limit_are_no_failure_of_the_shard(tmp_path):
-    write(tmp_path, (900, 0), (100, 50), (1, 0))
-    assert label(tmp_path, 0.5) == {900: "a", 1000: "a", 1001: "abc", 0: "abc"}
-
-
 def test_staged_results_of_an_earlier_run_may_hold_error_rows(tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(FILES_A_PIECE + 1):
@@ -97,8 +87,3 @@ def test_few_rows_stop_a_run_only_beyond_doubt(tmp_path, rows, errors, is_exceed
 def test_without_a_limit_nothing_stops_and_without_tolerance_one_row_does(tmp_path):
     assert not stops(tmp_path / "any", 1.0, (20, 20))
     assert stops(tmp_path / "none", 0.0, (20, 1))
-
-
-def test_rows_of_all_shards_count_together(tmp_path):
-    assert not stops(tmp_path / "few", 0.5, (100, 0), (100, 100))
-    assert stops(tmp_path / "many", 0.5, (99, 0), (101, 101))

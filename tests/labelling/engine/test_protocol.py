@@ -18,7 +18,6 @@ import pytest
 import raysp
 from tests.clouds.cloud import CLOUDS
 from tests.corpora import a_pipeline, write_shard
-from tests.here import run_without_ray
 from tests.kit import PHASES
 from tests.places import Bucket, Folder, Place, options_code
 from tests.runs import CHECKPOINT, DEMO, end_processes_without_work, row_hash
@@ -288,38 +287,3 @@ def wait_for(reached, process: subprocess.Popen) -> None:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "the moment never came"
         time.sleep(0.01)
-
-
-def test_retry_verify_and_gc_from_the_command_line(corpus, recipe, tmp_path, local_ray, monkeypatch, capsys):
-    from raysp.cli import main
-
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(one) for one in arguments])
-        return (int(stop.value.code or 0), *capsys.readouterr())
-
-    sink = tmp_path / "labels"
-    table = pq.read_table(corpus / "in" / "0.parquet").to_pylist()
-    table[1]["audio"]["bytes"] = b"nothing"
-    source = write_shard(tmp_path / "in" / "a.parquet", table=pq.read_table(corpus / "in" / "0.parquet").slice(0, 0))
-    pq.write_table(pq.read_table(corpus / "in" / "0.parquet").from_pylist(table), source)
-    here = ("--set", f"source.url={tmp_path}/in/*.parquet")
-    with pytest.MonkeyPatch.context() as patched:
-        run_without_ray(patched)
-        assert command("run", recipe, *here)[0] == 0
-        assert command("run", recipe, *here, "--set", "steps.1.window_seconds=20")[0] == 2
-        code, said, _ = command("retry", sink, "--trust", "--shard", "*.parquet", "--json")
-        assert (code, json.loads(said)["rows"]) == (0, ROWS)
-    code, said, _ = command("retry", recipe, *here)  # on Ray
-    assert code == 3  # it labelled nothing
-    assert "1 labelled again, 1 failed again; 0 of 1 label shard replaced, 1 left as before: no row changed" in said
-    assert command("verify", recipe, *here, "--sample", 3)[0] == 0
-    code, said, _ = command("gc", sink, "--dry-run", "--json")
-    assert (code, json.loads(said)["orphans"]) == (0, [])
-    (sink / "a.parquet").unlink()
-    code, said, complaint = command("verify", sink)
-    assert code == 1
-    assert "raysp: a.parquet: not committed" in complaint

@@ -96,19 +96,6 @@ def test_a_shard_of_one_block(bucket, tmp_path):
     assert each(*found, 4) == {"LIST": 1, "GET": 4, "HEAD": 1, "PUT": 3, "DELETE": 1}
 
 
-def test_a_recording_that_is_read_by_path(bucket):
-    found = []
-    for number in (2, 6):
-        lines = []
-        for place, row in enumerate(digits(0, number).to_pylist()):
-            bucket.put_object("bucket", f"clips-{number}/{place}.flac", row["audio"]["bytes"])
-            lines.append(json.dumps({"audio_filepath": f"{place}.flac", "id": row["id"]}))
-        bucket.put_object("bucket", f"clips-{number}/m.jsonl", "\n".join(lines).encode())
-        found.append(requests(bucket, f"clips-{number}/m.jsonl", f"by-path-{number}"))
-    # Once for its headers, once for its samples.
-    assert each(*found, 4) == {"LIST": 0, "GET": 2, "HEAD": 0, "PUT": 0, "DELETE": 0}
-
-
 def test_a_plan_and_the_status_of_a_sink_do_not_ask_for_each_shard_again(bucket, tmp_path):
     found = []
     for number in (2, 6):
@@ -190,19 +177,6 @@ def test_a_survey_for_other_columns_or_of_changed_shards_is_made_anew(bucket, tm
     bucket.put_object("bucket", "in-3/1.parquet", file.read_bytes())
     assert raysp.plan(pipeline).rows_todo == 7
     assert [*bucket.of_shards().values()] == [2, 2, 2]
-
-
-def test_estimates_read_a_bounded_number_of_places_and_write_nothing(bucket, tmp_path):
-    for place in range(48):
-        file = write_shard(tmp_path / "p.parquet", table=digits(place, 100), row_group_size=25)
-        bucket.put_object("bucket", f"in/{place:02}.parquet", file.read_bytes())
-    plan = raysp.plan(a_pipeline("s3://bucket/in", "s3://bucket/out"))
-    bucket.requests.clear()
-    assert raysp.estimate(plan).places == 32
-    counts = Counter(bucket.requests)
-    # The footer of each shard, and of each place; one range of its row group or two. HEAD: the record of the sink.
-    assert counts["GET"] <= 4 * 32
-    assert counts == {"GET": counts["GET"], "HEAD": 1}
 
 
 def test_a_further_piece_of_a_shard(bucket):

@@ -131,35 +131,6 @@ def test_workers_of_a_local_ray_have_the_priority_of_the_driver(local_ray):
     assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
 
 
-def test_a_second_run_labels_no_row(without_ray, make_pipeline, small_shards, tmp_path):
-    pipeline = make_pipeline(small_shards / FEW)
-    run(pipeline)
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "labels").glob("*.parquet")}
-    result = run(pipeline)
-    assert (result.rows, result.shards_before, result.exit_code) == (0, 2, 0)
-    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "labels").glob("*.parquet")} == before
-
-
-def test_only_a_new_shard_is_labelled(without_ray, make_pipeline, small_shards, tmp_path):
-    pipeline = make_pipeline(small_shards / FEW)
-    run(pipeline)
-    (small_shards / "part-9.parquet").write_bytes((small_shards / "part-0.parquet").read_bytes())
-    result = run(pipeline)
-    assert (result.rows, result.shards_before, result.shards_committed) == (20, 2, 3)
-
-
-def test_a_changed_pipeline_is_rejected_with_the_names_of_the_changed_keys(without_ray, make_pipeline, small_shards):
-    run(make_pipeline(small_shards / FEW))
-    with pytest.raises(raysp.ChangedError, match=r"`steps\.1\.window_seconds` was 30\.0, now 20\.0"):
-        run(make_pipeline(small_shards / FEW, window_seconds=20))
-
-
-def test_pool_and_batch_may_change_between_runs(without_ray, make_pipeline, small_shards):
-    run(make_pipeline(small_shards / FEW))
-    result = run(make_pipeline(small_shards / FEW, batch_seconds=7, pool=raysp.Pool(actors=2)))
-    assert result.shards_before == 2
-
-
 def test_a_run_is_refused_before_it_plans_while_another_one_plans(
     without_ray, make_pipeline, small_shards, monkeypatch
 ):
@@ -194,35 +165,6 @@ def test_rows_ok_stores_error_rows_in_a_separate_file(without_ray, make_pipeline
     [rest] = (tmp_path / "labels" / ".raysp" / "errors").iterdir()
     with pa.OSFile(str(rest)) as file:
         assert pa.ipc.open_stream(file).read_all().column("error_type").to_pylist() == ["unsupported_format"]
-
-
-def test_too_many_error_rows_stop_the_run_and_repaired_rows_are_labelled_by_the_next(
-    without_ray, make_pipeline, small_shards, tmp_path
-):
-    audio_shard(tmp_path / "bad.parquet", [(f"r{i}", b"no audio at all") for i in range(300)])
-    with pytest.raises(raysp.RunError, match=r"300 of 300 rows failed \(300 unsupported_format\).*max_error_rate=0.5"):
-        run(make_pipeline(tmp_path / "bad.parquet"))
-    assert not list((tmp_path / "labels").glob("*.parquet"))
-    (tmp_path / "bad.parquet").write_bytes((small_shards / "part-0.parquet").read_bytes())
-    assert run(make_pipeline(tmp_path / "bad.parquet")).exit_code == 0
-    assert pq.read_table(tmp_path / "labels" / "bad.parquet").column("status").to_pylist() == ["ok"] * 20
-
-
-def test_a_try_out_leaves_no_files(without_ray, make_pipeline, small_shards, tmp_path):
-    result = run(make_pipeline(small_shards), rows=25)
-    assert result.table.num_rows == result.rows == 25
-    assert result.table.column("row").to_pylist() == [*range(20), *range(5)]
-    assert not (tmp_path / "labels").exists()
-
-
-def test_filtered_rows_keep_their_positions(without_ray, make_pipeline, small_shards, tmp_path):
-    keep = raysp.Keep(where=[("speaker_id", "==", "jackson")], max_seconds=0.5)
-    own = Spoken("speaker_id", most_per_second=2.5)  # a user's own step: at least 0.4 seconds
-    run(make_pipeline(small_shards, steps=[keep, own], sink_options={"keep": ["speaker_id"]}))
-    for row in read_labels(tmp_path / "labels").to_pylist():
-        kept = row["speaker_id"] == "jackson" and 0.4 <= row["seconds"] <= 0.5
-        assert (row["status"], row["error_type"]) == (("ok", None) if kept else ("skipped", "filtered"))
-        assert (row["pred_text"] is not None) == kept
 
 
 @pytest.mark.cluster

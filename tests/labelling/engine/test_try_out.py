@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
@@ -10,12 +9,10 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 import raysp
 from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
 from tests.labelling.engine.datasets.comparing import alike
-from tests.labelling.engine.deadly import FailingTranscript, UnloadableTranscript
 from tests.runs import processes
 
 MOST_MODULES = 161
@@ -64,19 +61,6 @@ def test_the_command_line_labels_three_rows_without_ray_and_by_few_modules(tmp_p
 
 
 @pytest.mark.slow
-def test_its_label_rows_are_those_of_a_run_error_rows_included(digits):
-    threads = torch.get_num_threads()
-    result = tried(a_pipeline(f"{digits}/in", digits / "out"), 20)
-    assert not (digits / "out").exists()
-    raysp.run(a_pipeline(f"{digits}/in", digits / "run"), engine="here", progress=False)
-    whole = pa.concat_tables([pq.read_table(name) for name in sorted((digits / "run").glob("*.parquet"))])
-    assert result.table.to_pylist() == whole.to_pylist()
-    assert result.errors == {"unsupported_format": 1, "no_audio": 1}
-    assert (result.rows, result.shards_committed) == (5, 2)
-    assert torch.get_num_threads() == threads
-
-
-@pytest.mark.slow
 def test_labels_do_not_depend_on_the_threads_of_torch(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)))
     write_shard(
@@ -94,20 +78,6 @@ def test_labels_do_not_depend_on_the_threads_of_torch(tmp_path, monkeypatch):
         assert alike(other.to_pylist(), one.to_pylist())
 
 
-def test_a_step_that_fails_makes_error_rows(digits):
-    label = {"outputs": [FailingTranscript()]}
-    result = tried(a_pipeline(f"{digits}/in", digits / "out", label=label, max_error_rate=1.0), 3)
-    assert result.errors == {"step_failed": 3}
-    message = result.table["error_message"][0].as_py()
-    assert re.fullmatch(r"the model failed: tests/.*/deadly\.py:\d+: ValueError: no such language", message)
-
-
-def test_a_shard_that_cannot_be_read_is_reported_with_exit_code_3(digits):
-    (digits / "in" / "b.parquet").write_bytes(b"PAR1 and no more")
-    result = tried(a_pipeline(f"{digits}/in", digits / "out"), 20)
-    assert (result.exit_code, list(result.shards_failed), result.table.num_rows) == (3, ["b.parquet"], 3)
-
-
 def test_the_table_without_a_readable_shard_has_the_columns_of_results(digits):
     pipeline = a_pipeline(f"{digits}/in", digits / "out")
     columns = tried(pipeline, 20).table.column_names
@@ -118,12 +88,6 @@ def test_the_table_without_a_readable_shard_has_the_columns_of_results(digits):
     assert result.table.column_names == [name for name in columns if name != "id"]
 
 
-def test_a_model_that_cannot_be_loaded_ends_it(digits):
-    outputs = [UnloadableTranscript(folder=str(digits), failures=1000)]
-    with pytest.raises(raysp.RunError, match=r"OSError: \[Errno 28\] No space left on device"):
-        tried(a_pipeline(f"{digits}/in", digits / "out", label={"outputs": outputs}), 3)
-
-
 @pytest.mark.cluster
 @pytest.mark.drivers
 @pytest.mark.slow
@@ -132,23 +96,3 @@ def test_rows_are_labelled_by_ray_at_the_local_address(digits):
     pipeline = a_pipeline(f"{digits}/in", digits / "out")
     raysp.run(pipeline, rows=3, address="local", on_progress=lambda _: actors.extend(processes("ModelActor")))
     assert actors
-
-
-def test_a_result_has_the_word_errors_with_their_rate(digits):
-    (digits / "in" / "b.parquet").unlink()
-    table = pq.read_table(digits / "in" / "a.parquet")
-    references = pa.array(["ZERO WRONG", "", None])
-    write_shard(digits / "in" / "a.parquet", table=table.set_column(2, "text", references))
-    result = tried(a_pipeline(raysp.Shards(f"{digits}/in", text="text"), digits / "out"), 3)
-    found = result.word_errors
-    said = result.table["pred_text"].to_pylist()
-    assert (found.rows, found.words, found.unlabelled) == (2, 2, 0)
-    assert found.insertions == len(said[1].split())  # of speech where the reference has no word
-    assert found.substitutions + found.deletions == (1 if said[0].casefold() == "zero" else 2)
-    assert result.word_error_rate == found.errors / 2
-
-
-@pytest.mark.slow
-def test_a_result_without_references_has_no_word_errors(digits):
-    result = tried(a_pipeline(f"{digits}/in", digits / "out"), 3)
-    assert (result.word_errors, result.word_error_rate) == (None, None)

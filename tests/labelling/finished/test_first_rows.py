@@ -39,14 +39,6 @@ def test_rows_come_from_as_many_label_shards_as_it_takes(emptied):
         assert result.head(count).column("row").to_pylist() == [1, 2, 3, 4, 5, 6][:count]
 
 
-def test_rows_without_labels_are_passed_over(emptied):
-    result, sink = emptied
-    rows = {"row": [*range(600)], "status": ["ok" if row % 300 == 299 else "error" for row in range(600)]}
-    write_label_shard(sink / "a.parquet", rows, row_group_size=290)
-    assert result.head(1).column("row").to_pylist() == [299]
-    assert result.head().column("row").to_pylist() == [299, 599]
-
-
 def test_files_under_raysp_are_not_label_shards(emptied):
     result, sink = emptied
     write_label_shard(sink / ".raysp" / "errors" / "a.parquet", {"row": [9]})

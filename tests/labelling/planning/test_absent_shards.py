@@ -9,7 +9,6 @@ import pytest
 
 import raysp
 from raysp import PlanError
-from tests.commands import write_recipe
 from tests.corpora import a_pipeline, wav, write_shard
 from tests.here import run_without_ray
 from tests.kit import planned_shards
@@ -166,47 +165,3 @@ class TestManifests:
         other.write_bytes(other.read_bytes()[:-12])
         with pytest.raises(PlanError, match=r"n\.jsonl\.gz: .* Copy the manifest again"):
             raysp.plan(pipeline)
-
-    def test_one_that_is_truncated_and_alone_is_refused(self, tmp_path):
-        (tmp_path / "n.jsonl.gz").write_bytes(gzip.compress(b"{}" * 99)[:-12])
-        with pytest.raises(PlanError, match=r"n\.jsonl\.gz: .* Copy the manifest again"):
-            raysp.plan(a_pipeline(str(tmp_path / "n.jsonl.gz"), tmp_path / "out"))
-
-    def test_a_line_without_a_recording_is_an_error_row(self, tmp_path, monkeypatch):
-        good = json.dumps({"audio_filepath": "a.wav"})
-        raysp.run(
-            self.write(tmp_path, monkeypatch, [good, '{"text": "x"}', good, '{"audio_filepath": ["a.wav"]}']),
-            engine="here",
-            progress=False,
-        )
-        status = raysp.status(str(tmp_path / "out"))
-        assert (status.rows, status.ok, status.errors_by_type) == (4, 2, {"no_audio": 1, "not_found": 1})
-
-
-def test_the_command_line_names_the_shard_and_a_plan_without_a_readable_one_exits_with_3(tmp_path, raysp_command):
-    half_readable(tmp_path)
-    file = write_recipe(tmp_path, source=str(tmp_path / "in"), sink=str(tmp_path / "out"))
-    planned = raysp_command("plan", str(file), "--sample", "0")
-    assert planned.code == 0
-    assert "bad.parquet" in planned.err
-    (tmp_path / "in" / "good.parquet").unlink()
-    alone = raysp_command("plan", str(file), "--set", f"sink.url={tmp_path / 'new'}")
-    assert alone.code == 3
-    assert "no shard can be read" in alone.out + alone.err
-    shown = raysp_command("status", str(tmp_path / "out"))
-    assert "bad.parquet" in shown.out
-    assert "1 of 2 shards" in shown.out
-
-
-def test_the_json_of_a_run_names_the_shard_and_exits_with_3(tmp_path, raysp_command, monkeypatch):
-    run_without_ray(monkeypatch)
-    write_shard(tmp_path / "in" / "good.parquet", 2)
-    (tmp_path / "in" / "bad.parquet").write_bytes(JUNK)
-    file = write_recipe(tmp_path, source=str(tmp_path / "in"), sink=str(tmp_path / "out"))
-    for _ in range(2):  # the second run finds nothing to do, and the shard still unreadable
-        ran = raysp_command("run", str(file), "--json")
-        found = json.loads(ran.out)
-        assert (ran.code, [*found["shards_failed"]]) == (3, ["bad.parquet"])
-        assert "bad.parquet" in found["shards_failed"]["bad.parquet"]
-    shown = json.loads(raysp_command("status", str(tmp_path / "out"), "--json").out)
-    assert (shown["shards"], shown["shards_committed"], [*shown["failed"]]) == (2, 1, ["bad.parquet"])

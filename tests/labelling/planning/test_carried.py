@@ -137,13 +137,6 @@ class TestLaterShards:
         with pytest.raises(PlanError, match=r"d\.parquet: column .* is int64; the label shards of .*out hold string.*"):
             raysp.plan(pipeline)
 
-    def test_a_shard_without_rows_and_types_binds_the_sink_to_none(self, tmp_path):
-        shard(tmp_path, "a", pa.nulls(0))
-        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
-        shard(tmp_path, "b", pa.array(["x"]))
-        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
-        assert read_all(tmp_path).column("id").to_pylist() == ["x"]
-
     def test_a_planned_column_without_values_takes_any_type_until_a_label_shard_holds_it(self, tmp_path):
         shard(tmp_path, "a", pa.nulls(2))
         pipeline = pipeline_of(tmp_path)
@@ -241,22 +234,6 @@ def test_values_of_json_that_differ_over_shards_are_stored_as_within_one(
     assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
 
 
-@pytest.mark.parametrize("write", [tars, manifests])
-def test_later_values_of_json_of_any_type_fit_a_column_without_values(tmp_path, write):
-    (tmp_path / "in").mkdir()
-    values: list[list[object]] = [[None, None]]
-    for later in ([1], ["x"], []):
-        write(tmp_path, values)
-        source = [str(path) for path in sorted((tmp_path / "in").glob("*.[jt]*"))]
-        raysp.run(
-            a_pipeline(raysp.Shards(source), raysp.Parquet(str(tmp_path / "out"), keep=["n"])),
-            engine="here",
-            progress=False,
-        )
-        values.append(later)
-    assert read_all(tmp_path).column("n").to_pylist() == [None, None, "1", "x"]
-
-
 def label_shards_beside(folder: Path, *ids: "pa.Array[Any]") -> raysp.Pipeline:
     """Write shards, and label shards for them with a column `mark` that may differ in type."""
     for name, marks in zip("ab", ids, strict=True):
@@ -270,14 +247,6 @@ def label_shards_beside(folder: Path, *ids: "pa.Array[Any]") -> raysp.Pipeline:
 
 class TestLabelsBeside:
     """Columns of label shards that stand beside the shards: a sink of raysp has one type a column."""
-
-    def test_a_narrower_type_is_stored_as_that_of_the_first(self, tmp_path):
-        raysp.run(
-            label_shards_beside(tmp_path, pa.array([2**40]), pa.array([1, 2], pa.int32())),
-            engine="here",
-            progress=False,
-        )
-        assert read_all(tmp_path).column("mark").to_pylist() == [2**40, 1, 2]
 
     @pytest.mark.parametrize("second", [pa.array(["x"]), pa.array([2**40])], ids=["string", "wider"])
     def test_a_shard_whose_values_do_not_fit_fails_by_name_and_the_others_are_committed(

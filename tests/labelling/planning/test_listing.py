@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import raysp
 from raysp import PlanError, StoreError
 from raysp.corpus import folders
-from raysp.labelling.planning.listing import count_files, list_corpus, refuse_listed_sink
+from raysp.labelling.planning.listing import list_corpus, refuse_listed_sink
 from raysp.storage.store import join_url
 from raysp.storage.stores import expand, open_store
 from tests.corpora import a_pipeline, wav, write_shard
@@ -80,9 +80,7 @@ class TestNames:
         with pytest.raises(PlanError, match=rf"readers ignore names that begin with '[_.]'; rename '{name}'"):
             names(raysp.Shards(f"{data}/{name}"))
 
-    @pytest.mark.parametrize(
-        "name", ["_a.parquet", "._a.parquet", ".a.arrow", "_a.tar", "_m.jsonl", "__MACOSX/._a.parquet"]
-    )
+    @pytest.mark.parametrize("name", ["_a.parquet", ".a.arrow", "__MACOSX/._a.parquet"])
     @pytest.mark.parametrize("pattern", ["", "/*", "/**", "/**/*"])
     @pytest.mark.parametrize("scheme", ["", "memory://"])
     def test_hidden_files_of_a_folder_or_glob_are_passed_over(self, tmp_path, name, pattern, scheme):
@@ -92,13 +90,6 @@ class TestNames:
         found = list_corpus(raysp.Shards(f"{scheme}{tmp_path}/hidden{pattern}"))
         assert [one.name for one in found.shards] == ["a.parquet"]
         assert sum(found.passed_over.values()) == name.startswith("_a") + name.startswith("_m")
-
-    def test_what_spark_and_raysp_leave_beside_shards_is_passed_over(self, data):
-        expected = names(raysp.Shards(str(data)))
-        write_shard(data / "_temporary" / "a.parquet")
-        write_shard(data / ".raysp" / "stage" / "a.parquet")
-        (data / "_SUCCESS").write_text("")
-        assert names(raysp.Shards(str(data))) == names(raysp.Shards(f"{data}/**")) == expected
 
     def test_a_shard_outside_the_root_is_refused(self, data):
         told = r"source.root: .*/data/a.parquet is not below .*/data/x; give a folder that holds all"
@@ -137,25 +128,6 @@ class TestUrls:
         for name in ("in/a.parquet", "in/x/b.parquet", "other/c.parquet"):
             open_store(url).create(name, b"x")
         return url
-
-    @pytest.mark.parametrize(
-        ("urls", "root", "expected"),
-        [
-            (["in"], None, ["a.parquet", "x/b.parquet"]),
-            (["in/*.parquet"], None, ["a.parquet"]),
-            (["in/x/b.parquet"], None, ["b.parquet"]),
-            (["in/a.parquet", "other"], None, ["in/a.parquet", "other/c.parquet"]),
-            (["in/x/*"], "in", ["x/b.parquet"]),
-            (["in/x/*"], "in/", ["x/b.parquet"]),
-        ],
-    )
-    def test_label_shards_are_named_below_the_root(self, bucket, urls, root, expected):
-        source = raysp.Shards([f"{bucket}/{url}" for url in urls], root=root and f"{bucket}/{root}")
-        assert names(source) == expected
-
-    def test_a_shard_that_is_not_below_the_root_is_refused(self, bucket):
-        with pytest.raises(PlanError, match=r"source.root: memory://.*/other/c.parquet is not below memory://.*/in"):
-            names(raysp.Shards(f"{bucket}/other", root=f"{bucket}/in"))
 
     def test_urls_without_a_folder_in_common_are_refused(self, bucket, data):
         with pytest.raises(PlanError, match=r"have no folder in common; use a sink for each"):
@@ -224,22 +196,6 @@ class TestKinds:
             "train.other/v1.2/v1.2-00000.parquet",
         ]
 
-    @pytest.mark.parametrize(
-        ("url", "passed_over"),
-        [
-            ("", {".txt": 2, "": 1, ".json": 1}),
-            ("*", {".txt": 2, ".json": 1}),  # what has no suffix may be Parquet
-            ("a.parquet", {}),
-        ],
-    )
-    def test_files_that_are_neither_shards_nor_recordings_are_counted_by_suffix(self, tmp_path, url, passed_over):
-        write_shard(tmp_path / "in" / "a.parquet")
-        for name in ("a.txt", "b.TXT", "README", "c.json", "_SUCCESS", ".gitattributes"):
-            (tmp_path / "in" / name).write_text("x")
-        found = list_corpus(raysp.Shards(f"{tmp_path}/in/{url}"))
-        assert found.passed_over == passed_over
-        assert count_files(found.passed_over or {".txt": 1}, " passed over").startswith(("4 ", "3 ", "1 other file "))
-
     @pytest.mark.parametrize("scheme", ["", "memory://"])
     def test_a_recording_whose_name_begins_with_an_underscore_is_a_row(self, tmp_path, scheme):
         store = open_store(f"{scheme}{tmp_path}/in")
@@ -283,19 +239,6 @@ class TestKinds:
             *(("in-00000.parquet", 2), ("in-00001.parquet", 1))
         ]
 
-    def test_a_folder_is_listed_alike_on_storage_with_urls(self):
-        url = f"memory://{uuid.uuid4().hex}/in"
-        for name in ("x.wav", "y/z.mp3", "notes.txt"):
-            open_store(url).create(name, b"x")
-        open_store(url).create("m.jsonl", b'{"audio_filepath": "x.wav"}\n')
-        assert [(one.name, one.kind) for one in list_corpus(raysp.Shards(url)).shards] == [
-            ("in-00000.parquet", "folder")
-        ]
-        assert raysp.plan(a_pipeline(f"{url}/m.jsonl", "memory://out/x")).num_rows == 1
-        open_store(url).create("a.arrow", b"x")
-        [one] = list_corpus(raysp.Shards(url)).shards
-        assert (one.name, one.kind) == ("a.parquet", "arrow")
-
     def test_a_storage_that_fails_is_not_taken_for_an_empty_one(self, tmp_path, monkeypatch):
         write_shard(tmp_path / "in" / "a.parquet")
 
@@ -305,13 +248,6 @@ class TestKinds:
         monkeypatch.setattr("raysp.labelling.planning.listing.expand", fail)
         with pytest.raises(PlanError, match="503, try again"):
             names(raysp.Shards(str(tmp_path / "in")))
-
-    def test_a_gzipped_manifest_is_named_without_both_endings(self, tmp_path):
-        import gzip
-
-        (tmp_path / "m.jsonl.gz").write_bytes(gzip.compress(b'{"audio_filepath": "x.wav"}\n'))
-        assert names(raysp.Shards(f"{tmp_path}/m.jsonl.gz")) == ["m-00000.parquet"]
-        assert raysp.plan(a_pipeline(f"{tmp_path}/m.jsonl.gz", tmp_path / "out")).num_rows == 1
 
     @pytest.mark.parametrize("name", ["train.json", "*.json", "train*"])
     def test_a_manifest_named_json_is_one_if_the_url_names_it(self, tmp_path, name):
@@ -358,68 +294,14 @@ class TestKinds:
         with pytest.raises(PlanError, match=r"'mozilla/voice' is a data set of the Hugging Face hub, give its split"):
             names(raysp.Shards("mozilla/voice"))
 
-    def test_a_damaged_manifest_is_listed_and_the_others_are_planned(self, tmp_path):
-        (tmp_path / "a.jsonl").write_text("{nonsense\n")
-        (tmp_path / "b.jsonl").write_text('{"audio_filepath": "x.wav"}\n')
-        plan = raysp.plan(a_pipeline(f"{tmp_path}/*.jsonl", tmp_path / "out"))
-        assert [todo.shard.name for todo in plan.todo] == ["b-00000.parquet"]
-        assert "line 1 of this slice is not JSON" in plan.corpus.unreadable["a-00000.parquet"]
-
 
 class TestListedSink:
     @staticmethod
     def check(source: raysp.Shards, sink: object) -> None:
         refuse_listed_sink(source, list_corpus(source).shards, str(sink))
 
-    @pytest.mark.parametrize(
-        ("url", "sink"),
-        [
-            ("", ""),
-            ("", "labels"),
-            ("", "x/deep/labels"),
-            ("*.parquet", ""),
-            ("a.parquet", ""),
-            ("x/a.parquet", "x"),
-            ("**", "labels"),
-            ("**/*.parquet", "labels/deep"),
-            ("x/**/*.parquet", "x/labels"),
-            ("*/*.parquet", ""),
-            ("*/a.parquet", ""),
-            (["a.parquet", "x"], "x/labels"),
-        ],
-    )
-    def test_a_sink_whose_label_shards_would_be_shards_is_refused(self, data, url, sink):
-        url = [str(data / one) for one in url] if isinstance(url, list) else str(data / url)
-        with pytest.raises(PlanError, match=r"sink.url: the label shard .* would be one of the shards of source.url="):
-            self.check(raysp.Shards(url), data / sink)
-
-    @pytest.mark.parametrize(
-        ("url", "sink"),
-        [
-            ("*.parquet", "labels"),
-            ("*.parquet", "x"),
-            ("a.parquet", "labels"),
-            ("a.parquet", "x"),
-            ("x", "labels"),
-            ("x/**/*.parquet", "labels"),
-            ("", "_labels"),
-            ("**/*.parquet", ".labels"),
-            ("", "../data-labels"),
-            ("*.parquet", "../labels"),
-            ("*/*.parquet", "labels"),
-            ("*/*.parquet", "labels/deep"),
-            ("[ab].parquet", "labels"),
-        ],
-    )
-    def test_a_sink_whose_label_shards_would_not_be_shards_is_accepted(self, data, url, sink):
-        source = raysp.Shards(str(data / url))
-        before = {found.url for found in list_corpus(source).shards}
-        label_shards = {str((data / sink / name).resolve()) for name in names(source)}
-        self.check(source, data / sink)
-        assert not label_shards & before
-
     @pytest.mark.slow
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=30, deadline=None)
     @given(
         st.sampled_from(
             ["", "*.parquet", "**", "**/*.parquet", "*/*.parquet", "x/**", "[ax]*", "a.parquet", "x/?.parquet"]

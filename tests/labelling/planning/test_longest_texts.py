@@ -39,7 +39,7 @@ def notes(tmp_path, checkpoint, window_seconds=30, **generate):
 
 @pytest.mark.parametrize(
     ("options", "generate", "most"),
-    [({}, {}, 20), ({"max_length": 3}, {}, 2), ({"max_length": 3}, {"max_new_tokens": 9}, 9)],
+    [({}, {}, 20), ({"max_length": 3}, {"max_new_tokens": 9}, 9)],
 )
 def test_a_limit_that_speech_may_exceed_is_named(tmp_path, writes, options, generate, most):
     [note] = notes(tmp_path, writes(**options), **generate)
@@ -51,10 +51,3 @@ def test_a_limit_that_speech_may_exceed_is_named(tmp_path, writes, options, gene
 
 def test_a_limit_that_no_window_reaches_is_not_named(tmp_path, writes):
     assert not notes(tmp_path, writes(), window_seconds=4)
-
-
-def test_inspect_names_the_limit(writes, capsys, raysp_command):
-    assert (
-        "texts         at most 2 tokens for a window (max_length"
-        in raysp_command("inspect", str(writes(max_length=3))).out
-    )

@@ -51,10 +51,6 @@ def test_a_container_of_version_2_has_its_limits(write):
     assert found(root) == (4, 16)
 
 
-def test_no_limit_of_version_2_is_none(write):
-    assert found(system(write, "0::/", {"cpu.max": "max 100000", "memory.max": "max"})) == (96, 768)
-
-
 def test_the_tightest_of_nested_groups_binds(write):
     files = {
         "pod/cpu.max": "800000 100000",
@@ -78,15 +74,6 @@ def test_a_container_of_version_1_has_its_limits(write):
         "memory/memory.limit_in_bytes": str(24 * GIGABYTE),
     }
     assert found(system(write, cgroup, files)) == (6, 24)
-
-
-def test_no_limit_of_version_1_is_none(write):
-    files = {
-        "cpu/cpu.cfs_quota_us": "-1",
-        "cpu/cpu.cfs_period_us": "100000",
-        "memory/memory.limit_in_bytes": "9223372036854771712",
-    }
-    assert found(system(write, "2:memory:/\n1:cpu:/", files)) == (96, 768)
 
 
 def test_half_a_cpu_is_one_and_three_and_a_half_are_three(write):

@@ -70,7 +70,6 @@ class TestPlan:
         ("damage", "reason"),
         [
             (lambda data: b"", "found 0 bytes; expected a Parquet file"),
-            (lambda data: data[:-20], "expected b'PAR1', the end of a Parquet file"),
             (lambda data: data[:-8] + b"\xff\xff\xff\x00PAR1", "its footer length is"),
             (lambda data: b"not parquet at all", "ends in b' all'"),
         ],
@@ -145,26 +144,11 @@ class TestPlan:
         pipeline = a_pipeline(f"{tmp_path}/in", raysp.Parquet(f"{tmp_path}/out", keep=["text"]))
         assert raysp.plan(pipeline).num_rows == 3
 
-    @pytest.mark.parametrize(
-        "kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.binary(), pa.null()]
-    )
+    @pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.null()])
     def test_references_of_any_type_of_text_are_planned(self, tmp_path, kind):
         texts = pa.nulls(3) if kind == pa.null() else pa.array(["a", "b", None]).cast(kind)
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3).set_column(2, "text", texts))
         assert raysp.plan(a_pipeline(raysp.Shards(f"{tmp_path}/in", text="text"), tmp_path / "out")).num_rows == 3
-
-    @pytest.mark.parametrize(
-        "ids",
-        [
-            pa.array([1, 2, 3]),
-            pa.array(["a", None, "b"]).dictionary_encode(),
-            pa.array(["a", "b", "c"], pa.large_string()),
-        ],
-    )
-    def test_ids_and_audio_of_any_stored_type_are_planned(self, tmp_path, ids):
-        audio = pa.array([b"x", None, b""], pa.large_binary())
-        write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ids, "audio": audio}))
-        assert raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "out")).num_rows == 3
 
     def test_the_sink_of_a_training_is_refused_and_stays_as_it_is(self, tmp_path, pipeline):
         Sink(tmp_path / "out").train(range(1, 3))
@@ -174,42 +158,11 @@ class TestPlan:
                 start(pipeline)
         assert files_below(tmp_path / "out") == before
 
-    def test_a_shard_without_rows_is_planned_without_pieces(self, tmp_path):
-        write_shard(tmp_path / "in" / "a.parquet", 0)
-        plan = raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "out"))
-        assert [(todo.shard.num_rows, todo.pieces) for todo in plan.todo] == [(0, ())]
-
     def test_a_shard_that_changed_after_it_was_planned_is_refused(self, tmp_path, pipeline):
         kit.interrupted(pipeline)
         write_shard(tmp_path / "in" / "b.parquet", 6)
         with pytest.raises(PlanError, match=r"b.parquet: its content changed since it was planned \(.* bytes, now"):
             raysp.plan(pipeline)
-
-    def test_a_shard_that_vanished_is_reported_and_a_new_one_is_added(self, tmp_path, pipeline):
-        kit.interrupted(pipeline)  # a.parquet is committed
-        (tmp_path / "in" / "b.parquet").unlink()
-        write_shard(tmp_path / "in" / "c.parquet", 7)
-        plan = raysp.plan(pipeline)
-        assert plan.corpus.vanished == ("b.parquet",)
-        assert [shard.name for shard in plan.corpus.fresh] == ["c.parquet"]
-        assert [todo.shard.name for todo in plan.todo] == ["c.parquet"]
-
-    def test_a_sink_without_results_is_planned_anew(self, tmp_path, pipeline):
-        kit.begun(pipeline, tmp_path / "in")
-        write_shard(tmp_path / "in" / "b.parquet", 6)
-        plan = raysp.plan(pipeline)
-        assert plan.replaces_record
-        assert [shard.name for shard in plan.corpus.fresh] == ["a.parquet", "b.parquet"]
-        raysp.run(pipeline, engine="here", progress=False)
-        assert [shard["num_rows"] for shard in kit.planned_shards(tmp_path / "out")] == [30, 6]
-
-    def test_pieces_are_never_cut_again(self, tmp_path, pipeline):
-        write_shard(tmp_path / "in" / "0.parquet", 1)
-        assert pieces_todo(raysp.plan(pipeline)) == [(0, 1)]
-        kit.interrupted(pipeline)  # 0.parquet is committed
-        assert pieces_todo(raysp.plan(pipeline)) == [(0, 30)]
-        pieces = cut(tmp_path / "out", "a.parquet", 0, 10, 11, 30)
-        assert pieces_todo(raysp.plan(pipeline)) == pieces
 
     def test_rows_that_are_staged_are_not_to_do(self, tmp_path, pipeline):
         write_shard(tmp_path / "in" / "0.parquet", 1)
@@ -226,12 +179,10 @@ class TestPlan:
         ("change", "difference"),
         [
             ("steps.1.overlap_seconds=2", r"`steps.1.overlap_seconds` was 5.0, now 2.0"),
-            ("steps.0.channel=0", r"`steps.0.channel` was 'mean', now 0"),
             (
                 'sink.keep=["language"]',
                 r"same labels in other columns or rows: `sink.keep` was \[\], now \['language'\]",
             ),
-            ("source.text=text", r"same labels in other columns or rows: `source.text` was unset, now 'text'"),
         ],
     )
     def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, tmp_path, pipeline, change, difference):
@@ -252,19 +203,6 @@ class TestPlan:
         write_shard(tmp_path / "out" / "a.parquet")
         with pytest.raises(ChangedError, match=r"a.parquet"):
             raysp.plan(pipeline)
-
-    def test_the_first_rows_can_be_planned_alone(self, pipeline):
-        plans = []
-        for rows in (32, 3):
-            assert raysp.run(pipeline, rows=rows, engine="here", progress=False, on_plan=plans.append).rows == rows
-        assert [[shard.num_rows for shard in plan.corpus.shards] for plan in plans] == [[30, 2], [3]]
-        assert [plan.rows_todo for plan in plans] == [32, 3]
-
-    def test_the_sink_needs_not_exist_and_is_named_by_its_absolute_path(self, tmp_path, pipeline, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        result = raysp.run(a_pipeline("in/*.parquet", "out"), engine="here", progress=False)
-        assert result.sink == str(tmp_path / "out")
-        assert raysp.plan(pipeline).corpus.fresh == ()
 
     def test_the_checkpoint_is_part_of_the_fingerprint_by_content(self, tmp_path, pipeline):
         copy = tmp_path / "copy"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp import CheckpointError, PlanError
+from raysp import PlanError
 from tests.corpora import a_pipeline, write_shard
 
 
@@ -98,16 +98,6 @@ class TestResolvedSettings:
         ):
             self.settled(gpus=gpus, dtype="tf32", **label)
 
-    def test_tf32_has_a_fingerprint_of_its_own(self):
-        first, second = (self.planned(gpus=1, dtype=dtype) for dtype in ("float32", "tf32"))
-        assert (first.parts["steps.1.dtype"], second.parts["steps.1.dtype"]) == ("float32", "tf32")
-        assert first.fingerprint != second.fingerprint
-
-    def test_explicit_settings_are_kept(self):
-        found = self.settled(gpus=1, device="cpu", dtype="float16", batch_seconds=7)
-        assert (found.device, found.dtype, found.batch_seconds, found.gpus_per_actor) == ("cpu", "float16", 7, 0)
-        assert self.settled(gpus=1, pool=raysp.Pool(4, gpus=0.25)).gpus_per_actor == 0.25
-
     def test_a_window_that_holds_no_frame_of_the_model_is_refused(self):
         message = (
             r"window_seconds=0\.02 is 320 samples at 16000 Hz; the model needs at least 400\. Raise window_seconds"
@@ -129,19 +119,6 @@ class TestResolvedSettings:
     )
     def test_a_pool_that_does_not_fit_is_refused_with_the_resources(self, gpus, label, message):
         self.refused(message, self.pipeline(label=label), gpus=gpus)
-
-    def test_a_checkpoint_that_is_not_there_is_refused(self):
-        pipeline = self.pipeline(steps=[raysp.Decode(), raysp.Label("nowhere", outputs=[raysp.Transcript()])])
-        with pytest.raises(
-            CheckpointError, match=r"checkpoint 'nowhere': no such folder; expected a Hugging Face model"
-        ):
-            raysp.plan(pipeline)
-
-    def test_an_output_that_the_model_cannot_give_is_refused(self):
-        with pytest.raises(
-            CheckpointError, match=r"does not support Classes; it supports Transcript, Align, Embedding"
-        ):
-            self.settled(outputs=[raysp.Classes()])
 
     def test_an_output_of_a_user_is_checked_like_the_output_it_derives_from(self):
         from tests.labelling.engine.deadly import DeadlyTranscript

@@ -9,7 +9,6 @@ import pytest
 
 import raysp
 from raysp import PlanError
-from tests.commands import write_recipe
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.here import run_without_ray
 from tests.kit import pipeline_file
@@ -75,26 +74,6 @@ class TestAudioRoot:
         assert after["b.wav"] == before["b.wav"]
 
     @pytest.mark.slow
-    def test_from_python_too_by_the_pipeline(self, clips, labelled):
-        result = with_folder(clips)
-        assert (result.rows, result.errors) == (2, {})
-        assert [row["status"] for row in rows_of(clips).values()] == ["ok"] * 3
-
-    @pytest.mark.slow
-    def test_afterwards_both_pipelines_continue_and_every_verb_works(self, raysp_command, clips, labelled):
-        with_folder(clips)
-        before = rows_of(clips)
-        write_recipe(clips.parent)
-        for pipeline in (pipeline_of(clips), pipeline_of(clips, audio_root=str(clips))):
-            assert raysp.plan(pipeline).todo == ()
-            raysp.run(pipeline, engine="here", progress=False)
-            for arguments in (["status"], ["verify"], ["verify", "--sample", 3], ["gc"]):
-                ran = raysp_command(arguments[0], labelled, "--trust", *arguments[1:])
-                assert (ran.code, "only the sink was checked" in ran.err) == (0, False), ran.err
-            assert raysp.verify(labelled, pipeline=pipeline).differences == ()
-        assert rows_of(clips) == before
-
-    @pytest.mark.slow
     def test_the_record_keeps_the_folder_so_that_replaced_recordings_are_found(self, clips, labelled):
         with_folder(clips)
         raysp.run(pipeline_of(clips), engine="here", progress=False)  # names no folder
@@ -120,9 +99,3 @@ class TestOtherSettings:
         assert record["steps"][1]["pool"]["actors"] == 3
         assert record["sink"]["storage_options"] == {"auto_mkdir": True}
         assert record["max_error_rate"] == 1
-
-    def test_a_trusted_record_is_used_as_it_is(self, raysp_command, clips, labelled):
-        before = recorded(labelled)
-        ran = raysp_command("retry", labelled, "--trust", "--set", f"source.audio_root={clips}")
-        assert (ran.code, "applies to a pipeline file, found the sink" in ran.err) == (2, True)
-        assert recorded(labelled) == before

@@ -46,7 +46,7 @@ def sources_of_both(data: Path) -> list[raysp.Shards]:
     ]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", [0, 3])
 def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number):
     shutil.rmtree(sink / ".raysp" / "lease")
     before = files(sink)
@@ -61,15 +61,6 @@ def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number):
     assert error.value.differences == (f"source.root: '{data}/a' -> '{other}'",)
     shutil.rmtree(sink / ".raysp" / "lease")
     assert files(sink) == before
-
-
-def test_the_remedy_of_the_message_works(data, sink, tmp_path):
-    write_shard(data / "a" / "z.parquet", 1)
-    both = [str(data / "a" / "x.parquet"), str(data / "a" / "z.parquet")]
-    plan = raysp.plan(a_pipeline(raysp.Shards(both, root=str(data / "a")), sink))
-    assert [shard.name for shard in plan.corpus.shards] == ["x.parquet", "z.parquet"]
-    assert [shard.name for shard in plan.corpus.fresh] == ["z.parquet"]
-    assert len(raysp.plan(a_pipeline(raysp.Shards(str(data)), tmp_path / "another")).corpus.shards) == 3
 
 
 def test_a_corpus_that_moved_as_a_whole_continues(data, sink, tmp_path):
@@ -96,8 +87,16 @@ def test_a_sink_that_has_no_shard_yet_takes_any_root(data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("root", [None, "."])
-@pytest.mark.parametrize("url", ["in/*.parquet", "in/m.jsonl", "in/voices", "**/x.arrow", "[in/x.arrow,in/voices]"])
+@pytest.mark.parametrize(
+    ("url", "root"),
+    [
+        ("in/m.jsonl", None),
+        ("in/m.jsonl", "."),
+        ("in/voices", None),
+        ("**/x.arrow", None),
+        ("[in/x.arrow,in/voices]", None),
+    ],
+)
 def test_the_root_follows_from_the_urls_and_is_recorded(tmp_path, monkeypatch, root, url):
     (tmp_path / "in" / "voices").mkdir(parents=True)
     (tmp_path / "in" / "voices" / "v.wav").write_bytes(wav())
@@ -117,13 +116,3 @@ def test_the_root_follows_from_the_urls_and_is_recorded(tmp_path, monkeypatch, r
     assert raysp.plan(a_pipeline(source, sink)).corpus.fresh == ()
     with pytest.raises(ChangedError, match=f"its label shards are named relative to '{expected}', this source's to '"):
         raysp.plan(a_pipeline(raysp.Shards(source.url, root="/"), sink))
-
-
-def test_verify_finds_a_label_shard_that_is_not_planned(data, tmp_path):
-    raysp.run(a_pipeline(str(data / "a"), tmp_path / "out"), engine="here", progress=False)
-    shutil.copy(tmp_path / "out" / "x.parquet", tmp_path / "out" / "z.parquet")
-    assert [
-        one
-        for one in raysp.verify(str(tmp_path / "out"), trust=True).differences
-        if one.startswith("z.parquet: readers see")
-    ]

@@ -78,31 +78,10 @@ def test_a_device_of_the_pipeline_gives_one_fingerprint_whatever_is_up(corpus, l
     assert len({(where(plan), plan.fingerprint) for plan in plans}) == 1
 
 
-def test_a_recorded_sink_is_continued_whatever_is_up(corpus):
-    first = begun(corpus, WITH_GPUS)
-    assert where(a_plan(corpus, GPUS_MAY_COME)) == where(first)
-
-
 def test_a_sink_begun_without_gpus_stays_in_its_precision_when_they_are_up(corpus):
     first = begun(corpus, SCALED_TO_ZERO)
     assert where(first) == ("cpu", "float32", 0)
     assert where(a_plan(corpus, WITH_GPUS)) == where(first)
-
-
-def test_gpus_that_are_requested_need_not_be_up(corpus):
-    plan = a_plan(corpus, SCALED_TO_ZERO, pool=raysp.Pool(gpus=3, cpus=6))
-    assert where(plan) == ("cuda", "bfloat16", 3)
-    assert "the pool requests 3 GPUs, 0 found; 7 CPUs, 4 found: the run waits until they are available" in plan.notes
-    assert where(a_plan(corpus, SCALED_TO_ZERO, device="cuda")) == ("cuda", "bfloat16", 1)
-
-
-def test_plan_and_retry_work_where_there_is_no_gpu(corpus, monkeypatch):
-    """On a laptop: `raysp plan` may be for a cluster, `retry --address` is at one whose GPUs are not up."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    pipeline = a_pipeline(f"{corpus}/in", corpus / "out")
-    first = begun(corpus, WITH_GPUS)
-    assert where(raysp.plan(pipeline)) == where(plan_retry(Opened.of(pipeline, SCALED_TO_ZERO))) == where(first)
-    assert where(raysp.plan(a_pipeline(f"{corpus}/in", corpus / "other", label={"device": "cuda"}))) == where(first)
 
 
 def test_a_machine_without_a_gpu_is_refused_with_the_remedy(corpus):
@@ -129,12 +108,6 @@ def test_a_gpu_does_not_continue_with_half_precision_of_a_cpu(corpus):
     begun(corpus, SCALED_TO_ZERO, dtype="bfloat16")  # each window alone
     with pytest.raises(ChangedError, match=r"`steps\.1\.batch_seconds` was unset, now 600"):
         a_plan(corpus, WITH_GPUS, dtype="bfloat16", device="cuda", pool=raysp.Pool(gpus=1))
-
-
-def test_an_explicit_precision_that_differs_is_another_pipeline(corpus):
-    begun(corpus, WITH_GPUS)
-    with pytest.raises(ChangedError, match=r"`steps\.1\.dtype` was 'bfloat16', now 'float32'"):
-        a_plan(corpus, WITH_GPUS, dtype="float32")
 
 
 def test_a_share_of_a_gpu_without_one_is_refused(corpus):
@@ -172,12 +145,6 @@ def test_a_cluster_without_a_cpu_for_decoding_is_refused():
     """A local Ray always has one more."""
     with pytest.raises(PlanError, match=r"one actor of 4 CPUs leaves no CPU of 4 for decoding"):
         resolve_settings(a_pipeline(label={"pool": raysp.Pool(cpus=4)}), Resources(4))
-
-
-def test_tf32_is_refused_on_another_accelerator():
-    """On this machine torch can use none."""
-    with pytest.raises(PlanError, match=r"dtype='tf32' on the device 'xpu', expected the device 'cuda'.* Set dtype="):
-        resolve_settings(a_pipeline(label={"device": "xpu", "dtype": "tf32"}), Resources(4, 1))
 
 
 def test_resources_of_a_local_machine_are_fixed():

@@ -1,7 +1,6 @@
 """A sink is data: nothing that its record names is used on its word; and what happens where the guards are off."""
 
 import json
-import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -11,13 +10,10 @@ import pytest
 import raysp
 from raysp import PlanError, SpecError, TrustError, verify
 from raysp.cli import main
-from raysp.labelling.planning import trust
 from raysp.labelling.planning.trust import read_recorded
-from raysp.sink import sinks
-from raysp.specs.work_files import load_pipeline
 from raysp.work import SinkRequest
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
-from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile, with_shards_at
+from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile
 
 RECIPE = """
 import raysp
@@ -171,30 +167,6 @@ class TestAForeignSink:
         assert (foreign / "imported").exists()
 
 
-class TestTheGuards:
-    """Switched off, they let the attacks through."""
-
-    @pytest.mark.slow
-    def test_with_trust_a_retry_imports_the_module(self, foreign):
-        assert (
-            type(read_recorded(SinkRequest(str(foreign), trust=True)).trusted_pipeline(()).label.outputs[0]).__name__
-            == "Evil"
-        )
-        assert (foreign / "imported").exists()
-
-    @pytest.mark.slow
-    def test_without_the_check_of_the_plan_it_sends_options_of_the_user_elsewhere(self, own, server, monkeypatch):
-        with_shards_at(own, server.url)
-        pipeline = load_pipeline(str(own.parent / "recipe_of_a_sink.py"))
-        found = verify(str(own), pipeline=pipeline)
-        assert (found.unused, found.differences, server.heard) == ((f"a shard at '{server.url}/a.parquet'",), (), [])
-        with pytest.raises(TrustError):
-            verify(str(own), pipeline=pipeline, sample=1)
-        monkeypatch.setattr(trust.Recorded, "outside", lambda self, shards: ())
-        verify(str(own), pipeline=pipeline)
-        assert {path for path, _ in server.heard} == {"/a.parquet"}
-
-
 class TestASinkOfOnesOwn:
     @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
     def test_a_verb_that_reads_the_sink_alone_needs_only_the_sink(self, command, own, verb):
@@ -225,29 +197,9 @@ class TestASinkOfOnesOwn:
         assert command("retry", own)[0] == 2
         assert not (tmp_path / "home").exists()
 
-    def test_a_pipeline_that_did_not_make_the_labels_is_refused_by_name(self, command, own):
-        recipe = own.parent / "recipe_of_a_sink.py"
-        code, _, err = command("verify", recipe, "--set", 'sink.keep=["language"]')
-        assert code == 2
-        assert "made by another pipeline: `sink.keep` " in err
-        assert "`sink.keep` was [], now ['language']; give the pipeline that made them" in err
-        code, _, err = command("retry", recipe, "--set", "steps.1.window_seconds=20")
-        assert (code, "`steps.1.window_seconds` was 30.0, now 20.0" in err) == (2, True)
-
     def test_settings_go_with_a_pipeline_file_alone(self, command, own):
         code, _, err = command("status", own, "--set", "sink.url=x")
         assert (code, err) == (2, f"raysp: --set sink.url=x: applies to a pipeline file, found the sink '{own}'\n")
-
-    @pytest.mark.slow
-    def test_the_command_that_a_run_prints_works_as_printed(self, command, own):
-        recipe = own.parent / "recipe_of_a_sink.py"
-        printed = command("run", recipe)[1].splitlines()[-1].split(maxsplit=1)[1]
-        assert printed == f"raysp status {own}"
-        assert command(*shlex.split(printed)[1:])[0] == 0
-        setting = 'sink.storage_options={"auto_mkdir": true}'
-        printed = command("run", recipe, "--set", setting)[1].splitlines()[-1].split(maxsplit=1)[1]
-        assert shlex.split(printed) == ["raysp", "status", str(recipe), "--set", setting]
-        assert command(*shlex.split(printed)[1:])[0] == 0
 
 
 def parts_of(own: Path, change) -> tuple[str, ...]:
@@ -285,24 +237,7 @@ def test_a_record_of_any_shape_is_refused_and_never_a_crash(own):
             raysp.retry(str(own), trust=True, engine="here", progress=False)
 
 
-def test_recorded_options_of_a_sink_are_used_with_trust_alone(own, monkeypatch):
-    edit_record(own, lambda p: p["sink"].update(url=str(own), storage_options={"auto_mkdir": True}))
-    opened = []
-    open_store = sinks.open_store
-
-    def noted(url, options=None):
-        opened.append(options)
-        return open_store(url, options)
-
-    monkeypatch.setattr(sinks, "open_store", noted)
-    raysp.status(str(own))
-    assert set(opened) == {None}
-    raysp.status(str(own), trust=True)
-    assert opened[-1] == {"auto_mkdir": True}
-    assert read_recorded(SinkRequest(str(own), trust=True)).pipeline.sink.storage_options == {"auto_mkdir": True}
-
-
-@pytest.mark.parametrize("urls", [["a.parquet", "sub/b.parquet"], ["sub", "a.parquet"], ["**/*.parquet"], ["sub/../"]])
+@pytest.mark.parametrize("urls", [["sub", "a.parquet"], ["**/*.parquet"], ["sub/../"]])
 def test_the_urls_of_a_pipeline_hold_the_shards_that_it_planned(tmp_path, monkeypatch, urls):
     monkeypatch.chdir(tmp_path)
     for name in ("a", "sub/b"):

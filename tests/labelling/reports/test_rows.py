@@ -1,7 +1,5 @@
 """Figures of many rows: memory that does not grow with them, and rates and intervals that stay those of all rows."""
 
-import re
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -13,7 +11,6 @@ from raysp.labelling.reports import label_figures, row_error_rates
 from raysp.labelling.reports.label_figures import FEW_VALUES, MOST_TYPES, Chosen, Rows, Sample
 from raysp.labelling.reports.label_report import Runs
 from raysp.labelling.reports.row_error_rates import OTHERS, Errors, Groups, Measured
-from raysp.pages.page_tables import MOST_RUNS, runs_table
 from raysp.sink.receipts import Counts, PieceReceipt
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
@@ -35,14 +32,6 @@ def measured(counts: np.ndarray):
 
 
 class TestErrors:
-    def test_few_rows_have_the_scores_of_a_bootstrap_over_rows(self):
-        counts = many_errors(300)
-        found = Errors()
-        for part in np.split(counts, 3):
-            found.add(part)
-        assert found.scores() == measured(counts)
-        assert not found.is_bundled
-
     @pytest.mark.slow
     def test_many_rows_keep_their_rate_and_about_their_interval(self):
         counts = many_errors(20_000)
@@ -149,25 +138,7 @@ class TestRuns:
         log.flush()
         return entry
 
-    def test_a_run_has_its_sums_and_speed(self, tmp_path):
-        began = 1767225601.0
-        entry = self.begun(store := LocalStore(tmp_path), "r1", began + 2, began + 5)
-        runs = Runs(store, [entry])
-        assert runs.last is entry
-        assert (runs.seconds(entry), runs.rtfx(entry)) == (5.0, 4.0)
-        assert runs.figures(entry) == ("4", "0:20", "0:05", "4.0")
-
     @pytest.mark.parametrize("end", [-5.0, 1e12])
     def test_strange_clocks_give_no_speed(self, tmp_path, end):
         entry = self.begun(store := LocalStore(tmp_path), "r1", end)
         assert Runs(store, [entry]).figures(entry) == ("2", "0:10", "-", "-")
-
-    def test_only_the_last_runs_are_kept_and_all_are_counted(self, tmp_path):
-        store = LocalStore(tmp_path)
-        entries = [self.begun(store, f"r{number:02}", 1767225603.0) for number in range(MOST_RUNS + 2)]
-        runs = Runs(store, entries)
-        assert [*runs.counts] == [entry.run_id for entry in entries[-MOST_RUNS:]]
-        table = runs_table(entries, ("rows",), lambda entry: runs.figures(entry)[:1])
-        assert (len(table.rows), table.left_out) == (MOST_RUNS, "2 more runs")
-        assert {row[2:] for row in table.rows} == {("2", "1")}
-        assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", row[0]) for row in table.rows)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp import ChangedError, PlanError, SpecError, TrustError
+from raysp import PlanError, SpecError, TrustError
 from tests import kit
 from tests.corpora import a_pipeline, digits_table
 from tests.exports import export_to
@@ -53,26 +53,6 @@ def subtitles(folder: Path, suffix: str = ".srt") -> dict[str, bytes]:
     return {name: data for name, data in content(folder / "in").items() if Path(name).suffix == suffix}
 
 
-def test_each_recording_has_subtitles_of_its_name_beside_it(folder):
-    before = content(folder / "in")
-    found = beside(folder)
-    assert (found.dest, found.rows, found.kept, found.names) == (f"{folder}/in", len(NAMES), 0, "path")
-    assert sorted(subtitles(folder)) == sorted(SRT)
-    after = content(folder / "in")
-    assert {name: after[name] for name in before} == before
-    assert all(name.startswith(".raysp/") for name in after.keys() - before.keys() - {*SRT})
-
-
-def test_it_is_done_once_and_the_source_stays_the_same(folder):
-    beside(folder)
-    times = {path: path.stat().st_mtime_ns for path in (folder / "in").rglob("*.srt")}
-    again = beside(folder)
-    assert again.shards_before == again.shards
-    assert {path: path.stat().st_mtime_ns for path in (folder / "in").rglob("*.srt")} == times
-    pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS]})
-    assert raysp.plan(pipeline).todo == ()
-
-
 def test_a_file_that_no_export_wrote_stays_and_is_named_until_it_is_moved(folder):
     mine = folder / "in" / "x.srt"
     mine.write_bytes(MINE)
@@ -88,19 +68,6 @@ def test_a_file_that_no_export_wrote_stays_and_is_named_until_it_is_moved(folder
     assert sorted(subtitles(folder)) == sorted(SRT)
 
 
-def test_a_file_that_was_edited_stays_and_others_follow_new_options(folder):
-    beside(folder)
-    (folder / "in" / "x.srt").write_bytes(MINE)
-    old = subtitles(folder)
-    with pytest.raises(ChangedError, match="max_chars_per_second"):
-        beside(folder, max_chars_per_second=5)
-    assert beside(folder, max_chars_per_second=5, restart=True).kept == 1
-    new = subtitles(folder)
-    assert new["x.srt"] == MINE
-    assert new.keys() == old.keys()
-    assert new["interviews/rec 48.srt"] != old["interviews/rec 48.srt"]
-
-
 def test_files_of_rows_that_are_no_longer_ok_are_removed_unless_edited(folder):
     beside(folder)
     (folder / "in" / "interviews" / "rec 48.srt").write_bytes(MINE)
@@ -111,12 +78,6 @@ def test_files_of_rows_that_are_no_longer_ok_are_removed_unless_edited(folder):
     assert found.left_out == {"not_found": 2}
     assert sorted(subtitles(folder)) == sorted({*SRT} - {"x~5.srt"})
     assert subtitles(folder)["interviews/rec 48.srt"] == MINE
-
-
-def test_both_formats_stand_beside_the_recordings(folder):
-    beside(folder)
-    beside(folder, "vtt")
-    assert len(subtitles(folder)) == len(subtitles(folder, ".vtt")) == len(NAMES)
 
 
 @pytest.mark.lengthy
@@ -181,13 +142,6 @@ def test_a_folder_that_is_gone_is_not_made(folder):
     with pytest.raises(PlanError, match="the folder of the recordings is no longer there"):
         beside(folder)
     assert not (folder / "in").exists()
-
-
-def test_the_command_line_writes_them(folder, raysp_command):
-    done = raysp_command("export", f"{folder}/out", "--to", "srt", "--beside", "--trust")
-    assert done.code == 0, done.err
-    assert f"{folder}/in" in done.out
-    assert sorted(subtitles(folder)) == sorted(SRT)
 
 
 def test_names_of_almost_255_bytes_have_room_for_a_number(tmp_path):

@@ -2,8 +2,6 @@
 
 import io
 
-import datasets
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -11,7 +9,7 @@ import soundfile
 import raysp
 from raysp import PlanError
 from tests.exports import export_to
-from tests.verbs.export.sinks import RATE, long_row, make_sink
+from tests.verbs.export.sinks import make_sink
 
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
 
@@ -22,35 +20,6 @@ def clips(long, tmp_path):
         return export_to("clips", str(long / "out"), dest=str(tmp_path / "dest"), trust=True, **{**SHORT, **options})
 
     return run
-
-
-@pytest.fixture
-def whole() -> np.ndarray:
-    return np.round(long_row()[0] * 32768).clip(-32768, 32767).astype(np.int16)
-
-
-def samples_of(data: bytes) -> np.ndarray:
-    found, rate = soundfile.read(io.BytesIO(data), dtype="int16")
-    assert rate == RATE
-    return found
-
-
-@pytest.mark.slow
-def test_datasets_opens_clips_with_their_texts_and_samples(clips, long, whole, tmp_path):
-    found = clips()
-    opened = datasets.load_dataset(str(tmp_path / "dest"), split="train", cache_dir=str(tmp_path / "cache"))
-    assert isinstance(opened.features["audio"], datasets.Audio)
-    rows = list(opened.cast_column("audio", datasets.Audio(decode=False)))
-    assert (found.clips, found.rows, found.shards) == (len(rows), 3, 2)
-    assert found.seconds == pytest.approx(sum(row["seconds"] for row in rows), abs=0.01)
-    labels = pq.read_table(long / "out" / "a.parquet").to_pylist()[0]
-    first = [row for row in rows if row["source_id"] == "long/0"][: len(rows) // 3]
-    assert " ".join(row["text"] for row in first) == " ".join(word["word"] for word in labels["pred_words"])
-    for row in rows:
-        assert 0.2 <= row["seconds"] <= 1.5
-        assert 0 < row["score"] <= 1
-        expected = whole[round(row["start"] * RATE) : round(row["end"] * RATE)]
-        assert np.abs(samples_of(row["audio"]["bytes"]).astype(int) - expected).max() <= 1
 
 
 @pytest.mark.slow

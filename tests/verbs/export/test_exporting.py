@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
 import re
 import shutil
 from pathlib import Path
@@ -88,26 +87,6 @@ class TestGoingOn:
                 files.revive()
                 replaced(f"{number}")
                 assert files.content(f"{number}") == expected
-
-    def test_each_label_shard_is_reported(self, export):
-        seen: list[tuple[int, int]] = []
-        export("jsonl", on_shard=lambda done, of: seen.append((done, of)))
-        assert seen == [(1, 2), (2, 2)]
-
-    def test_what_is_there_is_not_written_again(self, export, made, tmp_path):
-        export("jsonl")
-        times = {path: os.stat(path).st_mtime_ns for path in (tmp_path / "dest").rglob("*") if path.is_file()}
-        again = export("jsonl")
-        assert (again.shards, again.shards_before, again.rows) == (2, 2, 7)
-        assert {path: os.stat(path).st_mtime_ns for path in times} == times
-
-    def test_a_file_that_is_gone_or_was_cut_is_written_again(self, export, tmp_path):
-        export("jsonl")
-        expected = exported(tmp_path / "dest")
-        (tmp_path / "dest" / "a.jsonl").unlink()
-        (tmp_path / "dest" / "more" / "b.jsonl").write_bytes(b"{")
-        assert export("jsonl").shards_before == 0
-        assert exported(tmp_path / "dest") == expected
 
     def test_a_label_shard_that_changed_is_exported_again_without_files_of_rows_that_are_not_ok(self, made, tmp_path):
         sink = shutil.copytree(made / "out", tmp_path / "out")

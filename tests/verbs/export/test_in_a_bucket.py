@@ -6,28 +6,12 @@ import pytest
 
 import raysp
 from tests.corpora import a_pipeline
-from tests.exports import export_to
 from tests.verbs.export.sinks import WORDS, content, exported, make_folder_sink
-
-SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
 
 
 def downloaded(s3, bucket: str, folder) -> dict[str, bytes]:
     s3.download(bucket, folder)
     return content(folder)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("to", "options"), [("srt", {}), ("ctm", {"one_file": True}), ("clips", {**SHORT, "trust": True})]
-)
-def test_a_bucket_receives_the_files_that_a_folder_does(s3, long, tmp_path, to, options):
-    bucket = s3.bucket()
-    export_to(to, str(long / "out"), dest=str(tmp_path / "local"), **options)
-    for _ in range(2):
-        found = export_to(to, str(long / "out"), dest=f"s3://{bucket}", dest_options=s3.options, **options)
-    assert (found.shards, found.shards_before) == (2, 2)
-    assert downloaded(s3, bucket, tmp_path / "copy") == content(tmp_path / "local")
 
 
 @pytest.mark.slow

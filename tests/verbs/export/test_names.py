@@ -18,15 +18,12 @@ from praatio import textgrid as praat
 import raysp
 from raysp import PlanError, TrustError
 from raysp.corpus.shards import Piece, Shard
-from raysp.storage.store import LocalStore
 from raysp.text.formats.safe_values import key_of, safe_path
-from raysp.verbs.export import destination
 from raysp.verbs.export.row_names import IdNames, PathNames, first_rows_of
 from tests.corpora import CHECKPOINT, a_pipeline, rows_table, wav, write_shard
 from tests.exports import export_to
 from tests.ops.channels.calls import encoded, side
-from tests.sink.sinks import CrashingStore, Killed
-from tests.verbs.export.sinks import WORDS, content, digits, exported, make_folder_sink, make_sink, with_errors
+from tests.verbs.export.sinks import WORDS, digits, exported, make_folder_sink, make_sink, with_errors
 
 pytestmark = pytest.mark.lengthy
 
@@ -62,10 +59,6 @@ class TestFolders:
         assert files(folder / "out", tmp_path / "dest") == SRT
         found = raysp.export(str(folder / "out"), to="srt", dest=str(tmp_path / "dest"))
         assert (found.names, found.not_by_path) == ("path", "")
-
-    def test_textgrids_are_named_alike(self, folder, tmp_path):
-        found = files(folder / "out", tmp_path / "dest", "textgrid")
-        assert found == [name.replace(".srt", ".TextGrid") for name in SRT]
 
     def test_ids_name_files_if_they_are_asked_for(self, folder, tmp_path):
         found = files(folder / "out", tmp_path / "dest", names="id")
@@ -112,23 +105,6 @@ class TestFolders:
         with_errors(sink / "in-00000.parquet", rows={1})
         assert "interviews/rec 48.srt" not in files(sink, tmp_path / "dest")
         assert (tmp_path / "mine.srt").exists()
-
-    @pytest.mark.parametrize("when", ["before", "after"])
-    def test_an_export_killed_at_any_change_gives_the_same_files(self, folder, tmp_path, monkeypatch, when):
-        monkeypatch.setattr(destination, "AT_ONCE", 1)
-        files(folder / "out", tmp_path / "whole")
-        number = 0
-        while True:
-            number += 1
-            store = CrashingStore(LocalStore(tmp_path / f"{number}"), number, when)
-            try:
-                raysp.export(str(folder / "out"), to="srt", dest=store)
-            except Killed:
-                raysp.export(str(folder / "out"), to="srt", dest=str(tmp_path / f"{number}"))
-                assert content(tmp_path / f"{number}") == content(tmp_path / "whole")
-            else:
-                break
-        assert number > len(NAMES)
 
 
 class TestOtherSources:

@@ -43,13 +43,6 @@ def test_each_row_has_its_subtitles_in_the_folder_of_its_shard(export, tmp_path,
         assert [(one.start, one.text) for one in webvtt.read(file)] == [("00:00:00.000", "THREE")]
 
 
-def test_without_words_a_text_is_shown_for_the_whole_recording(made, tmp_path):
-    sink = with_column(made / "out", tmp_path / "out", "other_text", pa.array(["one two"]))
-    raysp.export(str(sink), to=raysp.Srt(column="other"), dest=str(tmp_path / "dest"))
-    [cue] = pysubs2.load(str(tmp_path / "dest" / "a" / "u2.srt"))
-    assert (cue.start, cue.end, cue.text) == (0, 328, "one two")
-
-
 @pytest.mark.parametrize("to", ["srt", "vtt"])
 def test_a_long_row_without_times_is_refused_before_anything_is_written(long, tmp_path, to):
     sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array(["one two three"]))
@@ -137,14 +130,6 @@ def test_aligned_words_are_exported_by_their_prefix(tmp_path):
     assert pysubs2.load(str(tmp_path / "srt" / "a" / "u2.srt"))[0].text == "four"
     raysp.export(str(tmp_path / "out"), to=raysp.Ctm(column="aligned"), dest=str(tmp_path / "ctm"))
     assert b"u2 1 0." in exported(tmp_path / "ctm")["a.ctm"]
-
-
-def test_a_file_for_each_label_shard(export, tmp_path):
-    export("ctm")
-    assert {name: len(data.splitlines()) for name, data in exported(tmp_path / "dest").items()} == {
-        "a.ctm": 4,
-        "more/b.ctm": 3,
-    }
 
 
 def test_praatio_reads_words_and_characters(export, tmp_path):

@@ -1,8 +1,6 @@
 """Merges of labellings: the choice for each row, merges that go on or are killed, and those that are refused."""
 
-import contextlib
 import functools
-import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError, SpecError
-from tests import corpora, kit
+from tests import corpora
 from tests.corpora import DEMO, a_pipeline, write_shard
 
 pytestmark = pytest.mark.lengthy
@@ -131,20 +129,6 @@ class TestTheResult:
             with pytest.raises(ChangedError, match=r"merge\.by"):
                 redo(str(tmp_path / "to"), trust=True)
 
-    def test_the_command_prints_how_many_rows_are_from_each(self, raysp_command, made, tmp_path):
-        sinks = [str(made / name) for name in ("A", "B")]
-        options = ("--by", "pred_score", "--to", str(tmp_path / "to"))
-        ran = raysp_command("merge", *sinks, *options)
-        assert ran.code == 0
-        assert [line.split() for line in ran.out.splitlines()] == [
-            ["rows", "5", "of", "8", "from", sinks[0]],
-            ["rows", "3", "of", "8", "from", sinks[1]],
-            ["merged", "2", "shards", "in", f"{tmp_path}/to"],
-        ]
-        assert json.loads(raysp_command("merge", *sinks, *options, "--json").out)["shards_before"] == 2
-        again = raysp_command("merge", *sinks, *options)
-        assert (again.code, again.out) == (0, f"merged       2 shards in {tmp_path}/to, 2 of them earlier\n")
-
     def test_the_file_of_a_recipe_is_no_place_for_labels(self, raysp_command, made, tmp_path):
         recipe = Path(__file__).parents[3] / "pipelines" / "finetune_ctc.py"
         ran = raysp_command("merge", made / "A", made / "B", "--by", "pred_score", "--to", recipe)
@@ -158,24 +142,6 @@ class TestGoingOn:
         found = merge()
         assert (found.shards, found.shards_before, found.rows) == (2, 2, 0)
         assert {name: (tmp_path / "to" / name).stat().st_mtime_ns for name in SHARDS} == before
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("how", ["death", "lost"])
-    def test_a_merge_that_ends_at_any_change_gives_the_same_rows(self, merge, how):
-        with kit.failing_files() as files:
-            merge(to=files.url("whole"))
-            expected, num_changes = kit.rows(files.url("whole")), files.changes
-            assert num_changes >= 5
-            for number in range(1, num_changes + 1):
-                place = files.url(f"{how}{number}")
-                files.fail_at(number, how)
-                with contextlib.suppress(SystemExit, raysp.RayspError):
-                    merge(to=place)
-                files.revive()
-                assert {str(row) for row in kit.rows(place)} <= {str(row) for row in expected}
-                merge(to=place)
-                assert kit.rows(place) == expected
-                assert raysp.status(place).is_complete
 
     def test_labels_that_changed_since_are_merged_again(self, made, tmp_path):
         copy = shutil.copytree(made / "B", tmp_path / "B")
@@ -230,16 +196,3 @@ class TestRefusals:
             merge(by="seconds")
         with pytest.raises(PlanError, match="the same folder"):
             merge(to=str(made / "A" / "more"))
-
-
-@pytest.mark.parametrize("names", [("A", "B"), ("B", "A"), ("A", "ok")])
-def test_a_row_that_one_sink_has_forgotten_stays_withdrawn(made, merge, tmp_path, raysp_command, names):
-    """Whichever is named first, and whichever has the better score: the last labelling has forgotten two rows."""
-    forgetful = tmp_path / "forgetful"
-    shutil.copytree(made / names[-1], forgetful)
-    ids = DIGITS.column("id").to_pylist()
-    assert raysp_command("forget", forgetful, ids[0], ids[5]).code == 0
-    merge(names[0], forgetful)
-    rows = rows_of(tmp_path / "to")
-    assert [row["id"] for row in rows if row["error_type"] == "withdrawn"] == [ids[0], ids[5]]
-    assert all(row["pred_text"] is None for row in rows if row["error_type"] == "withdrawn")

@@ -1,6 +1,5 @@
 """Labelling shards and rows of finished sinks again; `verify` is the judge."""
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -116,16 +115,6 @@ class TestRetry:
         assert (verified.differences, verified.sampled) == ((), 15)
         raysp.gc(str(flawed / "out"))
         assert raysp.verify(str(flawed / "out"), trust=True).differences == ()
-
-    @pytest.mark.slow
-    def test_the_counts_are_those_of_the_new_rows(self, flawed):
-        def counts() -> list[int]:
-            files = [pq.read_metadata(flawed / "out" / f"{number}.parquet") for number in range(3)]
-            return [sum(json.loads(one.metadata[b"raysp.counts"])["counts"]["errors"].values()) for one in files]
-
-        assert (counts(), raysp.status(f"{flawed}/out").error) == ([2, 0, 1], 3)
-        raysp.retry(f"{flawed}/out", engine="here", progress=False, trust=True)
-        assert (counts(), raysp.status(f"{flawed}/out").error) == ([0, 0, 0], 0)
 
 
 def texts(folder: Path) -> list[tuple]:

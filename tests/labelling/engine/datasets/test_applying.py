@@ -168,17 +168,3 @@ def labelled_types(steps, rows, local_ray):
     with raysp.Labeller(steps, **COLUMNS) as labeller:
         schema = labeller(rows.slice(0, 2)).schema
     return dict(zip(schema.names, schema.types, strict=True))
-
-
-def test_blocks_without_rows_between_others_change_neither_rows_nor_types(steps, rows, labelled_types):
-    import ray.data
-
-    some = rows.slice(0, 4)
-    given = ray.data.from_arrow([rows.slice(0, 0), some.slice(0, 1), rows.slice(0, 0), some.slice(1)])
-    given.context.execution_options.preserve_order = True
-    labelled = raysp.apply(steps, given, **COLUMNS).materialize()
-    found = labelled.schema()
-    assert dict(zip(found.names, found.types, strict=True)) == labelled_types
-    assert table_of(labelled).column("id").to_pylist() == some.column("id").to_pylist()
-    with_null_ids = raysp.apply(steps, ray.data.from_arrow(rows.slice(0, 0)), id=None, row="place").schema()
-    assert dict(zip(with_null_ids.names, with_null_ids.types, strict=True))["id"] == pa.string()

@@ -20,8 +20,8 @@ from raysp.cluster.resources import ActorCpus
 from raysp.labelling.engine.datasets.applying import BLOCKS_AT_ONCE, TableActor, _actors
 from raysp.labelling.engine.datasets.table_job import TableColumns, table_job
 from raysp.ops.labelling import Batch
-from tests.corpora import AUDIO, CHECKPOINT, wav
-from tests.labelling.engine.datasets.comparing import alike, assert_same_rows, by_id, stored_schema
+from tests.corpora import CHECKPOINT
+from tests.labelling.engine.datasets.comparing import assert_same_rows, by_id, stored_schema
 from tests.labelling.engine.datasets.conftest import COLUMNS
 
 pytestmark = pytest.mark.lengthy
@@ -103,19 +103,6 @@ def test_a_table_gets_the_columns_and_rows_of_its_label_shard(labeller, rows, sh
     assert_same_rows(by_id(found), label_rows)
 
 
-def test_a_row_alone_gets_the_label_that_it_gets_among_others(labeller, rows, label_rows):
-    for name in ("long", "too short", "no audio", rows.column("id")[1].as_py()):
-        alone = labeller(rows.filter(pa.compute.equal(rows.column("id"), name)))
-        assert_same_rows(by_id(alone), {name: label_rows[name]})
-
-
-def test_a_table_without_rows_gets_the_columns_of_label_rows(labeller, rows):
-    assert labeller(rows.slice(0, 0)).schema == labeller(rows.slice(1, 1)).schema
-    label, later = (raysp.Label(str(CHECKPOINT), outputs=[one]) for one in (raysp.Transcript(), raysp.Embedding()))
-    with raysp.Labeller([raysp.Decode(), label, later]) as of_two:
-        assert of_two(rows.slice(0, 0)).schema == of_two(rows.slice(1, 1)).schema
-
-
 def test_without_ids_and_row_numbers_both_are_null(rows):
     with raysp.Labeller(
         [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])], id=None
@@ -125,23 +112,6 @@ def test_without_ids_and_row_numbers_both_are_null(rows):
     assert found.schema.field("row").type == pa.int64()
     assert (found.column("id").to_pylist(), found.column("row").to_pylist()) == ([None], [None])
     assert found.column("status").to_pylist() == ["ok"]
-
-
-def test_recordings_as_bytes_and_without_any_bytes(plain):
-    as_bytes = pa.table({"id": ["a"], "audio": [wav(8000)]})
-    assert plain(as_bytes).column("status").to_pylist() == ["ok"]
-    for audio in ([None], [{"bytes": None, "path": None}], [{"path": None}]):
-        assert plain(pa.table({"id": ["a"], "audio": audio})).column("error_type").to_pylist() == ["no_audio"]
-
-
-def test_recordings_by_path_below_the_root_only(tmp_path):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "a.wav").write_bytes(wav(8000))
-    (tmp_path / "b.wav").write_bytes(wav(8000))
-    rows = pa.table({"id": ["a", "b", "c"], "audio": [{"path": one} for one in ("a.wav", "../b.wav", "c.wav")]})
-    steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])]
-    with raysp.Labeller(steps, audio_root=str(tmp_path / "in")) as labeller:
-        assert labeller(rows).column("error_type").to_pylist() == [None, "path_not_allowed", "not_found"]
 
 
 @pytest.mark.parametrize(
@@ -228,15 +198,6 @@ def test_an_actor_of_several_cpus_labels_several_batches_of_a_table_at_once(job,
 
 
 @pytest.mark.slow
-def test_calls_of_several_threads_give_the_same_rows(labeller, rows, label_rows):
-    parts = [rows.slice(first, 6) for first in range(0, rows.num_rows, 6)]
-    with ThreadPoolExecutor(3) as calls:
-        found = pa.concat_tables(calls.map(labeller, parts))
-    assert found.column("id").to_pylist() == rows.column("id").to_pylist()
-    assert_same_rows(by_id(found), label_rows)
-
-
-@pytest.mark.slow
 def test_steps_and_functions_of_a_main_program_travel_by_value(tmp_path):
     (tmp_path / "program.py").write_text(MAIN_PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(CHECKPOINT)]
@@ -283,10 +244,3 @@ def test_actors_with_a_device_are_given_the_next_slice_while_they_label_one():
     on_device, on_cpus = _actors(1, 4, "cuda"), _actors(1, 4, "cpu")
     assert (on_device.max_concurrent_calls_per_actor, on_device.min_size, on_device.max_size) == (BLOCKS_AT_ONCE, 1, 4)
     assert on_cpus.max_concurrent_calls_per_actor != BLOCKS_AT_ONCE
-
-
-def test_numbers_are_compared_to_three_digits():
-    assert alike({"a": [1.0, "x"]}, {"a": [1.0001, "x"]})
-    assert not alike({"a": [1.0]}, {"a": [1.1]})
-    assert not alike({"a": ["x"]}, {"a": ["y"]})
-    assert AUDIO.names == ["bytes", "path"]

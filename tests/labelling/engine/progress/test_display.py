@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import raysp
-from raysp.labelling.engine.display import Display, progress_line, shown
+from raysp.labelling.engine.display import Display, progress_line
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult
 from raysp.sink.receipts import Counts
@@ -23,22 +23,6 @@ def pipeline(tmp_path) -> raysp.Pipeline:
     for number in range(60):
         write_shard(tmp_path / "in" / f"{number}.parquet", 1)
     return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
-
-
-def test_a_program_sees_the_work_to_do_and_the_result(capsys, pipeline):
-    plan, seen = raysp.plan(pipeline), []
-    with shown(seen.append, seen.append, progress=True) as (planned, went_on):
-        planned(plan)
-        went_on(STATE)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.splitlines()[0] == "raysp: 60 of 60 rows to do; 0 of 60 shards committed already"
-    assert said.err.splitlines()[1].startswith("raysp: 50% · 2/4 rows · 0:03 of about 0:06 of audio")
-    assert seen == [plan, STATE]
-    with shown(None, None, progress=False) as (planned, went_on):
-        planned(plan)
-        went_on(STATE)
-    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("kind", ["terminal", "notebook"])
@@ -113,19 +97,3 @@ def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
         assert title == name
         for fact in facts:
             assert [line for line in lines if re.match(rf"  +{fact}( |=)", line)]
-
-
-def test_a_plan_is_shown_by_its_facts_and_a_pipeline_by_the_call_that_makes_it(pipeline):
-    title, *lines = repr(raysp.plan(pipeline)).splitlines()
-    assert title == "Plan"
-    names = [line[:14].strip() for line in lines if line[2] != " "]
-    assert names == ["source", "checkpoint", "model", "sink", "to do", "fingerprint"]
-    assert "60 shards, 60 rows" in " ".join(" ".join(lines).split())
-    title, facts = read_table(raysp.plan(pipeline)._repr_html_())
-    assert (title, [*facts][:3]) == ("Plan", ["source", "checkpoint", "model"])
-    shown = repr(replace(pipeline, source=raysp.Shards("in", text="text", storage_options={"key": raysp.Env("KEY")})))
-    assert shown.startswith(
-        "Pipeline(Shards('in', text='text', storage_options={'key': Env('KEY')}), steps=(Decode(), "
-    )
-    assert "max_seconds" not in shown
-    assert repr(eval(shown, {name: getattr(raysp, name) for name in raysp.__all__})) == shown

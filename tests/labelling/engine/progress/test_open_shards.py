@@ -6,8 +6,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.job import RowError
 from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_progress import Progress
-from raysp.sink.commit import Retry, Todo
-from raysp.sink.receipts import Counts, ShardReceipt
+from raysp.sink.commit import Todo
 from tests.labelling.engine.pieces import labelled
 
 PIECES = (Piece(0, 4), Piece(4, 6))
@@ -22,24 +21,6 @@ def shards() -> OpenShards:
 
 def add(shards: OpenShards, piece: Piece, rows: int, **more: object) -> Shard | None:
     return shards.add(labelled(SHARD.name, piece, rows, **more))
-
-
-def test_a_shard_is_complete_once_all_its_pieces_and_parts_of_pieces_are_staged(shards):
-    assert add(shards, Piece(2, 4), 2) is None
-    assert add(shards, PIECES[1], 2) is None
-    assert add(shards, Piece(0, 2), 1, is_staged=False) is None
-    assert add(shards, Piece(0, 2), 2) == SHARD
-    assert (shards.progress.rows, shards.progress.audio_seconds) == (6, 12.0)
-    shards.committed(ShardReceipt(SHARD.name, Counts(6)))
-    assert shards.unfinished() == {}
-    assert (shards.progress.errors, shards.progress.skipped) == ({}, {})
-
-
-def test_a_retried_shard_is_complete_once_its_retried_rows_are_staged():
-    todo = Todo(SHARD, PIECES, Retry("again", (1, 3, 5)))
-    shards = OpenShards([todo], Progress(rows_total=3, shards_total=1))
-    assert add(shards, PIECES[0], 2, num_rows=2) is None
-    assert add(shards, PIECES[1], 1, num_rows=1) == SHARD
 
 
 def test_counts_of_a_piece_replace_its_earlier_counts(shards):
@@ -73,13 +54,3 @@ def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_complete
     assert (shards.progress.rows, shards.progress.in_flight) == (4, {})
     assert add(shards, PIECES[1], 2) is None
     assert shards.unfinished() == {"a.parquet": "no such file"}
-
-
-def test_rows_that_are_taken_back_do_not_count_for_the_error_rate(shards):
-    add(shards, PIECES[0], 3, is_staged=False, errors={"corrupt_audio": 2})
-    add(shards, PIECES[1], 2, errors={"corrupt_audio": 1})
-    assert shards.progress.rows_and_errors == (5, 3)
-    add(shards, PIECES[0], 4, is_staged=False, errors={"corrupt_audio": 3})
-    assert shards.progress.rows_and_errors == (6, 4)
-    shards.fail(SHARD.name, "no such file")
-    assert shards.progress.rows_and_errors == (2, 1)

@@ -7,7 +7,6 @@ from raysp.labelling.engine.display import progress_line
 from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink.commit import Todo
-from raysp.sink.receipts import Counts
 from tests.labelling.engine.pieces import labelled
 
 
@@ -23,15 +22,6 @@ def test_the_estimate_excludes_the_time_before_the_first_block(monkeypatch):
     progress.add(labelled("a", Piece(10, 40), 30))
     assert progress.eta_seconds == 6.0  # 60 rows are left, ten a second went by
     assert progress.rtfx == 80 / 63
-
-
-def test_shares_are_unknown_before_there_is_anything_to_share():
-    progress = Progress(rows_total=0, shards_total=0)
-    assert progress.padding_efficiency is None
-    assert progress.wait_share is None
-    progress.staged += Counts(real_samples=90, padded_samples=100, busy_seconds=3.0, wait_seconds=1.0)
-    assert progress.padding_efficiency == 0.9
-    assert progress.wait_share == 0.25
 
 
 def test_long_rows_move_the_share_by_their_audio(monkeypatch):

@@ -10,17 +10,15 @@ from types import SimpleNamespace
 import pytest
 
 import raysp
-from raysp import RunError, StoreError
+from raysp import StoreError
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.execution import MOST_BLAMED, Execution
 from raysp.labelling.engine.job import RowError
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink import layout, run_log
 from raysp.sink.commit import Todo
-from raysp.sink.layout import StagedName
-from raysp.sink.receipts import FAILED, KINDS, Counts, ShardReceipt
+from raysp.sink.receipts import FAILED, KINDS
 from raysp.sink.run_log import RunLog
-from raysp.sink.stage import Staged
 from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, write_shard
 from tests.here import run_without_ray
@@ -92,28 +90,6 @@ def test_labels_are_committed_where_the_log_cannot_be_written(shards, tmp_path, 
     assert "the log of the run is not written" in caplog.text
 
 
-@pytest.mark.lengthy
-def test_a_run_that_stops_leaves_the_reason(shards, tmp_path):
-    audio_shard(shards / "b.parquet", [(str(number), b"no audio") for number in range(30)])
-    sink = tmp_path / "out"
-    with pytest.raises(RunError):
-        raysp.run(a_pipeline(f"{shards}/*.parquet", sink), progress=False)
-    last = events(sink)[-1]
-    assert (last["kind"], last["error"]) == ("failed", "RunError")
-    assert "more than max_error_rate=0.5" in last["reason"]
-    assert last["errors"] == {"unsupported_format": 30}
-
-
-def test_a_run_that_is_interrupted_drains(shards, tmp_path):
-    def interrupt(_):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        raysp.run(a_pipeline(f"{shards}/*.parquet", tmp_path / "out"), on_progress=interrupt, progress=False)
-    last = events(tmp_path / "out")[-1]
-    assert (last["kind"], last["signal"], last["rows"]) == ("draining", "KeyboardInterrupt", 3)
-
-
 def test_no_secret_is_in_the_log(shards, tmp_path, monkeypatch):
     secret = "q/7+'\"\\ü" + "x" * 20
     quoted = json.dumps(secret)[1:-1]
@@ -138,14 +114,6 @@ def test_no_secret_is_in_the_log(shards, tmp_path, monkeypatch):
     assert found[1]["command"].count("***") == 1
     assert found[-1]["reason"].startswith("denied for ***, ***, yyy")
     assert len(found[-1]["reason"]) == run_log.MOST_CHARACTERS
-
-
-def test_no_secret_of_an_error_behind_label_is_in_the_log(tmp_path):
-    with RunLog(LocalStore(tmp_path), "run", secrets=["hidden"]) as log:
-        log.add(ShardReceipt("a.parquet", Counts(1), failed_behind=1, examples_behind=((0, "step_failed", "hidden"),)))
-    [receipt] = lines(LocalStore(tmp_path))
-    assert receipt["failed_behind"] == 1
-    assert "hidden" not in str(receipt)
 
 
 class Refusing(LocalStore):
@@ -202,11 +170,6 @@ def test_the_log_is_written_in_files_that_are_never_replaced(tmp_path):
     assert len(list(store.list(layout.LOG))) == 2
 
 
-def test_a_log_without_events_writes_nothing(tmp_path):
-    RunLog(LocalStore(tmp_path), "run").close()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_rows_of_a_frequent_error_are_left_out_of_the_log(tmp_path):
     store, piece = LocalStore(tmp_path), Piece(0, 9)
     shard = Shard("a.parquet", "a", 1, "", 9, "0", (piece,))
@@ -220,36 +183,6 @@ def test_rows_of_a_frequent_error_are_left_out_of_the_log(tmp_path):
             execution._add(labelled("a.parquet", piece, 9, examples=tuple(examples)))
     kinds = [one.get("error_type") for one in lines(store)]
     assert (kinds.count("corrupt_audio"), kinds.count("worker_crashed")) == (MOST_BLAMED, 1)
-
-
-def test_a_run_whose_first_commits_exceed_the_error_rate_stops_before_it_labels(tmp_path):
-    """Labelled rows could bring the rate below the limit again, and shards that were not committed would be missing."""
-    todo, commits = [], []
-    for number in range(30):
-        piece, shard = Piece(0, 1), f"{number:02}.parquet"
-        staged = Staged(StagedName(shard, piece, "0", "x", 0), 9)
-        todo.append(Todo(Shard(shard, shard, 1, "", 1, "0", (piece,)), (), staged=(staged,)))
-
-    def finished():
-        made = [ShardReceipt(one.name, Counts(1), failed_behind=1) for one in commits if one is not None]
-        commits[:] = [None] * len(commits)
-        return made
-
-    plan = SimpleNamespace(
-        todo=tuple(todo),
-        pipeline=SimpleNamespace(max_error_rate=0.05),
-        corpus=SimpleNamespace(shards=()),
-        sink=SimpleNamespace(store=LocalStore(tmp_path)),
-    )
-    committing = SimpleNamespace(
-        start=lambda shard, num_bytes: commits.append(shard), finished=finished, stop=lambda seconds: finished()
-    )
-    workers = SimpleNamespace(commits=lambda retries: committing, label=lambda *_: pytest.fail("it labels"))
-    with RunLog(LocalStore(tmp_path), "run") as log:
-        execution = Execution(plan, None, log, Progress(rows_total=0, shards_total=30), print, workers)
-        with pytest.raises(RunError, match=r"6 of 30 rows failed \(6 step_failed\), more than max_error_rate=0\.05"):
-            execution()
-    assert len(commits) == 6
 
 
 def test_the_document_for_operators_has_every_event():
