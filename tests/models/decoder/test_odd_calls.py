@@ -1,0 +1,123 @@
+"""Calls of text decoders that are rare: training with checkpoints, large vocabularies, further arguments, refusals."""
+
+import copy
+
+import pytest
+import torch
+
+import raysp.models
+from raysp import CheckpointError
+from raysp.models import AutoTokenizer, Wav2Vec2ForCTC
+from tests.models.decoder_oracles import (
+    BERT,
+    GPT2,
+    assert_close,
+    frames_and_mask,
+    make_speech_model,
+    save_pair,
+    theirs_generated,
+    token_ids,
+    waves_and_mask,
+)
+from tests.models.oracles import random_model
+
+CLASSES = {"BertLMHeadModel": BERT, "GPT2LMHeadModel": GPT2}
+
+
+def decoder(name, **flags):
+    torch.manual_seed(0)
+    cls = getattr(raysp.models, name)
+    model = cls(cls.config_class(**{**CLASSES[name], "is_decoder": True, "add_cross_attention": True, **flags}))
+    return model.init_weights().eval()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("with_weights", [False, True])
+def test_gradient_checkpointing_changes_nothing_but_memory(name, with_weights, caplog):
+    """Loss, weights of attention and gradients with dropout; layers are computed twice, and there is no cache."""
+    model = decoder(name).train()
+    again = copy.deepcopy(model)
+    again.gradient_checkpointing_enable()
+    ids, (frames, mask) = token_ids(), frames_and_mask()
+    found, calls = [], []
+    for one in (model, again):
+        one.layers[1].register_forward_pre_hook(lambda *_, one=one: calls.append(one))
+        torch.manual_seed(1)
+        given = {"encoder_hidden_states": frames, "encoder_attention_mask": mask, "labels": ids}
+        output = one(ids, **given, output_attentions=with_weights)
+        output.loss.backward()
+        gradients = [parameter.grad for parameter in one.parameters() if parameter.grad is not None]
+        found.append([output.loss, *(output.attentions or ()), *(output.cross_attentions or ()), *gradients])
+    assert (calls.count(model), calls.count(again)) == (1, 2)
+    for first, second in zip(*found, strict=True):
+        assert_close(second, first)
+    assert again(ids, use_cache=True).past_key_values is None
+    assert "use_cache=True has no effect in training with gradient checkpointing" in caplog.text
+    past = model(ids, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="past_key_values given in training with gradient checkpointing"):
+        again(ids[:, :1], past_key_values=past)
+
+
+def test_the_best_of_a_large_vocabulary_are_theirs(tmp_path):
+    oracle, model = save_pair(make_speech_model("bert", vocab_size=1500, config_flags={"pad_token_id": 0}), tmp_path)
+    waves, mask = waves_and_mask()
+    options = {"num_beams": 3, "max_new_tokens": 6, "num_return_sequences": 2}
+    assert torch.equal(
+        model.generate(waves, mask, **options), theirs_generated(oracle, waves, attention_mask=mask, **options)
+    )
+
+
+@torch.inference_mode()
+def test_tokens_are_added_and_have_types(tmp_path):
+    oracle, model = save_pair(make_speech_model("gpt2"), tmp_path)
+    waves, mask = waves_and_mask()
+    ids, types = token_ids(3, 6), token_ids(3, 6, seed=5)
+    ours, theirs = (one(waves, mask, ids, decoder_token_type_ids=types).logits for one in (model, oracle))
+    assert_close(ours[:1], theirs[:1])
+    before = model(waves, mask, ids).logits
+    model.resize_token_embeddings(55)
+    after = model(waves, mask, ids).logits
+    assert after.shape[-1] == model.config.decoder.vocab_size == 55
+    assert_close(after[..., :50], before)
+
+
+REFUSED = [
+    (lambda: decoder("BertLMHeadModel", add_cross_attention=False)(token_ids(), encoder_hidden_states=torch.zeros(
+        2, 3, 32)), ValueError, "given to a decoder without cross attention: set add_cross_attention=True"),
+    (lambda: decoder("GPT2LMHeadModel")(token_ids(), decoder("GPT2LMHeadModel")(token_ids()).past_key_values),
+     TypeError, r"attention_mask is of KeyValueCache, .* as past_key_values="),
+    (lambda: decoder("GPT2LMHeadModel")(token_ids(), past_key_values=[(torch.zeros(1, 1, 1, 1),) * 3] * 2),
+     ValueError, "past_key_values has 3 tensors per layer, expected 2, or 4 with an encoder"),
+    (lambda: make_width(20), CheckpointError, "cross_attention_hidden_size is 20, expected the width"),
+    (lambda: Wav2Vec2ForCTC(random_model("Wav2Vec2ForCTC", adapter_attn_dim=8).config, target_lang="spa").load_adapter(
+        "spa"), CheckpointError, "was not loaded from a checkpoint, expected one with adapter.spa.safet"),
+]  # fmt: skip
+
+
+def make_width(width):
+    parts = raysp.models.UniSpeechConfig(), raysp.models.BertConfig(**{**BERT, "hidden_size": 24})
+    parts[1].cross_attention_hidden_size = width
+    return raysp.models.SpeechEncoderDecoderConfig.from_encoder_decoder_configs(*parts)
+
+
+@pytest.mark.parametrize(("call", "error", "message"), REFUSED)
+def test_what_decoders_do_not_take_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_settings_of_tokenizers_are_named_and_ids_of_their_tokens_known(tmp_path):
+    tokenizer = raysp.models.Wav2Vec2CTCTokenizer({"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5})
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.encode("A A")) == (1, 2, [5, 4, 5])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=r"'padding_sid' \(did you mean 'padding_side'\?\): no setting of "):
+        AutoTokenizer.from_pretrained(tmp_path, padding_sid="left")
+
+
+@pytest.mark.parametrize("size", ["20KB", "0.02 MB", 20_000, "19 KiB"])
+def test_files_of_weights_have_the_largest_size_that_is_given(tmp_path, size):
+    model = random_model("Wav2Vec2ForCTC")
+    model.save_pretrained(tmp_path, max_shard_size=size)
+    assert len([*tmp_path.glob("model-*.safetensors")]) > 1
+    again = Wav2Vec2ForCTC.from_pretrained(tmp_path)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
