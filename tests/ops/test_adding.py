@@ -12,7 +12,6 @@ import soundfile
 
 import raysp
 from raysp import RunError
-from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.ops.step_ops import Computing, added_columns, samples_column
 from tests import user_specs
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, wav, write_shard
@@ -131,13 +130,6 @@ def read(pipeline) -> dict[str, dict[str, object]]:
     return {row["id"]: row for row in pq.read_table(f"{pipeline.sink.url}/a.parquet").to_pylist()}
 
 
-@pytest.mark.slow
-def test_label_rows_have_the_added_columns_with_their_types_before_those_of_the_outputs(labelled):
-    schema = pq.read_schema(f"{labelled.sink.url}/a.parquet")
-    assert schema.names[-5:] == [*ADDED, "pred_text", "pred_score"]
-    assert [str(schema.field(name).type) for name in ADDED] == ["int32", "float", "double"]
-
-
 @pytest.mark.lengthy
 def test_values_are_those_of_whole_recordings_and_null_in_rows_without_a_label(labelled, rows):
     found = read(labelled)
@@ -165,12 +157,6 @@ def test_values_are_those_of_whole_recordings_and_null_in_rows_without_a_label(l
     failed = r"Map tests\.user_specs:loudness failed: tests/user_specs\.py:\d+: ValueError: cannot bear .'unbearable'."
     for name in ("refused", "long and refused"):
         assert re.fullmatch(failed, found[name]["error_message"])
-
-
-@pytest.mark.slow
-def test_rows_recomputed_alone_have_the_same_values(labelled):
-    checked = raysp.verify(labelled.sink.url, sample=3, pipeline=labelled)
-    assert (checked.differences, checked.sampled, checked.sampled_equal) == ((), 3, 3)
 
 
 @pytest.mark.slow
@@ -235,18 +221,6 @@ def test_rows_recomputed_alone_have_the_same_values_of_chained_steps(chained):
     assert (checked.differences, checked.sampled_equal) == ((), checked.sampled)
 
 
-@pytest.mark.slow
-def test_a_filter_of_long_rows_by_an_added_column(rows, tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet", table=rows[:2])
-    decode, label = the_steps()[2], the_steps()[-1]
-    keep = raysp.Keep(where=[("words", ">", 1)])
-    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out", steps=[Counted(), keep, decode, label])
-    raysp.run(pipeline, engine="here", progress=False)
-    found = read(pipeline)
-    assert (found["plain"]["status"], found["long"]["status"]) == ("ok", "skipped")
-    assert (found["long"]["seconds"], found["long"]["pred_text"]) == (12.5, None)
-
-
 @pytest.fixture(scope="module")
 def labeller():
     with raysp.Labeller(the_steps()) as found:
@@ -261,13 +235,6 @@ def test_a_row_alone_gets_the_values_that_it_gets_in_a_run(labeller, rows, label
     alone = pa.concat_tables([labeller(rows[number : number + 1]) for number in (0, 1, 3)])
     for row in [*together.to_pylist(), *alone.to_pylist()]:
         assert {name: row[name] for name in ADDED} == {name: expected[row["id"]][name] for name in ADDED}
-
-
-def test_rows_that_were_never_decoded_get_nulls(labeller):
-    status = RowStatus(7)
-    status.fail("worker_crashed", "each of 2 workers crashed")
-    [row] = labeller._models[0].op(with_waves(statuses_table([status]), [None]))[0].to_pylist()
-    assert [row[name] for name in ADDED] == [None] * 3
 
 
 def test_a_column_with_the_name_of_a_staged_one_is_refused(labeller):

@@ -13,7 +13,6 @@ from raysp import SpecError
 from raysp.models import load_checkpoint
 from raysp.ops.late_steps import CARRIED
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, write_shard
-from tests.device.class_cases import make_checkpoint
 from tests.ops.phases import columns_of
 from tests.ops.test_pauses import spoken
 from tests.ops.test_transcribing import ctc_forward, forward_of, logits_of
@@ -146,13 +145,6 @@ def test_windows_of_a_longer_row_join_to_the_values_of_the_whole_row(loaded, tex
     assert joined == {name: expected[name] for name in COLUMNS}
 
 
-def test_a_window_stages_only_the_tokens_of_its_text(op, loaded):
-    forward = ctc_forward(logits_of(noisy(2, 50)), torch.tensor([50, 50]), [(0, 43), (8, 50)])
-    rows = rows_of(op, forward, ["nine"] * 2)
-    assert [len(row["staged"]) for row in rows] == [43 * 6, 42 * 6]  # blank, separator, E, I, N and the best token
-    assert rows[0]["staged"].dtype == np.float32
-
-
 def test_a_part_of_what_is_said_lies_at_its_place_with_a_wildcard(loaded, transcribing):
     spoken = forward_of(transcribing, "ONE TWO THREE FOUR FIVE")
     *_, words, _, _, _ = columns_of(transcribing, spoken)
@@ -197,33 +189,11 @@ def test_a_text_of_wildcards_alone_has_times_and_no_score(with_wildcards, transc
     assert [word["start"] is not None and word["score"] is None for word in row["words"]] == [True, True]
 
 
-def test_wildcards_in_a_batch_equal_those_of_rows_alone(with_wildcards):
-    texts, frames = ["one 25", None, "3 one % 9 two", "", "12"], [60, 20, 41, 3, 9]
-    logits = logits_of(noisy(5, 60))
-    together = rows_of(with_wildcards, ctc_forward(logits, torch.tensor(frames), [None] * 5), texts)
-    for row, (text, num_frames) in enumerate(zip(texts, frames, strict=True)):
-        alone = ctc_forward(logits[row : row + 1, :num_frames], torch.tensor([num_frames]), [None])
-        assert rows_of(with_wildcards, alone, [text]) == [together[row]]
-
-
 def test_a_wrong_text_scores_below_the_right_one(op, transcribing):
     texts = ["one two three", "one six three", "one three", "one two two three"]
     rows = rows_of(op, forward_of(transcribing, *["ONE TWO THREE"] * 4), texts)
     assert rows[0]["score"] == pytest.approx(0, abs=1e-6)
     assert all(row["score"] < -5 for row in rows[1:])
-
-
-def test_the_columns_fit_their_types(op, transcribing):
-    rows = rows_of(op, forward_of(transcribing, "ONE", "TWO"), ["one", None])
-    for name, field in zip(COLUMNS, op.schema, strict=True):
-        assert pa.array([row[name] for row in rows], field.type).type == field.type
-    assert op.schema.names == ["aligned_score", "aligned_skipped", "aligned_words", "aligned_chars"]
-
-
-def test_scores_of_frames_that_are_not_finite_do_not_disturb_other_rows(op, transcribing):
-    forward = forward_of(transcribing, "ONE", "TWO")
-    logits_of(forward)[0] = float("nan")
-    assert rows_of(op, forward, ["one", "two"])[1]["score"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_checkpoint_whose_vocabulary_has_a_token_beyond_its_head_never_aligns_it(loaded):
@@ -260,16 +230,6 @@ class TestOfWhatTheStepWrites:
                 found, expected = ([one[edge] for one in row[f"{of}_words"]] for of in ("aligned", "pred"))
                 assert found == pytest.approx(expected, abs=0.05)
             assert [one["start"] for one in row["given_words"]] == pytest.approx(places, abs=0.3)
-
-    @pytest.mark.slow
-    def test_texts_of_a_decoder_get_the_times_of_a_ctc_checkpoint(self, tmp_path):
-        make_checkpoint("SpeechEncoderDecoderModel", tmp_path / "writes")
-        outputs = [raysp.Transcript(generate={"max_new_tokens": 8})]
-        times = [raysp.Align("text"), raysp.Align("pred_text", name="written")]
-        for row, places in self.labelled(tmp_path, tmp_path / "writes", outputs, "even", times):
-            assert [one["start"] for one in row["aligned_words"]] == pytest.approx(places, abs=0.3)
-            assert [one["word"] for one in row["written_words"] or []] in ([], row["pred_text"].split())
-            assert row["written_skipped"] is not None
 
     @staticmethod
     def labelled(folder, checkpoint, outputs, windows, times=()) -> list[tuple[dict, list[float]]]:

@@ -36,13 +36,6 @@ def test_a_block_keeps_both_budgets_unless_one_recording_is_larger(seconds, bloc
         assert held * bytes_per_second <= blocks.BLOCK_BYTES * 1.002 or len(with_sound) == 1
 
 
-@given(durations, st.floats(0.5, 300))
-def test_blocks_follow_each_other_by_length(seconds, block_seconds):
-    cut = cut_blocks(seconds, block_seconds=block_seconds, bytes_per_second=1)
-    flat = [seconds[index] for block in cut for index in block]
-    assert flat == sorted(seconds, reverse=True)
-
-
 @given(st.lists(st.floats(1, 2), min_size=20, max_size=40), st.floats(10, 20))
 def test_blocks_are_even_so_that_no_actor_is_left_with_a_rest(seconds, block_seconds):
     held = [
@@ -52,29 +45,10 @@ def test_blocks_are_even_so_that_no_actor_is_left_with_a_rest(seconds, block_sec
     assert max(held[:-1], default=0) - min(held[:-1], default=0) <= 2.1
 
 
-@given(durations, st.floats(0.5, 300))
-def test_the_same_piece_is_cut_the_same_way_again(seconds, block_seconds):
-    first, second = (cut_blocks(seconds, block_seconds=block_seconds, bytes_per_second=1) for _ in range(2))
-    assert first == second
-
-
-@given(lengths, st.integers(1, 5000))
-def test_every_window_is_in_exactly_one_batch(num_samples, max_samples):
-    cut = cut_batches(num_samples, max_samples)
-    assert sorted(index for batch in cut for index in batch) == list(range(len(num_samples)))
-    assert all(cut)
-
-
 @given(lengths, st.integers(1, 5000))
 def test_a_batch_holds_no_more_padded_samples_than_its_budget_unless_it_is_one_window(num_samples, max_samples):
     for batch in cut_batches(num_samples, max_samples):
         assert max(num_samples[index] for index in batch) * len(batch) <= max_samples or len(batch) == 1
-
-
-@given(lengths, st.integers(1, 5000))
-def test_batches_follow_each_other_by_length(num_samples, max_samples):
-    cut = cut_batches(num_samples, max_samples)
-    assert [num_samples[i] for batch in cut for i in batch] == sorted(num_samples, reverse=True)
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=8), st.integers(1, 400))

@@ -10,9 +10,9 @@ import torch
 
 import raysp
 from raysp.capabilities import Capability
-from raysp.models.base.outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput, XVectorOutput
-from raysp.ops.classifying import MULTI_LABEL, Classifying, Segmenting
-from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
+from raysp.models.base.outputs import BaseModelOutput, TokenClassifierOutput, XVectorOutput
+from raysp.ops.classifying import Segmenting
+from raysp.ops.embeddings import MeanEmbedding, SpeakerEmbedding
 from raysp.ops.forward import Forward
 from tests.corpora import a_pipeline, rows_table, wav, write_shard
 from tests.ops.phases import a_pass, columns_of
@@ -20,7 +20,8 @@ from tests.ops.phases import a_pass, columns_of
 WIDTH = 6
 VECTOR = pa.list_(pa.float32(), WIDTH)
 MEAN = pa.schema([("e_sum", VECTOR), ("e_weight", pa.int32())])
-LOGITS = pa.schema([("c_logits", pa.list_(pa.float32())), ("c_weight", pa.int32())])
+
+
 LABELS = ["cat", "dog", "owl"]
 
 
@@ -50,21 +51,6 @@ def hidden() -> torch.Tensor:
 class TestMeanEmbedding:
     schema = pa.schema([("e", VECTOR)])
 
-    def test_padding_has_no_part_in_a_mean(self, hidden):
-        op = MeanEmbedding(self.schema, MEAN)
-        vectors, *_ = columns_of(op, forward(BaseModelOutput(last_hidden_state=hidden), hidden, [20, 5, 1]))
-        for row, frames in enumerate([20, 5, 1]):
-            np.testing.assert_allclose(vectors[row], hidden[row, :frames].mean(0), atol=1e-6)
-
-    def test_windows_join_to_the_mean_in_which_each_frame_counts_once(self, hidden):
-        op = MeanEmbedding(self.schema, MEAN)
-        parts = [(0, 12), (3, 20), (2, 7)]
-        columns = columns_of(op, forward(None, hidden, [20, 20, 7], parts))
-        assert columns[0] == [None] * 3
-        [joined] = op.join(staged(op, columns, parts))
-        owned = torch.cat([hidden[0, :12], hidden[1, 3:20], hidden[2, 2:7]])
-        np.testing.assert_allclose(joined, owned.mean(0), atol=1e-6)
-
     def test_a_normalised_mean_has_length_one_joined_or_not(self, hidden):
         op = MeanEmbedding(self.schema, MEAN, normalize=True)
         vectors, *_ = columns_of(op, forward(None, hidden, [20, 20, 20]))
@@ -84,24 +70,6 @@ class TestMeanEmbedding:
         np.testing.assert_allclose(columns[1][0], states[1][0, :6].sum(0), atol=1e-5)
 
 
-class TestFrameEmbeddings:
-    schema = pa.schema([("e", pa.list_(VECTOR))])
-    staged = pa.schema([("e_frames", pa.list_(VECTOR))])
-
-    def test_a_row_has_a_vector_for_each_of_its_frames(self, hidden):
-        vectors, rest = columns_of(FrameEmbeddings(self.schema, self.staged), forward(None, hidden, [20, 5, 0]))
-        assert [len(row) for row in vectors] == [20, 5, 0]
-        np.testing.assert_allclose(np.stack(vectors[1]), hidden[1, :5])
-        assert rest == [None] * 3
-
-    def test_windows_join_to_the_vectors_of_the_frames_they_answer_for(self, hidden):
-        op = FrameEmbeddings(self.schema, self.staged)
-        parts = [(0, 12), (3, 20), (2, 7)]
-        [joined] = op.join(staged(op, columns_of(op, forward(None, hidden, [20, 20, 7], parts)), parts))
-        expected = torch.cat([hidden[0, :12], hidden[1, 3:20], hidden[2, 2:7]])
-        np.testing.assert_allclose(np.stack(joined), expected)
-
-
 def test_a_longer_rows_speaker_is_the_mean_of_its_windows_by_their_frames(hidden):
     op = SpeakerEmbedding(pa.schema([("e", VECTOR)]), MEAN)
     embeddings = hidden[:, 0]
@@ -112,50 +80,6 @@ def test_a_longer_rows_speaker_is_the_mean_of_its_windows_by_their_frames(hidden
     [joined] = op.join(staged(op, columns_of(op, forward(output, hidden, [20, 20, 7], parts)), parts))
     expected = (12 * embeddings[0] + 17 * embeddings[1] + 5 * embeddings[2]) / 34
     np.testing.assert_allclose(joined, expected, atol=1e-6)
-
-
-class TestClassifying:
-    schema = pa.schema([("c", pa.string()), ("c_scores", pa.float32())])
-    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, -1.0, 3.0], [-2.0, -3.0, -1.0]])
-
-    def make(self, **options) -> Classifying:
-        return Classifying(self.schema, LOGITS, LABELS, **{"top_k": 1, "problem_type": None, **options})
-
-    def test_the_most_likely_class_has_its_softmax_as_score_and_the_first_wins_a_tie(self, hidden):
-        output = SequenceClassifierOutput(logits=self.logits)
-        labels, scores, *_ = columns_of(self.make(), forward(output, hidden, [20, 20, 20]))
-        assert labels == ["dog", "cat", "owl"]
-        assert scores == pytest.approx(self.logits.softmax(-1).max(-1).values.tolist())
-
-    def test_several_classes_are_lists_from_the_most_likely_one(self, hidden):
-        labels, scores, *_ = columns_of(
-            self.make(top_k=2), forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 20])
-        )
-        assert labels == [["dog", "owl"], ["cat", "owl"], ["owl", "cat"]]
-        assert [len(row) for row in scores] == [2, 2, 2]
-
-    def test_independent_classes_are_all_that_are_more_likely_than_not(self, hidden):
-        op = self.make(problem_type=MULTI_LABEL)
-        labels, scores, *_ = columns_of(op, forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 20]))
-        assert labels == [["dog", "owl"], ["cat", "owl"], []]
-        assert scores[0] == pytest.approx(self.logits[0].sigmoid()[[1, 2]].tolist())
-
-    def test_a_regression_gives_its_number(self, hidden):
-        op = Classifying(self.schema, LOGITS, ["valence"], top_k=1, problem_type=None)
-        labels, scores, *_ = columns_of(
-            op, forward(SequenceClassifierOutput(logits=self.logits[:, :1]), hidden, [20, 20, 20])
-        )
-        assert (labels, scores) == (["valence"] * 3, [0.0, 3.0, -2.0])
-
-    def test_windows_join_by_their_frames(self, hidden):
-        op = self.make()
-        parts = [(0, 12), (3, 20), (2, 7)]
-        columns = columns_of(op, forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 7], parts))
-        assert columns[0] == columns[1] == [None] * 3
-        label, score = op.join(staged(op, columns, parts))
-        mean = (12 * self.logits[0] + 17 * self.logits[1] + 5 * self.logits[2]) / 34
-        assert label == LABELS[int(mean.argmax())]
-        assert score == pytest.approx(float(mean.softmax(-1).max()))
 
 
 class TestSegmenting:

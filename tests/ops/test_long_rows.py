@@ -109,16 +109,6 @@ def labelling(loaded, window_seconds=1.0, overlap_seconds=0.25, batch_seconds=2.
         )
 
 
-def bundled(batch_seconds: float) -> Labelling:
-    return Labelling(
-        str(CHECKPOINT),
-        lambda one: [OUTPUT.op(one.summary, one)],
-        batch_seconds=batch_seconds,
-        window_seconds=1,
-        overlap_seconds=0.2,
-    )
-
-
 def decoding(windowing: Windowing, **changes: object) -> Decoding:
     return Decoding(**{"audio": "audio", "windowing": windowing, "block_seconds": 3.0, **changes})
 
@@ -192,52 +182,6 @@ class TestTheSameLabel:
             alone = label(op, rows.slice(row, 1))[0]
             assert_same({**alone, "row": row}, together[row])
 
-    @pytest.mark.slow
-    def test_again_bit_for_bit(self, rows):
-        op = Labelling(
-            str(CHECKPOINT),
-            lambda one: [OUTPUT.op(one.summary, one)],
-            batch_seconds=3,
-            window_seconds=1,
-            overlap_seconds=0.2,
-        )
-        assert label(op, rows) == label(op, rows)
-
-    @pytest.mark.slow
-    def test_of_the_bundled_checkpoint_for_any_batch_and_block(self, rows):
-        found = []
-        for batch_seconds, block_seconds in [(0.1, 3), (4, 1), (100, 100)]:
-            found.append(label(bundled(batch_seconds), rows, block_seconds=block_seconds))
-        for other in found[1:]:
-            for row, expected in found[0].items():
-                assert_same(other[row], expected)
-
-
-class TestTimes:
-    def test_words_and_characters_make_up_the_text_and_follow_each_other_inside_the_recording(self, nearsighted, rows):
-        for row in label(labelling(nearsighted), rows).values():
-            assert [word["word"] for word in row["pred_words"]] == row["pred_text"].split()
-            assert [c["char"] for c in row["pred_chars"]] == [c for w in row["pred_text"].split() for c in w] or any(
-                len(c["char"]) > 1 for c in row["pred_chars"]
-            )
-            for spans in (row["pred_words"], row["pred_chars"]):
-                edges = [time for span in spans for time in (span["start"], span["end"])]
-                assert edges == sorted(edges)
-                assert all(0 <= time <= row["seconds"] for time in edges)
-                assert all(span["start"] < span["end"] and 0 < span["score"] <= 1 for span in spans)
-
-    def test_a_word_lasts_from_its_first_to_its_last_character_and_has_their_mean_score(self, nearsighted, rows):
-        for row in label(labelling(nearsighted), rows).values():
-            chars = iter(row["pred_chars"])
-            for word in row["pred_words"]:
-                own = []
-                while sum(len(c["char"]) for c in own) < len(word["word"]):
-                    own.append(next(chars))
-                assert "".join(c["char"] for c in own) == word["word"]
-                assert (word["start"], word["end"]) == (own[0]["start"], own[-1]["end"])
-                assert word["score"] == pytest.approx(np.mean([c["score"] for c in own]), rel=1e-5)
-            assert next(chars, None) is None
-
 
 class TestBlocks:
     def test_long_rows_come_first_as_a_stream_and_number_their_windows(self, rows):
@@ -269,16 +213,6 @@ class TestBlocks:
             assert [one["windows"] for one in own] == [None] * (count - 1) + [count]
             assert {one["status"] for one in own} == {"ok"}
 
-    def test_the_same_piece_is_cut_the_same_way_again(self, rows):
-        first, second = (blocks_of(decoding(WINDOWING), rows) for _ in range(2))
-        assert all(a.equals(b) for a, b in zip(first, second, strict=True))
-
-    def test_the_seconds_of_windows_sum_up_to_those_of_the_row(self, rows):
-        found = pa.concat_tables([b.drop_columns(["wave"]) for b in blocks_of(decoding(WINDOWING), rows)])
-        total = found.group_by("row").aggregate([("seconds", "sum")]).sort_by("row")
-        lengths = [40_000, 3_000, 200, 81_234, 16_000, 16_079, 16_080, 15_999, 120_000]
-        assert total["seconds_sum"].to_pylist() == pytest.approx([n / RATE for n in lengths])
-
 
 class TestStatuses:
     """What becomes of a row whose windows were handed on before it was known."""
@@ -297,15 +231,6 @@ class TestStatuses:
         found = self.row_status(labelling(nearsighted), bytes(broken))
         assert (found["status"], found["error_type"]) == ("error", "corrupt_audio")
         assert [found[name] for name in ("seconds", "pred_text", "pred_score", "pred_words")] == [None] * 4
-
-    @pytest.mark.slow
-    def test_samples_that_are_no_numbers_make_an_error_row_wherever_they_are(self, nearsighted):
-        samples = np.random.default_rng(0).uniform(-0.5, 0.5, 2_500_000).astype(np.float32)
-        samples[-5] = np.nan
-        file = io.BytesIO()
-        soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
-        found = self.row_status(labelling(nearsighted, 30, 5, 60), file.getvalue(), block_seconds=60)
-        assert (found["status"], found["error_type"], found["pred_text"]) == ("error", "invalid_audio", None)
 
     def test_a_row_that_is_too_long_is_skipped_and_no_window_of_it_is_labelled(self, nearsighted):
         op = labelling(nearsighted)

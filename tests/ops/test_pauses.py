@@ -106,22 +106,6 @@ def test_a_longer_recording_without_speech_has_no_window():
     assert not list(cutter()(iter([])))
 
 
-@pytest.mark.slow
-def test_rows_of_one_short_word_have_the_labels_that_they_have_without_cuts(tmp_path):
-    shard = pq.read_table(DEMO / "audio" / "digits-00000-of-00002.parquet").slice(0, 40)
-    write_shard(tmp_path / "in" / "a.parquet", table=shard)
-    found = {}
-    for windows in ("even", "speech"):
-        label = {"outputs": [raysp.Transcript(words=True), raysp.Speech()], "windows": windows}
-        raysp.run(a_pipeline(str(tmp_path / "in"), str(tmp_path / windows), label=label), engine="here", progress=False)
-        found[windows] = pq.read_table(tmp_path / windows / "a.parquet")
-    regions = found["speech"]["pred_speech"].to_pylist()
-    assert any(not one for one in regions)
-    assert [len(one) for one in regions] == [len(one) for one in found["even"]["pred_speech"].to_pylist()]
-    even, speech = (one.drop_columns("pred_speech").to_pylist() for one in (found["even"], found["speech"]))
-    assert speech == even
-
-
 @pytest.mark.lengthy
 def test_windows_do_not_depend_on_the_chunks_of_a_decoder():
     wave = recording(1)
@@ -144,11 +128,6 @@ def test_a_long_stretch_is_cut_at_its_longest_pause_in_the_second_half_of_a_wind
     assert (first, last) == (0, pytest.approx(11.7 * RATE, abs=1000))
     assert end / RATE == pytest.approx(6.9, abs=0.1)
     assert following / RATE == pytest.approx(7.1, abs=0.1)
-
-
-def test_a_recording_without_speech_has_no_windows():
-    assert list(cutter()(chunks_of(np.zeros(100 * RATE, np.float32), 9_999))) == []
-    assert list(cutter()(iter([]))) == []
 
 
 @pytest.mark.slow

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 import raysp
-from raysp.audio import decode
 from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 from raysp.ops.blocks import AGREED_RATE, Batching, batching, most_unequal
 from raysp.ops.labelling import Batch, Labelling
@@ -106,13 +104,6 @@ class TestOnACpu:
         few = {"orders": 2, "budgets": (2, 60), "threads": (1,)}
         assert len(labellings(name, "bfloat16", tmp_path / "checkpoint", digits[:9], **few)) == 1
 
-    @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["unispeech-digits-ctc", "w2vbert-digits-ctc"])
-    def test_so_do_recordings_of_trained_checkpoints(self, shared, name):
-        cells = pq.read_table(min((shared / "data" / "digits").glob("*.parquet"))).column("audio").to_pylist()[:10]
-        waves = [decode(cell["bytes"], sample_rate=16_000) for cell in cells]
-        assert_independent(shared / "checkpoints" / name, [raysp.Transcript(words=True)], waves)
-
     @pytest.mark.soak
     @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
     @pytest.mark.parametrize("name", [*TRAINED, *CASES, *WRITERS])
@@ -166,14 +157,6 @@ class TestOnACpu:
         found = labels(one, block_of(noise([1.0, 2.0, 1.0, 0.5])))
         assert {label["status"] for label in found.values()} == {"ok"}
         assert taken == [(1, 1)] * 4
-
-    @pytest.mark.lengthy
-    def test_float32_goes_in_batches(self, wide, monkeypatch):
-        taken: list[int] = []
-        one = op(wide, [raysp.Transcript()], 600, dtype="float32")
-        monkeypatch.setattr(Batch, "forward", lambda batch: (taken.append(len(batch.windows)), 1 / 0))
-        one(block_of(noise([1.0] * 4)))
-        assert taken[0] == 4
 
 
 @pytest.mark.gpu

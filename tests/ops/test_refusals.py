@@ -1,16 +1,13 @@
 """Recordings that storage refuses: rows of their own, unless storage refuses everything."""
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
-import threading
 from pathlib import Path
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
@@ -20,7 +17,7 @@ from raysp.audio.isolation import Decoder
 from raysp.storage import s3_client
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.stores import open_store
-from tests.corpora import AUDIO, a_pipeline, wav
+from tests.corpora import AUDIO, wav
 from tests.ops.test_decoding import decoded, decoding
 
 NOBODY = 65534
@@ -91,13 +88,6 @@ class TestOnDisk:
         ):
             assert part in message
 
-    def test_files_in_a_closed_folder_are_refused_too(self, folder):
-        (folder / "closed").mkdir()
-        (folder / "closed" / "a.wav").write_bytes(wav(800))
-        (folder / "closed").chmod(0)
-        with without_privileges():
-            assert types_of(AudioRoot(str(folder)), ["closed/a.wav", "1.wav"]) == ["not_readable", None]
-
     def test_a_piece_of_one_row_is_judged_by_its_folder(self, folder):
         (folder / "0.wav").chmod(0)
         with without_privileges():
@@ -117,28 +107,6 @@ class TestOnDisk:
         with without_privileges(), pytest.raises(StoreError, match=r"Permission denied.*Access to all 2 recordings"):
             types_of(AudioRoot(str(folder)), ROWS[:2])
 
-    @pytest.mark.slow
-    def test_its_shard_is_committed_and_the_row_is_retried_once_it_may_be_read(self, folder, tmp_path):
-        lines = [json.dumps({"audio_filepath": name, "id": name}) for name in ROWS[:4]]
-        (folder / "m.jsonl").write_text("\n".join(lines))
-        pipeline = a_pipeline(raysp.Shards(str(folder / "m.jsonl")), tmp_path / "out")
-        (folder / "2.wav").chmod(0)
-        tmp_path.chmod(0o777)
-        opened, one_at_a_time = AudioRoot._opened, threading.Lock()
-
-        def open_unprivileged(self, *given):
-            with one_at_a_time, without_privileges():
-                return opened(self, *given)
-
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(AudioRoot, "_opened", open_unprivileged)
-            raysp.run(pipeline, engine="here", progress=False)
-            labels = tmp_path / "out" / "m-00000.parquet"
-            assert pq.read_table(labels).column("error_type").to_pylist() == [None, None, "not_readable", None]
-            (folder / "2.wav").chmod(0o644)
-            raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
-        assert pq.read_table(labels).column("error_type").to_pylist() == [None] * 4
-
 
 class TestOnAnObjectStore:
     @pytest.fixture(autouse=True)
@@ -156,12 +124,6 @@ class TestOnAnObjectStore:
     def test_one_that_is_refused_costs_its_row(self, root, proxy):
         proxy.judge = lambda method, path: "403 AccessDenied" if path.endswith("/0.wav") else None
         assert types_of(root, ROWS) == ["not_readable"] + [None] * 11
-
-    def test_an_archived_one_costs_its_row(self, root, proxy):
-        proxy.judge = lambda method, path: (
-            "403 InvalidObjectState" if (method, path[-6:]) == ("GET", "/3.wav") else None
-        )
-        assert types_of(root, ROWS[:5])[3] == "not_readable"
 
     def test_without_permission_to_list_the_others_decide(self, root, proxy):
         proxy.judge = lambda method, path: "403 AccessDenied" if "/0.wav" in path or "list-type" in path else None

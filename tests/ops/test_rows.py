@@ -46,14 +46,3 @@ def test_a_message_becomes_one_bounded_line_without_controls(message):
 def test_the_text_of_a_message_is_kept():
     assert plain("a\nb\x1b[31m größer") == "a b [31m größer"
     assert plain("x" * 501) == "x" * 499 + "…"
-
-
-def test_error_type_and_message_are_null_exactly_when_a_row_is_ok():
-    ok, skipped, failed = RowStatus(0), RowStatus(1), RowStatus(2)
-    skipped.skip("too_long", "m")
-    failed.fail("no_audio", "m")
-    assert [(f.status, f.error_type, f.error_message) for f in (ok, skipped, failed)] == [
-        ("ok", None, None),
-        ("skipped", "too_long", "m"),
-        ("error", "no_audio", "m"),
-    ]

@@ -1,7 +1,6 @@
 """Transcripts by beam search: columns, batches, longer rows, language models and hot words."""
 
 import math
-from itertools import pairwise
 
 import pyarrow as pa
 import pytest
@@ -13,7 +12,7 @@ import raysp
 from raysp.models import load_checkpoint
 from tests.corpora import CHECKPOINT
 from tests.ops.phases import columns_of
-from tests.ops.test_transcribing import alone, check_joined, ctc_forward, forward_of
+from tests.ops.test_transcribing import alone, check_joined, ctc_forward
 from tests.text.beams.arpa_files import write_arpa
 
 NUMBERS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE"]
@@ -38,13 +37,6 @@ def everything(loaded, lm):
 
 def noisy(seed: int, rows: int, frames: int, size: float = 4.0) -> torch.Tensor:
     return size * torch.randn(rows, frames, 20, generator=torch.Generator().manual_seed(seed))
-
-
-def test_sure_frames_have_the_text_score_words_and_characters_of_greedy_decoding(loaded):
-    greedy = raysp.Transcript(words=True, chars=True).op(loaded.summary, loaded)
-    search = raysp.Transcript(words=True, chars=True, beams=8).op(loaded.summary, loaded)
-    forward = forward_of(greedy, "ONE TWO", "THREE", "")
-    assert columns_of(search, forward) == columns_of(greedy, forward)
 
 
 def test_rows_whose_text_is_that_of_greedy_decoding_have_its_scores_and_times_to_the_last_bit(loaded):
@@ -121,23 +113,11 @@ def test_a_row_in_a_batch_equals_the_row_alone_to_the_last_bit(everything, size)
         assert alone(everything, logits[row, :frames]) == [column[row] for column in columns[: len(everything.schema)]]
 
 
-@pytest.mark.parametrize("cuts", [{5}, {1, 2, 17}])
-def test_a_row_in_one_window_equals_the_row_joined_to_the_last_bit(everything, cuts):
-    check_joined(everything, noisy(7, 1, 30, 3.0)[0], cuts, 2, 1)
-
-
 @pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.sets(st.integers(0, 39)), st.integers(0, 4), st.integers(0, 4))
 def test_any_row_in_one_window_equals_the_row_joined(everything, seed, frames, cuts, left, right):
     check_joined(everything, noisy(seed, 1, frames, 3.0)[0], cuts, left, right)
-
-
-def test_a_row_of_numbers_that_are_not_finite_harms_no_other(everything):
-    logits = noisy(3, 2, 20)
-    logits[0, 7] = math.nan
-    columns = columns_of(everything, ctc_forward(logits, torch.tensor([20, 20]), [None, None]))
-    assert alone(everything, logits[1]) == [column[1] for column in columns[: len(everything.schema)]]
 
 
 def unsure(op, *words: dict[str, float]) -> torch.Tensor:
@@ -167,15 +147,6 @@ def test_a_hot_word_is_chosen_over_a_likelier_one(loaded):
     assert alone(raysp.Transcript(beams=8).op(loaded.summary, loaded), logits)[0] == "TWO"
     assert alone(raysp.Transcript(beams=8, hot_words={"SIX": 6.0}).op(loaded.summary, loaded), logits)[0] == "SIX"
     assert alone(raysp.Transcript(beams=8, hot_words={"SIXX": 6.0}).op(loaded.summary, loaded), logits)[0] == "TWO"
-
-
-def test_a_model_of_characters_is_recognised_by_its_words(loaded, tmp_path):
-    texts = ["|".join([one, two]) for one, two in pairwise(NUMBERS)]
-    path = write_arpa(tmp_path / "characters.arpa", texts, 4)
-    op = raysp.Transcript(beams=8, lm=str(path), lm_weight=1.0, word_bonus=0.5).op(loaded.summary, loaded)
-    logits = unsure(op, {"SIX": -0.5, "TWO": 0.0, "TIX": -0.2})
-    assert alone(op, logits)[0] in ("SIX", "TWO")
-    assert type(op.texts.decoder.search.fusions[0]).__name__ == "CharacterModel"
 
 
 def test_the_best_tokens_are_those_of_all_frames_whatever_is_chosen_at_once(everything, monkeypatch):

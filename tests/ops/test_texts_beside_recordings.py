@@ -1,8 +1,6 @@
 """Outputs that read columns of the source: from every kind of source, through every way of a run."""
 
 import io
-import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -49,10 +47,6 @@ def labels(rows, tmp_path_factory) -> list[dict]:
     return pq.read_table(folder / "out" / "a.parquet").to_pylist()
 
 
-def test_label_rows_have_the_columns_of_the_outputs_and_no_text(labels):
-    assert list(labels[0]) == [*LABEL_COLUMNS, *ADDED]
-
-
 def test_rows_are_aligned_with_their_own_texts(labels, rows):
     for row, text in zip(labels, rows.column("text").to_pylist(), strict=True):
         if row["status"] != "ok" or text is None:
@@ -85,23 +79,6 @@ def test_a_table_labelled_in_a_program_has_the_same_labels(labels, rows, kept):
         assert row == alike({name: expected[name] for name in ADDED})
 
 
-def test_lines_of_a_manifest_are_aligned(labels, rows, tmp_path):
-    lines = []
-    for row in rows.to_pylist():
-        name = f"{row['id']}.flac"
-        Path(tmp_path, name).write_bytes(row["audio"]["bytes"])
-        lines.append(json.dumps({"audio_filepath": name, "text": row["text"]}))
-    (tmp_path / "m.jsonl").write_text("\n".join(lines) + "\n")
-    source = raysp.Shards(f"{tmp_path}/m.jsonl", id=None)
-    raysp.run(a_pipeline(source, tmp_path / "out", label=LABEL), engine="here", progress=False)
-    [shard] = (tmp_path / "out").glob("*.parquet")
-    for row, expected in zip(pq.read_table(shard).to_pylist(), labels, strict=True):
-        assert row["aligned_skipped"] == expected["aligned_skipped"]
-        assert [one["word"] for one in row["aligned_words"] or ()] == [
-            one["word"] for one in expected["aligned_words"] or ()
-        ]
-
-
 def counted(table: pa.Table) -> dict[str, list[int]]:
     return {"characters": [len(text or "") for text in table.column("text").to_pylist()]}
 
@@ -127,15 +104,3 @@ def test_rows_recomputed_alone_agree(rows, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=rows)
     raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", label=LABEL), engine="here", progress=False)
     assert raysp.verify(str(tmp_path / "out"), sample=8, trust=True).differences == ()
-
-
-def test_a_text_that_is_kept_stays_in_the_label_shard(rows, tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet", table=rows.slice(0, 2))
-    raysp.run(
-        a_pipeline(f"{tmp_path}/in/*.parquet", raysp.Parquet(f"{tmp_path}/out", keep=["text"]), label=LABEL),
-        engine="here",
-        progress=False,
-    )
-    assert (
-        pq.read_table(tmp_path / "out" / "a.parquet").column("text").to_pylist() == rows.column("text").to_pylist()[:2]
-    )

@@ -67,12 +67,6 @@ def test_a_window_of_blanks_has_an_empty_text_and_no_score(op):
     assert columns_of(op, ctc_forward(blanks, torch.tensor([5]), [None])) == [[""], [None], [None], [None]]
 
 
-def test_the_columns_are_named_after_the_output_and_a_short_recording_fills_them(op):
-    assert op.schema == pa.schema({"mine_text": pa.string(), "mine_score": pa.float32()})
-    assert op.empty() == ("", None)
-    assert len(op.empty()) == len(op.schema)
-
-
 @pytest.fixture(scope="module")
 def timed():
     loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")

@@ -86,14 +86,6 @@ def test_word_times_match_the_recording_also_after_window_joints():
 
 @pytest.mark.drivers
 @pytest.mark.slow
-def test_window_joints_inside_words_cause_few_errors():
-    spoken = Spoken([60, 60, 60], str(DEMO / "audio" / "*.parquet"), seed=2)
-    often = spoken.word_error_rate(spoken.labels(6, 2))
-    assert often <= spoken.word_error_rate(spoken.labels(100)) + 0.02
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("times", "lengths"),
     [
@@ -114,12 +106,3 @@ def test_windows_of_four_seconds_or_more_add_at_most_one_point_of_word_error_rat
         edges = [time for word in row["pred_words"] for time in (word["start"], word["end"])]
         assert edges == sorted(edges)
         assert row["seconds"] - 2 < edges[-1] <= row["seconds"]
-
-
-@pytest.mark.slow
-def test_word_times_do_not_change_the_text():
-    spoken = Spoken([3, 40], str(DEMO / "audio" / "*.parquet"))
-    texts, with_words = (
-        [row["pred_text"] for row in spoken.labels(30, output=output)] for output in (raysp.Transcript(), TIMED)
-    )
-    assert texts == with_words

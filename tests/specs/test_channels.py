@@ -4,7 +4,6 @@ import pytest
 
 import raysp
 from raysp import SpecError
-from raysp.specs.values import hashed_fields
 from tests.corpora import CHECKPOINT, a_pipeline
 from tests.recipes import a_recipe
 
@@ -56,8 +55,3 @@ def test_steps_and_outputs_that_fit_are_allowed():
     )
     assert made.decode.channel == "each"
     assert pipeline(text="said", outputs=[raysp.Speech()]).source.text == "said"
-
-
-def test_the_fields_of_other_channels_are_those_of_earlier_versions():
-    assert hashed_fields(raysp.Decode()) == {"type": "Decode", "max_seconds": 43200.0, "channel": "mean"}
-    assert hashed_fields(raysp.Decode(channel="each")) == {**hashed_fields(raysp.Decode()), "channel": "each"}

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pickle
 import re
 
 import pyarrow as pa
@@ -103,11 +102,6 @@ class TestJson:
         again = from_json(json.loads(text))
         assert again == pipeline
         assert json.dumps(to_json(again)) == text
-
-    @pytest.mark.slow
-    @given(pipelines)
-    def test_a_pipeline_is_the_same_after_pickling(self, pipeline):
-        assert pickle.loads(pickle.dumps(pipeline)) == pipeline
 
     @pytest.mark.parametrize(
         ("spec", "expected"),

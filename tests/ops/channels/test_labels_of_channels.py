@@ -109,14 +109,6 @@ def test_an_error_of_one_channel_is_that_of_the_row_and_names_the_channel(tmp_pa
     assert outputs_of(found[0]) == dict.fromkeys(outputs_of(found[0]))
 
 
-def test_a_damaged_or_missing_recording_costs_its_row(tmp_path, calls):
-    flac = encoded(calls[0], container="FLAC")
-    damaged = flac[: len(flac) // 2] + bytes(64) + flac[len(flac) // 2 + 64 :]
-    found = labelled(tmp_path, [damaged, flac, None, b"no audio"], window_seconds=1, overlap_seconds=0)
-    assert [row["error_type"] for row in found] == ["corrupt_audio", None, "no_audio", "unsupported_format"]
-    assert all(outputs_of(row) == dict.fromkeys(outputs_of(row)) for row in found if row["status"] == "error")
-
-
 def test_too_many_channels_are_an_error_that_says_what_to_do(tmp_path, calls):
     most, more = ([calls[1][0][:2000]] * count for count in (MOST_CHANNELS, MOST_CHANNELS + 1))
     found = labelled(tmp_path, [encoded(most), encoded(more)])

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.lengthy
 SCORE, SNR = -0.02, 15
 KEEP = raysp.Keep(where=[("pred_score", ">", SCORE), ("signal.snr", ">", SNR)])
 OUTPUTS = [raysp.Transcript(words=True), raysp.Signals(), raysp.Embedding()]
-LEVELS = ("loudness", "peak", "clipped", "noise", "snr", "bandwidth", "speech_share")
+
+
 """Fields of `signal` that are measured in the recording alone."""
 LABELS = ("pred_text", "pred_score", "pred_words", "signal", "embedding", "length")
 
@@ -105,16 +106,6 @@ def test_rows_that_meet_every_condition_keep_their_labels_and_others_lose_them(f
     assert found["broken"] == unfiltered["broken"]
 
 
-@pytest.mark.slow
-def test_signals_of_a_row_in_windows_are_those_of_the_row_in_one_window(source, unfiltered, tmp_path):
-    raysp.run(pipeline_of(source, tmp_path, window_seconds=60, overlap_seconds=1), engine="here", progress=False)
-    found = read(tmp_path)
-    for name in ("long", "noisy"):
-        assert {field: found[name]["signal"][field] for field in LEVELS} == {
-            field: unfiltered[name]["signal"][field] for field in LEVELS
-        }
-
-
 def test_rows_of_several_windows_are_judged_whole(filtered, unfiltered):
     assert unfiltered["long"]["seconds"] > 8
     assert unfiltered["noisy"]["signal"]["snr"] < SNR < unfiltered["long"]["signal"]["snr"]
@@ -135,70 +126,12 @@ def test_the_message_has_the_first_condition_that_is_not_met_with_the_value(filt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch_seconds", [0.5, 5])
-def test_other_batches_leave_out_the_same_rows(source, filtered, tmp_path, batch_seconds):
-    raysp.run(pipeline_of(source, tmp_path, KEEP, batch_seconds=batch_seconds), engine="here", progress=False)
-    found, expected = read(tmp_path), read(filtered)
-    for name in ("status", "error_type", "seconds", "pred_text"):
-        assert [row[name] for row in found.values()] == [row[name] for row in expected.values()]
-    for one, other in zip(found.values(), expected.values(), strict=True):
-        assert one["signal"] == other["signal"]
-
-
-@pytest.mark.slow
 def test_a_sink_with_filtered_rows_is_whole_and_counts_them(filtered):
     skipped = sum(row["error_type"] == "filtered" for row in read(filtered).values())
     found = status(str(filtered))
     assert found.errors_by_type == {"filtered": skipped, "too_short": 1, "unsupported_format": 1}
     checked = verify(str(filtered), sample=20, trust=True)
     assert (checked.differences, checked.sampled_equal) == ((), checked.sampled)
-
-
-@pytest.mark.slow
-def test_a_retry_leaves_filtered_rows_as_they_are(source, filtered, tmp_path):
-    sink = raysp.Parquet(str(tmp_path), rows="ok")
-    pipeline = pipeline_of(source, sink, KEEP)
-    raysp.run(pipeline, engine="here", progress=False)
-    kept = [row["id"] for row in read(filtered).values() if row["status"] == "ok"]
-    assert [*read(tmp_path)] == kept
-    raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
-    assert [*read(tmp_path)] == kept
-    assert verify(str(tmp_path), trust=True).differences == ()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("window_seconds", [4, 60])
-def test_damaged_rows_whose_first_samples_are_kept_have_signals_and_stay_errors(source, tmp_path, window_seconds):
-    whole = pq.read_table(source).to_pylist()
-    [long] = [row for row in whole if row["id"] == "long"]
-    cut = long["audio"]["bytes"][: len(long["audio"]["bytes"]) * 3 // 4]
-    table = pa.table({"id": ["cut"], "audio": pa.array([{"bytes": cut, "path": None}], AUDIO)})
-    write_shard(tmp_path / "in" / "a.parquet", table=table)
-    label = raysp.Label(str(CHECKPOINT), outputs=OUTPUTS, window_seconds=window_seconds, overlap_seconds=1)
-    steps = [raysp.Decode(keep_prefix=True), label, raysp.Keep(where=[("signal.loudness", ">", 0)])]
-    raysp.run(
-        a_pipeline(str(tmp_path / "in"), tmp_path / "out", steps=steps, max_error_rate=1), engine="here", progress=False
-    )
-    row = read(tmp_path / "out")["cut"]
-    assert (row["status"], row["error_type"]) == ("error", "corrupt_audio")
-    assert row["signal"]["words_per_second"] == pytest.approx(len(row["pred_text"].split()) / row["seconds"])
-    assert row["signal"]["loudness"] < 0
-
-
-@pytest.mark.slow
-def test_a_function_gets_the_columns_of_the_source_and_of_steps(source, unfiltered, tmp_path):
-    raysp.run(
-        pipeline_of(source, tmp_path, raysp.Keep(where="tests.user_specs:sure"), raysp.Keep(max_seconds=5)),
-        engine="here",
-        progress=False,
-    )
-    expected = {name for name, row in unfiltered.items() if passes(row) and row["seconds"] < 5 and row["length"] == 7}
-    found = read(tmp_path)
-    assert {name for name, row in found.items() if row["status"] == "ok"} == expected
-    assert found["long"]["error_message"] in (
-        "does not meet where=tests.user_specs:sure",
-        f"{found['long']['seconds']:.3f} s is longer than max_seconds=5.0",
-    )
 
 
 @pytest.mark.slow
@@ -226,22 +159,3 @@ def test_a_labeller_leaves_out_the_same_rows(source, filtered):
 def test_conditions_that_no_column_can_meet_are_refused_with_those_that_exist(source, tmp_path, where, message):
     with pytest.raises((SpecError, PlanError), match=message):
         plan(pipeline_of(source, tmp_path, raysp.Keep(where=[where])))
-
-
-@pytest.mark.slow
-def test_a_condition_before_label_reads_a_column_of_the_source_that_has_the_name_of_an_output(
-    source, unfiltered, tmp_path
-):
-    first = tmp_path / "first"
-    raysp.run(pipeline_of(source, first), engine="here", progress=False)
-    steps = [
-        raysp.Keep(where=[("pred_score", ">", SCORE)]),
-        raysp.Decode(),
-        raysp.Label(str(CHECKPOINT), outputs=OUTPUTS),
-    ]
-    again = a_pipeline(raysp.Shards(source, labels=str(first)), tmp_path / "again", steps=steps)
-    raysp.run(again, engine="here", progress=False)
-    kept = [row["id"] for row in read(tmp_path / "again").values() if row["status"] == "ok"]
-    assert kept == [
-        name for name, row in unfiltered.items() if row["pred_score"] is not None and row["pred_score"] > SCORE
-    ]

@@ -9,15 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import safetensors.torch
 import soundfile
 import torch
 import transformers
 
 import raysp
 from raysp import CheckpointError, PlanError, SpecError
-from raysp.models import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
-from tests.models.encoder.many_languages import FLAGS, lay_out, model_of, vocabulary
+from tests.models.encoder.many_languages import lay_out, model_of, vocabulary
 from tests.ops.channels.calls import encoded, side
 from tests.soaked import some
 
@@ -191,29 +189,6 @@ def test_another_backend_takes_no_language(checkpoint, language):
         labelled(checkpoint, rows_of(["aom"]), raysp.Transcript(language=language), backend="transformers")
 
 
-def test_the_samples_before_a_damage_are_labelled_in_the_language_of_the_row(checkpoint):
-    with io.BytesIO() as file:
-        soundfile.write(file, 0.1 * np.random.default_rng(5).standard_normal(48000), 16000, format="FLAC")
-        whole = file.getvalue()
-    damaged = whole[: len(whole) * 2 // 3]
-    rows = pa.table({"id": ["0", "1"], "audio": [{"bytes": damaged, "path": None}] * 2, "lang": ["ton", None]})
-
-    def label(language, table):
-        output = raysp.Transcript(language=language, words=True)
-        steps = [
-            raysp.Decode(keep_prefix=True),
-            raysp.Label(str(checkpoint), outputs=[output], window_seconds=1, overlap_seconds=0.2),
-        ]
-        return raysp.Labeller(steps)(table).to_pylist()
-
-    mixed, alone = label(LANG, rows), label("ton", rows)
-    assert mixed[0] == alone[0]
-    assert mixed[0]["status"] == "error"
-    assert mixed[0]["pred_text"]
-    assert mixed[1]["error_type"] == mixed[0]["error_type"]
-    assert mixed[1]["pred_text"] is None
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("before", [[], [raysp.Embedding("sound")]], ids=["one step", "a second step"])
 def test_a_pipeline_labels_shards_of_mixed_languages(checkpoint, tmp_path, before):
@@ -241,31 +216,6 @@ def test_transformers_labels_with_the_adapter_that_differs_from_the_weights_too(
     assert [row["pred_text"] for row in own] == [row["pred_text"] for row in other]
     (folder / "adapter.eng.safetensors").unlink()
     assert [row["pred_text"] for row in labelled(folder, rows, raysp.Transcript())] != [row["pred_text"] for row in own]
-
-
-@pytest.mark.slow
-def test_classes_beside_texts_are_those_of_the_encoder_with_the_adapter(tmp_path):
-    folder = lay_out(tmp_path / "checkpoint", ["eng", "deu"])
-    torch.manual_seed(9)
-    flags = {**FLAGS, "vocab_size": len(vocabulary(0)), "num_labels": 3, "classifier_proj_size": 8}
-    classes = Wav2Vec2ForSequenceClassification(Wav2Vec2Config(**flags))
-    weights = safetensors.torch.load_file(folder / "model.safetensors")
-    heads = {name: value for name, value in classes.state_dict().items() if not name.startswith("wav2vec2.")}
-    safetensors.torch.save_file({**weights, **heads}, folder / "model.safetensors")
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"num_labels": 3, "classifier_proj_size": 8, "id2label": {str(one): f"c{one}" for one in range(3)}}
-    config["architectures"] = ["Wav2Vec2ForCTC", "Wav2Vec2ForSequenceClassification"]
-    (folder / "config.json").write_text(json.dumps(config))
-    rows = rows_of(["deu", "eng", "deu"])
-    mixed = labelled(folder, rows, raysp.Transcript(language=LANG), raysp.Classes(top_k="all"))
-    scores = []
-    for place, language in enumerate(["deu", "eng", "deu"]):
-        outputs = (raysp.Transcript(language=language), raysp.Classes(top_k="all"))
-        [alone] = labelled(folder, rows.slice(place, 1), *outputs)
-        assert agree(without_place(alone), without_place(mixed[place]))
-        [other] = labelled(folder, rows.slice(place, 1), raysp.Transcript(language="eng"), raysp.Classes(top_k="all"))
-        scores.append(other["pred_label_scores"] == alone["pred_label_scores"])
-    assert scores == [False, True, False]
 
 
 def announce(folder: Path, language: str | None) -> None:

@@ -10,12 +10,11 @@ import pytest
 import torch
 
 import raysp
-from raysp import CheckpointError, PlanError, SpecError
+from raysp import CheckpointError, SpecError
 from raysp.models import check_checkpoint, load_checkpoint
 from raysp.ops.speakers import turning
 from raysp.ops.speakers.frame_turning import WindowFrames
 from raysp.specs.outputs import turns as turns_spec
-from raysp.specs.values import from_json, to_json
 from tests.classifiers import make_frame_classifier, make_speaker_model
 from tests.corpora import CHECKPOINT, a_pipeline
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
@@ -95,20 +94,6 @@ def test_turns_of_a_row_are_those_that_it_has_alone(speakers, waves, tmp_path, w
 
 
 @pytest.mark.slow
-def test_turns_are_where_speech_is(speakers, waves, tmp_path):
-    output = raysp.Turns(checkpoint=speakers, threshold=THRESHOLD, merge_seconds=0)
-    source = write_recordings(tmp_path / "in", waves)
-    found = labelled(tmp_path / "out", source, output, raysp.Speech())
-    for row in found.to_pylist():
-        assert row["status"] == "ok"
-        edges = {(one["start"], one["end"]) for one in row["pred_speech"]}
-        assert {one for one, _ in edges} <= {one["start"] for one in row["pred_turns"]}
-        covered = sum(one["end"] - one["start"] for one in row["pred_turns"])
-        assert covered == pytest.approx(sum(end - start for start, end in edges))
-    assert found.column("pred_turns").to_pylist()[-1] == []
-
-
-@pytest.mark.slow
 def test_windows_of_a_longer_row_have_the_turns_of_the_whole(speakers, tmp_path, monkeypatch):
     draw = np.random.default_rng(0)
     voice = joined(["george"] * 60, 3, gap=0.05)
@@ -161,19 +146,6 @@ def test_classes_of_windows_of_a_longer_row_give_the_turns_of_the_whole(tmp_path
     assert shared / 2 == pytest.approx(20, abs=2)  # seconds in which both speak
 
 
-@pytest.mark.lengthy
-def test_vectors_are_those_of_the_model_for_the_samples_alone(speakers):
-    loaded = load_checkpoint(Path(speakers), dtype="float32", device="cpu")
-    wave = torch.from_numpy(joined(["george", "lucas"] * 9, 1))
-    firsts = list(range(0, len(wave) - 24_000, 4_000))
-    assert len(firsts) > turning.AT_ONCE
-    found = turning.WindowVectors(loaded)(wave, firsts, 24_000)
-    for row, first in enumerate(firsts):
-        alone = loaded.run(wave[None, first : first + 24_000], torch.tensor([24_000]), hidden_states=False)
-        [vector] = next(iter(alone.heads.values()))["embeddings"]
-        torch.testing.assert_close(found[row], vector, atol=1e-5, rtol=1e-5)
-
-
 def test_a_recording_shorter_than_the_other_model_takes_is_filled_up(speakers):
     loaded = load_checkpoint(Path(speakers), dtype="float32", device="cpu")
     assert turning.WindowVectors(loaded)(torch.ones(50), [0], 50).shape == (1, 12)
@@ -224,19 +196,6 @@ class TestWords:
         assert found["error_type"].to_pylist() == ["corrupt_audio", "too_short"]
         assert found["pred_turns"].to_pylist() == [None, []] == found["pred_words"].to_pylist()
 
-    @pytest.mark.lengthy
-    def test_channels_have_their_own(self, speakers, waves, tmp_path):
-        source = write_recordings(tmp_path / "in", waves[:1])
-        steps = [
-            raysp.Decode(channel="each"),
-            raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(words=True), raysp.Turns(checkpoint=speakers)]),
-        ]
-        raysp.run(a_pipeline(source, tmp_path / "out", steps=steps), engine="here", progress=False)
-        [row] = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
-        [turns], [words] = row["pred_turns"], row["pred_words"]
-        assert turns
-        assert {word["speaker"] for word in words} <= {turn["speaker"] for turn in turns}
-
 
 class TestSpec:
     @pytest.mark.slow
@@ -256,16 +215,6 @@ class TestSpec:
         words = r"'wavlm'.*raysp's own models alone.*Label\(..., backend='transformers'"
         with pytest.raises(CheckpointError, match=words):
             raysp.plan(a_pipeline(source, tmp_path / "out", steps=steps))
-
-    @pytest.mark.slow
-    def test_the_number_of_speakers_is_kept_to(self, speakers, waves, tmp_path):
-        source = write_recordings(tmp_path / "in", waves[3:5])
-        for number in (1, 2, (3, 4)):
-            output = raysp.Turns(checkpoint=speakers, threshold=1e-6, speakers=number, least_seconds=0)
-            low, high = number if isinstance(number, tuple) else (number, number)
-            for turns in labelled(tmp_path / f"out{high}", source, output)["pred_turns"].to_pylist():
-                assert 1 <= len({one["speaker"] for one in turns}) <= high
-                assert low <= len({one["speaker"] for one in turns}) or low > 1
 
     def test_what_can_change_a_label_is_in_the_fingerprint(self, speakers):
         base = raysp.Turns(checkpoint=speakers)
@@ -293,10 +242,6 @@ class TestSpec:
         assert len({str(one) for one in found}) == 3
         assert found[0]["threshold"] == 0.7  # as before classes of frames could be given
 
-    def test_it_survives_json(self, speakers):
-        output = raysp.Turns("who", checkpoint=speakers, speakers=(2, 5))
-        assert from_json(to_json(output)) == output
-
     @pytest.mark.parametrize(
         ("fields", "words"),
         [
@@ -320,11 +265,6 @@ class TestSpec:
             raysp.Turns().check(check_checkpoint(CHECKPOINT))
         with pytest.raises(CheckpointError, match="UniSpeechForCTC has neither x-vectors"):
             raysp.Turns(checkpoint=str(CHECKPOINT)).check(check_checkpoint(speakers))
-
-    def test_the_plan_refuses_a_step_without_vectors(self, tmp_path, waves):
-        source = write_recordings(tmp_path / "in", waves[:1])
-        with pytest.raises((CheckpointError, PlanError), match="x-vectors"):
-            raysp.plan(a_pipeline(source, tmp_path / "out", label={"outputs": [raysp.Turns()]}))
 
     @pytest.mark.parametrize("package", ["scipy", "silero_vad"])
     def test_a_missing_package_is_named(self, speakers, monkeypatch, package):

@@ -139,20 +139,6 @@ def test_unknown_phonemes_are_counted_and_text_in_letters_is_an_error_that_says_
         labelled(output, plain, "l ɛ tʃ", {"said": ["hello there"]})
 
 
-def test_the_text_of_the_step_itself_is_aligned(tmp_path, plain):
-    audio = pa.array([{"bytes": wav(16000, seed=1), "path": None}, {"bytes": wav(400, seed=1), "path": None}], AUDIO)
-    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a", "b"], "audio": audio}))
-    outputs = [raysp.Transcript(words=True), raysp.Align(of="pred")]
-    label = raysp.Label(str(plain), outputs=outputs)
-    raysp.run(
-        a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label]),
-        engine="here",
-        progress=False,
-    )
-    row = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()[0]
-    assert [one["word"] for one in row["aligned_words"]] == [one["word"] for one in row["pred_words"]]
-
-
 def test_trainings_take_phonemes_where_the_checkpoint_expects_them_and_say_so_elsewhere(tmp_path, plain):
     table = rows_table(3, audio=wav(32_000))
     write_shard(tmp_path / "in" / "a.parquet", table=table.set_column(2, "text", pa.array(["n tʃ ɔː", "n xx", "l ɛ"])))

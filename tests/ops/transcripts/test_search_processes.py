@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -128,16 +127,6 @@ def test_a_process_that_is_killed_gives_no_texts_and_the_next_one_does(settings,
     assert one.search(packed(settings), frames, NUM_FRAMES) is None
     assert "a process that searches texts ended with" in caplog.text
     assert_same(one.search(packed(settings), frames, NUM_FRAMES), SearchedTexts(settings)(frames, NUM_FRAMES))
-
-
-def test_a_process_that_is_killed_before_its_answer_gives_no_texts(settings, frames, one):
-    [process] = one._idle
-    os.kill(process._process.pid, signal.SIGSTOP)
-    killed = threading.Timer(0.2, os.kill, (process._process.pid, signal.SIGKILL))
-    killed.start()
-    assert one.search(packed(settings), frames, NUM_FRAMES) is None
-    killed.join()
-    assert one._idle == []
 
 
 @pytest.mark.slow

@@ -127,22 +127,6 @@ def test_a_row_has_its_label_in_any_batch_and_alone(checkpoint):
     assert_same(labelled(checkpoint, waves[::-1], batch_seconds=4)[::-1], together)
 
 
-def test_in_half_precision_a_row_is_labelled_alone(checkpoint):
-    waves = noise(SECONDS[:3], seed=3)
-    together = labelled(checkpoint, waves, dtype="bfloat16")
-    alone = [labelled(checkpoint, [wave], dtype="bfloat16")[0] for wave in waves]
-    for row, other in zip(together, alone, strict=True):
-        assert [row[name] for name in OUTPUT.columns] == [other[name] for name in OUTPUT.columns]
-
-
-def test_words_make_up_the_text_and_follow_each_other(checkpoint):
-    for row, seconds in zip(labelled(checkpoint, noise(SECONDS, seed=3)), SECONDS, strict=True):
-        assert [one["word"] for one in row["pred_words"]] == row["pred_text"].split()
-        starts = [one["start"] for one in row["pred_words"]]
-        assert starts == sorted(starts)
-        assert all(one["start"] <= one["end"] <= seconds and 0 < one["score"] <= 1 for one in row["pred_words"])
-
-
 def test_a_recording_without_a_frame_has_an_empty_text(checkpoint):
     [row] = labelled(checkpoint, [np.zeros(100, np.float32)])
     assert (row["status"], row["pred_text"], row["pred_score"], row["pred_words"]) == ("skipped", "", None, [])

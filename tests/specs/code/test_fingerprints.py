@@ -35,16 +35,6 @@ def shouting(name: str = "my_output") -> raysp.Pipeline:
     return a_pipeline(label={"outputs": [importlib.import_module(name).Shouted()]})
 
 
-def test_an_output_of_a_user(project):
-    before = {"my_output": OUTPUT.format(imports="", suffix="")}
-    assert differing(project, shouting, before, {"my_output": OUTPUT.format(imports="", suffix="  # louder")})
-
-
-def test_a_module_beside_an_output(project):
-    before = {"my_output": OUTPUT.format(imports="import loudness", suffix=""), "loudness": "GAIN = 1\n"}
-    assert differing(project, shouting, before, {"loudness": "GAIN = 2\n"})
-
-
 def test_a_base_class_of_an_output_in_another_folder(project, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.syspath_prepend(tmp_path / "elsewhere")
@@ -62,16 +52,6 @@ def test_a_base_class_of_an_output_in_another_folder(project, tmp_path, monkeypa
     assert found[0] != found[1]
 
 
-@pytest.mark.parametrize("how", ["@functools.wraps(function)", "", "@functools.lru_cache"])
-@pytest.mark.parametrize("changed", ["my_rules", "decorators"])
-def test_a_decorated_function_and_its_decorator(project, how, changed):
-    decorators = f"import functools\ndef loud(function):\n    {how or 'pass'}\n    def call(table):\n"
-    decorators += "        return function(table)\n    return call\n"
-    before = {"decorators": decorators, "my_rules": f"from decorators import loud\n\n@loud\n{RULE}"}
-    after = {changed: before[changed] + "# changed\n"}
-    assert differing(project, lambda: keeping("my_rules:wanted"), before, after)
-
-
 @pytest.mark.parametrize("changed", ["inner", "decorators", "names"])
 def test_a_decorated_function_that_is_named_where_it_is_imported(project, changed):
     """The decorator, without `functools.wraps`, and what it wraps are in files that the named module imports."""
@@ -83,20 +63,6 @@ def test_a_decorated_function_that_is_named_where_it_is_imported(project, change
     }
     after = {changed: before[changed] + "# changed\n"}
     assert differing(project, lambda: keeping("names:wanted"), before, after)
-
-
-def test_a_module_that_a_module_beside_imports_inside_a_function(project):
-    before = {
-        "my_rules": f"import one\n{RULE}",
-        "one": "def f():\n    from two import LIMIT\n    return LIMIT\n",
-        "two": "LIMIT = 1\n",
-    }
-    assert differing(project, lambda: keeping("my_rules:wanted"), before, {"two": "LIMIT = 2\n"})
-
-
-def test_a_module_that_is_not_imported_changes_nothing(project):
-    before = {"my_rules": RULE, "other": "LIMIT = 1\n"}
-    assert not differing(project, lambda: keeping("my_rules:wanted"), before, {"other": "LIMIT = 2\n"})
 
 
 def test_neither_the_folder_nor_the_order_of_imports_matters(project, tmp_path, monkeypatch):

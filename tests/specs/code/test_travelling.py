@@ -12,13 +12,11 @@ import pytest
 
 import raysp
 from raysp.labelling.engine.job import sleep_while_waiting
-from raysp.labelling.planning.settings import label_parts
 from raysp.specs import code as user_code
-from raysp.specs.code import CodeFile, UserCode
-from raysp.specs.pipeline import load_function, read_code
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import load_function
 from tests.corpora import CHECKPOINT, write_shard
-from tests.specs.code.projects import code_of, keeping
-from tests.specs.settled import settled
+from tests.specs.code.projects import code_of
 
 REPOSITORY = Path(raysp.__file__).parents[1]
 OUTPUT = """
@@ -161,20 +159,3 @@ def test_a_package_that_is_known_by_its_version_must_have_it_on_the_worker(monke
     code = UserCode(versions={"numpy": "numpy 0.0.1"}, process="another")
     with pytest.raises(raysp.RunError, match=r"the package 'numpy' had version numpy 0\.0\.1 .* found|it is numpy \d"):
         code.install()
-
-
-def test_a_plan_reads_each_file_once(project, monkeypatch):
-    write(project, 1)
-    read: list[str] = []
-    read_bytes = Path.read_bytes
-
-    def counted(path: Path) -> bytes:
-        read.append(path.name)
-        return read_bytes(path)
-
-    monkeypatch.setattr(Path, "read_bytes", counted)
-    pipeline = keeping("my_rules:numbers")
-    code = read_code(pipeline)
-    label_parts(pipeline, settled(), code=code)
-    assert sorted(read) == ["__init__.py", "at_top.py", "deep.py", "late.py", "my_rules.py"]
-    assert all(isinstance(file, CodeFile) for file in code.files)

@@ -1,7 +1,6 @@
 """Embeddings of several layers and of their learned sum: the hidden states of transformers, also over windows."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 
@@ -76,14 +75,6 @@ def test_the_learned_sum_is_what_the_head_reads_and_longer_rows_count_each_frame
 def test_a_recording_shorter_than_a_frame_is_null_or_has_no_frames(oracle, pooling, empty):
     [row] = labelled(oracle[1], raysp.Embedding(layer=(0, 1), pooling=pooling), [wav(10)])
     assert (row["status"], row["embedding"]) == ("skipped", empty)
-
-
-def test_the_column_has_the_number_of_layers_and_their_width(oracle):
-    summary = check_checkpoint(oracle[1])
-    [column] = raysp.Embedding(layer="all", dtype="float16").schema(summary)
-    assert column.type == pa.list_(pa.list_(pa.float16(), WIDTH), STATES)
-    [column] = raysp.Embedding(layer=(0, 2), pooling="none").schema(summary)
-    assert column.type == pa.list_(pa.list_(pa.list_(pa.float32(), WIDTH)), 2)
 
 
 @pytest.mark.parametrize(
