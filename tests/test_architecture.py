@@ -447,48 +447,6 @@ def test_no_modules_import_each_other():
     assert circle(PACKAGE) == []
 
 
-def test_a_full_folder_is_found(tmp_path):
-    (tmp_path / "deep").mkdir()
-    for number in range(26):
-        (tmp_path / f"{number}.py").touch()
-        (tmp_path / "deep" / f"{number}.py").touch()
-    (tmp_path / "0.py").unlink()
-    assert full_folders(tmp_path) == ["deep: 26 files"]
-
-
-def test_a_long_file_is_found(tmp_path):
-    (tmp_path / "a.py").write_text("x = 1\n" * 600)
-    (tmp_path / "b.py").write_text("x = 1\n" * 601)
-    assert long_files(tmp_path) == ["b.py: 601 lines"]
-
-
-def test_a_planted_name_is_found(tmp_path):
-    for name in (
-        "a/x.py",
-        "b/x.py",
-        "a/__init__.py",
-        "b/__init__.py",
-        "models/x.py",
-        "models/flax/y.py",
-        "models/y.py",
-    ):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert shared_names(tmp_path) == {"x.py": ["a/x.py", "b/x.py", "models/x.py"]}
-
-
-def test_a_planted_circle_is_found(tmp_path):
-    package = tmp_path / "raysp"
-    package.mkdir()
-    (package / "a.py").write_text("from raysp.b import x")
-    (package / "b.py").write_text("import raysp.c")
-    (package / "c.py").write_text("import json")
-    assert circle(package) == []
-    for code in ("from raysp import a", "def f():\n    from raysp import a", "if TYPE_CHECKING:\n    import raysp.a"):
-        (package / "c.py").write_text(code)
-        assert set(circle(package)) == {"raysp.a", "raysp.b", "raysp.c"}
-
-
 class TestTheChecker:
     """Planted violations are found, so the check can fail."""
 
@@ -501,27 +459,8 @@ class TestTheChecker:
                 wrong_arrows,
                 "storage/store.py:1: storage imports raysp.labelling.planning",
             ),
-            (
-                "storage/store.py",
-                "from raysp import labelling",
-                wrong_arrows,
-                "storage imports raysp.labelling",
-            ),
             ("storage/store.py", "import raysp", wrong_arrows, "storage imports raysp"),
             ("ops/x.py", "def f():\n    from raysp.sink.stage import stage", wrong_arrows, "ops/x.py:2: ops imports"),
-            ("specs/a.py", "from raysp.ops.rows import OK", wrong_arrows, "specs imports raysp.ops.rows.OK"),
-            (
-                "sink/a.py",
-                "from raysp.labelling.finished.label_status import status",
-                wrong_arrows,
-                "sink imports raysp.labelling",
-            ),
-            (
-                "audio/a.py",
-                "import importlib\nimportlib.import_module('raysp.ops.rows')",
-                wrong_arrows,
-                "audio imports",
-            ),
             (
                 "ops/a.py",
                 "import importlib\nimportlib.import_module(f'raysp.labelling.engine.{x}')",
@@ -536,9 +475,6 @@ class TestTheChecker:
                 "ray.data",
             ),
             ("models/a.py", "import pyarrow", impure_models, "a.py:1: pyarrow"),
-            ("models/a.py", "from raysp.text.greedy_ctc import greedy", impure_models, "a.py:1: raysp.text"),
-            ("models/loading.py", "import transformers", impure_models, "transformers"),
-            ("models/encoder/a.py", "import safetensors", impure_models, "encoder/a.py:1: safetensors"),
             (
                 "models/base/a.py",
                 "from raysp.models.encoder.heads import X",
@@ -546,10 +482,7 @@ class TestTheChecker:
                 "base/a.py:1: raysp.models",
             ),
             ("models/decoder/a.py", "def f():\n    from raysp.models import auto", impure_models, "decoder/a.py:2"),
-            ("models/a.py", "import jax", impure_models, "a.py:1: jax"),
-            ("models/a.py", "from raysp.models.flax.layers import X", impure_models, "a.py:1: raysp.models.flax"),
             ("corpus/a.py", "import json\njson.loads(b'1')", unbounded_readers, "corpus/a.py:2: json.loads"),
-            ("models/a.py", "import zlib\nzlib.decompress(x)", unbounded_readers, "models/a.py:2: zlib.decompress"),
             ("ops/a.py", "print('x')", prints, "ops/a.py:1"),
             ("verbs/a.py", "isinstance(work, Pipeline | Plan)", kinds_told_apart, "verbs/a.py:1"),
         ],
@@ -565,14 +498,12 @@ class TestTheChecker:
         [
             ("specs/a.py", "def f():\n    from raysp.ops.rows import OK"),
             ("specs/a.py", "if TYPE_CHECKING:\n    from raysp.ops.rows import OK"),
-            ("specs/a.py", "def f():\n    import raysp"),
             ("cli/sink_verbs.py", "def f():\n    import raysp\n    print(1)"),
             (
                 "labelling/planning/a.py",
                 "from raysp.sink.commit import Todo\nfrom raysp.labelling.planning.run_plan import Plan",
             ),
             ("models/a.py", "import math\nimport torch\nfrom raysp.models.base.outputs import X"),
-            ("models/features/a.py", "import numpy\nfrom raysp.models.base import weights"),
             ("models/flax/a.py", "import jax\nimport flax.core\nfrom raysp.models.bert import X"),
         ],
     )

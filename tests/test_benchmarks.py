@@ -62,20 +62,6 @@ def test_durations_have_the_range_and_the_mean_of_their_kind(kind: str, low: flo
     assert np.mean(seconds) == pytest.approx(mean, rel=0.03)
 
 
-@pytest.mark.slow
-def test_a_long_tail_has_its_median_and_a_hundredth_of_very_long_recordings() -> None:
-    seconds = np.array(corpus.target_seconds("long-tail", np.random.default_rng(0), 200_000))
-    assert np.median(seconds) == pytest.approx(6, rel=0.05)
-    assert seconds.min() >= 0.3
-    assert 0.005 < np.mean(seconds >= 300) < 0.015
-    assert seconds.max() <= 1200
-
-
-def test_a_small_corpus_has_shorter_long_recordings() -> None:
-    seconds = corpus.target_seconds("long-tail", np.random.default_rng(0), 600)
-    assert max(seconds) <= 120
-
-
 def test_the_steady_state_is_between_a_tenth_and_nine_tenths_of_the_audio() -> None:
     blocks = [
         {"finished": 10.0, "busy_seconds": 10.0, "audio_seconds": 50.0},

@@ -26,17 +26,10 @@ def ends(head: FakeHead, code: int = 0):
     return lambda: head.end("raysp-a", "FAILED" if code else "SUCCEEDED", code)
 
 
-def test_lines_come_whole_whatever_is_there_at_a_request(running):
-    whole = "one\ntwo\n\nlast"
-    running.logs = [[], ["one\ntw"], ["one\ntwo\n"], [whole, ends(running, 3)], [whole]]
-    job, lines = followed(running)
-    assert (job.exit_code, lines) == (3, ["one", "two", "", "last"])
-
-
 def test_lines_of_a_repeated_log_are_emitted_once_wherever_a_request_cuts_it(running):
-    log = "first\nsecond\nthird"
+    log = "first\n\nsecond\nthird"
     running.logs = [*([log[:cut]] for cut in range(len(log) + 1)), [log, ends(running)], [log]]
-    assert followed(running)[1] == ["first", "second", "third"]
+    assert followed(running)[1] == ["first", "", "second", "third"]
 
 
 def test_a_lost_connection_repeats_and_loses_no_line(running):
@@ -47,12 +40,6 @@ def test_a_lost_connection_repeats_and_loses_no_line(running):
 
 def test_last_lines_that_a_log_leaves_out_as_the_job_ends_are_read_afterwards(running):
     running.logs = [["one\n", ends(running, 143)], ["one\nraysp: stopped\n"]]
-    job, lines = followed(running)
-    assert (job.exit_code, lines) == (143, ["one", "raysp: stopped"])
-
-
-def test_a_log_that_is_empty_as_the_job_ends_is_read_again(running):
-    running.logs = [["one\n"], [ends(running, 143), ""], [""], ["one\nraysp: stopped\n"]]
     job, lines = followed(running)
     assert (job.exit_code, lines) == (143, ["one", "raysp: stopped"])
 
