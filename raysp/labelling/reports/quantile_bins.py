@@ -57,11 +57,12 @@ class QuantileBins:
 
         It is that of the inverted distribution function: type 1 of Hyndman and Fan 1996, `inverted_cdf` of numpy.
         """
-        rank = max(1, ceil(share * self.number))
-        number, weight = self.number, self.weight
+        all_numbers = number = self.number
+        weight = self.weight
+        rank = max(1, ceil(share * all_numbers))
         for start in sorted(self._bins):
             in_bin, of_bin = self._bins[start]
-            if self.number - number + in_bin >= rank:
+            if all_numbers - number + in_bin >= rank:
                 return Kept(start, number, weight)
             number, weight = number - int(in_bin), weight - of_bin
         raise ValueError("no numbers")
