@@ -202,7 +202,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
         "evaluate": [Acts("cli/test_evaluate.py::test_speakers_have_an_equal_error_rate_of_pairs")],
     },
     "--rows": {
-        "run": [Acts("cli/test_runs.py::TestRowsWithoutLabels::test_a_try_out_says_why_some_rows_have_no_label")],
+        "run": [Acts("cli/test_displays.py::test_a_try_out_shows_rows_with_invalid_text")],
         "label": [Refused(f"{LABEL} --rows 2 --show", "--rows: without effect: --show labels nothing")],
         "evaluate": [
             Refused(f"{EVALUATE} --text text --rows 2 --sink {{tmp}}/x", "sink: without effect: labels of the first")
@@ -216,9 +216,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
         "verify": [Said("verify {failed} --trust --sample 3", "none labelled again, since no row is ok")],
     },
     "--to": {
-        "merge": [
-            Acts("verbs/merge/test_merging.py::TestTheResult::test_the_command_prints_how_many_rows_are_from_each")
-        ],
+        "merge": [Acts(f"{HERE}test_a_merge_is_written_to_its_folder")],
         "export": [Acts("cli/test_export.py::test_refusals_are_one_line_and_code_2")],
         "label": [Acts(f"{FOLDERS}test_subtitles_stand_beside_recordings_and_new_ones_are_added")],
     },
@@ -260,7 +258,7 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     ],
     "submit --detach": [Acts("cli/test_jobs.py::TestSubmit::test_detached_it_says_how_to_follow_and_to_stop")],
     "jobs --follow": [Refused("jobs --follow", "--follow: follows one job; give its id")],
-    "gc --dry-run": [Acts("labelling/engine/test_protocol.py::test_retry_verify_and_gc_from_the_command_line")],
+    "gc --dry-run": [Acts(f"{HERE}test_a_dry_run_of_gc_lists_files_and_removes_none")],
     "report --normalise": [Acts("by_promise/test_normalise.py::test_a_report_compares_by_it_and_names_it")],
     "status --verbose": [Helped("in --json always")],
     "status --watch": [Acts("cli/test_watch.py::test_changes_are_lines_and_the_end_is_the_whole_status")],
@@ -391,6 +389,22 @@ def test_json_is_one_object(command, monkeypatch, line):
     ran = command(f"{line} --json")
     assert isinstance(json.loads(ran.out), dict)
     assert ran.complaints == []
+
+
+def test_a_merge_is_written_to_its_folder(command, tmp_path):
+    ran = command(MERGE)
+    assert ran.code == 0, ran.err
+    assert pq.read_table(tmp_path / "merged" / "a.parquet").num_rows == 2
+
+
+def test_a_dry_run_of_gc_lists_files_and_removes_none(command, places):
+    left = places["failed"] / ".raysp" / "tmp" / "left"
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes(b"x")
+    for line, stays in {"gc {failed} --dry-run --json": True, "gc {failed} --json": False}.items():
+        ran = command(line)
+        assert [orphan["path"] for orphan in json.loads(ran.out)["orphans"]] == [".raysp/tmp/left"]
+        assert left.exists() == stays
 
 
 @pytest.mark.parametrize(
