@@ -45,7 +45,7 @@ class TransducerTask(TextTask):
     def model(self, plan: TrainingPlan) -> ParakeetForRNNT:
         """Return the transducer of the checkpoint."""
         config: Any = AutoConfig.from_pretrained(plan.checkpoint.path)
-        with loading(plan.recipe.seed):
+        with loading(plan.recipe.seed, self.spec.masks):
             config.encoder_config = overridden(config.encoder_config, self.spec.masks)
             model = AutoModel.from_pretrained(plan.checkpoint.path, config=config, dtype=torch.float32)
         assert isinstance(model, ParakeetForRNNT)

@@ -110,7 +110,7 @@ class CTCTask(TextTask):
             options |= {**adapter_options(folder, spec.adapter, is_new=is_new), "strict": False}
         elif not is_new and plan.checkpoint.adapter is not None:
             options["target_lang"] = plan.checkpoint.language  # whose file has other values than the weights
-        with loading(plan.recipe.seed):
+        with loading(plan.recipe.seed, spec.masks):
             model: Model = AutoModelForCTC.from_pretrained(folder, **options, **fields)
             if isinstance(model, ForCTC):
                 model.target_lang = None  # an adapter is saved only where it is trained

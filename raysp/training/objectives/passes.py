@@ -17,6 +17,7 @@ from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.encoder.waveform import conv_output_frames
 from raysp.models.features.processors import FeatureExtractor, as_float, pad
 from raysp.training.data.micro_batches import MicroBatch
+from raysp.words import count
 
 Result = TypeVar("Result")
 
@@ -113,3 +114,15 @@ def padded_targets(batch: MicroBatch, num_classes: int) -> Tensor:
             f"row {batch.rows[place]}: target {int(targets_BL[place, number])} found, expected 0 to {num_classes - 1}"
         )
     return targets_BL
+
+
+def single_targets(batch: MicroBatch, num_classes: int) -> Tensor:
+    """Return the only target of each row, int64 (B,) on the CPU.
+
+    Raises:
+        ValueError: a row has no target or several, or it is not below `num_classes`.
+    """
+    for row, target in zip(batch.rows, batch.targets, strict=True):
+        if len(target) != 1:
+            raise ValueError(f"row {row}: {count(len(target), 'target')} found, expected one class")
+    return padded_targets(batch, num_classes)[:, 0]

@@ -181,7 +181,7 @@ class Seq2SeqTask(TextTask):
     def model(self, plan: TrainingPlan) -> SpeechEncoderDecoderModel:
         """Return the encoder-decoder, whose configuration has the special ids that training and `generate` need."""
         spec = self.spec
-        with loading(plan.recipe.seed):
+        with loading(plan.recipe.seed, spec.masks):
             model = _loaded(plan, spec.masks).float()
             if spec.random_weights:
                 model = anew(model, seed=plan.recipe.seed)

@@ -23,7 +23,7 @@ from raysp.specs.outputs.classes import Classes
 from raysp.specs.outputs.embedding import Embedding
 from raysp.specs.outputs.output import columns_of
 from raysp.training.data.micro_batches import Losses, MicroBatch
-from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
+from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
 from raysp.training.objectives.task import ClassTask
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Speakers
@@ -98,7 +98,7 @@ class SpeakersTask(ClassTask):
 
     def loss(self, passes: Passes, batch: MicroBatch) -> Losses:
         """Return the AM-softmax loss over speakers (Wang et al. 2018), summed over rows, each cut at a drawn place."""
-        speakers_B = padded_targets(batch, passes.model.config.num_labels)[:, 0]
+        speakers_B = single_targets(batch, passes.model.config.num_labels)
         model: Any = passes.model
         output, _ = passes(model, [self._cropped(wave, passes) for wave in batch.waves])
         margin = self.margin_at(batch.progress)
@@ -124,7 +124,7 @@ class SpeakersTask(ClassTask):
         vectors: list[np.ndarray] = []
         speakers: list[int] = []
         for batch in batches:
-            rows = zip(batch.waves, padded_targets(batch, len(self.names))[:, 0].tolist(), strict=True)
+            rows = zip(batch.waves, single_targets(batch, len(self.names)).tolist(), strict=True)
             parts = [(speaker, part) for wave, speaker in rows for part in _parts(wave, size, self.shortest)]
             if parts:
                 with torch.inference_mode(), evaluation_mode(passes.model):

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 from torch import nn
@@ -20,7 +20,7 @@ NAMED_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden
 
 
 @contextlib.contextmanager
-def loading(seed: int) -> Iterator[None]:
+def loading(seed: int, masks: Mapping[str, object]) -> Iterator[None]:
     """Draw initial weights from a seed, and log no warning of weights that the checkpoint lacks: they are trained.
 
     Raises:
@@ -33,6 +33,8 @@ def loading(seed: int) -> Iterator[None]:
         with seeded(seed):
             yield
     except TypeError as error:
+        if not masks:
+            raise
         raise PlanError(f"objective.masks: {error}") from None
     finally:
         logger.setLevel(before)

@@ -274,7 +274,7 @@ class ClassTask(Task):
     def model(self, plan: TrainingPlan) -> Model:
         """Return the model with a head for the classes: the checkpoint's if it has them, else a new head."""
         spec, seed, options = self.spec, plan.recipe.seed, {"dtype": torch.float32, **NAMED_OUTPUTS}
-        with loading(seed):
+        with loading(seed, spec.masks):
             model: Model = self.AUTO.from_pretrained(plan.checkpoint.path, **options, **spec.masks)
             model = anew(model, seed=seed) if spec.random_weights else model
             set_classes(model, self.names, seed=seed)

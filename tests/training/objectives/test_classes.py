@@ -35,6 +35,18 @@ def test_rows_of_one_class_are_trained_on(model):
     model.zero_grad()
 
 
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([[0], []], "row 1: 0 targets found, expected one class"),
+        ([[0, 1], [0]], "row 0: 2 targets found, expected one class"),
+    ],
+)
+def test_a_wrong_target_is_named_with_its_row(model, targets, message):
+    with pytest.raises(ValueError, match=message):
+        classify_criterion(model, EXTRACTOR)(random_batch(targets))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A checkpoint with a CTC head."""
