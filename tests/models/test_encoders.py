@@ -85,7 +85,11 @@ def test_loss_and_gradients_equal_theirs(case):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_many_more_configurations(name, seed, tmp_path):
     for place, flags in enumerate(drawn(name, OPTIONS[name], seed)):
-        check_numbers(name, lengths_of(name), width_of(name, flags), *make_pair(name, tmp_path / str(place), **flags))
+        oracle, model = make_pair(name, tmp_path / str(place), **flags)
+        width, lengths = width_of(name, flags), lengths_of(name)
+        if width is None:  # adapters with wide kernels and strides need longer rows
+            lengths = [length + max(0, model.min_samples - min(lengths)) for length in lengths]
+        check_numbers(name, lengths, width, oracle, model)
 
 
 @pytest.mark.parametrize("case", [key for key, (name, _) in CASES.items() if width_of(name) is None], indirect=True)
