@@ -131,24 +131,6 @@ class Pitch(Output):
         return pa.schema([(f"{self.name}_hz", pa.float32())])
 
 
-@spec
-class Spelled(Output):
-    """An output that has a transcript and is no `Transcript`."""
-
-    name: str = "spelled"
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return (self.name,)
-
-    @property
-    def text_column(self) -> str:
-        return self.name
-
-    def schema(self) -> pa.Schema:
-        return pa.schema([(self.name, pa.string())])
-
-
 NOT_A_SPEC = 3
 
 

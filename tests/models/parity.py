@@ -4,7 +4,6 @@ import torch
 import transformers
 
 LENGTHS = (3001, 1700, 2502, 800)
-LENGTHS_OF_SEW_D = (1201, 700, 1002, 330)  # 119, 69, 99 and 31 frames, all odd
 
 
 def waves_and_mask(lengths=LENGTHS, seed=1):

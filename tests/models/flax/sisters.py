@@ -12,7 +12,6 @@ from raysp.models import (
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
     Wav2Vec2Config,
-    Wav2Vec2Model,
 )
 
 WAVES = {
@@ -52,14 +51,6 @@ def perturbed(model):
             if value.is_floating_point():
                 value += 0.2 * (torch.rand_like(value) if bool((value == 1).all()) else torch.randn_like(value))
     return model.eval()
-
-
-def save_encoder(folder: Path, kind: str):
-    """Save a random encoder and return it."""
-    torch.manual_seed(0)
-    model = perturbed(Wav2Vec2Model(Wav2Vec2Config(**WAVES, **ENCODERS[kind])))
-    model.save_pretrained(folder)
-    return model
 
 
 def save_decoder(folder: Path, kind: str, **flags: Any):
