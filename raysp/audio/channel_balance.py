@@ -80,7 +80,7 @@ class ChannelBalance:
             self.lost, self.num_lost = self.lost + unmixed, self.num_lost + 1
 
     def _add_block(self) -> tuple[float, float]:
-        """Add the powers of the block to those of the stream, begin another one, and return them."""
+        """Add the powers of the block to the powers of the stream, begin another one, and return them."""
         mixed, unmixed = self._block.powers()
         self.mixed, self.unmixed, self._block = self.mixed + mixed, self.unmixed + unmixed, _Block()
         return mixed, unmixed
@@ -97,5 +97,5 @@ class ChannelBalance:
 
     @property
     def _decibels(self) -> float:
-        """Level of the channels above that of their mean, at most that of float32."""
+        """Level of the channels relative to their mean, at most the range of float32."""
         return 10 * math.log10(self.unmixed / max(self.mixed, 1e-15 * self.unmixed))

@@ -131,7 +131,7 @@ def is_for_media(opening: Opening, container: str) -> bool:
 
 
 def _wav_tag(head: bytes, num_bytes: int) -> int:
-    """Return the format tag of a WAV; that of PCM where its chunk is not whole."""
+    """Return the format tag of a WAV; the tag of PCM where its chunk is not whole."""
     place = head.find(b"fmt ")
     if place < 0 or place + 24 > len(head):
         return 1

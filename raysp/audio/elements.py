@@ -39,7 +39,7 @@ def lost_page(data: RecordingBytes, start: int, end: int, packets: tuple[int, in
     Args:
         data: the recording.
         start: place of the stream.
-        end: that of its end.
+        end: place of its end.
         packets: places of the first page and the last two with packets.
         least: frames that are lost at least, behind the packets.
     """
@@ -104,7 +104,7 @@ def end_of_elements(data: RecordingBytes, start: int, container: str) -> tuple[i
 
 
 def _segment_end(data: RecordingBytes, place: int) -> int | None:
-    """Return the end of a stream of Matroska by the size of its segment, maybe beyond that of the recording."""
+    """Return the end of a stream of Matroska by the size of its segment, maybe beyond the end of the recording."""
     for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):
         head = data.at(place, 12)
         size_bytes = 9 - head[4].bit_length() if len(head) > 4 else 9

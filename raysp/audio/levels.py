@@ -24,7 +24,7 @@ ABSOLUTE_GATE, RELATIVE_GATE = -70.0, -10.0
 OFFSET = -0.691
 """Makes a sine of 997 Hz as loud as its RMS level is high (ITU-R BS.1770-4)."""
 SILENCE = -120.0
-"""Lowest level in dBFS: less than that of one step of 16-bit samples."""
+"""Lowest level in dBFS: below one step of 16-bit samples."""
 LOWEST_SNR, HIGHEST_SNR = -20.0, 100.0
 NOISE_PERCENTILE = 15
 """Percentile of the energies of cells that is the noise. With lower ones other voices count as speech, with higher ones
@@ -36,7 +36,7 @@ SMOOTHED_SECONDS = 0.2
 BAND = (300.0, 3400.0)
 """Hz of a telephone, which every recording of speech fills."""
 BAND_RANGE = 55.0
-"""dB from the mean density within `BAND` to the least that counts as signal, below that of fricatives."""
+"""dB from the mean density within `BAND` to the least that counts as signal; the level of fricatives is higher."""
 SHELF_HZ, SHELF_GAIN, SHELF_Q = 1681.974450955533, 3.999843853973347, 0.7071752369554196
 PASS_HZ, PASS_Q = 38.13547087602444, 0.5003270373238773
 """Analogue prototypes of the filters of ITU-R BS.1770-4, which lists their coefficients for 48 kHz alone."""
@@ -125,7 +125,7 @@ def _lufs(power: "Doubles | np.float64") -> Doubles:
 
 
 def bandwidth(cells: Cells) -> float:
-    """Return the highest frequency in Hz of the mean spectrum that is at most `BAND_RANGE` below that of `BAND`."""
+    """Return the highest frequency in Hz where the mean spectrum is at most `BAND_RANGE` below the level of `BAND`."""
     width = cells.sample_rate / cells.samples
     frequencies = np.arange(len(cells.spectrum)) * width
     band = cells.spectrum[(frequencies >= BAND[0]) & (frequencies <= BAND[1])]
@@ -142,7 +142,7 @@ def _snr(power: float, noise: float) -> float:
 
 
 def _is_speech(cells: Cells, noise: float) -> npt.NDArray[np.bool_]:
-    """Return for each cell whether its smoothed level is that of speech."""
+    """Return for each cell whether its smoothed level is as high as speech."""
     length = min(len(cells.energy), round(SMOOTHED_SECONDS * cells.sample_rate / cells.samples))
     smoothed = np.convolve(cells.energy.astype(np.float64), np.full(length, 1 / length), "same")
     loud = float(np.percentile(_decibels(cells.energy), LOUD_PERCENTILE))

@@ -320,7 +320,7 @@ class MediaStream:
         if self._page_frames is not None:
             return 0
         least = rate // 1000  # times of Matroska are milliseconds
-        if self._container == "Matroska" and self._media.duration is not None:  # the end may be that of another stream
+        if self._container == "Matroska" and self._media.duration is not None:  # another stream may end later
             end = round((self._media.duration / 1e6 + self._delay) * rate)
         elif self._may_be_joined and self._track.start_time and self.end_place() < self._data.num_bytes:
             # FFmpeg does not believe the count of the first frame where more follows than its stream.
@@ -427,7 +427,7 @@ class MediaStream:
             # It is at data after the last packet: `end_place` is before it.
 
     def _place_of(self, head: bytes, place: int) -> int:
-        """Return the place of a frame by its first bytes. A demuxer may name that of damage that it has skipped."""
+        """Return the place of a frame by its first bytes. A demuxer may name a place of damage that it skipped."""
         if self._data.at(place, len(head)) == head:
             return place
         match = self._data.find(re.compile(re.escape(head)), place, self._file.end)

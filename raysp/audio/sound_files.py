@@ -87,7 +87,7 @@ class SoundFileStream:
     def __init__(self, data: RecordingBytes, start: int, opening: Opening, container: str) -> None:
         self._data, self._start, self._opening, self._container = data, start, opening, container
         self._end = self._after = self._limit = data.num_bytes
-        """Place up to which the decoder reads, that from which on other streams are looked for, and that of the next
+        """Places: up to which the decoder reads, from which on other streams are looked for, and of the next
         recording where its header would be damage of this one's."""
         self._head = b""
         self._claimed_frames: int | None = None
@@ -99,7 +99,7 @@ class SoundFileStream:
         self._is_searched = False
         """Whether another FLAC was looked for."""
         if container == "FLAC" and STREAMINFO.match(head := data.at(start, 26)):
-            # Frames beyond the count are decoded, as those of a stream that does not count them.
+            # Frames beyond the count are decoded, as in a stream that does not count them.
             self._claimed_frames = int.from_bytes(head[21:], "big") & (1 << 36) - 1
             self._head = head[:21] + bytes([head[21] & 0xF0]) + bytes(4)
         self._layout: Layout | None = None
@@ -262,7 +262,7 @@ class SoundFileStream:
     def _end_before_another(self, most_bytes: int) -> bool:
         """Return whether another FLAC follows near enough, before which this one now ends, from its beginning on again.
 
-        libFLAC looks for frames up to the end of the file when it seeks, and takes those of another stream.
+        libFLAC looks for frames up to the end of the file when it seeks, and takes frames of another stream.
         """
         begin = self._start + len(self._head)
         if self._is_searched or self._end - begin > most_bytes:

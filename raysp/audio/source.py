@@ -27,7 +27,7 @@ from raysp.words import count
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 100, 10_000_000
 MAX_CHANNELS = 1024  # libsndfile's own bound
 COUNTED_SECONDS, COUNTED_SHARE = 0.1, 0.002
-"""Largest difference between the duration of a header and that of its packets."""
+"""Largest difference between the duration in a header and the duration of the packets."""
 
 Stream = SoundFileStream | MediaStream
 

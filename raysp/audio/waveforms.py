@@ -320,7 +320,7 @@ class Windowing:
         return self.num_frames(self.window_samples) - self.step_frames
 
     def added_samples(self, num_samples: int) -> int:
-        """Return the number of samples that a window, not the last one, adds to those of earlier windows."""
+        """Return the number of samples that a window, not the last one, adds to the samples of earlier windows."""
         return num_samples if self.at_quiet_points else self.step_samples
 
     def num_frames(self, num_samples: int) -> int:

@@ -198,7 +198,7 @@ def _line(text: str) -> Text:
 
 
 def _distinct(name: str, names: Sequence[str]) -> int:
-    """Return the width at which the truncated name of a column is not that of another one."""
+    """Return the width at which the truncated name of a column is not the name of another one."""
     starts = (name[:size] for size in range(1, len(name)))
     start = next((start for start in starts if sum(other.startswith(start) for other in names) == 1), name)
     return cell_len(printable(start)) + 1  # the ellipsis

@@ -89,7 +89,7 @@ def stopping_after_a_step() -> Iterator[Stop]:
 def interruptible_sleep() -> Iterator[Callable[[float], None]]:
     """Yield a sleep that Ctrl-C ends by KeyboardInterrupt; elsewhere the first Ctrl-C waits for the next sleep.
 
-    Python ignores exceptions in finalisers, such as those of connections, and so would lose that of a signal there.
+    Python ignores exceptions in finalisers, for example of connections, and so would lose the exception of a signal.
     """
     num_pressed, is_asleep = 0, False
 

@@ -61,7 +61,7 @@ class _Layout:
 
 
 class ArrowKind(SourceKind):
-    """Arrow IPC files, also those of data sets that `datasets` saved."""
+    """Arrow IPC files, including data sets that `datasets` saved."""
 
     name = "arrow"
     suffixes = (".arrow", ".ipc", ".feather")

@@ -5,9 +5,9 @@ of 3 MB may hold 10,000 rows of one recording of 300 KB, stored once in a dictio
 size of their columns, and repeated recordings are read as dictionaries.
 
 A sealed file is a Parquet file like any other. Before its footer stands a block that other readers ignore: the digest
-of the page headers of each column in each row group, the digest of these digests, and that of the footer. Pages have
-checksums. So every byte that is read is covered, and damage is found before a reader decodes a byte. Another program
-can write right digests, so footers and headers are checked as those of any shard.
+of the page headers of each column in each row group, the digest of these digests, and the digest of the footer. Pages
+have checksums. So every byte that is read is covered, and damage is found before a reader decodes a byte. Another
+program can write right digests, so its footers and headers are checked as in any shard.
 """
 
 import base64

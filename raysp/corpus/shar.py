@@ -232,7 +232,7 @@ def samples_of(file: ArchiveFile, first: int = 0, end: int | None = None) -> Ite
 
 
 def _checked(samples: Iterable[Sample], cuts: Cuts, url: str) -> Iterator[Sample]:
-    """Yield samples, and raise ShardError unless they are those of the cuts, in order."""
+    """Yield samples, and raise ShardError unless they are the samples of the cuts, in order."""
     for number, (sample, cut) in enumerate(zip_longest(samples, cuts.values), 1):
         if sample is None or cuts.name_of(sample.key) != cut:
             content = "its end" if sample is None else shortened(sample.key)
@@ -331,12 +331,12 @@ def _check_span(cut: Mapping[str, Any]) -> None:
     whole = (cut.get("recording") or {}).get("duration", seconds)
     if abs(whole - seconds) > LONGEST_DIFFERENCE:
         raise ValueError(
-            f"its duration is {shortened(seconds)}, that of its recording {shortened(whole)}; expected the same"
+            f"its duration is {shortened(seconds)}, its recording has {shortened(whole)}; expected the same"
         )
 
 
 def _values(cut: Mapping[str, Any]) -> dict[str, object]:
-    """Return the values of a cut: its own, those of its first supervision, and the texts of all in order."""
+    """Return the values of a cut, the values of its first supervision, and the texts of all supervisions in order."""
     spoken = sorted(cut.get("supervisions") or (), key=lambda value: float(value.get("start") or 0))
     custom = {**(dict(spoken[0].get("custom") or {}) if spoken else {}), **dict(cut.get("custom") or {})}
     values: dict[str, object] = {f"custom_{name}" if name in _OF_CUT else name: value for name, value in custom.items()}

@@ -70,7 +70,7 @@ class Shard:
     seconds: float | None = field(default=None, compare=False)
     """Seconds of audio as claimed by the source; None if unknown without reading audio."""
     labels: str = ""
-    """Url of the label shard whose columns are read with those of the shard; empty: only the shard is read."""
+    """Url of the label shard whose columns are read beside the columns of the shard; empty: only the shard is read."""
     labels_version: str = ""
     """Version of that label shard by its store, part of the input id."""
 
@@ -282,7 +282,7 @@ class Cut:
 
 
 class SourceKind(ABC):
-    """Base of kinds of sources. The defaults are those of files with a column of recordings, one shard each."""
+    """Base of kinds of sources. The defaults suit files with a column of recordings, one shard each."""
 
     name: ClassVar[str]
     """Name in the records of sinks; never changes."""
@@ -374,7 +374,7 @@ class SourceKind(ABC):
             url: url of the file or folder.
             part: part of the url's content.
             storage_options: options of its storage.
-            columns: columns that will be read, that of the recordings first; None for all.
+            columns: columns that will be read, the column of the recordings first; None for all.
 
         Raises:
             ShardError: the shard cannot be read, or would run foreign code.
@@ -464,7 +464,7 @@ _LOSSLESS = frozenset({".alac", ".ape", ".flac", ".shn", ".tta", ".wv"})
 PCM_BYTES_A_SECOND = 32_000
 """Bytes per second of 16-bit PCM at 16 kHz, the rate of most models."""
 _LOSSLESS_SHARE, _LOSSY_SHARE = 0.5, 0.1
-"""Bytes of other formats over those of PCM."""
+"""Bytes of other formats divided by bytes of PCM."""
 
 
 def is_audio(path: str) -> bool:

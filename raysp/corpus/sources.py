@@ -44,7 +44,7 @@ _ROW, _ID = "row", "id"
 
 
 def options_beside(labels: str, url: str, storage_options: Options) -> Options:
-    """Return the options of the storage of label shards: those of the source, if it has the same scheme."""
+    """Return the storage options of label shards: the options of the source if it has the same scheme."""
     return storage_options if scheme_of(labels) == scheme_of(url) else None
 
 
@@ -62,7 +62,7 @@ def label_column_names(shard: Shard, storage_options: Options = None) -> list[st
 
 
 def without_ids(labels: pa.Schema) -> pa.Schema:
-    """Return the columns of a label shard that are read with those of its shard: all but the ids."""
+    """Return the columns of a label shard that are read beside the columns of its shard: all but the ids."""
     return pa.schema([field for field in labels if field.name != _ID])
 
 
@@ -316,7 +316,7 @@ def read_table(
 
 
 def _num_bytes(array: "pa.Array[Any]") -> int:
-    """Return the bytes of an array without those of dictionaries, runs and views, which arrays share."""
+    """Return the bytes of an array without dictionaries, runs and views, which arrays share."""
     if isinstance(array, pa.DictionaryArray):
         return array.indices.nbytes
     if isinstance(array, pa.RunEndEncodedArray):

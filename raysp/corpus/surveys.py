@@ -115,7 +115,7 @@ Surveyed = Survey | str
 
 
 class Target(Protocol):
-    """A shard to survey; the attributes are those of `Shard`."""
+    """A shard to survey; it has the attributes of `Shard`."""
 
     @property
     def kind(self) -> str:
@@ -223,7 +223,7 @@ def _by_processes(targets: Sequence[Target], reading: Reading, number: int) -> G
 
 
 def _answered(process: "_Process", chunk: Sequence[Target], reading: Reading) -> Generator[Surveyed]:
-    """Yield the surveys of a process, or those of this process if that one has ended or failed."""
+    """Yield the surveys of the other process, or of this process once the other one has ended or failed."""
     surveys = process.receive()
     yield from _by_threads(chunk, reading) if surveys is None else surveys
 

@@ -350,7 +350,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def recording_type(kind: pa.DataType) -> Literal["bytes", "paths", "text", "null", "other"]:
-    """Return the content of a column by its type, as recordings: "paths" are those of a struct, "text" is plain."""
+    """Return what a column of this type holds as recordings: "paths" is a struct with paths, "text" plain text."""
     kind = plain_type(kind)
     if not pa.types.is_struct(kind):
         return _content(kind)
@@ -390,7 +390,7 @@ def _remedy(kind: pa.DataType) -> str:
         return "Of several recordings in a row, write a row each"
     if isinstance(_child(kind, "array") if pa.types.is_struct(kind) else kind, _LISTS):
         return (
-            "Of samples, write the bytes of WAV or FLAC files, such as those of soundfile.write(io.BytesIO(), samples, "
+            "Of samples, write the bytes of WAV or FLAC files, such as soundfile.write(io.BytesIO(), samples, "
             "rate, format='WAV'); datasets writes files with cast_column('audio', Audio()). Of several recordings in a "
             "row, write a row each"
         )
@@ -529,7 +529,7 @@ def parts_of(batch: pa.RecordBatch, except_for: Collection[str] = ()) -> Iterato
 
 
 def _most_bytes_a_row(array: "pa.Array[Any]") -> int:
-    """Return the most bytes of a row without views: those of all values to which its views refer."""
+    """Return the most bytes of a row when its views are replaced by the values to which they refer."""
     if isinstance(array, pa.StructArray):
         return max((_most_bytes_a_row(array.field(index)) for index in range(array.type.num_fields)), default=0)
     is_shared = is_view(array.type) or isinstance(

@@ -229,7 +229,7 @@ def training_decoding(
 
     Args:
         work: the recipe or evaluation.
-        windowing: division of rows into windows: `whole_rows`, or that of labels.
+        windowing: division of rows into windows: `whole_rows`, or as for labels.
         shard: the shard.
         block_seconds: seconds of audio per block.
         decoder: decoding functions; None: those of this process.

@@ -370,7 +370,7 @@ class LoadedCheckpoint:
             feature_extractor: extractor of the checkpoint.
             tokenizer: tokenizer of its head or decoder; None: it gives no text.
             path: name of the checkpoint in messages.
-            products: dtype of products over weights in float32, as in a training; None: that of the weights.
+            products: dtype of products over weights in float32, as in a training; None: the dtype of the weights.
         """
         config: Any = model.config
         headers = {

@@ -20,7 +20,7 @@ from raysp.models.labelled_passes import CheckpointSummary
 PASS_COST = 1 / 15
 """Fixed cost of a forward pass, as a share of a full batch; measured on a CPU."""
 ALL_THREADS_COST = 1.2
-"""Time of passes one after another with all threads, to that of equal passes at once; measured with two threads."""
+"""Time of passes in turn with all threads, divided by the time of the same passes at once, with two threads."""
 BLOCK_BYTES = 128 * 1024 * 1024
 """Largest number of bytes of samples in one block, as estimated from headers."""
 
@@ -75,7 +75,7 @@ def cut_blocks(
         seconds: estimated duration of each recording; 0 if unknown.
         block_seconds: largest duration of a block, unless a single recording is longer.
         bytes_per_second: bytes of samples per second of audio, to keep a block under `BLOCK_BYTES`.
-        kinds: recordings of different kinds never share a batch, so those of a kind are together; None: one kind.
+        kinds: recordings of different kinds never share a batch, so a kind is kept together; None: one kind.
         in_order: whether blocks have neighbours, of any length, since the recordings are parts of few files.
 
     Returns:

@@ -25,7 +25,7 @@ def explode(num_channels: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def status_of_channel(row_status: RowStatus, channel: int) -> RowStatus:
-    """Return the outcome of a row as that of one of its channels."""
+    """Return the outcome of a row for one of its channels."""
     of_channel = copy(row_status)
     of_channel.row = row_status.row * MOST_CHANNELS + channel
     return of_channel

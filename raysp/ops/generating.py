@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from raysp.models.tokenizers.text import TextTokenizer
 
 ONE_TEXT = {"num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
-"""Options that are fixed for labels and override those of a checkpoint."""
+"""Options that are fixed for labels and override the options of a checkpoint."""
 
 
 @dataclass(frozen=True)

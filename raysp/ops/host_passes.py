@@ -42,8 +42,8 @@ class HostPasses:
     Args:
         at_once: passes that run at once.
         in_threads: whether passes run in threads of their own even if there is one at a time.
-        threads: torch threads of a pass that runs alone; None: those of the calling thread.
-        threads_each: torch threads of each of the passes at once; None: those of a new thread.
+        threads: torch threads of a pass that runs alone; None: as many as the calling thread has.
+        threads_each: torch threads of each of the passes at once; None: as many as a new thread has.
     """
 
     blocks_in_flight = 1

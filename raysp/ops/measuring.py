@@ -50,7 +50,7 @@ class Measuring:
     loudness filters restart with each window.
 
     Attributes:
-        schema: column of structs, then those of texts, which are null, and that of digests.
+        schema: column of structs, then the columns of texts, which are null, and the column of digests.
         staged: staged columns of a window: energies, weighted energies and clipped samples of cells, the number of
             cells that it owns, peak and spectrum.
         sample_rate: sample rate of the checkpoint.

@@ -25,7 +25,7 @@ class TextColumns:
     words: str | None = None
     """Words with times: of the text, or of the only text that is aligned."""
     speech: str | None = None
-    """Regions of speech; without them they are those of the levels."""
+    """Regions of speech; None: the regions found by level."""
     language: str | None = None
     """Detected languages."""
 
@@ -40,7 +40,7 @@ class TextMeasuring(ColumnOp):
     """Op that adds the signals of a text to the signals of its recording.
 
     Attributes:
-        schema: column of structs with all signals, then those of the language of the text, if it is recognised.
+        schema: column of structs with all signals, then the columns of the language of the text, if it is recognised.
         columns: columns of other outputs.
         language: language of all texts, by which the share of its scripts is measured; None: the one of the row.
         phrases: phrases whose share of the text is measured; None: it is not.

@@ -467,7 +467,7 @@ class Keeping(RowOp):
 
     @property
     def name(self) -> str:
-        """Name for messages, with that of the function."""
+        """Name for messages, with the name of the function."""
         return f"Keep {_named(self.where)}" if callable(self.where) else "Keep"
 
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:

@@ -121,7 +121,7 @@ def committed(
 ) -> tuple[frozenset[str], dict[str, str]]:
     """Return the committed shards, and those with a file in their place that is not their label shard, with the reason.
 
-    Arguments are those of `outcomes`.
+    The arguments are the same as for `outcomes`.
     """
     done: set[str] = set()
     foreign: dict[str, str] = {}

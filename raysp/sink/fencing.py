@@ -50,7 +50,7 @@ class FencedStore:
         self._own = own or self
         self.epoch = epoch
         self.url = store.url
-        # What changes no file is that of the store.
+        # What changes no file is passed to the store.
         self.list, self.stat, self.read = store.list, store.stat, store.read
         self.open, self.open_version, self.scratch = store.open, store.open_version, store.scratch
 

@@ -68,7 +68,7 @@ def read_file(
         sealed = SealedFile.of(file)
         reader = sealed.pages()
         if input_id is not None and footer.input_id(sealed) != input_id:
-            raise NotSealedError("its rows are those of another input")
+            raise NotSealedError("its rows belong to another input")
         empty = table_without_views(reader.schema.remove_metadata().empty_table())
         if differing := _differing(empty.schema, columns):
             raise _damaged(store, name, differing)

@@ -1,4 +1,4 @@
-"""Versions of the files that rows of a shard are read from, and their comparison with those of an earlier run."""
+"""Versions of the files that rows of a shard are read from, compared with the versions of an earlier run."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -51,7 +51,7 @@ KINDS = {
         "`raysp status` shows its progress, and `raysp inspect` checks its checkpoint",
     ),
 }
-"""Kinds by the nouns of their work. The first is that of labels, and of sinks without a record."""
+"""Kinds by the nouns of their work. The first is the kind of labels, and of sinks without a record."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Sink:
             raise PlanError(f"{self.url}: {other.sink}; choose another folder for the labels")
 
     def other_kind(self) -> Registered | None:
-        """Return the kind whose record is there, unless it is that of labels."""
+        """Return the kind whose record is there, unless it is the kind of labels."""
         _, *other_kinds = KINDS.values()
         return next((kind for kind in other_kinds if self.store.stat(kind.record) is not None), None)
 
@@ -206,7 +206,7 @@ def trial_sink(sink: Parquet, *, is_shared: bool) -> Iterator[Parquet]:
 
 
 def is_trial(url: str) -> bool:
-    """Return whether a url is that of a try-out's sink on a cluster."""
+    """Return whether a url names the sink of a try-out on a cluster."""
     return f"/{layout.TRIAL}" in url
 
 

@@ -49,7 +49,7 @@ class Sorter:
         """Add a table.
 
         Raises:
-            ArrowInvalid: its columns differ from those of earlier tables.
+            ArrowInvalid: its columns differ from the columns of earlier tables.
         """
         self._schema = self._schema or table.schema
         if not table.schema.equals(self._schema):

@@ -86,7 +86,7 @@ def read(store: Store, staged: Staged, rows: Sequence[int]) -> Iterator[pa.Table
 
 
 def listed(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str, list[Staged]]:
-    """Return the staged results by shard, from one listing; those of other input or another pipeline are ignored."""
+    """Return the staged results by shard, from one listing; results of other input or another pipeline are ignored."""
     input_ids = {shard.name: shard.input_id for shard in shards}
     prefix = layout.stage_folder(next(iter(input_ids))) if len(input_ids) == 1 else layout.STAGE
     by_shard: dict[str, list[Staged]] = {}

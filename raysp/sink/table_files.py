@@ -87,7 +87,7 @@ def read(store: Store, path: str, remedy: str, schema: pa.Schema | None = None) 
         store: the sink.
         path: path of the file.
         remedy: advice on a damaged file, for the message.
-        schema: expected columns, without metadata; None: those of the first part.
+        schema: expected columns, without metadata; None: the columns of the first part.
 
     Raises:
         DamagedTableError: the file is damaged, or has other columns.

@@ -16,7 +16,7 @@ def text_bounds(
     """Return conditions for `Keep` that texts of real speech meet, by the published rules of a corpus or tool.
 
     "granary": the features of hallucinations of Granary (NVIDIA's speech-data-processor): more than 0.4 of the words
-    are unique, the longest word has fewer than 25 characters, and fewer than four times those of the next. "curator":
+    are unique, the longest word has fewer than 25 characters, and fewer than four times as many as the next. "curator":
     those of NeMo Curator, which add at most 40 characters a second, and in Danish, Dutch, Estonian, Finnish, German,
     Hungarian, Norwegian and Swedish take 35 characters and no ratio.
 

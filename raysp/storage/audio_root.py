@@ -117,7 +117,7 @@ def _list(store: Store, paths: Sequence[str]) -> tuple[Mapping[str, str], Sequen
     for number, entry in enumerate(store.list(_beginning(paths[0], paths[-1])), 1):
         if entry.path in names:
             listed[entry.path] = version_of(entry)
-        # Stores list by UTF-8 bytes, whose order is that of Python's strings, so no other path follows.
+        # Stores list by UTF-8 bytes, the same order as that of Python's strings, so no other path follows.
         if entry.path >= paths[-1]:
             break
         if number >= most:
@@ -182,7 +182,7 @@ class OpenRecording:
         self.path = path
         """Relative to the root."""
         self.version = version or version_of(opened.entry)
-        """That of the file, of a recording inside of a shard that of the shard."""
+        """Version of the file; of a recording inside of a shard, of the shard."""
         self.num_bytes = opened.entry.num_bytes
         self.head = opened.head
         self.seek = opened.file.seek

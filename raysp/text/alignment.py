@@ -40,17 +40,17 @@ the path within the first may not be the best of all: it is if it is at most the
 frames, since a path through a dropped state is lower.
 """
 AROUND, BETWEEN = 0.25, 1.0
-"""Log-probability of a frame of other speech below that of its best token: around the tokens, and between two of them.
+"""Log-probability of a frame of other speech, relative to its best token: around the tokens, and between two of them.
 
 Speech between tokens costs more, so that they stay together where a token alone would also fit elsewhere.
 """
 WITHIN = 1.0
-"""Most log-probability of a frame of a wildcard below that of its best token: it may have pauses between its letters.
+"""Highest log-probability of a frame of a wildcard, relative to its best token: it may have pauses between its letters.
 
 Less would let it take words around it, and more would cut it (docs/decisions/025).
 """
 FLOOR = -1000.0
-"""Least log-probability of a token in a frame, below that of the frame's best token: there always is a path."""
+"""Lowest log-probability of a token in a frame, relative to the frame's best token: there always is a path."""
 STATES_BACK = (0, 1, 2, 2)
 """States between a state and that before it, by code: bit 0 advancing beats staying, bit 1 skipping beats both."""
 
@@ -68,7 +68,7 @@ class Target:
             may be there; None: nowhere.
         separator: token between words, which stands for the blank too before the first token, behind the last one and
             beside another separator; None: there is none.
-        wildcard: token that stands for any speech, whose log-probability is that of the best token but pauses; None:
+        wildcard: token that stands for any speech, whose log-probability is the highest of all tokens but pauses; None:
             there is none.
     """
 
@@ -98,7 +98,7 @@ class Alignment:
         first_frames: (L,) first frame of each token.
         last_frames: (L,) last frame of each token.
         token_scores: (L,) log-probability of each token in its best frame.
-        score: log-probability of the path, less that of the best token in each frame, by token: 0 for a path that no
+        score: log-probability of the path relative to the best token in each frame, by token: 0 for a path that no
             other text surpasses. Frames of other speech and of wildcards count as 0, and wildcards not as tokens; None
             if all tokens are wildcards.
     """
@@ -251,14 +251,14 @@ class _Trellis:
         return [None if end is None else steps.path(row, num_frames[row], end) for row, end in enumerate(ends.states)]
 
     def _emitted(self, first: int, states: slice) -> Tensor:
-        """Return the log-probability of each state in each frame of a chunk (C, B, W), below that of the best token."""
+        """Return the log-probability of each state in each frame of a chunk (C, B, W), relative to the best token."""
         log_probs_CBV = self.log_probs_BTV[:, first : first + CHUNK].transpose(0, 1)
         emitted_CBS = log_probs_CBV.gather(-1, self.tokens_BS[:, states].expand(len(log_probs_CBV), -1, -1))
         emitted_CBS.sub_(self.best_BT[:, first : first + CHUNK].T[:, :, None])
         return torch.maximum(emitted_CBS, self.floors_BS[:, states], out=emitted_CBS)
 
     def alignments(self, paths: Sequence[Ints | None]) -> Iterator[tuple[Alignment | None, float]]:
-        """Yield the alignment of each path, and its log-probability below that of the best token of each frame."""
+        """Yield the alignment of each path, and its log-probability relative to the best token of each frame."""
         states = np.zeros(self.best_BT.shape, np.int64)
         for row, path in enumerate(paths):
             if path is not None:

@@ -83,7 +83,7 @@ def cut_clips(
 
 
 def whole_clip(text: str, seconds: float, rules: Rules) -> tuple[list[Clip], Counter[str]]:
-    """Return the clip of a whole recording, whose text has no times to cut it by; arguments as those of `cut_clips`."""
+    """Return the clip of a whole recording, whose text has no times to cut it by; arguments as for `cut_clips`."""
     clip = Clip(0.0, round(seconds, 3), text, None)
     reason = _reason(clip, rules) if math.isfinite(clip.seconds) else TOO_SHORT
     return ([clip], Counter()) if reason is None else ([], Counter({reason: 1}))
@@ -99,7 +99,7 @@ def _reason(clip: Clip, rules: Rules) -> str | None:
 
 
 def solo_regions(turns: Iterable[Span]) -> list[Span]:
-    """Return the regions of turns in order: those of one speaker, and those in which several speak at once."""
+    """Return the regions of turns in order: regions of one speaker, and regions in which several speak at once."""
     ordered = in_order(turns)
     edges = sorted({time for turn in ordered for time in (turn.start, turn.end)})
     regions: list[Span] = []

@@ -52,7 +52,7 @@ class Slot(NamedTuple):
 def mean_distances(texts: Sequence[str]) -> list[float]:
     """Return the mean distance of each text to the other ones, to 9 digits; 0 if it is the only one.
 
-    The distance of two texts is that of their words, separated by spaces: the fewest edits over the words of the longer
+    The distance of two texts is measured in words, separated by spaces: the fewest edits over the words of the longer
     one. It is the same from either side and at most 1. A word error rate is neither: of two texts the longer one has
     the higher rate against the other one, so the means would prefer texts with words missing.
     """
@@ -98,7 +98,7 @@ def winner(slot: Slot, score: Score) -> str:
 
     Args:
         slot: the slot.
-        score: returns the score of the word of a transcript at a place; of `NOWHERE` that of the transcript.
+        score: returns the score of the word of a transcript at a place; at `NOWHERE` the score of the transcript.
     """
     first = slot.words[0]
     if slot.words.count(first) == len(slot.words):

@@ -45,7 +45,7 @@ class Edit:
 def count_errors(references: Sequence[str], hypotheses: Sequence[str], *, characters: bool = False) -> Ints:
     """Return the errors of each row by the alignment with the fewest errors, (N, 4): see `COUNTS`.
 
-    `length` is that of the reference. With an empty reference, every word of the hypothesis is an insertion.
+    `length` is the length of the reference. With an empty reference, every word of the hypothesis is an insertion.
 
     Args:
         references: N texts.

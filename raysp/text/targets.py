@@ -74,7 +74,7 @@ class CharacterTargets:
     Args:
         rules: rules for the texts.
         encode: returns the ids of the tokens of a text, -1 for characters without one; None: the vocabulary is not
-            known yet, so the ids are those of Unicode, and -1 for the tokens `RESERVED`.
+            known yet, so the ids are the code points of Unicode, and -1 for the tokens `RESERVED`.
         count: counts the units of the vocabulary in a text: characters, or words.
     """
 

@@ -13,7 +13,7 @@ class TextLanguage(NamedTuple):
     code: str | None
     """ISO 639-1, in a few cases 639-3; None for a text without letters."""
     score: float | None
-    """Probability, of those of all languages of the model."""
+    """Probability among all languages of the model."""
 
 
 def text_language(text: str) -> TextLanguage:

@@ -102,6 +102,6 @@ def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
 
     for name, value in (("by", [*by] if by else None), ("normalise", request.normalise)):
         if value is not None:
-            raise SpecError(f"{name}={value!r}: applies to a sink of labels, found that of a training; leave it out")
+            raise SpecError(f"{name}={value!r}: applies to a sink of labels, found a sink of a training; leave it out")
     store = opened(request)
     return store, render(store)

@@ -35,7 +35,7 @@ class Watch:
 
     @classmethod
     def open(cls, request: SinkRequest) -> Self:
-        """Open a sink, of label shards or of a training; the errors are those of `status`."""
+        """Open a sink, of label shards or of a training; the errors are the same as for `status`."""
         return cls(kind_of_sink(request).opened(request))
 
     def __iter__(self) -> Iterator[Progress]:

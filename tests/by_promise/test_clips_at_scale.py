@@ -251,7 +251,7 @@ def test_ctrl_c_ends_the_processes(sink, tmp_path):
     [
         ({"processes": 0}, "export: found processes=0, expected a number of processes from 1 on"),
         ({"processes": 2, "address": "ray:6379"}, "processes: without effect: the cluster at address has its own"),
-        ({"address": "local"}, "export: found address='local', expected that of a cluster; processes=N uses this"),
+        ({"address": "local"}, "export: found address='local', expected the address of a cluster; processes=N"),
     ],
 )
 def test_numbers_of_processes_that_cannot_be_are_refused(options, expected, monkeypatch):

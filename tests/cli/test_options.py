@@ -134,7 +134,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             for verb in ("run", "label", "retry", "evaluate")
         },
         "finetune": [Refused("finetune {recipe} --steps 1 --address ray:6379", "a try-out runs on this machine")],
-        "export": [Refused(f"{EXPORT} jsonl --address local", "expected that of a cluster; processes=N uses this")],
+        "export": [Refused(f"{EXPORT} jsonl --address local", "expected the address of a cluster; processes=N")],
         "submit": [Acts("cli/test_jobs.py::TestSubmit::test_without_an_address_it_says_what_to_give")],
         "jobs": [Acts("cli/test_jobs.py::TestJobs::test_jobs_are_listed_a_line_each")],
         "stop": [Acts("cli/test_jobs.py::test_a_job_is_stopped_and_shown")],
@@ -195,7 +195,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
         "diff": [Acts("cli/test_diff.py::test_the_rows_the_rates_and_those_against_the_references_are_printed")],
         "evaluate": [Acts("cli/test_evaluate.py::test_the_metrics_the_counts_and_the_worst_rows_are_printed")],
         "merge": [Refused(f"{MERGE} --by pred_text", "found a column of string, expected numbers")],
-        "report": [Refused("report {training} --by speaker", "applies to a sink of labels, found that of a training")],
+        "report": [Refused("report {training} --by speaker", "to a sink of labels, found a sink of a training")],
     },
     "--over": {
         "diff": [Acts("cli/test_diff.py::test_json_has_everything")],

@@ -98,7 +98,7 @@ def test_a_training_is_ten_lines_at_most(capsys, monkeypatch):
         "epochs 12 of 30 done",
         "time left 2:46:06",
         "loss 0.1235, the mean of 50 steps",
-        "rate 3.0e-04, that of the last step",
+        "rate 3.0e-04 in the last step",
         "speed 1,234.6 s of audio a second, waited for rows 3% of the time",
         "evaluation WER 12.34% (11.00% to 14.00%) at step 81,000, the best of 81",
         "checkpoint exported, with the weights of step 81,000",

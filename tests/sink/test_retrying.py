@@ -283,7 +283,7 @@ class TestRetry:
         damaged: dict[str, str] = {}
         todos = list(find_error_rows(store, [SHARD], FINGERPRINT, damaged))
         assert len(todos) + len(damaged) == 1
-        assert all("its rows are those of another input" in reason for reason in damaged.values())
+        assert all("its rows belong to another input" in reason for reason in damaged.values())
         before = store.read(SHARD.name)
         for todo in todos:
             assert todo.retry.write_id != footer.read(store, SHARD.name).write_id

@@ -37,7 +37,7 @@ class StepScores:
     def end(self, last_B: Tensor) -> Tensor:
         """Return the log-probabilities (B, K) of the tokens of all steps, float32, of which the last is given.
 
-        The first steps may be others than those of the texts, such as that of the detection of languages.
+        The first steps may not belong to the texts, such as the step that detects the language.
         """
         steps: _Steps = vars(self._of_thread).pop("steps")
         steps.take(last_B)

@@ -129,7 +129,7 @@ def read(folder: Path, reader: Callable[[], Read], library: str = "", advice: st
     """Call a function of transformers, or of another library, that reads a folder, and return its result.
 
     Raises:
-        CheckpointError: it raises any error; with its first line and that of its cause.
+        CheckpointError: it raises any error; with its first line and the first line of its cause.
     """
     try:
         return reader()

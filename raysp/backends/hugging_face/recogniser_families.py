@@ -107,7 +107,7 @@ def _heard_by_qwen(head: str) -> str | None:
 
 
 def _of_canary(processor: Any, wave: np.ndarray, request: TextRequest) -> Any:  # noqa: ANN401
-    """Return the inputs for the language of the recording; a translation is English, as that of Whisper."""
+    """Return the inputs for the language of the recording; a translation is English, as with Whisper."""
     target = "en" if request.task == TRANSLATE else request.language
     languages = {"source_language": request.language, "target_language": target}
     return processor.apply_transcription_request(audio=[wave], **languages)

@@ -78,7 +78,7 @@ class VllmSearch:
             "temperature": 0,
             "max_tokens": merged["max_new_tokens"],
             "min_tokens": merged.get("min_new_tokens") or 0,
-            "logprobs": 0,  # that of the token that is taken
+            "logprobs": 0,  # of the token that is taken
             "ignore_eos": True,
             "stop_token_ids": sorted(end_tokens(self.files.settings.get("eos_token_id"), options)),
             "allowed_token_ids": [token for token in range(size) if token not in left_out] if left_out else None,

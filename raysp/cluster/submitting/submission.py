@@ -254,8 +254,8 @@ def _refuse_missing(package: Package, path: Path, subject: str) -> None:
         )
     if not package.holds(path):
         raise SpecError(
-            f"{subject} is left out of the package by its name (hidden, or like that of a key), or since git ignores "
-            f"it; rename it, or take it in, for example by the line !{path.name} in .gitignore"
+            f"{subject} is left out of the package by its name (hidden, or like the name of a key), or since git "
+            f"ignores it; rename it, or take it in, for example by the line !{path.name} in .gitignore"
         )
 
 

@@ -228,7 +228,7 @@ def _check_classifier(checkpoint: CheckpointSummary, limits: Sequence[Limit]) ->
         )
     if len(checkpoint.labels) > 2 and any(limit.metric == "eer" for limit in limits):
         raise PlanError(
-            f"fail_above: the equal error rate is that of two classes, {checkpoint.path} has {len(checkpoint.labels)}; "
+            f"fail_above: the equal error rate needs two classes, {checkpoint.path} has {len(checkpoint.labels)}; "
             "use accuracy or f1"
         )
 

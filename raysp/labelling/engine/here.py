@@ -61,7 +61,7 @@ class Begins:
     Args:
         store: the sink.
         run_id: id of the run.
-        fingerprint: that of the pipeline.
+        fingerprint: fingerprint of the pipeline.
     """
 
     def __init__(self, store: Store, run_id: str, fingerprint: str) -> None:

@@ -30,7 +30,7 @@ def read_blocks(job: Job, todo: PieceTodo, decoder: Decoder | None = None) -> It
     Args:
         job: job of the run.
         todo: the piece.
-        decoder: None: that of this process.
+        decoder: None: the decoder of this process.
     """
     blocks = iter([crashed_block(job, todo)]) if todo.has_crashed else _decoded(job, todo, decoder)
     while True:

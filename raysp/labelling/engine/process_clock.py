@@ -32,7 +32,7 @@ class ProcessTimes:
     """State of a process in /proc."""
 
     states: str
-    """One letter per thread, first that of the process."""
+    """One letter per thread, the process first."""
     cpu_seconds: float
     """CPU time of all its threads since it started."""
 

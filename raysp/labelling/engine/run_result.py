@@ -93,7 +93,7 @@ class RunResult(Counted, Brief):
 
     @property
     def committed(self) -> str:
-        """Number of committed shards as text, and how many of them were before this run; of a try-out, that of rows."""
+        """Text with the number of committed shards, now and before this run; of a try-out, number of rows."""
         if self.table is not None:
             labelled = self.counts.by_status[OK]
             of = "" if labelled == self.rows else f"{labelled:,} of "

@@ -104,7 +104,7 @@ def check_packaged(model: PackagedModel, planned: Mapping[str, str]) -> None:
 
     Args:
         model: the model.
-        planned: digests of files when the run was planned; without that of the model nothing is compared.
+        planned: digests of files when the run was planned; without the digest of the model nothing is compared.
 
     Raises:
         CheckpointError: the digests differ, or the model is not installed.
@@ -139,7 +139,7 @@ def located_outputs(
     label = pipeline.label
     language, located = label.language, []
     if language is not None and not languages_of(folder):
-        language = None  # that of a text decoder
+        language = None  # the language of a text decoder
     models = {key for output in label.outputs for key in output.models}
     if label.windows == "speech":
         models.add(SPEECH.key)
@@ -224,7 +224,7 @@ def _states(files: Iterable[Path]) -> list[tuple[object, ...]]:
 
 
 def digest_of(folder: Path, backend: str = OWN, language: str | Column | None = None) -> str:
-    """Return the digest of the files of a checkpoint that labels depend on; `backend` is that of its description.
+    """Return the digest of the files of a checkpoint that labels depend on, which differ by backend.
 
     It covers the adapter of the language, or of the announced one. If the rows name languages, it covers all adapters
     in the folder, or the commit of the hub or sizes and versions on storage if adapters are fetched later.

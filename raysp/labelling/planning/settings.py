@@ -413,7 +413,7 @@ def _outputs(step: JsonValue) -> JsonValue:
 
 
 def check_recorded(record: run_record.RunRecord, plan: Plan) -> None:
-    """Raise ChangedError if a sink belongs to another pipeline than that of a plan."""
+    """Raise ChangedError if a sink belongs to another pipeline than a plan."""
     if record.fingerprint != plan.fingerprint and run_record.is_open(plan.sink.store, record, plan.stage_id):
         record = replace(record, fingerprint=plan.fingerprint)
     current = replace(

@@ -73,7 +73,7 @@ class Recorded:
 
 
 def _recordings(shard: Shard) -> list[str]:
-    """Return the urls of the recordings of a folder, of which a source may name some; that of another shard."""
+    """Return the urls of the recordings of a folder, of which a source may name some; of another shard its own url."""
     if not sources.kind_named(shard.kind).is_folder:
         return [shard.url]
     paths = (path for piece in shard.pieces for path in sources.read_paths(shard, piece, "audio"))

@@ -55,7 +55,7 @@ class QuantileBins:
     def quantile(self, share: Fraction) -> Kept:
         """Return the quantile of a share, below which are fewer numbers; there is at least one number.
 
-        It is that of the inverted distribution function: type 1 of Hyndman and Fan 1996, `inverted_cdf` of numpy.
+        It inverts the distribution function: type 1 of Hyndman and Fan 1996, `inverted_cdf` of numpy.
         """
         all_numbers = number = self.number
         weight = self.weight

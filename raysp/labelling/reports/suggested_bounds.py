@@ -49,7 +49,7 @@ class Bounds:
     quantile: float
     """Share of the rows with a value that is left out, at most."""
     where: tuple[Condition, ...]
-    """Conditions for `Keep`, with that of the group; empty if none can be stated."""
+    """Conditions for `Keep`, with the condition of the group; empty if none can be stated."""
     rows: int
     """Rows that meet them."""
     seconds: float

@@ -68,7 +68,7 @@ class Folded(nn.Module, Generic[Value]):
     def __call__(self, weights: Sequence[Tensor], compute: Callable[[], Value]) -> Value:
         """Return the cached result of `compute`, or call it if the weights have changed."""
         if any(weight.is_meta for weight in weights):  # convolutions of torch read undefined memory for them
-            raise RuntimeError("weights are on the device meta, expected on that of the input: do not offload them")
+            raise RuntimeError("weights are on the device meta, expected the device of the input: do not offload them")
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             self.clear()  # an update of the weights follows gradients
             return compute()

@@ -199,7 +199,7 @@ class Model(Checkpointing):
             device_map: Alternative to `device`, as in transformers: "auto" is the GPU if there is one. One device only.
             strict: Refuse a checkpoint without this model's head or with another one. If False, a missing head is
                 randomly initialised with a warning, and an extra one is ignored. Weights of the base model must always
-                match, except weights that `config` or an override adds to or removes from that of config.json, such
+                match, except weights that `config` or an override adds to or removes from config.json, such
                 as an adapter (`add_adapter=True`): they are treated like a head.
             ignore_mismatched_sizes: Initialise weights whose shape differs.
             allow_pickle: Read pytorch_model.bin if there are no safetensors (weights only, no code).

@@ -1,6 +1,6 @@
 """The Conformer layer (Gulati et al. 2020, arXiv:2005.08100) with the positions of Wav2Vec2-BERT.
 
-In this order: positions, convolution, attention, layer. The feed-forward is that of transformer.py, biases by distance
+In this order: positions, convolution, attention, layer. The feed-forward is in transformer.py, biases by distance
 are in relative_attention.py.
 
 Legend: B batch, T frames, H hidden, A attention heads, D head, R rows of a table of distances, W distances of T frames

@@ -306,7 +306,7 @@ class GumbelVectorQuantizer(nn.Module):
         """Return quantised frames (B, T, D of all groups), the perplexity of the codes, and code numbers (B, T, G).
 
         `counted_BT`, best on the CPU, selects the frames for the perplexity; None: all of them. The perplexity is the
-        sum over groups, at most `num_groups * num_codes`; in training that of the soft distribution.
+        sum over groups, at most `num_groups * num_codes`; in training the perplexity of the soft distribution.
         """
         scores_BTGV = self.weight_proj(features_BTC).unflatten(-1, (self.num_groups, self.num_codes))
         codes_GVD = self.codevectors.view(self.num_groups, self.num_codes, -1)

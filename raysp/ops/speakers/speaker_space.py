@@ -132,7 +132,7 @@ class SpeakerSpace:
             raise CheckpointError(f"{file}: found no numbers for {error}; {_EXPECTED}") from error
         shapes = [array.shape for array in (mean, directions, between)]
         if shapes != [(width,), (*between.shape, width), between.shape] or between.ndim != 1 or not between.size:
-            raise CheckpointError(f"{file}: found shapes {shapes}, expected those of vectors of {width}; {_EXPECTED}")
+            raise CheckpointError(f"{file}: found shapes {shapes}, expected vectors of {width} numbers; {_EXPECTED}")
         if not all(np.isfinite(array).all() for array in (mean, directions, between)) or (between <= 0).any():
             raise CheckpointError(f"{file}: found values that are not finite, or variances of 0 or less; {_EXPECTED}")
         return cls(mean, directions, between)

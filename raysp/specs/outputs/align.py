@@ -95,7 +95,7 @@ class Align(Output):
         if self.wildcard and self.unknown == "wildcard":
             raise ValueError(
                 "Align with wildcard=True has texts that are a part of what is said, and unknown='wildcard' texts that "
-                "are all of it; found both: which speech is that of an unknown word cannot be told. Set one of them"
+                "are all of it; found both: where an unknown word is spoken cannot be told. Set one of the two"
             )
 
     def check_order(self, before: Sequence[Output]) -> None:

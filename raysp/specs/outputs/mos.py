@@ -56,7 +56,7 @@ class Mos(Output):
         return pa.schema([(self.name, pa.struct(scores))])
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Rating":
-        """Return the op that computes the column, with its model if that of the step is loaded."""
+        """Return the op that computes the column, with its model if the model of the step is loaded."""
         import pyarrow as pa
 
         from raysp.ops.rating import Rating, dnsmos

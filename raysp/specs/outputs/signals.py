@@ -127,7 +127,7 @@ class Signals(Output):
         return (self.name, *more)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
-        """Return the columns with their types; signals of recordings have fields that those of texts need."""
+        """Return the columns with their types; signals of recordings have fields that signals of texts need."""
         import pyarrow as pa
 
         spans = pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64())]))

@@ -192,7 +192,7 @@ class Transcript(Output):
             settings = "chars" if checkpoint.writes_times else "words and chars"
             raise CheckpointError(
                 f"{checkpoint.path}: {settings} need a CTC checkpoint, which gives times; "
-                f"{checkpoint.architecture} writes text without {'those of characters' if self.chars else 'times'}: "
+                f"{checkpoint.architecture} writes text without times{' of characters' if self.chars else ''}: "
                 f"leave them out; a second step Label(CTC, outputs=[Align('{self.name}_text', unknown='wildcard')]) "
                 "gives times (raysp label: --align CTC)"
             )
@@ -319,8 +319,8 @@ class Transcript(Output):
             checkpoint, tokenizer = spoken(checkpoint, self.language)
             if tokenizer is None:
                 raise CheckpointError(
-                    f"{checkpoint.path}: lm and hot_words are of one language, and {self.language!r} is that of each "
-                    "row: leave them out, or run a pipeline for each language; beams alone work"
+                    f"{checkpoint.path}: lm and hot_words are for one language, and {self.language!r} is the language "
+                    "of each row: leave them out, or run a pipeline for each language; beams alone work"
                 )
             if tokenizer.begins_words:
                 raise CheckpointError(

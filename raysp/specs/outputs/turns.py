@@ -145,7 +145,7 @@ class Turns(Output):
             )
         if speaker_model.sample_rate != checkpoint.sample_rate:
             raise CheckpointError(
-                f"{speaker_model.path}: the checkpoint of Turns takes {speaker_model.sample_rate} Hz, and that of the "
+                f"{speaker_model.path}: Turns' checkpoint takes {speaker_model.sample_rate} Hz, the checkpoint of the "
                 f"step {checkpoint.sample_rate}, {checkpoint.path}; use one of the same rate"
             )
         check_clustering()

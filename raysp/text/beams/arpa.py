@@ -1,6 +1,6 @@
 """N-gram models in ARPA files: read once, packed to arrays, and mapped into memory by every process that uses them.
 
-An n-gram is found by a number: the index of its first n - 1 words among those of their order, times the number of
+An n-gram is found by a number: the index of its first n - 1 words among the n-grams of their order, times the number of
 words, plus the last word. The numbers of an order are sorted.
 """
 
@@ -42,7 +42,7 @@ class Ngrams:
         word_ids: id of each of `words`.
         prefixes: hashes of the first letters of the words, sorted.
         keys: for each order from 2: sorted numbers of its n-grams.
-        log_probs: for each order from 1: float32 natural logarithms; those of words by id.
+        log_probs: for each order from 1: float32 natural logarithms; for words, by id.
         backoffs: for each order from 1 but the last: float32 natural logarithms of backoff weights, then a 0.
         begin: id of `<s>`.
         end: id of `</s>`.
@@ -77,7 +77,7 @@ class Ngrams:
         return [text for text in texts if text not in MARKERS]
 
     def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the id of each text, that of `<unk>` for unknown ones."""
+        """Return the id of each text; unknown texts have the id of `<unk>`."""
         return ids_by_hash(texts, self.words, self.word_ids, self.unknown)
 
 
@@ -139,7 +139,7 @@ def counts_of(path: Path) -> tuple[int, ...]:
     """Return the number of n-grams of each order, which the first lines of an ARPA file state.
 
     Raises:
-        CheckpointError: the first lines are not those of an ARPA file.
+        CheckpointError: the file does not begin like an ARPA file.
     """
     return _read(path, None, lambda reader: tuple(reader.counts()))
 

@@ -55,7 +55,7 @@ class BeamDecoder:
     def aligned(self, frames: TopFrames, num_frames: Sequence[int], best: Sequence[Hypothesis]) -> CTCTokens:
         """Return the tokens of the best hypotheses with their most probable frames.
 
-        A row whose tokens are those of greedy decoding keeps its alignment, which is the most probable.
+        A row with the same tokens as by greedy decoding keeps its alignment, which is the most probable.
         """
         greedy = collapsed(*frames.best(self.tokens.blank), num_frames, blank=self.tokens.blank)
         rows = [_Tokens.of(greedy, part) for part in greedy.rows()]

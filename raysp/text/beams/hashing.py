@@ -16,7 +16,7 @@ def signed(value: int) -> int:
 
 
 def text_hashes(texts: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the hash of the code points of each text; that of an empty one is 0."""
+    """Return the hash of the code points of each text; an empty text has the hash 0."""
     hashes = np.zeros(len(texts), np.int64)
     for indexes, longer in _hashes_by_place(texts):
         hashes[indexes] = longer

@@ -180,7 +180,7 @@ class KenlmModel:
         return [text for text in self.texts if text not in MARKERS]
 
     def ids(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the id of each text, that of `<unk>` for unknown ones."""
+        """Return the id of each text; unknown texts have the id of `<unk>`."""
         return ids_by_hash(texts, self.words, self.word_ids, self.unknown)
 
     def log10(self, context: tuple[int, ...], word: int) -> float:

@@ -168,7 +168,7 @@ class Lexicon:
         self.is_known, self.prefixes = is_known, prefixes
 
     def ids(self, hashes: Ints) -> Ints:
-        """Return the ids of words with these hashes, that of `<unk>` for unknown ones."""
+        """Return the ids of words with these hashes; unknown words have the id of `<unk>`."""
         index = self.words.searchsorted(hashes)
         is_found = self.words.take(index, mode="clip") == hashes
         return np.where(is_found, self.word_ids.take(index, mode="clip"), self.unknown)

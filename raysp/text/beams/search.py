@@ -5,7 +5,7 @@ takes a hundred small steps a frame, each of which a GPU would launch. A `Fusion
 or of hot words.
 
 For each prefix the search keeps the probability of all its alignments so far, apart for those that end with a blank
-and with its last token. Probabilities are float64 numbers that are divided by that of the best prefix after every
+and with its last token. Probabilities are float64 numbers, divided by the probability of the best prefix after every
 frame, so a frame takes products and sums only. A row's result depends neither on the other rows nor on padding.
 
 Prefixes are compared by a 64-bit hash of their tokens. Frames whose only likely token is the blank are left out: they
@@ -125,7 +125,7 @@ class Chosen(NamedTuple):
     """The prefixes that a search keeps after a frame, all (B, W)."""
 
     sources: Ints
-    """Beams that they extend or equal, by their places among those of all rows."""
+    """Beams that they extend or equal, by their places among the beams of all rows."""
     places: Ints
     """Place among the tokens of the frame of the token that extends them."""
     tokens: Ints
@@ -345,7 +345,7 @@ class BeamSearch:
 
 
 def _firsts(values: npt.NDArray[Any]) -> Ints:
-    """Return the places (B, 1) of the first values of rows among those of all rows."""
+    """Return the places (B, 1) of the first values of rows among the values of all rows."""
     return np.arange(0, values.size, values.shape[1])[:, None]
 
 

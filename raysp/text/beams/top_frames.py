@@ -10,7 +10,7 @@ KEPT_TOKENS = 16
 def top_tokens(logits: Tensor, *, blank: int, kept: int = KEPT_TOKENS) -> tuple[Tensor, Tensor, Tensor]:
     """Return the fields of `TopFrames`: the blank and the best `kept` other tokens of each frame of `logits` (B, T, V).
 
-    Log-probabilities are computed in float32, as those of `raysp.text.greedy_ctc.best_frames`.
+    Log-probabilities are computed in float32, as in `raysp.text.greedy_ctc.best_frames`.
     """
     logits = logits.float()
     best = logits.max(-1, keepdim=True).values

@@ -1,6 +1,6 @@
 """Cues of subtitles, cut from words with times so that they can be read while they are shown, as SubRip and WebVTT.
 
-The rules are those of broadcasters. The defaults follow the Timed Text Style Guides of Netflix (general requirements,
+The rules follow broadcasters. The defaults follow the Timed Text Style Guides of Netflix (general requirements,
 and English for adults): two lines of 42 characters, 5/6 to 7 seconds, 17 characters a second, and two frames between
 cues. Where a cue ends is the cheapest way to cut all words (dynamic programming), so that a good end of one cue is not
 paid for by the next.
@@ -135,7 +135,7 @@ def words_over(text: str, seconds: float) -> list[Span]:
 
 
 def parts_of(words: Iterable[Span], rules: Rules, text: str = "", chars: Sequence[Span] = ()) -> list[Part]:
-    """Return the parts between which lines may break, in the order of time; arguments as those of `cues_of`."""
+    """Return the parts between which lines may break, in the order of time; arguments as for `cues_of`."""
     cleaned = [word._replace(text=on_one_line(word.text)) for word in in_order(with_times(words))]
     kept = [word for word in cleaned if word.text]
     parts: list[Part] = []
@@ -179,7 +179,7 @@ def _timed_pieces(word: Span, chars: Sequence[Span]) -> list[Span]:
 
 
 def _of_chars(pieces: Sequence[str], chars: Sequence[Span]) -> Iterator[Span]:
-    """Yield pieces with the times of their characters; of one that begins within a character, those of the next."""
+    """Yield pieces with the times of their characters; one that begins within a character has the times of the next."""
     ends, place, used = 0, 0, 0
     for piece in pieces:
         ends += len(piece)

@@ -138,7 +138,7 @@ def plain(value: object) -> object:
 LONGEST_NAME_BYTES = 120
 """Longest name made of an id: file systems allow 255 bytes, of which a number and a suffix take some."""
 LONGEST_PART_BYTES = 200
-"""Longest folder or name, without a suffix, of a path: room for `~`, a number, that of a channel and `.TextGrid`."""
+"""Longest folder or name, without a suffix, of a path: room for `~`, two numbers and `.TextGrid`."""
 LONGEST_PATH_BYTES = 800
 """Longest path: keys of object storage have 1024 bytes."""
 _UNSAFE = re.compile(r'[\\/:*?"<>|~\s\x00-\x1f\x7f-\x9f]')

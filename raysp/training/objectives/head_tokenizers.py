@@ -131,8 +131,8 @@ def given_tokenizer(objective: CTC, plan: TrainingPlan) -> HeadTokenizer | None:
     if vocabulary != KEEP and plan.checkpoint.model_type in PIECES:
         raise PlanError(
             f"objective.vocabulary: found {vocabulary!r}, a vocabulary of characters; {plan.checkpoint.architecture} "
-            f"has one of pieces of words: use vocabulary={KEEP!r}, which keeps that of its tokenizer.json, or "
-            "'bpe:1024'"
+            f"has one of pieces of words: use vocabulary={KEEP!r}, which keeps the vocabulary of its tokenizer.json, "
+            "or 'bpe:1024'"
         )
     if vocabulary == BUILD:
         return None

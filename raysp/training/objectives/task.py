@@ -209,7 +209,7 @@ class ClassTask(Task):
 
     Attributes:
         spec: the objective.
-        classes: names of the classes; None: those of the corpus.
+        classes: names of the classes; None: the classes of the corpus.
     """
 
     TAGS = ("audio-classification", "raysp")

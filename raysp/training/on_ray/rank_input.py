@@ -77,7 +77,7 @@ def fed_rows(feeder: Any, failures: Failures, worker: int, num_workers: int, win
 
     Args:
         feeder: handle of the feeder.
-        failures: counts rows that fail: for the first worker, those of all workers.
+        failures: counts rows that fail: for the first worker, of all workers.
         worker: number of the worker.
         num_workers: number of all workers.
         window: the window.

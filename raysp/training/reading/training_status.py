@@ -157,7 +157,7 @@ class TrainingStatus(Brief):
             "epochs": f"{self.epochs_done} done{', ended early by patience' if self.has_given_up else ''}",
             "time left": None if left is None else duration(left),
             "loss": last and f"{last.loss:.4g}, the mean of {count(last.number, 'step')}",
-            "rate": last and f"{last.learning_rate:.1e}, that of the last step",
+            "rate": last and f"{last.learning_rate:.1e} in the last step",
             "speed": last
             and f"{last.audio_per_second:,.1f} s of audio a second, waited for rows {last.waited:.0%} of the time",
             "evaluation": self.best and self.best.sentence + self.best.begun_with + self.best.elsewhere,

@@ -233,8 +233,8 @@ def local_file(store: Store, step: CommittedStep, name: str) -> Iterator[Path]:
             shutil.copyfileobj(source, copy)
         if (actual := _sha256(scratch)) != file.sha256:
             raise RunError(
-                f"{store.url}: {file.path} was changed: its sha256 is {actual}, that of the commit {file.sha256}. "
-                f"Remove {_marker(step.position.done)} to go on from the committed step before it"
+                f"{store.url}: {file.path} was changed: its sha256 is {actual}, expected {file.sha256} as in the "
+                f"commit. Remove {_marker(step.position.done)} to go on from the committed step before it"
             )
         yield scratch
 

@@ -46,8 +46,8 @@ class Batching:
             the epochs of a small corpus have 50 steps.
         micro_batches: micro-batches per step, which the workers share: at most as many workers are of use; None: 8, or
             fewer where a small corpus has shorter steps, so that each holds its longest row.
-        window_seconds: audio whose rows are shuffled and sorted together, and are in memory at once; None: that of 100
-            steps.
+        window_seconds: audio whose rows are shuffled and sorted together, and are in memory at once; None: the audio of
+            100 steps.
         quadratic_seconds: duration at which a row costs twice its seconds.
         curriculum: whether the steps of a window are ordered from short to long rows in the first epoch.
     """
@@ -147,8 +147,8 @@ class Evaluation:
         normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's; with the
             language of the objective's `Text` if that has one, as "letters-tr".
         by: columns whose values have metrics of their own; "seconds": bands of duration.
-        max_seconds: longer rows are left out. Rows are labelled in windows, as by `Label`; their loss is that of whole
-            rows.
+        max_seconds: longer rows are left out. Rows are labelled in windows, as by `Label`; their loss is computed on
+            whole rows.
     """
 
     TEXT_USE: ClassVar = TEXTS_OF_ROWS

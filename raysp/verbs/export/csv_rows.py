@@ -13,7 +13,7 @@ from raysp.verbs.export.source_audio import Source
 
 @spec
 class Csv:
-    """CSV: all columns but those of structs, of numbers in lists, and of bytes.
+    """CSV: all columns except structs, lists of numbers, and bytes.
 
     Attributes:
         rows: as for `Jsonl`.

@@ -218,7 +218,7 @@ def _check_processes(processes: int, address: str | None) -> None:
         refuse_unused({"processes": processes if processes > 1 else None}, "the cluster at address has its own")
         if not is_named(address):
             raise SpecError(
-                f"export: found address={address!r}, expected that of a cluster; processes=N uses this machine"
+                f"export: found address={address!r}, expected the address of a cluster; processes=N uses this machine"
             )
 
 

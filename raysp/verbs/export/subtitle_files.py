@@ -25,7 +25,7 @@ WHOLE_JOB = "`raysp label FOLDER --model CHECKPOINT --to srt` labels a folder an
 
 @spec
 class Srt:
-    """SubRip subtitles, cut by the times of words or characters. The defaults are those of Netflix's guides.
+    """SubRip subtitles, cut by the times of words or characters. The defaults follow Netflix's guides.
 
     Recordings are cut so that the most cues end after a sentence, after a clause or at a pause, and the least text
     lacks the time to read it. A cue ends at a pause of one second and where the speaker changes. Every word is in one
@@ -99,7 +99,7 @@ class Srt:
 
 @spec
 class Vtt(Srt):
-    """WebVTT subtitles; the fields are those of `Srt`."""
+    """WebVTT subtitles; the fields are the same as for `Srt`."""
 
     NAME: ClassVar[str] = "vtt"
 
@@ -122,5 +122,5 @@ def _refuse_long_rows(labelling: Labelling, to: str, prefix: str, max_seconds: f
 
 
 def _is_written(text: object) -> bool:
-    """Return whether a text, or that of one channel, has characters to show."""
+    """Return whether a text, or the text of one channel, has characters to show."""
     return any(map(_is_written, text)) if isinstance(text, list) else bool(str(text or "").strip())

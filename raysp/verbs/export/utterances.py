@@ -88,7 +88,7 @@ class UtteranceFiles:
 
     @cached_property
     def _language(self) -> str | None:
-        """Column of the languages: that of the transcript, else a kept one."""
+        """Column of the languages: the column of the transcript, else a kept one."""
         names = (f"{self.spec.column}_language", "language")
         return next((name for name in names if name in self.labelling.schema.names), None)
 

@@ -36,7 +36,7 @@ def ask_words(labelling: Labelling, prefix: str) -> str:
         return f"Add {_column_of(aligned)}"
     return (
         f"Ask for them with Transcript(words=True): {how_to_ask(labelling, prefix)}. Or name the prefix of other "
-        "columns with --set to.column=NAME, such as aligned for those of Align()"
+        "columns with --set to.column=NAME, such as aligned for the words of Align()"
     )
 
 
@@ -52,7 +52,7 @@ def _aligned(labelling: Labelling, prefix: str) -> str:
 
 
 def _column_of(name: str) -> str:
-    return f"--set to.column={name} for those of {name}_words"
+    return f"--set to.column={name} for {name}_words"
 
 
 def _outputs(record: RunRecord, kind: str) -> Iterator[tuple[int, int, Mapping[str, JsonValue]]]:

@@ -63,7 +63,7 @@ class Candidates:
         return np.where(np.isnan(values), -np.inf, values)
 
     def texts(self, name: str) -> list[list[str | None]]:
-        """Return the texts of each labelling, None in the place of those of rows that are not ok."""
+        """Return the texts of each labelling, None for rows that are not ok."""
         is_ok = self.takes_part & (self._ranks == _OK)
         return [
             pc.if_else(pa.array(is_ok[number]), self.column(number, name), None).to_pylist()

@@ -88,7 +88,7 @@ def _names(reader: Mapping[str, JsonValue], column: str) -> bool:
 
 
 def _without_text(mask: "pa.Array[Any]", structs: "pa.StructArray") -> "pa.StructArray":
-    """Return signals of which those of the text are null in some rows."""
+    """Return signals, with null in some rows for the signals of the text."""
     fields = [
         pc.if_else(mask, pa.scalar(None, field.type), values) if field.name in (*OF_TEXT, PHRASES) else values
         for field, values in zip(structs.type, structs.flatten(), strict=True)

@@ -25,7 +25,7 @@ class Merge(Brief):
     chosen: Mapping[str, int]
     """Rows of them by the url of the labelling whose label they have."""
     elected: int
-    """Rows of them whose text was elected by vote and is that of no labelling."""
+    """Rows of them whose text was elected by vote and is in no labelling."""
     not_merged: Mapping[str, str]
     """Shards that are not merged, with the reason."""
 

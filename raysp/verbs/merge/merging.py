@@ -55,10 +55,10 @@ def merge(
     taken from.
 
     - A column: the highest value is taken, a null below all numbers.
-    - "agreement": the transcript with the least mean distance to those of the other labellings in which the row is ok;
-      of equal ones the one with the higher score (`pred_score` of `pred_text`). The distance is the fewest edits in
-      words over the words of the longer text, which is the same from either side. Of a row that is ok in two labellings
-      alone the score decides. At least three labellings.
+    - "agreement": the transcript with the least mean distance to the transcripts of the other labellings in which the
+      row is ok; if several are equal, the one with the highest score (`pred_score` of `pred_text`). The distance is the
+      fewest edits in words divided by the words of the longer text, the same in both directions. If a row is ok in
+      only two labellings, the score decides. At least three labellings.
     - "vote": the words are elected (ROVER, Fiscus 1997). Transcripts are aligned in the order of the labellings; of
       each place the word of the most transcripts wins, or none; of equally many those with the higher mean score:
       that of `pred_words` if all transcripts have words, else of `pred_score`. Words are compared normalised one by

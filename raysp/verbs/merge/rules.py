@@ -120,7 +120,7 @@ class _ByTexts:
 
 
 class ByAgreement(_ByTexts):
-    """The least mean distance of the transcript to those of the other labellings; see `mean_distances`."""
+    """The least mean distance of the transcript to the transcripts of the other labellings; see `mean_distances`."""
 
     least: ClassVar = 3
     by: ClassVar = AGREEMENT

@@ -103,7 +103,7 @@ class Vote:
         ]
 
     def _score(self, number: int, place: int) -> float:
-        """Return the mean score of a word, or of all of a transcript; those of rows if one has none of words."""
+        """Return the mean score of a word or transcript; scores of rows if a transcript has no scores of words."""
         if any(timed is None for timed in self._timed):
             return self.row_scores[number]
         span = slice(None) if place == NOWHERE else self.transcripts[number].span(place)

@@ -179,7 +179,7 @@ def test_outputs_of_one_pass_have_one_language(checkpoint):
 
 
 def test_a_language_by_row_takes_no_words_of_one_language(checkpoint):
-    with pytest.raises(CheckpointError, match=r"lm and hot_words are of one language, and Column\('lang'\) is that of"):
+    with pytest.raises(CheckpointError, match=r"lm and hot_words are for one language, and Column\('lang'\) is the"):
         labelled(checkpoint, rows_of(["aom"]), raysp.Transcript(language=LANG, beams=4, hot_words={"a": 1.0}))
 
 

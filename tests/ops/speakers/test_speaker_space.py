@@ -60,8 +60,8 @@ def test_a_file_holds_it(space, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"mean": [0.0] * 3}, "expected those of vectors of 12"),
-        ({"between": []}, "expected those of vectors of 12"),
+        ({"mean": [0.0] * 3}, "expected vectors of 12 numbers"),
+        ({"between": []}, "expected vectors of 12 numbers"),
         ({"directions": "far"}, "found no numbers"),
         ({"mean": ["a"] * WIDTH}, "found no numbers"),
         ({"mean": [float("nan")] * WIDTH}, "not finite"),

@@ -62,7 +62,7 @@ def test_a_refusal_for_want_of_times_leads_to_the_command_that_makes_subtitles(l
         PlanError, match=r"raise to\.max_seconds for one cue a row\. `raysp label FOLDER --model CHECKPOINT --to srt`"
     ):
         raysp.export(str(sink), to=raysp.Srt(column="other", max_seconds=2), dest=str(tmp_path / "dest"))
-    with pytest.raises(PlanError, match=r"such as aligned for those of Align\(\)\. `raysp label FOLDER"):
+    with pytest.raises(PlanError, match=r"such as aligned for the words of Align\(\)\. `raysp label FOLDER"):
         raysp.export(str(sink), to=raysp.Srt(column="none"), dest=str(tmp_path / "dest"))
 
 
@@ -124,7 +124,7 @@ def test_lhotse_reads_the_words_of_all_shards(export, tmp_path):
 def test_aligned_words_are_exported_by_their_prefix(tmp_path):
     make_sink(tmp_path, output=raysp.Align("text"))
     for to in ("srt", "ctm"):
-        with pytest.raises(PlanError, match=r"Add --set to\.column=aligned for those of aligned_words"):
+        with pytest.raises(PlanError, match=r"Add --set to\.column=aligned for aligned_words"):
             raysp.export(f"{tmp_path}/out", to=to, dest=f"{tmp_path}/dest")
     raysp.export(str(tmp_path / "out"), to=raysp.Srt(column="aligned"), dest=str(tmp_path / "srt"))
     assert pysubs2.load(str(tmp_path / "srt" / "a" / "u2.srt"))[0].text == "four"

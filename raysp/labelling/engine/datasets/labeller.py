@@ -145,7 +145,7 @@ class Labeller:
     ) -> pa.Table:
         """Return the label rows of recordings that are arrays, in the same order.
 
-        A label is that of a WAV file with the same samples: empty ones are `too_short`, NaN is `invalid_audio`.
+        A WAV file with the same samples gives the same label: empty ones are `too_short`, NaN is `invalid_audio`.
 
         Args:
             recordings: samples of shape (num_samples,) or (channels, num_samples); float32 or float64, full scale from

@@ -38,7 +38,7 @@ class LabelStudio(Cuts):
     """Tasks of Label Studio: a row each, with its labels as a prediction, and the labelling interface.
 
     Rows with words, turns or regions of speech have regions with a label, the speaker or "speech", and the text of
-    each; other rows one text. The cuts are those of `Utterances`.
+    each; other rows one text. Rows are cut as by `Utterances`.
 
     Attributes:
         column, by, min_seconds, max_seconds, max_pause, padding, min_score: as for `Utterances`.

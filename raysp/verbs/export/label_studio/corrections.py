@@ -113,7 +113,7 @@ def _annotation(task: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _text(annotation: Mapping[str, Any]) -> str:
-    """Return the text of an annotation, that of regions in order."""
+    """Return the text of an annotation: the texts of its regions in order."""
     values = [
         result["value"]
         for result in annotation.get("result") or ()
