@@ -183,8 +183,8 @@ class RecogniserFiles:
         if family.needs_language and not languages:
             where = f" and {FILE} ({family.codes})" if family.codes else ""
             raise CheckpointError(
-                f"{self.folder}: the tokenizer{where} has no token of any language, expected those that transcripts "
-                "name: use the files that were saved with these weights"
+                f"{self.folder}: the tokenizer{where} has no language tokens, which this family needs: use the "
+                "files that were saved with these weights"
             )
         return tuple(sorted(languages))
 

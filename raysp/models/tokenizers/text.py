@@ -418,7 +418,7 @@ def _lines(path: Path) -> list[str]:
 
 def _id(folder: Path, vocab: Mapping[str, int], token: str) -> int:
     if token not in vocab:
-        raise CheckpointError(f"{folder}: special token {token!r} is not in the vocabulary: correct the wrong file")
+        raise CheckpointError(f"{folder}: special token {token!r} is not in the vocabulary: save the tokenizer again")
     return vocab[token]
 
 

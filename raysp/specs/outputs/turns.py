@@ -139,8 +139,8 @@ class Turns(Output):
             self._check_classes(speaker_model)
         else:
             raise CheckpointError(
-                f"{speaker_model.path}: {speaker_model.architecture} has neither x-vectors, which Turns compares, nor "
-                "classes of frames, which are speakers; set checkpoint=... to a checkpoint of a ...ForXVector or "
+                f"{speaker_model.path}: {speaker_model.architecture} has neither x-vectors nor a speaker "
+                "for each frame, which Turns needs; set checkpoint=... to a checkpoint of a ...ForXVector or "
                 "...ForAudioFrameClassification model"
             )
         if speaker_model.sample_rate != checkpoint.sample_rate:
