@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -28,6 +30,16 @@ def lay_out(cache: Path, folder: Path, *, name: str = "owner/name", commit: str 
     for ref in ("main", "v1.0"):
         (repo / "refs" / ref).write_text(commit)
     return snapshot
+
+
+def use_cache(monkeypatch: pytest.MonkeyPatch, cache: Path, url: str = "") -> None:
+    """Let huggingface_hub in this process use a cache and the hub at a url; without a url it is offline."""
+    values: dict[str, object] = {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": not url}
+    if url:
+        template = f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        values |= {"ENDPOINT": url, "HUGGINGFACE_CO_URL_TEMPLATE": template}
+    for name, value in values.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
 
 
 class HubServer:

@@ -4,7 +4,7 @@ from typing import Any
 
 from tests.published.ctc import BOTH, LARGE, TYPED
 from tests.published.encoders import UNMASKED
-from tests.published.layout import FRONT, PAGE, PICKLE, Layout
+from tests.published.layout import FRONT, PICKLE, Layout
 
 LANGUAGES = ["ara", "cmn", "eng", "spa", "fra", "mlg", "swe", "por", "vie", "ful"]
 
@@ -23,7 +23,6 @@ def superb(names: list[str], builds: str = "Wav2Vec2ForSequenceClassification", 
     )
 
 
-KEYWORDS = ["yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go", "_silence_", "_unknown_"]
 EMOTIONS = ["neu", "hap", "ang", "sad"]
 
 CLASSIFIERS: dict[str, Layout] = {
@@ -33,36 +32,16 @@ CLASSIFIERS: dict[str, Layout] = {
         outputs=("Classes", "Embedding"),
         fields={**LARGE, **classes(LANGUAGES)},
         front=TYPED,
-        facts=PAGE,
+
     ),
-    "facebook/mms-lid-4017": Layout(
-        "Wav2Vec2ForSequenceClassification",
-        (*FRONT, "langs.txt", *BOTH),
-        outputs=("Classes", "Embedding"),
-        fields={**LARGE, **classes([*LANGUAGES, "azb", "rwr"])},
-        front=TYPED,
-        facts=PAGE,
-    ),
-    "superb/wav2vec2-base-superb-ks": superb(KEYWORDS),
-    "superb/wav2vec2-base-superb-er": superb(EMOTIONS, facts=PAGE),
-    "superb/wav2vec2-base-superb-er@refs/pr/2": superb(EMOTIONS, facts=PAGE, files=(*FRONT, *BOTH)),
-    "superb/wav2vec2-base-superb-sid": superb([f"id1{index:04}" for index in range(1, 30)]),
+    "superb/wav2vec2-base-superb-er": superb(EMOTIONS),
     "superb/hubert-large-superb-er": superb(EMOTIONS, "HubertForSequenceClassification", fields=LARGE, front=TYPED),
     "anton-l/wav2vec2-base-superb-sv": superb([], "Wav2Vec2ForXVector", outputs=("Embedding",)),
     "anton-l/wav2vec2-base-superb-sd": superb(
         ["LABEL_0", "LABEL_1"], "Wav2Vec2ForAudioFrameClassification", outputs=("Segments", "Embedding")
     ),
     "microsoft/wavlm-base-plus-sv": superb(
-        [], "WavLMForXVector", outputs=("Embedding",), backend="transformers", facts=PAGE
-    ),
-    "microsoft/wavlm-base-plus-sd": superb(
-        ["LABEL_0", "LABEL_1"],
-        "WavLMForAudioFrameClassification",
-        outputs=("Segments", "Embedding"),
-        backend="transformers",
-    ),
-    "microsoft/unispeech-sat-base-plus-sv": superb(
-        [], "UniSpeechSatForXVector", outputs=("Embedding",), backend="transformers"
+        [], "WavLMForXVector", outputs=("Embedding",), backend="transformers"
     ),
     "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim": Layout(
         "SpeechRegression",
@@ -74,7 +53,7 @@ CLASSIFIERS: dict[str, Layout] = {
             "pooling_mode": "mean", "problem_type": "regression",
         },
         front=UNMASKED,
-        facts=PAGE,
+
     ),
     "ehcalabres/wav2vec2-lg-xlsr-en-speech-emotion-recognition": Layout(
         "RenamedHead",
@@ -83,6 +62,6 @@ CLASSIFIERS: dict[str, Layout] = {
         written={"architectures": ["Wav2Vec2ForSequenceClassification"], "pooling_mode": "mean"},
         front=TYPED,
         refused=r"missing projector\.weight.*unexpected classifier\.dense",
-        facts=PAGE,
+
     ),
 }  # fmt: skip

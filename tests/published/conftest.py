@@ -38,11 +38,7 @@ def hub(server, laid_out, tmp_path, monkeypatch) -> Callable[[str], str]:
     run_without_ray(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
-    template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    hub_server.use_cache(monkeypatch, tmp_path / "hub", server.url)
 
     def serve(name: str) -> str:
         hub_id, _, revision = name.partition("@")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.published.layout import FLAX, LETTERS, PAGE, PICKLE, SAFETENSORS, TENSORFLOW, TOKENS, Layout
+from tests.published.layout import FLAX, LETTERS, PICKLE, SAFETENSORS, TENSORFLOW, TOKENS, Layout
 
 OUTPUTS = ("Transcript", "Align", "Embedding")
 FRONT: dict[str, Any] = {
@@ -42,7 +42,6 @@ LANGUAGE_MODEL = (
 )
 ATTRS = '{"alpha": 0.5, "beta": 1.5, "unk_score_offset": -10.0, "score_boundary": true}'
 ALPHABET_1 = "abcdefghijklmnopqrstuvwxyz"
-CYRILLIC = "абвгдежзийклмнопрстуфхцчшщъыьэюя"
 
 
 def letters(tokens: str, first: tuple[str, ...] = ("<pad>", "<s>", "</s>", "<unk>", "|")) -> dict[str, int]:
@@ -72,7 +71,7 @@ def grosman(vocab: dict[str, int], *files: str, weights: tuple[str, ...] = (PICK
         written=OLD,
         vocab=vocab,
         special=SPECIAL,
-        **{"front": FRONT, "facts": PAGE, **values},
+        **{"front": FRONT, **values},
     )
 
 
@@ -109,18 +108,7 @@ CTC: dict[str, Layout] = {
         vocab=UPPER,
         tokenizer=BASE_960H,
         special=SPECIAL,
-        facts=PAGE,
-    ),
-    "facebook/wav2vec2-large-960h-lv60-self": Layout(
-        "Wav2Vec2ForCTC",
-        (*TOKENS, "feature_extractor_config.json", *BOTH, TENSORFLOW, FLAX),
-        outputs=OUTPUTS,
-        fields={**LARGE, "vocab_size": 32, "pad_token_id": 0},
-        front=TYPED,
-        vocab=UPPER,
-        tokenizer={**BASE_960H, "return_attention_mask": True},
-        special=SPECIAL,
-        written={"tokenizer_class": "Wav2Vec2CTCTokenizer"},
+
     ),
     "facebook/hubert-large-ls960-ft": Layout(
         "HubertForCTC",
@@ -133,23 +121,8 @@ CTC: dict[str, Layout] = {
         tokenizer={"processor_class": "Wav2Vec2Processor", "word_delimiter_token": "|", **SPECIAL},
         special=SPECIAL,
     ),
-    "facebook/wav2vec2-large-xlsr-53-german": Layout(
-        "Wav2Vec2ForCTC",
-        (*TOKENS, PICKLE, FLAX),
-        outputs=OUTPUTS,
-        fields={**LARGE, "vocab_size": 36, "pad_token_id": 0},
-        written={"architectures": ["Wav2Vec2ForCTC"], **OLD},
-        front=FRONT,
-        vocab=letters("eniratsdhulgcmobwfkzpvüäößjyx"[:31]) | {"q": 34, "'": 35},
-        tokenizer={**BASE_960H, "do_lower_case": True},
-        special=SPECIAL,
-        facts=PAGE,
-    ),
     "jonatasgrosman/wav2vec2-large-xlsr-53-english": grosman(
         letters("'-" + ALPHABET_1), *LANGUAGE_MODEL, "eval.py", weights=(*BOTH, FLAX), **WITH_LM
-    ),
-    "jonatasgrosman/wav2vec2-large-xlsr-53-russian": grosman(
-        letters("'-" + CYRILLIC), *LANGUAGE_MODEL, "eval.py", weights=(*BOTH, FLAX), **WITH_LM
     ),
     "jonatasgrosman/wav2vec2-large-xlsr-53-german": grosman(
         letters("'-" + ALPHABET_1 + "ßàáâãäçèéêëíñóôöùúûüōœ"[:10]), *LANGUAGE_MODEL, **WITH_LM
@@ -167,10 +140,6 @@ CTC: dict[str, Layout] = {
             "target_lang": None, "tokenizer_class": "Wav2Vec2CTCTokenizer",
         },
         special={"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<blank>", "unk_token": "<unk>"},
-        facts=PAGE,
-    ),
-    "KBLab/wav2vec2-large-voxrex-swedish": tuned(
-        letters("ANRETSLDIOMGKVFHÅÄPUÖBYCJÉXWZ'QÜ"), BOTH, facts=PAGE, special=SPECIAL,
-        tokenizer={**BASE_960H, "tokenizer_class": "Wav2Vec2CTCTokenizer", "return_attention_mask": True},
+
     ),
 }  # fmt: skip

@@ -1,11 +1,54 @@
-"""Layouts of recognisers with phonemes, with adapters of languages, by transformers alone, and of the tutorials."""
+"""Layouts of recognisers with phonemes, with adapters of languages, by transformers alone, and of tutorials."""
 
 from typing import Any
 
-from tests.published.aligners import LATIN, event
-from tests.published.ctc import BASE_960H, BOTH, LARGE, OUTPUTS, SAFE, SPECIAL, TUTORIAL_SPECIAL, TYPED, UPPER, letters
+from tests.published.ctc import (
+    BASE_960H,
+    BOTH,
+    LANGUAGE_MODEL,
+    LARGE,
+    OUTPUTS,
+    PICKLES,
+    SAFE,
+    SPECIAL,
+    TUTORIAL_SPECIAL,
+    TYPED,
+    UPPER,
+    WITH_LM,
+    letters,
+    tuned,
+    tutorial,
+)
 from tests.published.encoders import UNMASKED
-from tests.published.layout import PAGE, PICKLE, TOKENS, Layout
+from tests.published.layout import PICKLE, TOKENS, Layout
+
+LATIN = "abcdefghijklmnopqrstuvwxyz"
+SEQUENCES = {
+    "content": "<s>",
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": True,
+    "__type": "AddedToken",
+}
+
+
+def event(tokens: str, *files: str, weights: tuple[str, ...] = PICKLES, **values: Any) -> Layout:
+    """Return a layout of the robust speech event of 2022: sentence tokens beyond vocab.json, which the head has."""
+    vocab = tutorial(tokens)
+    start, end = len(vocab), len(vocab) + 1
+    extra = [SEQUENCES, {**SEQUENCES, "content": "</s>"}] * 3
+    return tuned(
+        vocab,
+        weights,
+        "added_tokens.json",
+        *files,
+        fields={"vocab_size": len(vocab) + 2},
+        added={"<s>": start, "</s>": end},
+        special={**TUTORIAL_SPECIAL, "additional_special_tokens": extra},
+        **values,
+    )
+
 
 PHONEMES = letters("", ("<pad>", "<s>", "</s>", "<unk>")) | {
     token: index + 4
@@ -51,7 +94,7 @@ def adapted(languages: dict[str, str], **values: Any) -> Layout:
             **SPECIAL, "do_lower_case": False, "word_delimiter_token": "|", "replace_word_delimiter_char": " ",
             "target_lang": "eng", "tokenizer_class": "Wav2Vec2CTCTokenizer", "clean_up_tokenization_spaces": True,
         },
-        facts=PAGE,
+
         **values,
     )  # fmt: skip
 
@@ -67,9 +110,10 @@ BY_TRANSFORMERS = {
 HEAD = {"vocab_size": 32, "pad_token_id": 0}
 
 FURTHER: dict[str, Layout] = {
-    "facebook/wav2vec2-lv-60-espeak-cv-ft": phonemes("Wav2Vec2ForCTC", (PICKLE,), facts=PAGE),
-    "facebook/wav2vec2-lv-60-espeak-cv-ft@refs/pr/2": phonemes("Wav2Vec2ForCTC", BOTH, facts=PAGE),
-    "facebook/wav2vec2-xlsr-53-espeak-cv-ft": phonemes("Wav2Vec2ForCTC", (PICKLE,)),
+    "Yehor/wav2vec2-xls-r-300m-uk-with-small-lm": event(
+        "'-абвгдежзийклмнопрстуфхцчшщьюяєіїґ", *LANGUAGE_MODEL, weights=BOTH, **WITH_LM
+    ),
+    "facebook/wav2vec2-lv-60-espeak-cv-ft": phonemes("Wav2Vec2ForCTC", (PICKLE,)),
     "microsoft/unispeech-1350-en-353-fr-ft-1h": phonemes(
         "UniSpeechForCTC",
         (PICKLE,),
@@ -77,17 +121,9 @@ FURTHER: dict[str, Layout] = {
         tokenizer={**ESPEAK, "word_delimiter_token": "|"},
     ),
     "facebook/mms-1b-all": adapted(LANGUAGES),
-    "facebook/mms-1b-fl102": adapted({name: LANGUAGES[name] for name in ("eng", "deu", "tur")}),
-    "facebook/mms-1b-l1107": adapted({name: LANGUAGES[name] for name in ("eng", "uzb-script_cyrillic")}),
     "asapp/sew-d-tiny-100k-ft-ls100h": Layout(
         "SEWDForCTC", (*TOKENS, *BOTH), outputs=OUTPUTS, fields=HEAD, vocab=UPPER, special=SPECIAL, front=UNMASKED,
         tokenizer={**BASE_960H, "tokenizer_class": "Wav2Vec2CTCTokenizer"},
-    ),
-    "asapp/sew-tiny-100k-ft-ls100h": Layout(
-        "SEWForCTC", (*TOKENS, PICKLE), outputs=OUTPUTS, fields=HEAD, front=UNMASKED, **BY_TRANSFORMERS
-    ),
-    "facebook/data2vec-audio-base-960h": Layout(
-        "Data2VecAudioForCTC", (*TOKENS, PICKLE), outputs=OUTPUTS, fields=HEAD, front=UNMASKED, **BY_TRANSFORMERS
     ),
     "facebook/wav2vec2-conformer-rope-large-960h-ft": Layout(
         "Wav2Vec2ConformerForCTC", (*TOKENS, *BOTH), outputs=OUTPUTS, front=TYPED,
@@ -97,7 +133,6 @@ FURTHER: dict[str, Layout] = {
         "WavLMForCTC", (*TOKENS, PICKLE, "training_args.bin"), outputs=OUTPUTS, fields=HEAD, front=UNMASKED,
         **BY_TRANSFORMERS,
     ),
-    "patrickvonplaten/wav2vec2-large-xls-r-300m-turkish-colab": event(LATIN + "çğıöşü", "training_args.bin"),
     "ylacombe/w2v-bert-2.0-mongolian-colab-CV16.0": Layout(
         "Wav2Vec2BertForCTC",
         (*event("", weights=SAFE).files, "training_args.bin", "runs/events.out.tfevents"),

@@ -10,7 +10,6 @@ CONFIG = (".gitattributes", "README.md", "config.json")
 FRONT = (*CONFIG, "preprocessor_config.json")
 LETTERS = (*FRONT, "special_tokens_map.json", "vocab.json")
 TOKENS = (*LETTERS, "tokenizer_config.json")
-PAGE, MEMORY = "page", "memory"
 
 
 @dataclass(frozen=True)
@@ -49,16 +48,6 @@ class Layout:
     """Language of a transcript, of a recogniser that needs one."""
     refused: str = ""
     """Pattern of the error message; empty: it opens, if need be after `raysp convert`."""
-    later: str = ""
-    """Why the outcome is expected to fail today."""
-    facts: str = MEMORY
-    """Where files and values are from: seen on a page of the hub, or remembered."""
-
-    @property
-    def keys(self) -> tuple[object, ...]:
-        """What tells it from layouts that differ in values alone."""
-        contents = (self.fields, self.written, self.front, self.tokenizer, self.special)
-        return (self.builds, self.backend, tuple(self.outputs), *(tuple(sorted(one)) for one in contents))
 
     @property
     def is_regression(self) -> bool:

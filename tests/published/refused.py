@@ -1,6 +1,6 @@
 """Layouts that raysp refuses: their reason and the way out are in the message."""
 
-from tests.published.layout import FRONT, PAGE, Layout
+from tests.published.layout import FRONT, Layout
 
 NOTHING = "Nothing"
 NO_CTC = r"archive of NeMo: if .* CTC head, RNN-T or TDT.*`raysp convert FILE\.nemo FOLDER`; Canary is not read"
@@ -13,34 +13,16 @@ REFUSED: dict[str, Layout] = {
         written={"model_type": "qwen2_audio", "architectures": ["Qwen2AudioForConditionalGeneration"]},
         refused=NO_MODEL.format("qwen2_audio"),
     ),
-    "ibm-granite/granite-speech-3.3-8b": Layout(
-        NOTHING,
-        (*FRONT, "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
-        written={"model_type": "granite_speech", "architectures": ["GraniteSpeechForConditionalGeneration"]},
-        refused=NO_MODEL.format("granite_speech"),
-    ),
-    "mistralai/Voxtral-Mini-3B-2507": Layout(
-        NOTHING,
-        (*FRONT, "model.safetensors", "tekken.json", "consolidated.safetensors"),
-        written={"model_type": "voxtral", "architectures": ["VoxtralForConditionalGeneration"]},
-        refused=NO_MODEL.format("voxtral"),
-    ),
     "Systran/faster-whisper-small": Layout(
         NOTHING,
         ("README.md", "config.json", "model.bin", "tokenizer.json", "vocabulary.txt"),
         contents={"config.json": '{"alignment_heads": [[5, 3]], "lang_ids": [50259], "suppress_ids": [1, 2]}'},
         refused=r'a model of CTranslate2 .*: pass backend="ctranslate2" to Label, or use the checkpoint that it was',
-        facts=PAGE,
     ),
     "lj1995/VoiceConversionWebUI": Layout(
         NOTHING,
         ("README.md", ".gitattributes", "hubert_base.pt", "rmvpe.pt"),
         refused=r"found hubert_base\.pt.*convert it",
-    ),
-    "nvidia/parakeet-rnnt-1.1b": Layout(
-        NOTHING,
-        ("README.md", ".gitattributes", "parakeet-rnnt-1.1b.nemo"),
-        refused=NO_CTC,
     ),
     "nvidia/canary-1b-v2": Layout(
         NOTHING,

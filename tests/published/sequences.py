@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.published.ctc import BOTH, SAFE
-from tests.published.layout import CONFIG, FRONT, PAGE, PICKLE, TENSORFLOW, Layout
+from tests.published.layout import CONFIG, FRONT, PICKLE, TENSORFLOW, Layout
 
 WHISPER_FILES = (
     *FRONT, "generation_config.json", "tokenizer_config.json", "tokenizer.json", "added_tokens.json",
@@ -36,7 +36,7 @@ def translator(weights: tuple[str, ...], kept: str = "decoder.lm_head.weight", *
         written={"untied": (names - {kept}).pop()},
         tokenizer=tokenizer,
         special=MBART_TOKENS,
-        **{"facts": PAGE, **values},
+        **values,
     )
 
 
@@ -48,21 +48,11 @@ def whisper(*files: str, **values: Any) -> Layout:
 
 SEQUENCES: dict[str, Layout] = {
     "facebook/wav2vec2-xls-r-300m-21-to-en": translator((PICKLE,)),
-    "facebook/wav2vec2-xls-r-300m-en-to-15": translator((PICKLE,)),
     "facebook/wav2vec2-xls-r-300m-en-to-15@refs/pr/3": translator(BOTH),
-    "facebook/wav2vec2-xls-r-1b-21-to-en": translator((PICKLE,), facts="memory"),
-    "facebook/wav2vec2-xls-r-2b-21-to-en": translator((PICKLE,), facts="memory"),
-    "nvidia/parakeet-ctc-0.6b": Layout(
-        "parakeet",
-        (*PROCESSED, "tokenizer.json", *SAFE, "parakeet-ctc-0.6b.nemo"),
-        outputs=("Transcript", "Embedding"),
-        facts=PAGE,
-    ),
     "nvidia/parakeet-ctc-1.1b": Layout(
         "parakeet",
         (*PROCESSED, "tokenizer.json", *SAFE, "parakeet-ctc-1.1b.nemo"),
         outputs=("Transcript", "Embedding"),
-        facts=PAGE,
     ),
     "nvidia/parakeet-tdt-0.6b-v3": Layout(
         "parakeet_tdt",
@@ -70,13 +60,10 @@ SEQUENCES: dict[str, Layout] = {
         outputs=("Transcript", "Embedding"),
     ),
     "Qwen/Qwen3-ASR-1.7B-hf": by_transformers("qwen3_asr", PROMPTED, ("Transcript",)),
-    "CohereLabs/cohere-transcribe-03-2026": by_transformers(
-        "cohere_asr", PROMPTED, ("Transcript",), language="de", facts=PAGE
-    ),
-    "openai/whisper-tiny": whisper(PICKLE, TENSORFLOW, facts=PAGE),
-    "openai/whisper-tiny.en": whisper(PICKLE, TENSORFLOW, facts=PAGE, written={"english": True}),
-    "openai/whisper-small": whisper(PICKLE, TENSORFLOW, facts=PAGE),
-    "openai/whisper-large-v3-turbo": whisper(facts=PAGE),
+    "CohereLabs/cohere-transcribe-03-2026": by_transformers("cohere_asr", PROMPTED, ("Transcript",), language="de"),
+    "openai/whisper-tiny.en": whisper(PICKLE, TENSORFLOW, written={"english": True}),
+    "openai/whisper-small": whisper(PICKLE, TENSORFLOW),
+    "openai/whisper-large-v3-turbo": whisper(),
     "UsefulSensors/moonshine-tiny": by_transformers(
         "moonshine",
         (*FRONT, "generation_config.json", "tokenizer_config.json", "tokenizer.json", *SAFE),

@@ -1,6 +1,5 @@
 """The table of published layouts, by hub id, some with a revision."""
 
-from tests.published.aligners import ALIGNERS
 from tests.published.classifiers import CLASSIFIERS
 from tests.published.ctc import CTC
 from tests.published.encoders import ENCODERS
@@ -9,4 +8,4 @@ from tests.published.layout import Layout
 from tests.published.refused import REFUSED
 from tests.published.sequences import SEQUENCES
 
-TABLE: dict[str, Layout] = {**CTC, **ALIGNERS, **FURTHER, **ENCODERS, **CLASSIFIERS, **SEQUENCES, **REFUSED}
+TABLE: dict[str, Layout] = {**CTC, **FURTHER, **ENCODERS, **CLASSIFIERS, **SEQUENCES, **REFUSED}

@@ -100,6 +100,8 @@ def test_each_command_of_the_page_runs(steps, recordings, hub, raysp_command):
         assert done.code == 0, done.err
     smaller = TABLE[(convert or ["", "", _checkpoint(run)])[2]].label
     extra = [word for name, value in sorted(smaller.items()) for word in ("--set", f"steps.1.{name}={value}")]
+    if "pipelines/translate.py" in run:  # whose random weights write as much as they may
+        extra += ["--set", "steps.1.outputs.0.generate.max_new_tokens=8"]
     done = raysp_command(*run[1:], *extra)
     assert done.code == 0, done.err
     assert done.out.startswith("The first 3 rows (nothing was kept)")

@@ -68,13 +68,10 @@ def old_weights(folder: Path) -> None:
     safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def halved(dtype: torch.dtype):
-    def change(folder: Path) -> None:
-        tensors = safetensors.torch.load_file(folder / "model.safetensors")
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-        safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-    return change
+def halved(folder: Path) -> None:
+    tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def of_dicts(folder: Path) -> None:
@@ -113,12 +110,13 @@ OPENING = {
     ),
     "processor_config.json of release 5": of_processor,
     "older names of weights, without masks": old_weights,
-    "float16": halved(torch.float16),
-    "bfloat16": halved(torch.bfloat16),
+    "float16": halved,
     "several files": in_parts,
     "exports beside it": with_exports,
+    "the tokenizer by its first name": lambda folder: write(
+        folder / "tokenizer_config.json", {**SPECIAL, "tokenizer_class": "Wav2Vec2Tokenizer"}
+    ),
     "a class of Flax": lambda folder: edit(folder / "config.json", architectures=["FlaxWav2Vec2ForCTC"]),
-    "a class of TensorFlow": lambda folder: edit(folder / "config.json", architectures=["TFWav2Vec2ForCTC"]),
 }
 
 
@@ -138,12 +136,6 @@ def test_files_of_other_releases_open_with_the_text_of_transformers(kind, folder
     row = labelled(str(folder), LAYOUT, wav(16_000))
     assert row["status"] == "ok", row["error_message"]
     assert row["pred_text"] == text_of_theirs(folder) != ""
-
-
-def test_the_tokenizer_by_the_name_of_its_first_release_writes_the_same_texts(folder):
-    expected = labelled(str(folder), LAYOUT, wav(16_000))
-    write(folder / "tokenizer_config.json", {**SPECIAL, "tokenizer_class": "Wav2Vec2Tokenizer"})
-    assert labelled(str(folder), LAYOUT, wav(16_000)) == expected
 
 
 def test_a_head_wider_than_its_vocabulary_is_refused_with_the_names_that_open_it(made, tmp_path):
@@ -187,16 +179,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_files_of_other_tools_are_refused_with_a_way_out(kind, folder):
+def test_files_of_other_tools_are_refused_with_a_way_out_that_opens_them(kind, folder):
     change, message = REFUSED[kind]
     change(folder)
     with pytest.raises(CheckpointError, match=message):
         raysp.Labeller([raysp.Decode(), raysp.Label(str(folder), outputs=[raysp.Transcript()])])
-
-
-@pytest.mark.parametrize("kind", ["weights of a variant", "no architectures"])
-def test_what_their_messages_advise_opens_them(kind, folder):
-    REFUSED[kind][0](folder)
+    if "PEFT" in kind:
+        return
     if kind == "no architectures":
         edit(folder / "config.json", architectures=["Wav2Vec2ForCTC"])
     else:

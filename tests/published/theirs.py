@@ -13,7 +13,6 @@ import torch
 from tests.backends.recognisers import loops
 from tests.backends.recognisers.builders import BUILDERS
 from tests.models.oracles import transformers
-from tests.published.aligned import aligned
 from tests.published.building import class_named
 from tests.published.layout import Layout
 
@@ -74,11 +73,7 @@ def _text(layout: Layout, folder: Path, model: Any, inputs: Any) -> dict[str, An
             return {"pred_text": tokenizer.decode(written.sequences[0], skip_special_tokens=True, group_tokens=False)}
         return {"pred_text": tokenizer.batch_decode(written, skip_special_tokens=True)[0].strip()}
     logits = model(**inputs).logits[0]
-    columns: dict[str, Any] = {}
-    if "Align" in layout.outputs:
-        log_probs = logits.double().log_softmax(-1).numpy()
-        columns["aligned"] = aligned(layout, log_probs, model.config.pad_token_id)
-    return columns | {
+    return {
         "pred_text": tokenizer.decode(logits.argmax(-1)),
         "pred_score": _score(logits, model.config.pad_token_id),
     }

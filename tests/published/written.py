@@ -47,11 +47,6 @@ def moonshine(folder: Path, layout: Layout) -> None:
     theirs.tiny_writer(folder, "Moonshine")
 
 
-def speech_to_text(folder: Path, layout: Layout) -> None:
-    """Write a Speech2Text."""
-    theirs.tiny_writer(folder, "Speech2Text")
-
-
 def spectrograms(folder: Path, layout: Layout) -> None:
     """Write a classifier of spectrograms."""
     theirs.tiny_spectrogram_classifier(folder)
