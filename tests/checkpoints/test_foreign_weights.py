@@ -20,7 +20,7 @@ from raysp.models import (
 )
 from tests.checkpoints.pickles.test_conversion import SMALL, assert_equal
 from tests.corpora import a_pipeline, write_shard
-from tests.hub_server import serving
+from tests.hub_server import serving, use_cache
 
 pytestmark = pytest.mark.lengthy
 
@@ -49,11 +49,7 @@ def pickled(checkpoint, tmp_path):
 @pytest.fixture
 def hub(monkeypatch, tmp_path, pickled):
     with serving() as served:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
-        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        use_cache(monkeypatch, tmp_path / "hub", served.url)
         served.push(NAME, pickled)
         yield served
 
@@ -81,11 +77,6 @@ def test_a_repository_with_pickles_is_refused_with_the_command(hub, opening):
     assert not [path for path in hub.asked if path.startswith("GET") and path.endswith(".bin")]
 
 
-def test_a_hub_id_is_converted(hub, checkpoint, tmp_path):
-    convert_checkpoint(NAME, tmp_path / "out")
-    assert_equal(load_file(tmp_path / "out" / WEIGHTS), load_file(checkpoint / WEIGHTS))
-
-
 def test_a_revision_is_converted(hub, pickled, tmp_path):
     folder = shutil.copytree(pickled, tmp_path / "branch")
     torch.save({"other": torch.ones(1)}, folder / "pytorch_model.bin")
@@ -96,9 +87,10 @@ def test_a_revision_is_converted(hub, pickled, tmp_path):
     assert [*load_file(tmp_path / "out" / WEIGHTS)] == ["other"]
 
 
-def test_a_hub_id_is_converted_from_the_cache(hub, tmp_path, monkeypatch):
+def test_a_hub_id_is_converted_from_the_hub_and_from_the_cache(hub, checkpoint, tmp_path, monkeypatch):
     convert_checkpoint(NAME, tmp_path / "out")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert_equal(load_file(tmp_path / "out" / WEIGHTS), load_file(checkpoint / WEIGHTS))
+    use_cache(monkeypatch, tmp_path / "hub")
     hub.asked.clear()
     convert_checkpoint(NAME, tmp_path / "again")
     assert hub.asked == []
@@ -118,13 +110,12 @@ OTHERS = {
     "PEFT": (["adapter_model.bin", "adapter_config.json"], "found adapter_model.bin.*PEFT.*merge_and_unload"),
     "ONNX": (["model.onnx"], "found model.onnx.*the checkpoint that they were exported from"),
     "pickles and others": (["pytorch_model.bin", "tf_model.h5", "x.pt"], "pickled weights .pytorch_model.bin."),
-    "pickles of a variant": (["pytorch_model.fp16.bin"], "pickled weights .pytorch_model.fp16.bin."),
 }
 
 
-@pytest.mark.parametrize("place", ["folder", "hub", "url"])
 @pytest.mark.parametrize("kind", OTHERS)
-def test_weights_in_other_formats_are_refused_with_a_way_out(hub, checkpoint, tmp_path, kind, place):
+def test_weights_in_other_formats_are_refused_with_a_way_out(hub, checkpoint, kind):
+    """In a folder, on the hub and at a URL."""
     files, message = OTHERS[kind]
     (checkpoint / "model.safetensors").unlink()
     for name in files:
@@ -132,8 +123,11 @@ def test_weights_in_other_formats_are_refused_with_a_way_out(hub, checkpoint, tm
     if kind == "CTranslate2":
         (checkpoint / "config.json").write_text('{"alignment_heads": [[1, 2]], "suppress_ids": []}')
     hub.push("owner/other", checkpoint, PROPOSAL)
-    name = {"folder": str(checkpoint), "hub": "owner/other", "url": f"file://{checkpoint}"}[place]
-    openings = [label_by] if place == "url" else OPENINGS.values()
-    for opened in openings:
-        with pytest.raises(CheckpointError, match=message):
-            opened(name)
+    for name, openings in (
+        (str(checkpoint), OPENINGS.values()),
+        ("owner/other", OPENINGS.values()),
+        (f"file://{checkpoint}", [label_by]),
+    ):
+        for opened in openings:
+            with pytest.raises(CheckpointError, match=message):
+                opened(name)

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import torch
 
-MARK = "code-of-a-pickle-ran"
-"""Environment variable with the file that a payload makes."""
-
 
 class Call:
     """Calls a function where it is unpickled."""
@@ -60,10 +57,10 @@ def tensor(storage: object, first: object, shape: object, strides: object) -> Ca
     return Call(torch._utils._rebuild_tensor_v2, storage, first, shape, strides, False, OrderedDict())
 
 
-def archive(program: bytes, *, compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
+def archive(program: bytes, **members: bytes) -> bytes:
     """Return a zip file as torch.save writes it, with this data.pkl and these storages (`_0` is data/0)."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as zipped:
+    with zipfile.ZipFile(file, "w") as zipped:
         zipped.writestr("archive/data.pkl", program)
         zipped.writestr("archive/version", "3")
         for name, content in members.items():
@@ -78,8 +75,12 @@ def older(state: bytes, keys: list[str], storages: bytes) -> bytes:
     return b"".join(pickle.dumps(part, 2) for part in parts) + state + pickle.dumps(keys, 2) + storages
 
 
-def state(value: object) -> bytes:
-    return archive(pickled({"lm_head.weight": value}), _0=bytes(16))
+def state(value: object, name: object = "lm_head.weight") -> bytes:
+    return archive(pickled({name: value}), _0=bytes(16))
+
+
+ONE = tensor(floats(), 0, (4,), (1,))
+"""A tensor of one storage, whose values `state` has."""
 
 
 def shell(place: Path) -> Call:
@@ -92,10 +93,6 @@ def tar() -> bytes:
         for name in ("sys_info", "pickle", "tensors", "storages"):
             made.addfile(tarfile.TarInfo(name))
     return file.getvalue()
-
-
-def one_tensor() -> bytes:
-    return saved(torch.randn(3, 5))
 
 
 def saved(value: torch.Tensor) -> bytes:
@@ -160,13 +157,6 @@ def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
             refused_name.format("posix.system"),
         ),
         "a command as the first value of the older format": (pickled(shell(mark)), refused_name.format("posix.system")),
-        "a command in the list of storages": (
-            older(pickled({"w": tensor(older_floats(), 0, (4,), (1,))}), [], b"").replace(
-                pickle.dumps([], 2), pickled(shell(mark))
-            ),
-            refused_name.format("posix.system"),
-        ),
-        "code that is evaluated": (state(Call(eval, code)), refused_name.format("eval")),
         "code that is executed, protocol 4": (
             archive(pickled({"w": Call(exec, code)}, 4)),
             "its pickle has protocol 4 or higher; expected 2",
@@ -183,9 +173,6 @@ def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
             archive(b"\x80\x02(ios\nsystem\n."),
             damaged.format("UnpicklingError: Unsupported operand 105"),
         ),
-        "an object": (archive(b"\x80\x02(cposix\nsystem\no."), refused_name.format("posix.system")),
-        "a class with arguments": (archive(b"\x80\x02ccollections\nOrderedDict\n)\x81."), "it holds no tensors"),
-        "an allocation by a storage's class": (state(Call(torch.FloatStorage, 1 << 40)), damaged.format("TypeError")),
         "an allocation by a tensor's class": (
             state(Call(torch.FloatTensor, 1 << 40)),
             "reading it takes more than 536,870,912 bytes of memory beyond the size of the file",
@@ -198,12 +185,7 @@ def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
             saved(torch.eye(3).to_sparse()),
             "is a tensor of torch.float32 and torch.sparse_coo on cpu",
         ),
-        "complex numbers": (saved(torch.ones(3, dtype=torch.complex64)), "is a tensor of torch.complex64"),
         "a module": (archive(pickled(torch.nn.Linear(1, 1))), "its pickle names torch.nn.modules.linear.Linear"),
-        "a storage that is not there": (
-            archive(pickled({"w": tensor(floats("7"), 0, (4,), (1,))}), _0=bytes(16)),
-            damaged.format(".*data/7: file not found"),
-        ),
         "a storage in another folder": (
             archive(pickled({"w": tensor(floats("../../etc/passwd"), 0, (4,), (1,))})),
             damaged.format(".*file not found"),
@@ -214,8 +196,6 @@ def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
         ),
         "a member that claims three gigabytes": (claiming(3_000_000_000), damaged.format("RuntimeError")),
         "strides beyond the storage": (state(tensor(floats(), 0, (2, 2), (1000, 1))), damaged.format("RuntimeError")),
-        "an offset beyond the storage": (state(tensor(floats(), 4, (1 << 20,), (1,))), damaged.format("RuntimeError")),
-        "a negative stride": (state(tensor(floats(), 3, (4,), (-1,))), damaged.format("RuntimeError")),
         "one element, a trillion times": (
             state(tensor(floats(), 0, (1_000_000, 1_000_000), (0, 0))),
             "has 4,000,000,000,000 bytes of tensors; expected at most",
@@ -223,58 +203,40 @@ def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
         "ten thousand views of one storage": (many_views, "bytes of tensors; expected at most"),
         "a number": (state(3), "'lm_head.weight' is a int; expected a tensor"),
         "a dictionary in the dictionary": (
-            archive(pickled({"state_dict": {"w": tensor(floats(), 0, (4,), (1,))}}), _0=bytes(16)),
+            state({"w": ONE}, "state_dict"),
             "'state_dict' is a dict; expected a tensor",
         ),
         "a list of tensors": (archive(pickled([1, 2])), "it holds a list; expected tensors by name"),
-        "a tensor alone": (
-            archive(pickled(tensor(floats(), 0, (4,), (1,))), _0=bytes(16)),
-            "it holds a Tensor; expected tensors by name",
-        ),
         "a number as a name": (
-            archive(pickled({3: tensor(floats(), 0, (4,), (1,))}), _0=bytes(16)),
+            state(ONE, 3),
             "it has a int for a name; expected text",
         ),
         "a name of a megabyte": (
-            archive(pickled({"w" * 1_000_000: tensor(floats(), 0, (4,), (1,))}), _0=bytes(16)),
+            state(ONE, "w" * 1_000_000),
             r"it has the name 'www.*\.\.\. \(1,000,000 characters\); expected a shorter one",
         ),
         "the name of the metadata": (
-            archive(pickled({"__metadata__": tensor(floats(), 0, (4,), (1,))}), _0=bytes(16)),
+            state(ONE, "__metadata__"),
             "a tensor has the name __metadata__",
         ),
         "nested tuples": (lambda: archive(deep()), "reading it ended a process with signal SIGSEGV"),
         "ten million lists": (lambda: archive(many()), "reading it takes more than 536,870,912 bytes of memory"),
-        "a compressed archive": (
-            archive(pickled({}), compression=zipfile.ZIP_DEFLATED),
-            "its member 'archive/data.pkl' is compressed; torch.save never does that",
-        ),
         "an archive that decompresses to a thousand times its size": (
             bomb,
             "is compressed; torch.save never does that",
         ),
-        "an archive of something else": (zip_of("readme.txt"), damaged.format("RuntimeError")),
         "a program of TorchScript": (
             zip_of("m/code/m.py", "m/data.pkl", "m/constants.pkl"),
             "it is a TorchScript program",
         ),
-        "a pickle of protocol 4": (
-            archive(pickled({"w": tensor(floats(), 0, (4,), (1,))}, 4), _0=bytes(16)),
-            "its pickle has protocol 4 or higher; expected 2",
-        ),
-        "half an archive": (one_tensor()[: len(one_tensor()) // 2], damaged.format("BadZipFile")),
+        "half an archive": (saved(torch.ones(3, 5))[:500], damaged.format("BadZipFile")),
         "a storage of the older format that claims a terabyte": (
             older(pickled({"w": tensor(older_floats(), 0, (4,), (1,))}), ["0"], struct.pack("<q", 1 << 38) + bytes(16)),
             damaged.format("RuntimeError: storage has wrong byte size"),
         ),
-        "an older format without values": (
-            older(pickled({"w": tensor(older_floats(), 0, (4,), (1,))}), ["0"], b""),
-            damaged.format("RuntimeError: unexpected EOF"),
-        ),
         "the format of PyTorch before 0.2": (tar(), "it has the tar format of PyTorch before 0.2"),
         "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
         "a page of the web": (b"<!DOCTYPE html><html>not found</html>", "it is not a file of torch.save"),
-        "another pickle": (pickle.dumps({"w": 1}, 2), damaged.format("RuntimeError: Invalid magic number")),
         "no bytes": (b"", "it is empty"),
     }
 
