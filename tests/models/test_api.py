@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import json
 import pickle
 import re
 import subprocess
@@ -16,13 +15,11 @@ import torch
 import raysp.models
 from raysp import CheckpointError
 from raysp.models import (
-    AutoConfig,
     AutoModelForCTC,
     GenerationConfig,
     SpeechEncoderDecoderModel,
     UniSpeechConfig,
     UniSpeechForCTC,
-    Wav2Vec2ForCTC,
 )
 from tests.models.cases import batch_of
 from tests.models.oracles import random_model, transformers
@@ -55,7 +52,6 @@ FORWARD = {
     ],
 }  # fmt: skip
 """Arguments of `forward` on the pages of the documents, in their order."""
-SPEECH = [name for name in FORWARD if name != "SpeechEncoderDecoderModel"]
 
 
 # Names
@@ -110,7 +106,7 @@ def test_classes_take_the_arguments_of_the_page_in_their_order(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", SPEECH)
+@pytest.mark.parametrize("name", ["SEWDForSequenceClassification", "UniSpeechModel", "Wav2Vec2BertForXVector"])
 def test_outputs_are_named_plain_or_with_states_on_request(name):
     """By argument or by the configuration, where the argument goes first; a row of attention sums to one."""
     model = random_model(name)
@@ -247,9 +243,7 @@ def reads(output):
 
 
 OF_MODELS = {
-    "half": lambda it: (it.half().dtype, it.dtype),
     "bfloat16": lambda it: it.to(torch.bfloat16)(WAVES.bfloat16()).logits.dtype,
-    "double": lambda it: it.double()(WAVES.double()).logits.dtype,
     "num_parameters": lambda it: (it.num_parameters(), it.num_parameters(only_trainable=True)),
     "names": lambda it: (it.base_model_prefix, type(it.base_model).__name__, it.device, it.dtype),
     "name_or_path": lambda it: (it.name_or_path, it.config.name_or_path, it.config._name_or_path),
@@ -259,11 +253,9 @@ OF_MODELS = {
     "loss": lambda it: round(float(it(WAVES, labels=torch.tensor([[5, 6], [7, -100]])).loss), 3),
     "outputs as mappings": lambda it: reads(it(WAVES, output_hidden_states=True)),
     "config": lambda it: (it.config.is_encoder_decoder, it.config.torch_dtype, it.config._attn_implementation),
-    "config, copied": lambda it: copy.deepcopy(it.config) == it.config,
 }
 OF_LOADING = {
     "dtype": {"dtype": "bfloat16"},
-    "torch_dtype": {"torch_dtype": torch.float16},
     "auto": {"torch_dtype": "auto"},
     "device_map": {"device_map": {"": "cpu"}},
     "config": {"config": str(DIGITS)},
@@ -299,26 +291,13 @@ def test_keywords_of_loading_give_the_model_of_transformers(name):
 AUTO = ("AutoConfig", "AutoModelForCTC", "AutoTokenizer", "AutoFeatureExtractor", "AutoProcessor")
 
 
-@pytest.mark.parametrize("name", [*AUTO, "UniSpeechConfig", "UniSpeechForCTC", "Wav2Vec2CTCTokenizer"])
-def test_a_folder_that_is_missing_is_an_oserror(name, tmp_path):
-    for models in LIBRARIES:
-        with pytest.raises(OSError, match="missing"):
-            getattr(models, name).from_pretrained(tmp_path / "missing")
-    with pytest.raises(OSError, match=re.escape(str(tmp_path))):  # and one without the files
-        getattr(raysp.models, name).from_pretrained(tmp_path)
-
-
-def test_first_arguments_have_the_names_of_transformers(tmp_path):
-    for models in LIBRARIES:
-        for name in AUTO:
-            made = getattr(models, name).from_pretrained(pretrained_model_name_or_path=DIGITS)
-            if models is raysp.models:
-                made.save_pretrained(save_directory=tmp_path / name)
-    opened = AutoModelForCTC.from_pretrained(pretrained_model_name_or_path=tmp_path / "AutoModelForCTC")
-    assert opened.name_or_path == str(tmp_path / "AutoModelForCTC")
-    written = json.loads((tmp_path / "AutoConfig" / "config.json").read_text())
-    assert not {"name_or_path", "_read_from", "tokenizer_class", "is_encoder_decoder"} & written.keys()
-    assert pickle.loads(pickle.dumps(opened.config)) == AutoConfig.from_pretrained(DIGITS)
+def test_a_folder_that_is_missing_is_an_oserror(tmp_path):
+    for name in (*AUTO, "UniSpeechConfig", "UniSpeechForCTC", "Wav2Vec2CTCTokenizer"):
+        for models in LIBRARIES:
+            with pytest.raises(OSError, match="missing"):
+                getattr(models, name).from_pretrained(tmp_path / "missing")
+        with pytest.raises(OSError, match=re.escape(str(tmp_path))):  # and one without the files
+            getattr(raysp.models, name).from_pretrained(tmp_path)
 
 
 def taken(call: str) -> set[str]:
@@ -333,17 +312,16 @@ def test_the_table_of_keywords_is_that_of_the_code():
     assert taken("options of `GenerationConfig`") == {one.name for one in fields(GenerationConfig)}
 
 
-@pytest.mark.parametrize("name", [*AUTO, "UniSpeechForCTC"])
-@pytest.mark.parametrize("keyword", ["gguf_file", "key_mapping", "quantization_config", "tp_plan", "adapter_kwargs"])
-def test_keywords_of_loading_that_are_not_taken_are_refused_with_a_way_out(name, keyword):
-    cls = getattr(raysp.models, name)
-    with pytest.raises(ValueError, match=f"^{keyword}='x' given, which raysp does not take: "):
-        cls.from_pretrained(DIGITS, **{keyword: "x"})
+def test_keywords_of_loading_that_are_not_taken_are_refused_with_a_way_out():
+    for name in (*AUTO, "UniSpeechForCTC"):
+        for keyword in ("gguf_file", "key_mapping", "quantization_config", "tp_plan", "adapter_kwargs"):
+            with pytest.raises(ValueError, match=f"^{keyword}='x' given, which raysp does not take: "):
+                getattr(raysp.models, name).from_pretrained(DIGITS, **{keyword: "x"})
 
 
 KEYWORDS = [
     (ValueError, {"trust_remote_code": True}, r"^trust_remote_code=True is refused: .* Omit it; `raysp models` lists"),
-    (ValueError, {"use_safetensors": False}, "use_safetensors"),
+    (CheckpointError, {"dtype": "int8"}, "dtype is 'int8', expected 'auto', 'float32'"),
     (TypeError, {"mask_tme_prob": 0.2}, r"did you mean 'mask_time_prob'.*no field of UniSpeechConfig"),
     (ValueError, {"device_map": {"unispeech": "cpu", "lm_head": 0}}, "expected one device for the whole model"),
     (ValueError, {"device_map": "balanced"}, "device is 'balanced', expected 'auto', 'cpu' or"),
@@ -363,11 +341,7 @@ REFUSED = {
         ValueError, lambda it: it.save_pretrained("x", max_shard_size="KB"),
         "max_shard_size is 'KB', expected a number of bytes, or a size such as '5GB'",
     ),
-    "a function": (TypeError, lambda it: it.save_pretrained("x", save_function=print), "save_function"),
-    "a token": (TypeError, lambda it: it.save_pretrained("x", token="y"), "token"),
     "config": (AttributeError, lambda it: it.config.hidden_siz, "did you mean 'hidden_size'"),
-    "unused": (ValueError, lambda it: AutoConfig.from_pretrained(DIGITS, return_unused_kwargs=True), "keeps keywords"),
-    "from_config": (TypeError, lambda it: AutoModelForCTC.from_config(it.config, device="cpu"), "from_config takes"),
     "no axis of the batch": (
         ValueError, lambda it: it(torch.zeros(3000)), "shape (3000,), expected (B, S): add the batch axis, x[None]",
     ),
@@ -386,37 +360,3 @@ def test_what_models_have_not_is_refused_with_the_way_out(name):
         call(UniSpeechForCTC.from_pretrained(DIGITS))
     assert way_out in str(raised.value)
     assert "\n" not in str(raised.value)
-
-
-def test_weights_may_be_given_in_place_of_those_of_files(tmp_path):
-    model = random_model("Wav2Vec2ForCTC")
-    found = Wav2Vec2ForCTC.from_pretrained(None, config=model.config, state_dict=model.state_dict())
-    for name, value in model.state_dict().items():
-        assert torch.equal(found.state_dict()[name], value)
-    with torch.no_grad():
-        found.lm_head.weight.zero_()
-    assert model.lm_head.weight.any()
-    model.save_pretrained(tmp_path)
-    (tmp_path / "config.json").unlink()
-    (tmp_path / "training_args.bin").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"writes the weights of this model and no config.json: call model.save_"):
-        Wav2Vec2ForCTC.from_pretrained(tmp_path)
-
-
-UNMASKED = """
-import logging, torch
-logging.basicConfig()
-from raysp.models import UniSpeechForCTC, Wav2Vec2FeatureExtractor
-model, waves = UniSpeechForCTC.from_pretrained({folder!r}), torch.randn(2, 3000)
-waves[0, 2000:] = 0
-with torch.no_grad():
-    model(waves[:1]), model(waves, (waves != 0).long()), print("not yet", flush=True), model(waves), model(waves)
-"""
-
-
-def test_padded_rows_without_a_mask_are_warned_of_once():
-    ran = subprocess.run(
-        [sys.executable, "-c", UNMASKED.format(folder=str(DIGITS))], capture_output=True, text=True, check=True
-    )
-    assert ran.stdout == "not yet\n"
-    assert ran.stderr.count("return_attention_mask=True") == 1

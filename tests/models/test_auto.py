@@ -18,10 +18,7 @@ from raysp.models import (
     AutoModelForSpeechSeq2Seq,
     AutoModelForTDT,
     AutoProcessor,
-    TextTokenizer,
-    Wav2Vec2FeatureExtractor,
 )
-from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer
 
 CONFIGS = {
     cls.model_type: cls
@@ -45,13 +42,6 @@ ENDINGS = {
     AutoModelForRNNT: "ForRNNT",
     AutoModelForTDT: "ForTDT",
 }
-
-
-def test_a_folder_with_half_of_a_processor_gives_that_half(tmp_path):
-    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path / "audio")
-    assert type(AutoProcessor.from_pretrained(tmp_path / "audio")) is Wav2Vec2FeatureExtractor
-    write_bert_tokenizer(tmp_path / "text")
-    assert type(AutoProcessor.from_pretrained(tmp_path / "text")) is TextTokenizer
 
 
 def expected_of(model_type, auto):

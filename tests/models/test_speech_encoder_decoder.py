@@ -1,6 +1,4 @@
 import copy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -230,15 +228,14 @@ def test_a_row_in_a_batch_gives_what_it_gives_alone(pair):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("width", [32, 24])
-def test_frames_are_projected_where_widths_differ(width, tmp_path):
-    oracle, model = save_pair(make_speech_model("bart", d_model=width), tmp_path)
-    assert (model.enc_to_dec_proj is None) == (width == 32) == (not hasattr(oracle, "enc_to_dec_proj"))
+def test_frames_are_projected_where_widths_differ(tmp_path):
+    oracle, model = save_pair(make_speech_model("bart", d_model=24), tmp_path)
+    assert model.enc_to_dec_proj is not None
     waves, mask = waves_and_mask()
     ids = token_ids(3, 6)
     ours, theirs = model(waves, mask, ids), oracle(waves, mask, ids)
     assert_close(ours.logits, theirs.logits)
-    assert ours.encoder_last_hidden_state.shape[-1] == width
+    assert ours.encoder_last_hidden_state.shape[-1] == 24
 
 
 # Making one
@@ -274,10 +271,6 @@ def test_parts_that_are_not_supported_are_refused(bart):
         SpeechEncoderDecoderModel(model.config, model.decoder, model.decoder)
     with pytest.raises(CheckpointError, match="decoder is UniSpeechModel, expected a text decoder, of bart, bert"):
         SpeechEncoderDecoderModel(model.config, model.encoder, model.encoder)
-    with pytest.raises(ValueError, match="neither a config nor both encoder and decoder given"):
-        SpeechEncoderDecoderModel(encoder=model.encoder)
-    with pytest.raises(ValueError, match="config is of BertConfig, expected SpeechEncoderDecoderConfig"):
-        SpeechEncoderDecoderModel(BertConfig(**BERT))
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
@@ -303,9 +296,6 @@ def test_every_encoder_of_the_table_goes_with_a_decoder(model_type, tmp_path):
     row, length = 1, int(mask[1].sum())
     alone = model.generate(inputs[row : row + 1, :length], mask[row : row + 1, :length], max_new_tokens=5)
     assert alone[0].tolist() == expected[row][: alone.shape[1]].tolist()
-
-
-# Damaged checkpoints
 
 
 # As checkpoints to label with
@@ -340,13 +330,3 @@ def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
     assert (summary.sample_rate, model.num_frames(100)) == (16000, 3)
     names = {path.name for path in checkpoint_files(checkpoint)}
     assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= names
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_importing_the_model_imports_no_encoder():
-    code = (
-        "import sys, raysp.models.speech_encoder_decoder as m; "
-        "sys.exit(any(name in sys.modules for name in ('raysp.models.unispeech', 'raysp.models.bert')))"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

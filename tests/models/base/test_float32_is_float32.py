@@ -11,7 +11,6 @@ import raysp
 from raysp.ops.labelling import Labelling
 from raysp.specs.values import spec
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline
-from tests.here import run_without_ray
 from tests.ops.test_labelling import block_of
 
 ROWS = 3
@@ -75,47 +74,28 @@ def shard(tmp_path):
     return tmp_path / "in" / "0.parquet"
 
 
-def label(**options) -> raysp.Label:
-    return raysp.Label(str(CHECKPOINT), outputs=[FlagsOfPass()], dtype="float32", **options)
+def by_labeller(shard, sink, dtype):
+    label = raysp.Label(str(CHECKPOINT), outputs=[FlagsOfPass()], dtype=dtype)
+    return raysp.Labeller([raysp.Decode(), label])(pq.read_table(shard)).column("pred_text").to_pylist()
 
 
-def by_labeller(shard, sink, monkeypatch):
-    return raysp.Labeller([raysp.Decode(), label()])(pq.read_table(shard)).column("pred_text").to_pylist()
-
-
-def by_run(shard, sink, monkeypatch):
-    run_without_ray(monkeypatch)
-    return _run(shard, sink)
-
-
-def _run(shard, sink):
-    made = a_pipeline(str(shard), sink, label={"outputs": [FlagsOfPass()], "dtype": "float32"})
-    raysp.run(made, progress=False)
-    return texts_of(sink)
-
-
-def texts_of(sink):
+def by_run(shard, sink, dtype):
+    made = a_pipeline(str(shard), sink, label={"outputs": [FlagsOfPass()], "dtype": dtype})
+    raysp.run(made, engine="here", progress=False)
     return [text for file in sink.glob("*.parquet") for text in pq.read_table(file).column("pred_text").to_pylist()]
 
 
-def by_evaluation(shard, sink, monkeypatch):
-    run_without_ray(monkeypatch)
-    step = label()
-    raysp.evaluate(step, str(shard), text="text", sink=str(sink), progress=False)
-    return texts_of(sink)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("verb", [by_labeller, by_run])
+def test_labels_are_computed_without_tf32(verb, dtype, shard, tmp_path):
+    assert [json.loads(one) for one in verb(shard, tmp_path / "sink", dtype)] == [EXACT] * ROWS
 
 
-@pytest.mark.parametrize("verb", [by_labeller, by_run, by_evaluation])
-def test_labels_in_float32_are_computed_without_tf32(verb, shard, tmp_path, monkeypatch):
-    found = verb(shard, tmp_path / "sink", monkeypatch)
-    assert [json.loads(one) for one in found] == [EXACT] * ROWS
-
-
-@pytest.mark.parametrize(("dtype", "expected"), [("float32", EXACT), ("bfloat16", EXACT), ("tf32", ROUNDED)])
-def test_tf32_is_used_by_name_alone_with_weights_in_float32(dtype, expected):
+def test_tf32_is_used_by_name():
+    """On the CPU, where a pipeline would refuse it."""
     op = Labelling(
-        str(CHECKPOINT), lambda loaded: [FlagsOfPass().op(loaded.summary, loaded)], batch_seconds=8, dtype=dtype
+        str(CHECKPOINT), lambda loaded: [FlagsOfPass().op(loaded.summary, loaded)], batch_seconds=8, dtype="tf32"
     )
     rows = op(block_of([np.zeros(16_000, np.int16)]))[0].to_pylist()
-    assert [json.loads(row["pred_text"]) for row in rows] == [expected]
-    assert op.loaded.dtype == (torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+    assert [json.loads(row["pred_text"]) for row in rows] == [ROUNDED]
+    assert op.loaded.dtype == torch.float32

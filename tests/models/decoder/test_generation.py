@@ -1,5 +1,4 @@
 import json
-import random
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from tests.models.decoder_oracles import (
     theirs_generated,
     waves_and_mask,
 )
-from tests.soaked import some
 
 
 def make_pair(kind, folder):
@@ -26,9 +24,9 @@ def make_pair(kind, folder):
     return save_pair(oracle, folder)
 
 
-@pytest.fixture(scope="module", params=some(["bert", "bart"], "bert"))
-def pair(request, tmp_path_factory):
-    return make_pair(request.param, tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return make_pair("bert", tmp_path_factory.mktemp("bert"))
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -64,11 +62,9 @@ FIELDS = set(vars(GenerationConfig()))
 @pytest.mark.parametrize(
     "options",
     [
-        {},
         {"temperature": 0.7, "top_k": 5},
         {"top_p": 0.6, "top_k": 0},
         {"num_return_sequences": 3, "temperature": 1.5},
-        {"num_beams": 3, "top_k": 10},
         {"num_beams": 2, "num_return_sequences": 2, "top_p": 0.8, "temperature": 2.0},
     ],
 )
@@ -82,9 +78,7 @@ def test_sampling_draws_their_tokens_from_the_same_numbers(pair, options):
     assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"num_beams": 3, "num_return_sequences": 2}, {"num_beams": 2, "min_length": 4}]
-)
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 2, "min_length": 4}])
 def test_scores_equal_theirs(every_pair, options):
     options = {"return_dict_in_generate": True, "output_scores": True, "max_new_tokens": 8, **options}
     ours, theirs = both(every_pair, **options)
@@ -118,10 +112,8 @@ def without_padding(tokens, pad):
     "options",
     [
         {},
-        {"num_beams": 4},
         {"num_beams": 3, "num_return_sequences": 3, "early_stopping": True},
         {"no_repeat_ngram_size": 2, "num_beams": 2, "length_penalty": 0.3},
-        {"do_sample": True},
         {"do_sample": True, "num_return_sequences": 2, "top_k": 8},
         {"do_sample": True, "num_beams": 2},
     ],
@@ -208,14 +200,9 @@ def test_the_file_of_options_is_read_and_unknown_options_are_refused(model, tmp_
             {"penalty_alpha": 0.6},
             "generation does not support penalty_alpha=0.6, expected options among bad_words_ids, .*",
         ),
-        ({"typo": 1, "other": 2}, "does not support typo=1, other=2"),
         ({"num_return_sequences": 2}, r"num_return_sequences is 2, expected 1 to 1 \(several need sampling or beams\)"),
         ({"num_beams": 2, "num_return_sequences": 3}, "num_return_sequences is 3, expected 1 to 2"),
-        ({"num_beams": 0}, "num_beams is 0, expected at least 1"),
-        ({"temperature": 0.0}, "temperature is 0.0, expected above 0"),
         ({"top_p": 1.5}, "top_p is 1.5, expected from 0 to 1"),
-        ({"top_k": -1}, "top_k is -1, expected at least 0"),
-        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0, expected above 0"),
         ({"early_stopping": "sometimes"}, "early_stopping is 'sometimes', expected a bool or 'never'"),
         ({"max_length": 1}, "max_length is 1, expected above the 1 given tokens"),
         ({"bad_words_ids": [[]]}, "bad_words_ids has an empty list"),
@@ -223,7 +210,6 @@ def test_the_file_of_options_is_read_and_unknown_options_are_refused(model, tmp_
             {"forced_eos_token_id": [2, 9], "suppress_tokens": [9, 2, 4]},
             r"forced_eos_token_id \[2, 9\] is also in suppress_tokens, expected in one of the two",
         ),
-        ({"forced_bos_token_id": 4, "suppress_tokens": [4]}, r"forced_bos_token_id \[4\] is also in suppress_tokens"),
         ({"bad_words_ids": [[99]]}, "bad_words_ids has 99, expected ids below the vocabulary's size 50"),
         ({"max_new_tokens": 100}, "found 65 tokens, expected at most max_position_embeddings 64"),
     ],
@@ -234,44 +220,21 @@ def test_options_that_cannot_be_are_named(model, options, message):
         model.generate(waves, mask, **{"eos_token_id": [2], "forced_eos_token_id": [2], **options})
 
 
-def drawn_settings(kind, seed):
-    """Draw settings in company with each other; half of the draws search by beams."""
-    draw = random.Random(f"{kind} {seed}")
-    beams = draw.choice([1, 1, 2, 3, 5])
-    chances = {
-        "no_repeat_ngram_size": [1, 2, 3],
-        "repetition_penalty": [0.7, 1.3, 2.5],
-        "min_length": [3, 10],
-        "min_new_tokens": [4, 12],
-        "forced_bos_token_id": [7, 30],
-        "forced_eos_token_id": [2, 9],
-        "suppress_tokens": [[4, 8, 15, 16, 23, 42], list(range(4, 30)), [2]],
-        "begin_suppress_tokens": [list(range(4, 40)), [2]],
-        "bad_words_ids": [[[5], [11, 12], [20, 21, 22]], [[2], [7, 7]], [[30]]],
-        "eos_token_id": [[2, 11], 9],
-        "pad_token_id": [2, 6],
-    }
-    if beams > 1:
-        chances |= {"num_return_sequences": [beams, 2], "length_penalty": [-1.0, 0.0, 0.5, 2.0]}
-        chances |= {"early_stopping": [True, "never"]}
-    options = {name: draw.choice(values) for name, values in chances.items() if draw.random() < 0.3}
-    return {
-        "num_beams": beams,
-        draw.choice(["max_length", "max_new_tokens"]): draw.choice([1, 2, 9, 20, 30]),
-        **options,
-    }
+SETTINGS = [
+    {"max_length": 20, "min_length": 10, "no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "eos_token_id": [2, 11]},
+    {"max_new_tokens": 9, "forced_bos_token_id": 7, "forced_eos_token_id": [2, 9], "bad_words_ids": [[5], [11, 12]]},
+    {"max_new_tokens": 2, "suppress_tokens": [*range(4, 30)], "begin_suppress_tokens": [2], "pad_token_id": 6},
+    {"max_new_tokens": 30, "num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5, "early_stopping": True},
+    {"max_length": 20, "num_beams": 5, "length_penalty": -1.0, "early_stopping": "never", "min_new_tokens": 12},
+    {
+        "max_new_tokens": 9, "num_beams": 2, "repetition_penalty": 0.7, "eos_token_id": 9,
+        "bad_words_ids": [[2], [7, 7]], "suppress_tokens": [4, 8, 15, 16], "forced_eos_token_id": 2,
+    },
+]  # fmt: skip
+"""Settings in company with each other."""
 
 
-def check_settings(pair, options):
-    try:
-        ours, theirs = both(pair, **options)
-    except ValueError:  # such as nothing left to write: refused by both
-        with pytest.raises(ValueError):  # noqa: PT011 - theirs has words of its own
-            pair[1].generate(*waves_and_mask(), **options)
-        return
+@pytest.mark.parametrize("options", SETTINGS)
+def test_settings_together_equal_theirs(every_pair, options):
+    ours, theirs = both(every_pair, **options)
     assert torch.equal(ours, theirs)
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_settings_together_equal_theirs(every_pair, seed, request):
-    check_settings(every_pair, drawn_settings(request.node.callspec.params["every_pair"], seed))

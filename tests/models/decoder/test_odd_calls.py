@@ -7,7 +7,7 @@ import torch
 
 import raysp.models
 from raysp import CheckpointError
-from raysp.models import AutoTokenizer, Wav2Vec2ForCTC
+from raysp.models import Wav2Vec2ForCTC
 from tests.models.decoder_oracles import (
     BERT,
     GPT2,
@@ -32,8 +32,7 @@ def decoder(name, **flags):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize("with_weights", [False, True])
-def test_gradient_checkpointing_changes_nothing_but_memory(name, with_weights, caplog):
+def test_gradient_checkpointing_changes_nothing_but_memory(name, caplog):
     """Loss, weights of attention and gradients with dropout; layers are computed twice, and there is no cache."""
     model = decoder(name).train()
     again = copy.deepcopy(model)
@@ -44,7 +43,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(name, with_weights, c
         one.layers[1].register_forward_pre_hook(lambda *_, one=one: calls.append(one))
         torch.manual_seed(1)
         given = {"encoder_hidden_states": frames, "encoder_attention_mask": mask, "labels": ids}
-        output = one(ids, **given, output_attentions=with_weights)
+        output = one(ids, **given, output_attentions=True)
         output.loss.backward()
         gradients = [parameter.grad for parameter in one.parameters() if parameter.grad is not None]
         found.append([output.loss, *(output.attentions or ()), *(output.cross_attentions or ()), *gradients])
@@ -65,20 +64,6 @@ def test_the_best_of_a_large_vocabulary_are_theirs(tmp_path):
     assert torch.equal(
         model.generate(waves, mask, **options), theirs_generated(oracle, waves, attention_mask=mask, **options)
     )
-
-
-@torch.inference_mode()
-def test_tokens_are_added_and_have_types(tmp_path):
-    oracle, model = save_pair(make_speech_model("gpt2"), tmp_path)
-    waves, mask = waves_and_mask()
-    ids, types = token_ids(3, 6), token_ids(3, 6, seed=5)
-    ours, theirs = (one(waves, mask, ids, decoder_token_type_ids=types).logits for one in (model, oracle))
-    assert_close(ours[:1], theirs[:1])
-    before = model(waves, mask, ids).logits
-    model.resize_token_embeddings(55)
-    after = model(waves, mask, ids).logits
-    assert after.shape[-1] == model.config.decoder.vocab_size == 55
-    assert_close(after[..., :50], before)
 
 
 REFUSED = [
@@ -106,18 +91,10 @@ def test_what_decoders_do_not_take_is_refused(call, error, message):
         call()
 
 
-def test_settings_of_tokenizers_are_named_and_ids_of_their_tokens_known(tmp_path):
-    tokenizer = raysp.models.Wav2Vec2CTCTokenizer({"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "A": 5})
-    assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.encode("A A")) == (1, 2, [5, 4, 5])
-    tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match=r"'padding_sid' \(did you mean 'padding_side'\?\): no setting of "):
-        AutoTokenizer.from_pretrained(tmp_path, padding_sid="left")
-
-
-@pytest.mark.parametrize("size", ["20KB", "0.02 MB", 20_000, "19 KiB"])
-def test_files_of_weights_have_the_largest_size_that_is_given(tmp_path, size):
+def test_files_of_weights_have_the_largest_size_that_is_given(tmp_path):
     model = random_model("Wav2Vec2ForCTC")
-    model.save_pretrained(tmp_path, max_shard_size=size)
-    assert len([*tmp_path.glob("model-*.safetensors")]) > 1
+    for size in ("0.02 MB", 20_000, "19 KiB"):
+        model.save_pretrained(tmp_path, max_shard_size=size)
+        assert len([*tmp_path.glob("model-*.safetensors")]) > 1
     again = Wav2Vec2ForCTC.from_pretrained(tmp_path)
     assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())

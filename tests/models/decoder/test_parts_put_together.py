@@ -81,12 +81,9 @@ def adaptable(tmp_path_factory):
 @pytest.mark.parametrize(
     ("encoder", "overrides", "drawn"),
     [
-        ("wav2vec2", {"add_adapter": True, "num_adapter_layers": 2}, "adapter."),
         ("wav2vec2", {"add_adapter": True, "num_adapter_layers": 1, "output_hidden_size": 24}, "adapter."),
         ("wav2vec2", {"output_hidden_size": 24}, None),
         ("wav2vec2", {"num_hidden_layers": 3, "adapter_attn_dim": 4, "do_stable_layer_norm": True}, "encoder.layers."),
-        ("wav2vec2", {"num_hidden_layers": 1}, None),
-        ("wav2vec2-bert", {"add_adapter": True}, "adapter."),
         ("wav2vec2-bert", {"add_adapter": True, "use_intermediate_ffn_before_adapter": True}, "intermediate_ffn."),
     ],
 )

@@ -200,8 +200,6 @@ def test_faults_are_named(pair, tmp_path):
         model(input_ids=token_ids(), past_key_values=((),))
     model.save_pretrained(tmp_path)
     deeper = {_depth(model): 3}
-    with pytest.raises(CheckpointError, match=r"weights do not fit config\.json: missing"):
-        type(model).from_pretrained(tmp_path, strict=True, vocab_size=model.config.vocab_size, **deeper)
     type(model.config).from_dict(model.config.to_dict(), **deeper).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"weights do not fit config\.json: missing"):
         type(model).from_pretrained(tmp_path)

@@ -1,10 +1,6 @@
 """Archives of NeMo: converted ones have the weights, texts and features that they had; hostile ones are refused."""
 
-import io
-import os
-import pickle
 import tarfile
-import zipfile
 
 import pytest
 import sentencepiece
@@ -14,6 +10,7 @@ import yaml
 
 from raysp import CheckpointError
 from raysp.models import AutoProcessor, ParakeetForCTC, convert_nemo
+from tests.checkpoints.pickles.hostile import shell
 from tests.kit import run
 from tests.models.encoder.nemo_archives import (
     TEXTS,
@@ -38,8 +35,7 @@ def model(tokenizer_model):
     return random_model(processor.vocab_size())
 
 
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize(("kind", "mode"), [("bpe", "w:gz"), ("unigram", "w")])
 def test_an_archive_becomes_a_checkpoint_of_the_same_weights_and_tokens(kind, mode, tmp_path):
     proto = sentencepiece_model(kind)
     pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
@@ -85,16 +81,6 @@ def test_the_command_converts_and_describes(model, tokenizer_model, tmp_path):
         convert_nemo(archive, tmp_path / "out")
 
 
-class Bomb:
-    """Runs a command where it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.path}",)
-
-
 def changed(**values):
     def make(model, members, folder):
         config = config_of(model)
@@ -114,15 +100,8 @@ def without(name):
     return lambda model, members, folder: {other: content for other, content in members.items() if other != name}
 
 
-def deflated(model, folder):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model/data.pkl", bytes(1 << 20))
-    return file.getvalue()
-
-
 def zip_with_bomb(model, folder):
-    return saved({"weight": torch.ones(2), "bomb": Bomb(folder / "exploded")})
+    return saved({"weight": torch.ones(2), "bomb": shell(folder / "exploded")})
 
 
 def one_weight_less(model, folder):
@@ -133,25 +112,16 @@ LAUGHS = b"a: &a [x, x]\nencoder: {b: *a}\npreprocessor: {}\ndecoder: {}\n"
 WEIGHTS, CONFIG = "./model_weights.ckpt", "./model_config.yaml"
 REFUSED = {
     "a path above": (with_member("../evil", b"x"), r"holds '\.\./evil', expected plain files"),
-    "an absolute path": (with_member("/etc/evil", b"x"), "holds '/etc/evil', expected plain files"),
     "two of a name": (with_member("other/model_config.yaml", b"x"), r"two files named 'model_config\.yaml'"),
     "a pickle that runs": (
         with_member(WEIGHTS, zip_with_bomb),
         r"model_weights\.ckpt: not plain weights: its pickle names posix\.system",
     ),
-    "a bare pickle": (
-        with_member(WEIGHTS, lambda model, folder: pickle.dumps(Bomb(folder / "exploded"))),
-        r"model_weights\.ckpt: not plain weights: its pickle has protocol 4 or higher",
-    ),
-    "a bomb of zeros": (with_member(WEIGHTS, deflated), "its member 'model/data.pkl' is compressed"),
-    "no tensors": (with_member(WEIGHTS, lambda model, folder: saved([1])), "it holds a list; expected tensors by name"),
     "a weight less": (with_member(WEIGHTS, one_weight_less), r"encoder\.layers\.1\.norm_out\.bias"),
     "no weights": (without(WEIGHTS), r"model_weights\.ckpt not found among 0123_tokenizer\.model, model_config\.yaml"),
-    "no configuration": (without(CONFIG), r"model_config\.yaml not found among"),
     "no tokenizer": (without("./0123_tokenizer.model"), r"'nemo:0123_tokenizer\.model' not found among"),
     "an object in YAML": (with_member(CONFIG, b"a: !!python/object/apply:os.system [ls]"), "is not plain YAML"),
     "aliases": (with_member(CONFIG, LAUGHS), "has aliases, expected plain values"),
-    "a long YAML": (with_member(CONFIG, b" " * ((4 << 20) + 1)), r"model_config\.yaml has 4194305 bytes"),
     "a damaged tokenizer": (with_member("./0123_tokenizer.model", b"\xff" * 9), "not a sentencepiece model"),
     "another vocabulary": (with_member("./0123_tokenizer.model", b"\n\x03\n\x01a"), "has 1 pieces, the head"),
     "layer norms": (changed(encoder__conv_norm_type="layer_norm"), "encoder.conv_norm_type is 'layer_norm'"),
@@ -170,18 +140,13 @@ def test_a_hostile_or_foreign_archive_is_refused_in_one_line(change, message, mo
     assert not (tmp_path / "exploded").exists()
 
 
-def test_links_and_impossible_sizes_are_refused(tmp_path):
+def test_links_and_other_files_are_refused(tmp_path):
     with tarfile.open(tmp_path / "link.nemo", "w") as tar:
         link = tarfile.TarInfo("model_config.yaml")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     with pytest.raises(CheckpointError, match=r"holds 'model_config\.yaml', expected plain files"):
         convert_nemo(tmp_path / "link.nemo", tmp_path / "out")
-    header = tarfile.TarInfo("model_weights.ckpt")
-    header.size = 1 << 40
-    (tmp_path / "huge.nemo").write_bytes(header.tobuf() + bytes(1024))
-    with pytest.raises(CheckpointError, match=r"'model_weights\.ckpt' would have 1099511627776 bytes"):
-        convert_nemo(tmp_path / "huge.nemo", tmp_path / "out")
     (tmp_path / "text.nemo").write_text("no archive")
     for name in ("text.nemo", "missing.nemo"):
         with pytest.raises(CheckpointError, match=f"{name}: not a whole .nemo archive"):

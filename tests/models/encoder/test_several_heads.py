@@ -89,10 +89,8 @@ def test_heads_over_unlike_encoders_are_refused(checkpoint, tmp_path):
     ("architectures", "message"),
     [
         (["UniSpeechForCTC", "Wav2Vec2ForSequenceClassification"], "expected a list with one of"),
-        (["UniSpeechForCTC", "UniSpeechForCTC"], "expected a list with one of"),
         (["UniSpeechForCTC", "UniSpeechModel"], "expected heads over one encoder"),
         (["UniSpeechForCTC"], "unexpected classifier"),
-        (["UniSpeechForSequenceClassification"], "unexpected lm_head"),
     ],
 )
 def test_classes_that_do_not_fit_the_weights_are_refused(checkpoint, architectures, message):
@@ -102,12 +100,4 @@ def test_classes_that_do_not_fit_the_weights_are_refused(checkpoint, architectur
     with pytest.raises(CheckpointError, match=message):
         check_checkpoint(checkpoint)
     with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(checkpoint)
-
-
-def test_a_head_whose_weights_are_missing_is_refused(checkpoint):
-    config = json.loads((checkpoint / "config.json").read_text())
-    names = ["UniSpeechForCTC", "UniSpeechForSequenceClassification"]
-    (checkpoint / "config.json").write_text(json.dumps({**config, "architectures": names}))
-    with pytest.raises(CheckpointError, match=r"missing classifier|missing projector"):
         load_checkpoint(checkpoint)

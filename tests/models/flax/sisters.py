@@ -1,6 +1,5 @@
 """Small random models in PyTorch, and their Flax sisters loaded from the same folder."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,6 @@ import torch
 
 import raysp.models
 from raysp.models import (
-    AutoModelForCausalLM,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
     Wav2Vec2Config,
@@ -51,15 +49,6 @@ def perturbed(model):
             if value.is_floating_point():
                 value += 0.2 * (torch.rand_like(value) if bool((value == 1).all()) else torch.randn_like(value))
     return model.eval()
-
-
-def save_decoder(folder: Path, kind: str, **flags: Any):
-    """Save a random text decoder and return it."""
-    torch.manual_seed(0)
-    name, values = DECODERS[kind]
-    model = perturbed(AutoModelForCausalLM.from_config(getattr(raysp.models, f"{name}Config")(**values, **flags)))
-    model.save_pretrained(folder)
-    return model
 
 
 def speech_encoder_decoder(encoder: str, decoder: str, **flags: Any) -> SpeechEncoderDecoderModel:

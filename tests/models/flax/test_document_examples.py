@@ -1,14 +1,10 @@
 """The examples of the page on speech encoder-decoders that are in JAX, with raysp.models in place of transformers."""
 
-import re
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 from raysp.models import BartConfig, BartForCausalLM, SpeechEncoderDecoderModel, Wav2Vec2Config, Wav2Vec2Model
-from tests.models.flax.sisters import BART, WAVES, speech_encoder_decoder, waves_and_mask
+from tests.models.flax.sisters import BART, WAVES, speech_encoder_decoder
 
 pytestmark = pytest.mark.slow
 
@@ -59,20 +55,3 @@ again = FlaxSpeechEncoderDecoderModel.from_pretrained("./wav2vec2-2-bart-large")
     same = jax.tree.map(lambda one, other: bool((one == other).all()), names["model"].params, names["again"].params)
     assert all(jax.tree.leaves(same))
     assert "enc_to_dec_proj.weight" in names["model"].new_weights
-
-
-@pytest.mark.soak
-def test_the_training_step_of_the_documentation_lowers_the_loss(here):
-    text = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "optax" in block)
-    Wav2Vec2Model(Wav2Vec2Config(**WAVES)).save_pretrained("facebook/wav2vec2-base")
-    BartForCausalLM(BartConfig(**BART)).save_pretrained("facebook/bart-base")
-    waves, mask = (x.numpy() for x in waves_and_mask((900, 500)))
-    labels = np.array([[5, 6, 7, 2], [8, 2, -100, -100]])
-    names = {"batch": waves, "mask": mask, "labels": labels}
-    exec(code, names)
-    losses, state = [float(names["loss"])], (names["params"], names["state"])
-    for _ in range(20):
-        *state, loss = names["step"](*state, names["jax"].random.key(1), waves, mask, labels)
-        losses.append(float(loss))
-    assert losses[-1] < losses[0]

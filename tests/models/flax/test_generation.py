@@ -2,14 +2,12 @@ import numpy as np
 import pytest
 
 import raysp.models
-from tests.models.flax.sisters import DECODERS, speech_encoder_decoder, waves_and_mask
-from tests.soaked import some
+from tests.models.flax.sisters import speech_encoder_decoder, waves_and_mask
 
 pytestmark = pytest.mark.slow
 
 BEAMS = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 9}
 OPTIONS = {
-    "greedy": {"max_new_tokens": 9},
     "greedy with bans": {
         "max_new_tokens": 9,
         "min_new_tokens": 4,
@@ -17,7 +15,6 @@ OPTIONS = {
         "suppress_tokens": [9, 11],
         "forced_eos_token_id": 2,
     },
-    "beams": {**BEAMS, "early_stopping": True, "length_penalty": 0.5, "no_repeat_ngram_size": 2},
     "beams to the end": {**BEAMS, "early_stopping": "never", "forced_bos_token_id": 6, "eos_token_id": [2, 17]},
 }
 
@@ -38,10 +35,7 @@ def sisters(tmp_path_factory):
     return pair
 
 
-PAIRS = [*zip([*DECODERS, "bart"], OPTIONS, strict=True)]
-
-
-@pytest.mark.parametrize(("decoder", "options"), some(PAIRS, PAIRS[1], PAIRS[3]))
+@pytest.mark.parametrize(("decoder", "options"), [("bert", "greedy with bans"), ("bart", "beams to the end")])
 def test_tokens_are_those_of_the_sister_in_pytorch(sisters, decoder, options):
     sister, model = sisters(decoder)
     inputs = waves_and_mask()
@@ -57,8 +51,6 @@ def test_what_generate_cannot_do_is_refused(sisters):
         model.generate(waves.numpy(), max_new_tokens=40)
     for options, name in (
         ({"repetition_penalty": 1.5}, r"repetition_penalty=1\.5"),
-        ({"bad_words_ids": [[5]]}, r"bad_words_ids=\(\(5,\),\)"),
-        ({"do_sample": True, "min_p": 0.1}, r"min_p=0\.1"),
         ({"output_scores": True}, "output_scores=True"),
         ({"do_sample": True, "num_beams": 2}, "do_sample=True with num_beams=2"),
     ):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import raysp.models
-from raysp.errors import CheckpointError
+from raysp import CheckpointError
 from raysp.models import SpeechEncoderDecoderModel
 from tests.models.flax.sisters import (
     BART,
@@ -16,14 +16,8 @@ from tests.models.flax.sisters import (
     token_ids,
     waves_and_mask,
 )
-from tests.soaked import some
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(params=some(DECODERS, "bart"))
-def decoder(request):
-    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +29,7 @@ def bert(tmp_path_factory):
     return sister, raysp.models.FlaxAutoModel.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("decoder", ["bart", "gpt2"])
 def test_outputs_equal_those_of_the_sister_in_pytorch(decoder, tmp_path):
     sister = speech_encoder_decoder("wav2vec2 adapters", decoder)
     sister.save_pretrained(tmp_path)
@@ -55,22 +50,17 @@ def test_outputs_equal_those_of_the_sister_in_pytorch(decoder, tmp_path):
 
 
 @pytest.mark.drivers
-@pytest.mark.parametrize("freezes", [False, pytest.param(True, marks=pytest.mark.soak)])
-def test_gradients_equal_those_of_the_sister_in_pytorch(bert, jax, freezes):
+def test_gradients_equal_those_of_the_sister_in_pytorch(bert, jax):
     sister, model = bert
     (waves, mask), labels = waves_and_mask(), token_ids()
     labels[1, 4:] = -100
-    if freezes:
-        sister.freeze_feature_encoder()
     sister.zero_grad()
     expected = sister(waves, mask, labels=labels).loss
     expected.backward()
-    sister.requires_grad_(True)
 
     def loss_of(params):
         ids = model.prepare_decoder_input_ids_from_labels(labels.numpy())
-        flags = {"params": params, "freeze_feature_encoder": freezes}
-        logits = model(waves.numpy(), mask.numpy(), ids, **flags).logits
+        logits = model(waves.numpy(), mask.numpy(), ids, params=params).logits
         kept = labels.numpy() != -100
         chosen = jax.nn.log_softmax(logits)[np.arange(3)[:, None], np.arange(7), np.where(kept, labels.numpy(), 0)]
         return -(chosen * kept).sum() / kept.sum()

@@ -2,7 +2,6 @@
 
 import copy
 import io
-import itertools
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ import raysp.models
 from tests.models.decoder_oracles import BART, BERT, GPT2, VOCAB
 from tests.models.oracles import TINY, TINY_SEW_D, TINY_WAV2VEC2_BERT
 from tests.models.parity import inputs_and_mask
-from tests.soaked import some
 
 DECODER = {"is_decoder": True, "add_cross_attention": False}
 MODELS = {
@@ -67,12 +65,6 @@ def a_fused_step_in_training(model):
     model.eval()
 
 
-def a_fused_step_with_given_gradients(model):
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
-    torch.optim.AdamW(model.parameters(), lr=0.05, fused=True).step()
-
-
 def written(model):
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -81,16 +73,6 @@ def written(model):
 def data_and_eval(model):
     written(model)
     model.eval()
-
-
-def data_and_eval_around(model):
-    written(model)
-    torch.nn.ModuleList([model]).eval()
-
-
-def data_after_gradients(model):
-    model(inputs_of(model)).logits.square().mean().backward()
-    written(model)
 
 
 def other_weights(model):
@@ -106,44 +88,24 @@ def load_by_assigning(model):
     model.tie_weights()
 
 
-def load_parts(model):
-    for part in model.modules():
-        if not list(part.children()):
-            part.load_state_dict(other_weights(part))
-
-
 def other_type(model):
     written(model)
     model.to(torch.float64)
 
 
-def type_and_back(model):
-    written(model)
-    model.half().float()
-
-
 CHANGES = [
     fused_step,
     a_fused_step_in_training,
-    a_fused_step_with_given_gradients,
     data_and_eval,
-    data_and_eval_around,
-    data_after_gradients,
     load,
     load_by_assigning,
-    load_parts,
     other_type,
-    type_and_back,
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
-    some(
-        itertools.product(MODELS, CHANGES),
-        *((next(iter(MODELS)), change) for change in CHANGES),
-        *((name, CHANGES[0]) for name in MODELS),
-    ),
+    [*((next(iter(MODELS)), change) for change in CHANGES[1:]), *((name, CHANGES[0]) for name in MODELS)],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_evaluation_after_a_change_is_that_of_the_weights(name, change):
@@ -155,7 +117,7 @@ def test_evaluation_after_a_change_is_that_of_the_weights(name, change):
     torch.testing.assert_close(evaluated(model), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["SEWDForCTC", "BertLMHeadModel"])
 def test_copies_and_pickles_follow_their_own_weights(name):
     model = model_of(name)
     before = evaluated(model)
