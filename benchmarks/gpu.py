@@ -34,7 +34,7 @@ TOLERANCE = 2e-3
 LENGTHS = (0.8, 2.2, 1.5, 3.1, 0.4, 2.9, 0.02)
 """Seconds of rows: of less and of more than a window, and one without a frame."""
 FEW = ("SEWDForCTC", "ParakeetForCTC", "greedy", "beams with a language model", "greedy generation")
-RANDOM = ("sampling", "sampling by beams")
+RANDOM = ("sampling",)
 """Outputs by chance: a generator of another device has other numbers."""
 LETTERS = ("<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ'")
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}

@@ -31,11 +31,11 @@ def checkpoints(tmp_path_factory) -> Callable[[str], Path]:
     return made
 
 
-def labelling(checkpoint, outputs: Sequence[Any], device: str, *, texts: Sequence[str] = (), dtype="float32"):
-    """Return a function that labels waveforms on a device, in one batch of each length."""
-    op = output_cases.labelling(checkpoint, outputs, device, dtype)
+def labelling(checkpoint, outputs: Sequence[Any], device: str):
+    """Return a function that labels waveforms, and texts if an output reads some, on a device."""
+    op = output_cases.labelling(checkpoint, outputs, device, "float32")
 
-    def label(waves: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    def label(waves: Sequence[np.ndarray], texts: Sequence[str] = ()) -> list[dict[str, Any]]:
         block = block_of(waves)
         for name in op.reads:
             block = block.append_column(late_steps.CARRIED + name, pa.array(texts))

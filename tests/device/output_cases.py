@@ -46,14 +46,13 @@ def generating(**options: object) -> raysp.Transcript:
 
 
 CASES: dict[str, tuple[str, list[Any]]] = {
-    "greedy": ("demo", [raysp.Transcript()]),
-    "words and characters": ("demo", [raysp.Transcript(words=True, chars=True)]),
-    "beams": ("demo", [raysp.Transcript(beams=8)]),
-    "n-best texts": ("demo", [raysp.Transcript(beams=4, nbest=3, words=True)]),
-    "beams with a language model": ("demo", [raysp.Transcript(beams=8, lm="lm", hot_words={"seven": 4.0})]),
+    "greedy": ("demo", [raysp.Transcript(words=True, chars=True)]),
+    "beams with a language model": (
+        "demo",
+        [raysp.Transcript(beams=8, nbest=3, words=True, lm="lm", hot_words={"seven": 4.0})],
+    ),
     "alignment of texts": ("demo", [raysp.Align("text", words=True, chars=True)]),
     "alignment of labels": ("demo", [raysp.Transcript(), raysp.Align(of="pred")]),
-    "alignment with wildcards": ("demo", [raysp.Align("text", wildcard=True)]),
     "alignment of unknown characters": ("demo", [raysp.Align("text", unknown="wildcard", case_rules="tr")]),
     "signals": ("demo", [raysp.Signals(), raysp.Transcript()]),
     "speech": ("demo", [raysp.Speech(), raysp.Transcript()]),
@@ -76,7 +75,6 @@ CASES: dict[str, tuple[str, list[Any]]] = {
         [generating(repetition_penalty=1.3, no_repeat_ngram_size=2, min_length=3)],
     ),
     "sampling": ("SpeechEncoderDecoderModel", [generating(do_sample=True, top_k=5, top_p=0.9)]),
-    "sampling by beams": ("SpeechEncoderDecoderModel", [generating(do_sample=True, num_beams=2)]),
 }
 
 

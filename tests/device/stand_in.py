@@ -59,6 +59,8 @@ class Counts:
     blocking: Counter[str] = field(default_factory=Counter)
     """Those that the host waits for, and for all work before them."""
     copies_out: Counter[str] = field(default_factory=Counter)
+    pinned: Counter[str] = field(default_factory=Counter)
+    """Allocations of pinned memory of the host."""
 
 
 _counting: list[Counts] = []
@@ -76,6 +78,19 @@ def counted() -> Iterator[Counts]:
     finally:
         with _lock:
             _counting[:] = [one for one in _counting if one is not counts]
+
+
+_faults: list[Callable[[torch.Tensor], object]] = []
+
+
+@contextlib.contextmanager
+def faulty(check: Callable[[torch.Tensor], object]) -> Iterator[None]:
+    """Call a function with each result of a kernel within the block; what it raises, the kernel raises."""
+    _faults.append(check)
+    try:
+        yield
+    finally:
+        _faults.remove(check)
 
 
 class OnDevice(torch.Tensor):
@@ -276,6 +291,7 @@ def _empty(*args: Any, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
     if pin_memory:
         place = made.untyped_storage().data_ptr()
         _pinned.add(place)
+        _note("pinned")
         weakref.finalize(made, _pinned.discard, place)
     return made
 
@@ -330,6 +346,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     for x in ours:
         if x.inner.shape != x.shape:
             raise NotImplementedError(f"the stand-in cannot resize tensors: {op.name} at {_where()}")
+    for check in _faults if op.is_kernel and isinstance(result, torch.Tensor) else ():
+        check(result)
     return result if is_for_the_host else _on_device(result, ours)
 
 

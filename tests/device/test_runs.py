@@ -1,11 +1,12 @@
 """Runs, evaluations, try-outs and calls of Python programs on the stand-in device: the labels of the CPU."""
 
 import os
-import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,22 +15,19 @@ import torch
 
 import raysp
 from raysp import Labeller, PlanError, RunError
-from raysp.devices import highest_memory
-from raysp.labelling.engine.datasets.applying import TableActor
-from raysp.labelling.engine.datasets.table_job import TableColumns, table_job
-from raysp.labelling.engine.run_progress import Progress
-from raysp.labelling.planning import settings
-from raysp.models.base.placing import arithmetic
-from raysp.ops import labelling
-from raysp.ops.decoding import seconds_left
-from raysp.ops.labelling import Block, Labelling, as_float
-from raysp.specs.steps import Step
 from tests.corpora import CHECKPOINT, DEMO, write_shard
 from tests.device.conftest import assert_same
-from tests.device.stand_in import NAME
+from tests.device.stand_in import NAME, Event, faulty
 
 ROOT = Path(__file__).parents[2]
 ROWS = 9
+LONGEST = 8000
+"""Samples of a row for which a device with little memory has room."""
+
+
+def is_of_waves(result: torch.Tensor) -> bool:
+    """Return whether a result of the device has the samples of rows: each has more of them than anything else."""
+    return result.dim() == 2 and result.shape[1] > LONGEST // 2
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def corpus(tmp_path_factory) -> Path:
     return write_shard(folder / "a.parquet", table=table.set_column(place, "audio", pa.array(audio)))
 
 
-def steps(device: str) -> list[Step]:
+def steps(device: str) -> list[Any]:
     outputs = [raysp.Transcript(words=True), raysp.Embedding()]
     return [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=outputs, device=device, dtype="float32")]
 
@@ -89,25 +87,19 @@ def test_a_few_rows_are_labelled_in_this_process(corpus):
     assert_same(result.table.to_pylist(), labels_of(pipeline(corpus, "cpu")))
 
 
-def test_memory_of_the_device_counts_and_not_that_of_the_process(monkeypatch):
-    assert highest_memory(NAME) == 0  # its backend does not count
-    monkeypatch.setattr(torch.get_device_module(NAME), "max_memory_allocated", lambda device: 7, raising=False)
-    assert highest_memory(NAME) == 7
-    assert highest_memory("cpu") > 7
-
-
-def test_a_batch_that_exceeds_the_memory_of_the_device_is_halved(corpus, monkeypatch):
+def test_a_batch_that_exceeds_the_memory_of_the_device_is_halved(corpus):
     expected = labels_of(pipeline(corpus, NAME))
     sizes = []
 
-    def with_little_memory(waves):
-        sizes.append(len(waves))
-        if len(waves) > 2 or waves.shape[1] > 8000:
+    def with_little_memory(result: torch.Tensor) -> None:
+        if not is_of_waves(result):
+            return
+        sizes.append(len(result))
+        if len(result) > 2 or result.shape[1] > LONGEST:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return as_float(waves)
 
-    monkeypatch.setattr(labelling, "as_float", with_little_memory)
-    found = labels_of(pipeline(corpus, NAME))
+    with faulty(with_little_memory):
+        found = labels_of(pipeline(corpus, NAME))
     assert max(sizes) > 2
     too_large = [row["error_type"] == "out_of_memory" for row in found]
     assert 0 < sum(too_large) < ROWS - 1
@@ -115,46 +107,48 @@ def test_a_batch_that_exceeds_the_memory_of_the_device_is_halved(corpus, monkeyp
     assert_same(*map(list, zip(*kept, strict=True)))
 
 
-def test_a_device_that_fails_ends_the_try_out_with_an_error(corpus, monkeypatch):
-    def lost(*_: object) -> None:
-        raise RuntimeError("CUDA error: unspecified launch failure")
+def test_a_device_that_fails_ends_the_try_out_with_an_error(corpus):
+    def lost(result: torch.Tensor) -> None:
+        if is_of_waves(result):
+            raise RuntimeError("CUDA error: unspecified launch failure")
 
-    monkeypatch.setattr(labelling, "as_float", lost)
-    with pytest.raises(RunError, match=r"the device failed and cannot be used any more.*launch failure"):
+    message = r"the device failed and cannot be used any more.*launch failure"
+    with faulty(lost), pytest.raises(RunError, match=message):
         raysp.run(pipeline(corpus, NAME), rows=ROWS, progress=False)
 
 
 def test_a_device_that_torch_cannot_use_is_refused(corpus):
     with pytest.raises(PlanError, match=r"steps\.1\.device='xpu': the installed torch can use no such device"):
         raysp.run(pipeline(corpus, "xpu"), rows=3, progress=False)
-    with pytest.raises(RunError, match="device 'xpu': the installed torch cannot use it"):
-        Labelling(str(CHECKPOINT), lambda loaded: [], batch_seconds=8, device="xpu")
 
 
-@pytest.mark.parametrize("seconds", [1000.0, 1.0], ids=["one block", "several blocks"])
-def test_the_next_piece_is_labelled_while_the_last_block_of_a_piece_is(corpus, tmp_path, monkeypatch, seconds):
-    names = ["a", "b", "c"]
+def test_the_next_piece_is_on_the_device_before_the_host_waits_for_the_last_batch_of_a_piece(
+    corpus, tmp_path, monkeypatch
+):
+    names, synchronize, kernels, waits, late = ["a", "b", "c"], Event.synchronize, [], [], []
     for name in names:
         write_shard(tmp_path / "in" / f"{name}.parquet", table=pq.read_table(corpus))
-    run, lock = Labelling.run, threading.Lock()
-    begun = {name: threading.Event() for name in names}
-    blocks: list[str] = []
 
-    def waiting(op: Labelling, block: Block) -> object:
-        name = block.names[0][0]
-        with lock:
-            blocks.append(name)
-        begun[name].set()
-        if name != "c" and seconds_left(block.table) == 0:
-            assert begun[names[names.index(name) + 1]].wait(60), "the last block of a piece is waited for"
-        return run(op, block)
+    def waiting(event: Event) -> None:
+        waits.append(len(waits) + 1)
+        piece, is_last = divmod(waits[-1], of_piece[0]) if of_piece else (0, 1)
+        until = time.monotonic() + 60
+        while is_last == 0 and piece < len(names) and len(kernels) <= piece * of_piece[1]:
+            if time.monotonic() > until:
+                late.append(names[piece - 1])
+                break
+            time.sleep(0.001)
+        synchronize(event)
 
-    monkeypatch.setattr(Labelling, "run", waiting)
-    monkeypatch.setattr(settings, "block_seconds", lambda *_, **__: seconds)
-    raysp.run(pipeline(tmp_path / "in", NAME, tmp_path / "out"), engine="here", progress=False)
-    assert (len(blocks) == 3) == (seconds == 1000.0)
-    log = "".join(file.read_text() for file in sorted((tmp_path / "out" / ".raysp" / "log").iterdir()))
-    assert re.findall(r'"kind": "piece".*"shard": "(.)', log) == names
+    of_piece: list[int] = []
+    monkeypatch.setattr(Event, "synchronize", waiting)
+    with faulty(lambda result: kernels.append(1) if is_of_waves(result) else None):
+        labels_of(pipeline(corpus, NAME))
+        of_piece[:] = len(waits), len(kernels)
+        waits.clear()
+        kernels.clear()
+        raysp.run(pipeline(tmp_path / "in", NAME, tmp_path / "out"), engine="here", progress=False)
+    assert (len(waits), len(kernels), late) == (3 * of_piece[0], 3 * of_piece[1], [])
     expected = labels_of(pipeline(corpus, "cpu"))
     for name in names:
         assert_same(pq.read_table(tmp_path / "out" / f"{name}.parquet").select([*expected[0]]).to_pylist(), expected)
@@ -166,7 +160,7 @@ def test_a_run_that_is_stopped_between_pieces_in_hand_continues(corpus, tmp_path
         write_shard(tmp_path / "in" / f"{name}.parquet", table=pq.read_table(corpus))
     made = pipeline(tmp_path / "in", NAME, tmp_path / "out")
 
-    def stopping(progress: Progress) -> None:
+    def stopping(progress: Any) -> None:
         if progress.staged.rows:
             raise stop
 
@@ -188,20 +182,3 @@ def test_a_labeller_in_a_program(corpus):
     rows = pq.read_table(corpus)
     with Labeller(steps(NAME), id=None) as found, Labeller(steps("cpu"), id=None) as expected:
         assert_same(found(rows).to_pylist(), expected(rows).to_pylist())
-
-
-def test_actors_of_apply(corpus):
-    rows = pq.read_table(corpus)
-
-    def label(device: str) -> list[dict[str, object]]:
-        job = table_job(steps(device), TableColumns(id=None, keep=["text"]))
-        actor = TableActor(job)
-        return actor(rows).to_pylist()
-
-    assert_same(label(NAME), label("cpu"))
-
-
-def test_products_are_steady_on_the_device():
-    assert not torch.backends.cudnn.deterministic
-    with arithmetic(dtype="bfloat16", device=NAME):
-        assert torch.backends.cudnn.deterministic
