@@ -57,9 +57,7 @@ def sounding(samples: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.square(whole.astype(np.float64)).mean(1) > 1e-4) / 10
 
 
-@pytest.mark.parametrize(
-    ("container", "codec"), [("webm", "libopus"), ("matroska", "flac"), ("mp4", "aac"), ("ogg", "libopus")]
-)
+@pytest.mark.parametrize(("container", "codec"), [("webm", "libopus"), ("mp4", "aac"), ("ogg", "libopus")])
 def test_a_pause_in_the_times_of_packets_is_silence(container, codec):
     found = decode(muxed(container, codec, [[(0, TONE), (7, TONE)]]), sample_rate=16_000)
     assert len(found) / 16_000 == pytest.approx(9, abs=0.15)
@@ -102,15 +100,15 @@ FRONTS["zeros behind a tag"] = tag(62) + bytes(417)
 FORMATS = ["WAV", "RF64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3", "adts", "ipod", "webm"]
 
 
-@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.parametrize("container", FORMATS)
-def test_tags_and_zeros_before_a_recording_change_nothing(container, front):
+def test_tags_and_zeros_before_a_recording_change_nothing(container):
     if container.isupper() or container == "RF64":
         audio = encode(noise(RATE), RATE, container)
     else:
         audio = muxed(container, "libopus" if container == "webm" else "aac", [[(0, TONE)]])
     expected = decode(audio, sample_rate=16_000)
-    np.testing.assert_array_equal(decode(FRONTS[front] + audio, sample_rate=16_000), expected)
+    for name, front in FRONTS.items():
+        np.testing.assert_array_equal(decode(front + audio, sample_rate=16_000), expected, err_msg=name)
 
 
 def test_an_mp3_may_begin_within_a_frame_and_stand_in_a_wav():
@@ -126,15 +124,6 @@ def test_an_mp3_may_begin_within_a_frame_and_stand_in_a_wav():
     assert abs(len(decode(riff, sample_rate=16_000)) - num_samples) <= 800
 
 
-@pytest.mark.parametrize("order", ["fmt data fmt data", "fmt data data", "data fmt"])
-def test_chunks_in_an_odd_order_are_no_part_of_a_recording(order):
-    audio = encode(noise(16_000))
-    chunks = {"fmt": audio[12:36], "data": audio[36:]}
-    body = b"WAVE" + b"".join(chunks[name] for name in order.split())
-    with pytest.raises(AudioError):
-        decode(b"RIFF" + len(body).to_bytes(4, "little") + body, sample_rate=16_000)
-
-
 @pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("matroska", "libopus")])
 def test_several_audio_tracks_are_an_error_that_names_them(container, codec):
     with pytest.raises(AudioError, match="with 2 audio tracks") as caught:
@@ -142,25 +131,8 @@ def test_several_audio_tracks_are_an_error_that_names_them(container, codec):
     assert caught.value.error_type == "unsupported_format"
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 5])
-def test_g726_in_a_wav_is_decoded(bits):
-    file = io.BytesIO()
-    tone = TONE[::6].copy()
-    with av.open(file, "w", format="wav") as media:
-        stream = media.add_stream("g726", rate=8000, layout="mono", options={"code_size": str(bits)})
-        frame = av.AudioFrame.from_ndarray(tone[None], "s16", "mono")
-        frame.sample_rate = 8000
-        media.mux(stream.encode(frame))
-        media.mux(stream.encode(None))
-    found = decode(file.getvalue(), sample_rate=8000)
-    assert abs(len(found) - len(tone)) <= 8
-    assert np.corrcoef(found[: len(tone)], tone[: len(found)])[0, 1] > 0.9
-
-
-@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
-@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize(("subtype", "rate"), [("VORBIS", 8_000), ("VORBIS", 44_100), ("OPUS", 48_000)])
 def test_short_ogg_has_as_many_frames_as_were_encoded(subtype, rate):
-    rate = 48_000 if subtype == "OPUS" else rate
     for num_frames in (160, 2_487, 9_600, 16_000, 24_001):
         samples = noise(num_frames, dtype="float32")
         data = encode(samples, rate, "OGG", subtype)
@@ -184,7 +156,7 @@ def adts(rate, *, channels=1):
     return file.getvalue()
 
 
-@pytest.mark.parametrize(("first", "second"), [(16_000, 48_000), (48_000, 8_000), (44_100, 22_050)])
+@pytest.mark.parametrize(("first", "second"), [(16_000, 48_000), (44_100, 22_050)])
 def test_aac_of_two_rates_follows_one_another_without_silence(first, second):
     parts = [decode(adts(rate, channels=channels), sample_rate=16_000) for rate, channels in ((first, 1), (second, 2))]
     joined = decode(adts(first) + adts(second, channels=2), sample_rate=16_000)
@@ -192,19 +164,11 @@ def test_aac_of_two_rates_follows_one_another_without_silence(first, second):
     assert np.abs(joined[-len(parts[1]) :] - parts[1]).max() < 1e-4
 
 
-@pytest.mark.parametrize("hole", [bytes(6_000), np.random.default_rng(7).bytes(6_000)], ids=["zeros", "noise"])
 @pytest.mark.parametrize("kind", ["MP3", "AAC"])
-def test_a_hole_in_frames_without_a_container_is_an_error(kind, hole):
+def test_a_hole_in_frames_without_a_container_is_an_error(kind):
     data = encode(noise(16_000 * 20, dtype="float32"), 16_000, "MP3") if kind == "MP3" else adts(48_000) * 10
     place = len(data) // 3
-    with pytest.raises(AudioError) as raised:
-        decode(data[:place] + hole + data[place + len(hole) :], sample_rate=16_000)
-    assert raised.value.error_type == "corrupt_audio"
-
-
-@pytest.mark.parametrize("container", ["WAV", "FLAC", "AIFF", "CAF"])
-def test_a_recording_behind_aac_is_decoded_by_its_own_decoder(container):
-    samples = noise(48_000, dtype="float32")
-    first = decode(adts(16_000), sample_rate=16_000)
-    joined = decode(adts(16_000) + encode(samples, 16_000, container), sample_rate=16_000)
-    assert len(joined) == len(first) + len(samples)
+    for hole in (bytes(6_000), np.random.default_rng(7).bytes(6_000)):
+        with pytest.raises(AudioError) as raised:
+            decode(data[:place] + hole + data[place + len(hole) :], sample_rate=16_000)
+        assert raised.value.error_type == "corrupt_audio"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp import AudioError
@@ -94,26 +94,64 @@ def test_every_container_and_codec_is_decoded_and_int16_only_where_it_loses_noth
     same(samples, expected, container)
 
 
-@pytest.mark.parametrize("container", sorted({*soundfile.available_formats()} - CONTAINERS - {"RAW", "SD2"}))
-def test_other_formats_of_libsndfile_are_refused(container):
-    subtype = soundfile.default_subtype(container)
-    assert error_type(encode(noise(4000, dtype="float32"), 16000, container, subtype)) == "unsupported_format"
+def aiff_of_no_channels():
+    aiff = bytearray(encode(noise(100), 16000, "AIFF"))
+    place = aiff.find(b"COMM") + 8
+    aiff[place : place + 2] = b"\0\0"
+    return bytes(aiff)
+
+
+def with_value(value, place, subtype, sample_rate):
+    samples = noise(1_100_000, dtype="float64")
+    samples[place] = value
+    return encode(samples, sample_rate, "WAV", subtype)
+
+
+def made_flac():
+    flac = encode(noise(40000), 16000, "FLAC")
+    return flac[: len(flac) // 2]
+
+
+OUTCOMES = {
+    "no_audio": [None, b"", bytearray(), memoryview(b"")],
+    "unsupported_format": [
+        *(b"<html><body>404</body></html>", b"#EXTM3U\nhttp://x/y.mp3\n", b"\x1b[2Jhello", b"RIFF____AVI ", b"x"),
+        wav(tag=0x161),  # Windows Media
+        *(encode(noise(4000, dtype="float32"), 16000, name) for name in ("VOC", "SVX", "PAF")),
+    ],
+    "corrupt_audio": [
+        *(encode(noise(100))[:cut] for cut in (5, 11, 13, 30, 40)),
+        wav(tag=0x55),  # MPEG layer 3, without frames
+        made_flac(),
+    ],
+    "invalid_audio": [
+        *(wav(sample_rate=rate) for rate in (0, 1, 99, 2_000_000_000, 4_000_000_000)),
+        *(wav(channels=channels) for channels in (0, 1025, 65535)),
+        aiff_of_no_channels(),
+        with_value(np.nan, 0, "FLOAT", 16000),
+        with_value(-np.inf, 1_099_999, "DOUBLE", 16000),
+        with_value(np.inf, 1_099_999, "FLOAT", 44100),
+    ],
+}
+
+
+@pytest.mark.parametrize("expected", OUTCOMES)
+def test_bytes_that_are_no_recording_have_the_type_of_their_error(expected):
+    for number, audio in enumerate(OUTCOMES[expected]):
+        assert error_type(audio) == expected, number
+
+
+def test_rates_that_a_recording_may_have_are_labelled():
+    for rate in (100, 1000, 1_092_676, 10_000_000):
+        samples = decode(wav(bytes(20000), sample_rate=rate), sample_rate=16000)
+        assert len(samples) == round(10000 * 16000 / rate)
+    for container in ("WAV", "AIFF", "AU", "CAF", "W64"):
+        assert decode(encode(np.zeros(0, np.int16), 44100, container), sample_rate=16000).shape == (0,)
 
 
 @pytest.mark.parametrize(
-    "audio", [b"<html><body>404</body></html>", b"#EXTM3U\nhttp://x/y.mp3\n", b"\x1b[2Jhello", b"RIFF____AVI ", b"x"]
+    ("sample_rate", "channels"), [(8000, 1), (16000, 2), (22050, 3), (44100, 2), (48000, 8), (192000, 1), (1000, 32)]
 )
-def test_any_other_content_is_unsupported(audio):
-    assert error_type(audio) == "unsupported_format"
-
-
-@pytest.mark.parametrize("audio", [None, b"", bytearray(), memoryview(b"")])
-def test_no_bytes_are_no_audio(audio):
-    assert error_type(audio) == "no_audio"
-
-
-@pytest.mark.parametrize("sample_rate", [1000, 8000, 11025, 16000, 22050, 44100, 48000, 96000, 192000])
-@pytest.mark.parametrize("channels", [1, 2, 3, 8, 32])
 def test_rates_and_channels_equal_mean_and_soxr_of_the_whole(sample_rate, channels):
     audio = encode(noise(30000, channels), sample_rate, "WAV", "PCM_24")
     whole, _ = soundfile.read(io.BytesIO(audio), dtype="float32", always_2d=True)
@@ -122,59 +160,8 @@ def test_rates_and_channels_equal_mean_and_soxr_of_the_whole(sample_rate, channe
     np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
 
 
-@pytest.mark.parametrize("sample_rate", [16000, 44100])
-@pytest.mark.parametrize("container", ["WAV", "FLAC", "MP3", "OGG"])
-def test_a_long_recording_is_the_same_in_chunks(container, sample_rate, monkeypatch):
-    audio = encode(noise(180_000, 2), sample_rate, container)
-    whole, _ = soundfile.read(io.BytesIO(audio), dtype="float32")
-    mono = whole.mean(axis=1, dtype=np.float32)
-    expected = mono if sample_rate == 16000 else soxr.resample(mono, sample_rate, 16000, quality="HQ")
-    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", 1 << 16)
-    chunks = list(decode_chunks(Excerpt(audio), DecodeOptions(16000)))
-    assert len(chunks) > 1
-    same(np.concatenate(chunks), expected, container)
-    np.testing.assert_array_equal(decode(audio, sample_rate=16000), np.concatenate(chunks))
-
-
-@pytest.mark.slow
-@settings(deadline=None, max_examples=60)
-@given(
-    samples=st.lists(st.integers(-32768, 32767), min_size=1, max_size=300),
-    subtype=st.sampled_from(["PCM_16", "ULAW", "ALAW", "PCM_U8", "IMA_ADPCM", "GSM610"]),
-)
-def test_int16_is_the_float32_decode_bit_for_bit(samples, subtype):
-    audio = encode(np.array(samples, np.int16), 16000, "WAV", subtype)
-    whole, _ = soundfile.read(io.BytesIO(audio), dtype="float32")
-    found = decode(audio, sample_rate=16000)
-    assert found.dtype == np.int16
-    assert (found / np.float32(32768)).tobytes() == whole.tobytes()
-
-
-def cancel(frames):
-    """Return whether the mean of channels is far below them, without their offsets; near the limit either is right."""
-    mean = frames.mean(1, dtype=np.float32).astype(np.float64)
-    channels = frames.astype(np.float64)
-    return mean.var() < 1.1e-4 * channels.var(0).mean()
-
-
-@pytest.mark.slow
-@settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(*[st.floats(-(2.0**127), 2.0**127, width=32)] * 2), min_size=1, max_size=50))
-@example([(0.0, 1.0), (1.0, 0.0)])
-def test_the_mean_of_two_is_numpys(pairs):
-    samples = np.array(pairs, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        expected = samples.mean(axis=1, dtype=np.float32)
-        audio = encode(samples, 16000, "WAV", "FLOAT")
-        if np.isfinite(expected).all() and not cancel(samples):
-            np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
-        elif not np.isfinite(expected).all():
-            assert error_type(audio) == "invalid_audio"
-
-
 @pytest.mark.parametrize("container", ["WAV", "FLAC", "AIFF"])
-@pytest.mark.parametrize("chunk_samples", [1 << 20, 7000])
-@pytest.mark.parametrize("sample_rate", [8000, 16000])
+@pytest.mark.parametrize(("sample_rate", "chunk_samples"), [(8000, 7000), (16000, 1 << 20)])
 def test_channels_that_cancel_each_other_are_invalid_and_not_silence(
     container, chunk_samples, sample_rate, monkeypatch
 ):
@@ -189,9 +176,22 @@ def test_channels_that_cancel_each_other_are_invalid_and_not_silence(
         decode(encode(one, 16_000, container) + audio, sample_rate=sample_rate)
 
 
-@pytest.mark.parametrize("chunk_samples", [1 << 20, 7000])
-def test_an_offset_from_zero_does_not_hide_channels_that_cancel_each_other(chunk_samples, monkeypatch):
-    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", chunk_samples)
+@pytest.mark.parametrize(
+    ("container", "sample_rate"), [("WAV", 16000), ("FLAC", 44100), ("MP3", 16000), ("OGG", 44100)]
+)
+def test_a_long_recording_is_the_same_in_chunks(container, sample_rate, monkeypatch):
+    audio = encode(noise(180_000, 2), sample_rate, container)
+    whole, _ = soundfile.read(io.BytesIO(audio), dtype="float32")
+    mono = whole.mean(axis=1, dtype=np.float32)
+    expected = mono if sample_rate == 16000 else soxr.resample(mono, sample_rate, 16000, quality="HQ")
+    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", 1 << 16)
+    chunks = list(decode_chunks(Excerpt(audio), DecodeOptions(16000)))
+    assert len(chunks) > 1
+    same(np.concatenate(chunks), expected, container)
+    np.testing.assert_array_equal(decode(audio, sample_rate=16000), np.concatenate(chunks))
+
+
+def test_an_offset_from_zero_does_not_hide_channels_that_cancel_each_other():
     one = noise(20_000).astype(np.float32) / 32768 / 4
     with pytest.raises(AudioError, match="2 channels that cancel each other: their mean is"):
         decode(encode(np.stack([one + 0.2, -one + 0.2], 1), 16_000, "WAV", "FLOAT"), sample_rate=16_000)
@@ -201,10 +201,9 @@ def test_an_offset_from_zero_does_not_hide_channels_that_cancel_each_other(chunk
             assert len(decode(encode(frames, 16_000, "WAV", "FLOAT"), sample_rate=16_000)) == len(one)
 
 
-@pytest.mark.parametrize("chunk_samples", [1 << 20, 7000])
 @pytest.mark.parametrize("places", [(0, 1.4), (1.4, 2.8), (4, 5.5)], ids=str)
-def test_a_part_whose_channels_cancel_each_other_is_not_lost_in_silence(places, chunk_samples, monkeypatch):
-    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", chunk_samples)
+def test_a_part_whose_channels_cancel_each_other_is_not_lost_in_silence(places, monkeypatch):
+    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", 7000)
     frames = np.stack([noise(16_000 * 8)] * 2, 1)
     begin, end = (round(16_000 * one) for one in places)
     frames[begin:end, 1] *= -1
@@ -249,71 +248,6 @@ def test_a_channel_can_be_chosen():
     assert error_type(encode(frames), channel=-1) == "invalid_audio"
 
 
-def test_nan_in_another_channel_does_no_harm():
-    frames = noise(100, 2, dtype="float32")
-    frames[50, 1] = np.nan
-    audio = encode(frames, 16000, "WAV", "FLOAT")
-    np.testing.assert_array_equal(decode(audio, sample_rate=16000, channel=0), frames[:, 0])
-    assert error_type(audio) == "invalid_audio"
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("place", [0, 1_099_999])
-@pytest.mark.parametrize(("subtype", "sample_rate"), [("FLOAT", 16000), ("DOUBLE", 16000), ("FLOAT", 44100)])
-def test_nan_and_infinity_are_invalid_wherever_they_are(value, place, subtype, sample_rate):
-    samples = noise(1_100_000, dtype="float64")
-    samples[place] = value
-    assert error_type(encode(samples, sample_rate, "WAV", subtype)) == "invalid_audio"
-
-
-def test_extremes_are_labelled():
-    for samples in (np.zeros(100, np.int16), np.full(100, 32767, np.int16), np.array([5], np.int16)):
-        np.testing.assert_array_equal(decode(encode(samples), sample_rate=16000), samples)
-    loud = np.full(100, 7.5, np.float32)
-    np.testing.assert_array_equal(decode(encode(loud, 16000, "WAV", "FLOAT"), sample_rate=16000), loud)
-
-
-@pytest.mark.parametrize("container", ["WAV", "AIFF", "AU", "CAF", "W64"])
-@pytest.mark.parametrize("sample_rate", [16000, 44100])
-def test_no_frames_give_no_samples(container, sample_rate):
-    samples = decode(encode(np.zeros(0, np.int16), sample_rate, container), sample_rate=16000)
-    assert samples.shape == (0,)
-
-
-@pytest.mark.parametrize("sample_rate", [0, 1, 99, 2_000_000_000, 4_000_000_000])
-def test_rates_that_no_recording_has_are_invalid(sample_rate):
-    assert error_type(wav(sample_rate=sample_rate)) == "invalid_audio"
-
-
-@pytest.mark.parametrize("sample_rate", [100, 1000, 1_092_676, 10_000_000])
-def test_rates_that_a_recording_may_have_are_labelled(sample_rate):
-    assert len(decode(wav(bytes(20000), sample_rate=sample_rate), sample_rate=16000)) == round(
-        10000 * 16000 / sample_rate
-    )
-
-
-@pytest.mark.parametrize("channels", [0, 1025, 65535])
-def test_channels_out_of_range_are_invalid(channels):
-    assert error_type(wav(channels=channels)) == "invalid_audio"
-
-
-def test_an_aiff_of_no_channels_is_invalid():
-    aiff = bytearray(encode(noise(100), 16000, "AIFF"))
-    place = aiff.find(b"COMM") + 8
-    aiff[place : place + 2] = b"\0\0"
-    assert error_type(bytes(aiff)) == "invalid_audio"
-
-
-@pytest.mark.parametrize("cut", [5, 11, 13, 30, 40])
-def test_a_wav_cut_in_its_header_is_corrupt(cut):
-    assert error_type(encode(noise(100))[:cut]) == "corrupt_audio"
-
-
-def test_a_codec_without_a_decoder_is_unsupported():
-    assert error_type(wav(tag=0x161)) == "unsupported_format"  # Windows Media
-    assert error_type(wav(tag=0x55)) == "corrupt_audio"  # MPEG layer 3, without frames
-
-
 def test_a_truncated_stream_is_decoded_up_to_its_end():
     samples = noise(40000)
     for container in ("WAV", "AIFF", "AU", "W64"):
@@ -324,11 +258,6 @@ def test_a_truncated_stream_is_decoded_up_to_its_end():
     for container in ("MP3", "OGG"):
         audio = encode(noise(160_000), 16000, container)
         assert 60_000 < len(decode(audio[: len(audio) // 2], sample_rate=16000)) < 100_000
-
-
-def test_a_flac_cut_in_a_frame_is_corrupt():
-    audio = encode(noise(40000), 16000, "FLAC")
-    assert error_type(audio[: len(audio) // 2]) == "corrupt_audio"
 
 
 def test_a_false_header_sizes_no_allocation():
@@ -343,17 +272,6 @@ def test_a_false_header_sizes_no_allocation():
         assert len(decode(audio, sample_rate=16000)) == num_samples
 
 
-def test_headers_are_read_as_claimed():
-    flac = encode(noise(32000), 16000, "FLAC")
-    header = read_header(memoryview(flac))
-    assert (header.container, header.subtype, header.channels, header.num_frames) == ("FLAC", "PCM_16", 1, 32000)
-    assert header.seconds == 2.0
-    assert read_header(with_flac_streaminfo(flac, num_frames=2**36 - 1)).seconds > 4e6
-    unknown = read_header(with_flac_streaminfo(flac, num_frames=0))
-    assert unknown.num_frames is None
-    assert 1 < unknown.seconds < 4
-
-
 def test_too_long_is_counted_in_decoded_frames():
     audio = encode(noise(48000), 8000)
     assert len(decode(audio, sample_rate=16000, max_seconds=6.0)) == 96000
@@ -363,14 +281,6 @@ def test_too_long_is_counted_in_decoded_frames():
     assert (again.seconds, again.max_seconds, str(again)) == (5.500125, 5.5, str(caught.value))
     flac = with_flac_streaminfo(encode(noise(40000), 16000, "FLAC"), num_frames=2**36 - 1)
     assert len(decode(flac, sample_rate=16000, max_seconds=3)) == 40000
-
-
-def test_input_is_any_buffer_and_is_let_go():
-    audio = bytearray(encode(noise(500)))
-    expected = decode(bytes(audio), sample_rate=16000)
-    np.testing.assert_array_equal(decode(memoryview(audio), sample_rate=16000), expected)
-    np.testing.assert_array_equal(decode(np.frombuffer(audio, np.uint8), sample_rate=16000), expected)
-    audio.extend(b"x")  # no view of it is left
 
 
 PRINT_PEAK_GROWTH = """
@@ -408,18 +318,6 @@ def test_memory_depends_neither_on_claims_nor_on_length(tmp_path):
     assert int(run.stdout) < 40  # five times a chunk, and the ten megabytes of the WAV
 
 
-@pytest.mark.slow
-@settings(deadline=None, max_examples=400)
-@given(
-    st.sampled_from(
-        [b"", b"RIFF\xff\xff\xff\xffWAVE", b"fLaC", b"OggS", b"ID3", b"\xff\xfb", b"FORM\0\0\0\0AIFC"]
-    ).flatmap(lambda magic: st.binary(max_size=200).map(lambda rest: magic + rest))
-)
-def test_arbitrary_bytes_raise_nothing_but_audio_errors(audio):
-    with contextlib.suppress(AudioError, TooLong):
-        assert decode(audio, sample_rate=16000, max_seconds=10).ndim == 1
-
-
 VALID = [
     encode(noise(1500), 16000, container, subtype)
     for container, subtype in [
@@ -440,7 +338,7 @@ VALID = [
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=300)
 @given(
     audio=st.sampled_from(VALID),
     changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
@@ -455,22 +353,6 @@ def test_mutated_recordings_raise_nothing_but_audio_errors(audio, changes, cut):
         assert samples.dtype == np.int16 or np.isfinite(samples).all()
 
 
-def test_nothing_is_printed_for_an_aiff_that_seeks_before_its_start(shared, capfd):
-    name = "music-metadata__CWE-835-01.aiff"
-    error_type((shared / "data" / "bad" / name).read_bytes())
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_resource_fork_in_the_working_directory_changes_nothing(shared, tmp_path, monkeypatch):
-    audio = (shared / "data" / "odd" / "tinytag__vbr16.mp3").read_bytes()
-    expected = decode(audio, sample_rate=16000)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "._").touch()
-    with pytest.raises(soundfile.LibsndfileError):
-        soundfile.read(io.BytesIO(audio))
-    np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
-
-
 def test_headers_of_odd_files_match_the_manifest(shared):
     folder = shared / "data" / "odd"
     for line in (folder / "manifest.jsonl").read_text().splitlines():
@@ -483,11 +365,3 @@ def test_headers_of_odd_files_match_the_manifest(shared):
             seconds = found["header_frames"] / found["sample_rate"]
             # FFmpeg 7 counts the padding at the end of an MP3.
             assert header.seconds == (pytest.approx(seconds, abs=0.2) if found["format"] in ("MP3", "OGG") else seconds)
-
-
-def test_sentences_are_decoded_to_another_rate_as_by_soundfile(shared):
-    for path in sorted((shared / "data" / "sentences").glob("*.flac"))[::10]:
-        samples, rate = soundfile.read(path, dtype="float32")
-        np.testing.assert_array_equal(
-            decode(path.read_bytes(), sample_rate=8000), soxr.resample(samples, rate, 8000, quality="HQ")
-        )

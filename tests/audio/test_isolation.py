@@ -13,15 +13,12 @@ import psutil
 import pyarrow as pa
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from raysp import AudioError, RunError, audio
 from raysp.audio import DecodeOptions, Excerpt, isolation
 from raysp.audio.isolation import Decoder
 from raysp.errors import ProgramError
 from tests.corpora import wav
-from tests.soaked import some
 
 MARK = b"a-mark-no-recording-has"
 
@@ -105,36 +102,6 @@ def test_many_recordings_come_back_in_their_order(decoder, monkeypatch, whole_by
     assert [str(one) for one in headers] == [str(one) for one in audio.read_headers(recordings)]
 
 
-@settings(deadline=None, max_examples=30)
-@given(
-    num_samples=st.integers(0, 5000),
-    offset=st.floats(0, 0.4),
-    duration=st.none() | st.floats(0, 0.4),
-    channel=st.sampled_from(["mean", 0, 1, -1]),
-    sample_rate=st.sampled_from([8000, 16_000]),
-    max_seconds=st.sampled_from([0.1, 60]),
-)
-def test_every_argument_arrives(decoder, num_samples, offset, duration, channel, sample_rate, max_seconds):
-    part = {"offset": offset, "duration": duration}
-    wanted = {"channel": channel, "sample_rate": sample_rate, "max_seconds": max_seconds}
-    raw = wav(num_samples)
-    assert same(
-        outcome(lambda: decoder.decode(Excerpt(raw, **part), DecodeOptions(**wanted))),
-        outcome(lambda: audio.decode(raw, **part, **wanted)),
-    )
-
-
-@pytest.mark.slow
-def test_a_long_recording_comes_in_chunks_as_it_is_decoded(decoder):
-    file = io.BytesIO()
-    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 3_000_000), 16_000, format="FLAC")
-    chunks = decoder.decode_chunks(Excerpt(file.getvalue()), DecodeOptions(8000))
-    first = next(chunks)
-    assert len(first) < 1_000_000
-    whole = np.concatenate([first, *chunks])
-    np.testing.assert_array_equal(whole, audio.decode(file.getvalue(), sample_rate=8000))
-
-
 @pytest.mark.slow
 def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
     chunks = decoder.decode_chunks(Excerpt(wav(3_000_000)), DecodeOptions(16_000))
@@ -143,27 +110,6 @@ def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
     with pytest.raises(RuntimeError, match=r"another call of this Decoder began"):
         list(chunks)
     assert len(decoder.decode(Excerpt(wav(78)), DecodeOptions(16_000))) == 78
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["bytes", "file", "many"])
-def test_an_unfinished_call_keeps_its_child(decoder, tmp_path, kind):
-    path = tmp_path / "long.wav"
-    path.write_bytes(wav(30_000_000))
-    with path.open("rb") as file:
-        for number in range(100, 104):
-            assert len(decoder.decode(Excerpt(wav(number)), DecodeOptions(16_000))) == number
-            pid = decoder._child._process.pid
-            long = Excerpt(file if kind == "file" else path.read_bytes())
-            if kind == "many":
-                next(decoder.decode_all([Excerpt(wav(50)), long, long], DecodeOptions(8000)))
-            else:
-                next(decoder.decode_chunks(long, DecodeOptions(8000)))
-            if number % 2:
-                decoder.cancel()
-                decoder.cancel()
-            assert decoder.read_header(wav(number)).num_frames == number
-            assert decoder._child._process.pid == pid
 
 
 @pytest.mark.slow
@@ -176,44 +122,6 @@ def test_a_child_that_hangs_in_an_unfinished_call_is_replaced(faulty, monkeypatc
     assert decoder.read_header(wav(11)).num_frames == 11
     assert decoder._child._process.pid != pid
     assert time.monotonic() - start < 30
-
-
-@pytest.mark.slow
-def test_a_call_after_one_that_an_exception_ended_has_a_new_child(decoder):
-    def broken():
-        yield wav(10)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        list(decoder.read_headers(broken()))
-    assert decoder.read_header(wav(11)).num_frames == 11
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", some(["SIGSEGV", "SIGABRT", "SIGBUS"], "SIGSEGV"))
-def test_a_crash_costs_only_the_recording_at_fault(faulty, fault):
-    decoder = faulty(fault)
-    excerpts = [Excerpt(marked() if number in (3, 4, 8) else wav(100 + number)) for number in range(10)]
-    found = list(decoder.decode_all(excerpts, DecodeOptions(16_000)))
-    for number, one in enumerate(found):
-        if number in (3, 4, 8):
-            assert isinstance(one, AudioError)
-            assert one.error_type == "decoder_crashed"
-            assert str(one) == f"the decoder crashed with {fault} on this recording, twice"
-        else:
-            assert len(one) == 100 + number
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("call", ["decode", "read_header", "decode_chunks"])
-def test_a_crash_is_an_error_of_every_call_and_the_next_one_works(faulty, call):
-    decoder = faulty("SIGSEGV")
-    arguments = [marked()] if call == "read_header" else [Excerpt(marked()), DecodeOptions(16_000)]
-    for _ in range(2):
-        kind, error_type, message = outcome(lambda: list(getattr(decoder, call)(*arguments)))
-        assert (kind, error_type) == ("AudioError", "decoder_crashed")
-        assert message == "the decoder crashed with SIGSEGV on this recording, twice"
-        assert len(decoder.decode(Excerpt(wav(50)), DecodeOptions(16_000))) == 50
 
 
 @pytest.mark.slow
@@ -233,10 +141,9 @@ def test_a_child_that_is_killed_from_outside_costs_no_recording(decoder):
 
 @pytest.mark.drivers
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", some(["sleep", "spin"], "spin"))
-def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty, monkeypatch, fault):
+def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty, monkeypatch):
     monkeypatch.setattr(isolation, "ANSWER_BYTES_PER_SECOND", 20_000)
-    decoder = faulty(fault, answer_seconds=0.2)
+    decoder = faulty("spin", answer_seconds=0.2)
     excerpts = [Excerpt(wav(100)), Excerpt(marked(num_samples=5000)), Excerpt(wav(200))]
     decoder.read_header(wav(1))  # so that its start is not in the time that is taken
     start = time.monotonic()
@@ -244,8 +151,7 @@ def test_a_hang_costs_the_recording_at_fault_after_the_time_for_its_size(faulty,
     assert 1.4 <= time.monotonic() - start < 60  # twice 0.2 s of CPU time, and half a second for ten thousand bytes
     assert (len(one), len(other)) == (100, 200)
     assert hung.error_type == "decoder_timeout"
-    waited = {"sleep": "4 s", "spin": "1 s of CPU time"}[fault]
-    assert str(hung) == f"the decoder returned nothing for {waited}, twice; the recording may make it hang"
+    assert str(hung) == "the decoder returned nothing for 1 s of CPU time, twice; the recording may make it hang"
 
 
 @pytest.mark.drivers
@@ -420,86 +326,42 @@ def test_a_part_of_a_recording_is_its_frames_to_the_sample(container, subtype):
         np.testing.assert_array_equal(found, whole[first:end], err_msg=f"{offset} {duration}")
 
 
-def test_a_resampled_part_equals_a_file_of_its_frames():
-    whole = wav(44_100 * 3, rate=44_100)
-    samples, _ = soundfile.read(io.BytesIO(whole), dtype="int16")
-    part = io.BytesIO()
-    soundfile.write(part, samples[44_100 : 44_100 + 22_050], 44_100, format="WAV")
-    found = audio.decode(whole, sample_rate=16_000, offset=1, duration=0.5)
-    np.testing.assert_array_equal(found, audio.decode(part.getvalue(), sample_rate=16_000))
-
-
-@pytest.mark.parametrize(
-    ("offset", "duration", "message"),
-    [
+def test_a_part_that_cannot_be_is_an_error():
+    for offset, duration, message in (
         (-1, None, "offset of -1 seconds; expected a number from 0 on"),
         (float("nan"), None, "offset of nan seconds"),
         (float("inf"), None, "offset of inf seconds"),
         (0, -0.5, "duration of -0.5 seconds"),
         (0, float("nan"), "duration of nan seconds"),
         (1.5, None, "the file ends after 1.000 seconds; expected more than offset=1.5"),
-    ],
-)
-@pytest.mark.parametrize("subtype", ["PCM_16", "IMA_ADPCM"])
-def test_a_part_that_cannot_be_is_an_error(offset, duration, message, subtype):
-    raw = wav(16_000, subtype=subtype)
-    with pytest.raises(AudioError, match=message if subtype == "PCM_16" else message[:11]) as caught:
-        audio.decode(raw, sample_rate=16_000, offset=offset, duration=duration)
-    assert caught.value.error_type == "invalid_audio"
+    ):
+        with pytest.raises(AudioError, match=message) as caught:
+            audio.decode(wav(16_000), sample_rate=16_000, offset=offset, duration=duration)
+        assert caught.value.error_type == "invalid_audio"
 
 
-def test_a_low_rate_does_not_become_a_chunk_of_hundreds_of_megabytes():
-    raw = wav(2_000_000, rate=100)
-    chunks = audio.decode_chunks(Excerpt(raw), DecodeOptions(16_000))
-    assert max(len(next(chunks)) for _ in range(3)) <= 8_000_000
+@pytest.mark.slow
+def test_a_crash_costs_only_the_recording_at_fault(faulty):
+    decoder = faulty("SIGSEGV")
+    excerpts = [Excerpt(marked() if number in (3, 4, 8) else wav(100 + number)) for number in range(10)]
+    for number, one in enumerate(decoder.decode_all(excerpts, DecodeOptions(16_000))):
+        if number in (3, 4, 8):
+            assert (one.error_type, str(one)) == (
+                "decoder_crashed",
+                "the decoder crashed with SIGSEGV on this recording, twice",
+            )
+        else:
+            assert len(one) == 100 + number
 
 
-@pytest.mark.lengthy
-@pytest.mark.parametrize("fault", ["TypeError", "AttributeError", "ImportError"])
-@pytest.mark.parametrize("call", ["decode", "decode_all", "read_headers"])
-def test_an_error_of_the_program_ends_the_call_with_its_traceback(faulty, fault, call):
-    one = faulty(fault)
-    calls = {
-        "decode": lambda: one.decode(Excerpt(marked()), DecodeOptions(16_000)),
-        "decode_all": lambda: list(one.decode_all([Excerpt(marked())], DecodeOptions(16_000))),
-        "read_headers": lambda: list(one.read_headers([marked()])),
-    }
-    with pytest.raises(ProgramError, match=f"{fault} in the decoder") as caught:
-        calls[call]()
-    assert "Traceback (most recent call last)" in str(caught.value)
-    assert "raysp/audio/child.py" in str(caught.value)
-
-
-@pytest.mark.lengthy
-def test_a_system_without_a_limit_of_memory_is_named_once(monkeypatch, caplog):
-    monkeypatch.setattr(isolation.bounds, "has_memory_limit", lambda: False)  # macOS
-    isolation._warn_without_limit.cache_clear()
-    for _ in range(2):
-        isolation.end_idle()
-        with isolation.Decoder() as decoder, pytest.raises(AudioError):
-            decoder.read_header(b"no audio")
-    (warning,) = [record.getMessage() for record in caplog.records]
-    assert warning.startswith("the memory of the decoder is not limited on linux")
-    isolation._warn_without_limit.cache_clear()
-
-
-WITH_UNREAD_ANSWERS = """
-import sys, time
-from raysp.audio.isolation import Decoder
-from tests.corpora import wav
-decoder = Decoder()
-next(decoder.read_headers([wav()] * 20))
-print(flush=True)
-time.sleep(600)
-"""
-
-
-def test_a_child_ends_with_a_parent_that_is_killed_before_it_has_read_all_answers():
-    with subprocess.Popen([sys.executable, "-c", WITH_UNREAD_ANSWERS], stdout=subprocess.PIPE) as parent:
-        try:
-            assert parent.stdout.readline() == b"\n"
-            [child] = psutil.Process(parent.pid).children()
-            time.sleep(1)  # in which it answers, and waits for requests
-        finally:
-            parent.kill()
-    assert psutil.wait_procs([child], timeout=30)[1] == []
+def test_an_error_of_the_program_ends_the_call_with_its_traceback(faulty):
+    one = faulty("TypeError")
+    for call in (
+        lambda: one.decode(Excerpt(marked()), DecodeOptions(16_000)),
+        lambda: list(one.decode_all([Excerpt(marked())], DecodeOptions(16_000))),
+        lambda: list(one.read_headers([marked()])),
+    ):
+        with pytest.raises(ProgramError, match="TypeError in the decoder") as caught:
+            call()
+        assert "Traceback (most recent call last)" in str(caught.value)
+        assert "raysp/audio/child.py" in str(caught.value)

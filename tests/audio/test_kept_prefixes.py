@@ -52,8 +52,7 @@ def prefix(chunks) -> tuple[np.ndarray, AudioError]:
     return np.concatenate(found), caught.value
 
 
-@pytest.mark.parametrize("chunk_samples", [1 << 20, 30_000])
-@pytest.mark.parametrize("sample_rate", [16_000, 8_000])
+@pytest.mark.parametrize(("sample_rate", "chunk_samples"), [(16_000, 1 << 20), (8_000, 30_000)])
 @pytest.mark.parametrize(
     ("raw", "error_type"),
     [(cut(100_000), "corrupt_audio"), (flipped(150_000), "corrupt_audio"), (with_nan(70_000), "invalid_audio")],
@@ -99,15 +98,6 @@ def test_whole_recordings_are_the_same(decoder, raw):
     for one in (decoder, audio):
         chunks = one.decode_chunks(Excerpt(raw), DecodeOptions(8000, keep_prefix=True))
         assert np.concatenate(list(chunks)).tobytes() == expected.tobytes()
-
-
-def test_damage_before_the_first_frame_has_no_prefix(decoder):
-    for one in (decoder, audio):
-        for raw in (cut(60), cut(400)):
-            found = []
-            with pytest.raises(AudioError):
-                found.extend(one.decode_chunks(Excerpt(raw), DecodeOptions(8000, keep_prefix=True)))
-            assert sum(map(len, found)) == 0
 
 
 @pytest.mark.slow

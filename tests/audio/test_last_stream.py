@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from raysp import AudioError
 from raysp.audio import DecodeOptions, Excerpt, stream_decoding
@@ -62,21 +60,6 @@ def test_parts_equal_those_of_a_stream_of_their_own(recordings, name):
     steps = [0.0, 0.4, 0.4, 0.65, 1.30002, 1.30002, 1.0, 2.9, 3.0, 0.1, 3.2, 9.0, 0.2]
     check([(name, start, 0.25) for start in steps], recordings)
     check([(name, 0.1, 0.2), (name, 0.3, 0.0), (name, 0.31, None), (name, 0.5, 0.1), (name, 0.6, 1.0)], recordings)
-
-
-@pytest.mark.lengthy
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    parts=st.lists(
-        st.tuples(
-            st.sampled_from(NAMES), st.floats(0, 4), st.one_of(st.none(), st.floats(0, 2), st.just(float("nan")))
-        ),
-        max_size=8,
-    )
-)
-def test_any_parts_of_several_recordings_equal_those_of_streams_of_their_own(recordings, parts):
-    check(parts, recordings)
-    check(sorted(parts, key=lambda part: part[:2]), recordings)
 
 
 @pytest.mark.parametrize("name", ["mp3", "m4a", "ogg"])

@@ -168,7 +168,6 @@ QUICK = ["audio"]
 """Folders of quick tests that `make test-drivers` runs. Those of `REST` belong to `make soak`."""
 REST = ["corpus", "labelling/finished", "ops", "sink", "specs", "storage", "text", "verbs"]
 OF_PROC = [
-    "audio/test_isolation.py::test_a_child_ends_with_a_parent_that_is_killed_before_it_has_read_all_answers",
     "audio/test_isolation.py::test_children_leave_no_process_and_no_descriptor",
     "audio/test_isolation.py::test_the_child_is_given_no_secrets_and_no_files_of_its_parent",
     "sink/test_lease.py::test_a_dead_process_of_this_machine_is_taken_over_at_once",
