@@ -64,7 +64,6 @@ ON_OBJECT_STORAGE = (
     "storage/test_s3.py",
     "storage/test_s3_options.py",
     "storage/test_versions.py",
-    "text/beams/test_whole_runs.py",
     "tests/test_readme.py",
 )
 """Files with tests that use the object store without a parameter that names it; checked when tests are collected."""

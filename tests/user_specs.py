@@ -1,13 +1,8 @@
 """A step and an output that a user wrote, outside raysp."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
-import raysp
-from raysp.ops.late_steps import carried_values
 from raysp.ops.step_ops import ColumnOp, RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Functions, Output, Step
@@ -173,51 +168,3 @@ def sure(rows: pa.Table) -> list[bool]:
     """Keep rows by their outputs and added columns, which it gets beside those of the source."""
     assert rows.column_names == ["id", "length", "pred_text", "pred_score", "pred_words", "signal", "embedding"]
     return [row["pred_score"] > -0.02 and row["signal"]["snr"] > 15 and row["length"] == 7 for row in rows.to_pylist()]
-
-
-WORDS = 2
-"""Place of the words among the columns of a transcript."""
-
-
-@spec
-class Forgetful(raysp.Transcript):
-    """Transcript without the words whose middle is between the columns `hole_start` and `hole_end`."""
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return ("hole_start", "hole_end")
-
-    def op(self, checkpoint: Any, loaded: Any = None) -> "Forgetting":
-        return Forgetting(super().op(checkpoint, loaded))
-
-
-class Forgetting:
-    """Op of `Forgetful`."""
-
-    def __init__(self, op: Any) -> None:
-        self.op = op
-        self.schema, self.staged, self.layers = op.schema, op.staged, op.layers
-
-    def select(self, forward: Any) -> Mapping[str, Any]:
-        return self.op.select(forward)
-
-    def columns(self, arrays: Mapping[str, Any], rows: Any) -> list[Sequence[object]]:
-        columns = self.op.columns(arrays, rows)
-        holes = zip(rows.source["hole_start"], rows.source["hole_end"], strict=True)
-        columns[WORDS] = [words and _outside(words, *hole) for words, hole in zip(columns[WORDS], holes, strict=True)]
-        return columns
-
-    def empty(self) -> tuple[object, ...]:
-        return self.op.empty()
-
-    def join(self, windows: pa.Table) -> tuple[object, ...]:
-        row = list(self.op.join(windows))
-        start, end = (carried_values(windows, name)[-1] for name in self.reads)
-        row[WORDS] = _outside(row[WORDS], start, end)
-        return tuple(row)
-
-    reads = ("hole_start", "hole_end")
-
-
-def _outside(words: Sequence[Mapping[str, Any]], start: float, end: float) -> list[Mapping[str, Any]]:
-    return [word for word in words if not start <= (word["start"] + word["end"]) / 2 < end]

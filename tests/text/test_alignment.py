@@ -116,76 +116,11 @@ def test_with_a_separator_the_path_is_the_best_of_all_paths_with_these_words(num
         assert log_prob_of(found, log_probs_TV) == pytest.approx(best, abs=1e-5)
 
 
-@pytest.mark.slow
-@given(st.integers(8, 150), st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 1000))
-def test_the_path_is_less_likely_than_all_paths_together(num_frames, ids, seed):
-    log_probs_TV = log_probs_of(num_frames, 6, seed)
-    found = align_one(log_probs_TV, ids)
-    if found is None:
-        return
-    together = -torch.nn.functional.ctc_loss(
-        log_probs_TV[:, None], torch.tensor([ids]), [num_frames], [len(ids)], reduction="sum"
-    )
-    assert log_prob_of(found, log_probs_TV) <= float(together) + 1e-3
-
-
-@pytest.mark.slow
-@given(st.integers(8, 150), st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 1000))
-def test_tokens_follow_each_other_with_a_blank_between_equal_ones(num_frames, ids, seed):
-    found = align_one(log_probs_of(num_frames, 6, seed), ids)
-    if found is None:
-        return
-    assert (found.first_frames <= found.last_frames).all()
-    assert found.first_frames[0] >= 0
-    assert found.last_frames[-1] < num_frames
-    equal = np.array(ids)[1:] == np.array(ids)[:-1]
-    assert (found.first_frames[1:] - found.last_frames[:-1] >= 1 + equal).all()
-
-
-def test_a_text_that_the_model_hears_scores_zero_and_its_tokens_lie_in_their_frames():
-    frames = [0, 0, 3, 3, 0, 3, 1, 1, 1, 0]
-    log_probs_TV = torch.full((len(frames), 4), -9.0)
-    log_probs_TV[range(len(frames)), frames] = torch.linspace(-0.2, -0.1, len(frames))
-    found = align_one(log_probs_TV, [3, 3, 1])
-    assert found is not None
-    assert found.first_frames.tolist() == [2, 5, 6]
-    assert found.last_frames.tolist() == [3, 5, 8]
-    assert found.score == 0
-    np.testing.assert_array_equal(found.token_scores, log_probs_TV.amax(-1).numpy()[[3, 5, 8]])
-
-
-@pytest.mark.parametrize(
-    ("frames", "score"),
-    [
-        ([3, 0, 1, 3, 0, 2, 0, 3], 0.0),
-        ([3, 3, 1, 3, 0, 3, 3, 2, 3, 0, 3], 0.0),
-        ([1, 0, 3, 2, 2, 0, 0, 3, 0, 3], 0.0),
-        ([1, 3, 2, 1], -11.0),  # another token
-        ([1, 0, 2, 0], -11.0),  # no separator
-    ],
-)
-def test_separators_around_words_change_no_score(frames, score):
-    log_probs_TV = torch.log(torch.nn.functional.one_hot(torch.tensor(frames), 4) * (1 - 4e-5) + 1e-5)
-    found = align_one(log_probs_TV, [1, 3, 2], separator=3)
-    assert found is not None
-    assert found.score * 3 == pytest.approx(score, abs=0.6)
-    for token, first, last in zip((1, 2), found.first_frames[[0, 2]], found.last_frames[[0, 2]], strict=True):
-        assert frames[first] == frames[last] == token
-
-
 @pytest.mark.parametrize(
     ("ids", "num_frames", "fits"), [([1, 2], 2, True), ([1, 1], 2, False), ([1, 1], 3, True), ([1, 2], 1, False)]
 )
 def test_tokens_that_need_more_frames_have_no_path(ids, num_frames, fits):
     assert (align_one(log_probs_of(num_frames, 3, 0), ids) is not None) == fits
-
-
-def test_tokens_of_probability_zero_have_a_path_of_a_low_score():
-    log_probs_TV = log_probs_of(9, 3, 0)
-    log_probs_TV[:, 2] = -math.inf
-    found = align_one(log_probs_TV, [1, 2])
-    assert found is not None
-    assert found.score < -100
 
 
 @pytest.mark.parametrize(("has_gaps", "wildcard"), [(False, None), (True, None), (False, 5)])
@@ -201,15 +136,6 @@ def test_a_row_in_any_batch_equals_the_row_alone(has_gaps, wildcard):
     for row, (frames, target) in enumerate(zip(num_frames, targets, strict=True)):
         [alone] = align(log_probs_BTV[row : row + 1, :frames], [frames], [target], blank=BLANK)
         assert_same(together[row], alone)
-
-
-def test_rows_of_many_states_are_aligned_in_several_groups(monkeypatch):
-    log_probs_BTV = torch.stack([log_probs_of(80, 6, seed) for seed in range(5)])
-    targets = [Target([1, 2, 3] * count) for count in (1, 7, 2, 7, 5)]
-    together = align(log_probs_BTV, [80] * 5, targets, blank=BLANK)
-    monkeypatch.setattr(alignment, "BATCH_CELLS", 80 * 45)
-    for found, expected in zip(align(log_probs_BTV, [80] * 5, targets, blank=BLANK), together, strict=True):
-        assert_same(found, expected)
 
 
 def spoken(num_tokens: int, seed: int, silent: int = 0) -> tuple[torch.Tensor, list[int]]:
@@ -230,28 +156,6 @@ def test_within_a_beam_the_path_is_the_best_of_all(monkeypatch, silent):
     expected = align_one(log_probs_TV, ids)
     monkeypatch.setattr(alignment, "EXACT_CELLS", 0)
     assert_same(align_one(log_probs_TV, ids), expected)
-
-
-@pytest.mark.slow
-def test_a_path_that_may_not_be_the_best_within_a_beam_is_looked_for_in_a_wider_one(monkeypatch):
-    log_probs_TV, ids = spoken(1500, seed=1)
-    words = ids[:400] + ids[800:]  # the speech of 400 tokens has no place
-    expected = align_one(log_probs_TV, words)
-    monkeypatch.setattr(alignment, "EXACT_CELLS", 0)
-    monkeypatch.setattr(alignment, "BEAMS", (50.0,))
-    narrow = align_one(log_probs_TV, words)
-    assert expected is not None
-    assert narrow is None or narrow.score < expected.score
-    monkeypatch.setattr(alignment, "BEAMS", (50.0, 1e5))
-    assert_same(align_one(log_probs_TV, words), expected)
-
-
-def test_within_a_beam_a_text_that_does_not_fit_has_a_path_or_none(monkeypatch):
-    monkeypatch.setattr(alignment, "EXACT_CELLS", 0)
-    log_probs_TV, _ = spoken(800, seed=1)
-    _, others = spoken(800, seed=2)
-    found = align_one(log_probs_TV, others)
-    assert found is None or found.score < -1
 
 
 def test_a_row_that_needs_too_much_memory_has_no_path(monkeypatch):
@@ -279,7 +183,7 @@ def test_wildcards_lie_where_the_tokens_that_they_stand_for_are_heard(monkeypatc
     assert found.score == pytest.approx(0, abs=0.01)
 
 
-@pytest.mark.parametrize("beyond", [(0, 40), (40, 0), (30, 30)], ids=["before", "behind", "around"])
+@pytest.mark.parametrize("beyond", [(30, 30)], ids=["around"])
 def test_other_speech_around_the_tokens_is_left_to_gaps(beyond):
     before, behind = beyond
     log_probs_TV, ids = spoken(100, seed=3)
@@ -291,30 +195,3 @@ def test_other_speech_around_the_tokens_is_left_to_gaps(beyond):
     assert found is not None
     np.testing.assert_array_equal(found.first_frames, whole.first_frames[before : len(ids) - behind])
     assert found.score == pytest.approx(0, abs=0.2)
-
-
-def test_other_speech_between_the_tokens_is_left_to_gaps():
-    log_probs_TV, ids = spoken(90, seed=4)
-    whole = align_one(log_probs_TV, ids)
-    words = ids[:30] + ids[60:]
-    gaps = [place == 30 for place in range(len(words) + 1)]
-    found, without = align_one(log_probs_TV, words, gaps), align_one(log_probs_TV, words)
-    assert whole is not None
-    assert found is not None
-    assert without is not None
-    np.testing.assert_array_equal(found.first_frames, np.delete(whole.first_frames, slice(30, 60)))
-    assert without.score < found.score - 1
-
-
-def test_tokens_stay_together_where_one_alone_would_also_fit_elsewhere():
-    frames = [0, 1, 0, 2, 0, 3, 0, 1, 0, 4, 0, 5, 0, 2, 0]
-    log_probs_TV = torch.full((len(frames), 6), -9.0)
-    log_probs_TV[range(len(frames)), frames] = -0.1
-    found = align_one(log_probs_TV, [1, 4], [True, True, True])
-    assert found is not None
-    assert found.first_frames.tolist() == [7, 9]
-    assert found.score == pytest.approx(0, abs=1e-6)
-
-
-def test_no_rows_give_no_paths():
-    assert align(torch.zeros(0, 5, 3), [], [], blank=BLANK) == []

@@ -72,14 +72,6 @@ def test_logits_that_are_not_finite_are_named_where_they_count():
     assert finite.tolist() == [False, True, False, True]
 
 
-def test_scores_are_float32_for_logits_of_any_dtype():
-    logits = torch.randn(2, 40, 8).bfloat16()
-    tokens = greedy(logits, torch.tensor([40, 40]), blank=0)
-    assert tokens.scores.dtype == np.float32
-    again = greedy(logits.float(), torch.tensor([40, 40]), blank=0)
-    assert np.array_equal(tokens.scores, again.scores)
-
-
 def test_a_batch_without_rows_or_frames_has_no_tokens():
     assert greedy(torch.zeros(0, 5, 3), torch.zeros(0, dtype=torch.long), blank=0).counts.tolist() == []
     assert greedy(torch.zeros(2, 0, 3), torch.zeros(2, dtype=torch.long), blank=0).counts.tolist() == [0, 0]

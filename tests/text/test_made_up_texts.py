@@ -83,11 +83,6 @@ def test_the_published_rules_flag_the_same_texts():
     assert not flagged("", 1.0, raysp.text_bounds("curator"))
 
 
-def test_other_rules_are_refused():
-    with pytest.raises(raysp.SpecError, match="rules='emilia', expected 'granary' or 'curator'"):
-        raysp.text_bounds("emilia")
-
-
 def test_texts_that_are_a_phrase_of_a_file_are_all_phrase(tmp_path):
     path = tmp_path / "phrases.txt"
     path.write_text("\n".join(["", *PHRASES, "..."]), encoding="utf-8-sig")

@@ -47,13 +47,6 @@ def test_dotted_and_dotless_i_are_pairs_by_the_rules_of_turkish(language, lower,
     assert TextRules("keep", language=language)(upper) == upper
 
 
-def test_an_i_with_a_second_dot_is_an_i_by_the_rules_of_turkish():
-    lowered_elsewhere = "İzmir".lower()
-    assert lowered_elsewhere == "i\u0307zmir"
-    assert TextRules("lower", language="tr")(lowered_elsewhere) == "izmir"
-    assert TextRules("upper", language="tr")(lowered_elsewhere) == "İZMİR"
-
-
 @given(st.text("iıIİ\u0307\u0323\u0308a "), st.sampled_from(["lower", "upper"]))
 def test_a_text_by_the_rules_of_turkish_stays_as_it_is(text, case):
     rules = TextRules(case, language="tr")

@@ -2,7 +2,6 @@
 
 import pytest
 
-import raysp
 from raysp.text.spelling import PhonemeSpelling, Spelling
 
 UPPER = {letter: number for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ'", 5)}
@@ -54,41 +53,11 @@ def test_dotted_and_dotless_i_are_pairs_in_turkish(language):
     assert spelt("iki ısı", UPPER, language) == "IKI|ISI"  # a vocabulary without İ
 
 
-def test_an_alignment_without_case_rules_has_the_fields_of_earlier_versions():
-    assert "case_rules" not in raysp.Align("text").label_fields({})
-    assert raysp.Align("text", case_rules="tr").label_fields({})["case_rules"] == "tr"
-    with pytest.raises(ValueError, match="case_rules"):
-        raysp.Align("text", case_rules="de")
-
-
-def test_an_alignment_that_skips_unknown_characters_has_the_fields_of_earlier_versions():
-    assert "unknown" not in raysp.Align("text").label_fields({})
-    assert raysp.Align("text", unknown="wildcard").label_fields({})["unknown"] == "wildcard"
-    with pytest.raises(
-        ValueError, match=r"unknown='wildcard' texts that are all of it; found both: .* Set one of them"
-    ):
-        raysp.Align("text", unknown="wildcard", wildcard=True)
-
-
-def test_a_character_of_the_vocabulary_stays_as_it_is():
-    vocabulary = {letter: number for number, letter in enumerate("aAeé", 5)}
-    assert tokens("aAé", vocabulary) == "aAé"
-
-
-def test_marks_that_the_vocabulary_has_as_tokens_stay():
-    vocabulary = {"e": 5, "\u0301": 6}
-    assert tokens("é", vocabulary) == "e\u0301"
-
-
 def test_tokens_of_several_characters_are_taken_whole():
     vocabulary = {"s": 5, "c": 6, "h": 7, "sch": 8, "o": 9, "n": 10}
     spelt = Spelling(vocabulary, DELIMITER)("Schon")
     assert spelt.target().ids == [8, 9, 10]
     assert [letters.text for letters in spelt.words[0].letters] == ["Sch", "o", "n"]
-
-
-def test_a_vocabulary_without_a_delimiter_joins_words():
-    assert tokens("two words", delimiter=None) == "TWOWORDS"
 
 
 def test_words_keep_their_spelling_and_unknown_characters_are_counted():

@@ -31,12 +31,6 @@ def test_a_character_without_a_token_leaves_its_row_out_and_is_counted():
     assert targets.counts == {"a": 2, "b": 3, "ä": 1, "<": 1, "u": 1, "n": 1, "k": 1, ">": 1}
 
 
-def test_without_a_vocabulary_every_character_is_a_label():
-    targets = CharacterTargets(TextRules())
-    assert [*targets("a ü")[0]] == [ord("a"), ord(" "), ord("ü")]
-    assert targets.counts == {"a": 1, "|": 1, "ü": 1}
-
-
 @pytest.mark.parametrize("text", ["a|b", "a | b", "|", "ab|", "<pad>", "a<pad>b", "a <unk>"])
 @pytest.mark.parametrize("is_built", [True, False])
 def test_a_text_with_a_token_that_has_a_meaning_of_its_own_is_left_out(text, is_built):
@@ -45,13 +39,6 @@ def test_a_text_with_a_token_that_has_a_meaning_of_its_own_is_left_out(text, is_
     assert targets(text) == ((), OUTSIDE)
     assert targets("ab").reason == ""
     assert targets(text.replace("|", " ").replace("<", "").replace(">", "") + " a").reason == ""
-
-
-def test_a_bar_in_a_text_becomes_a_space_where_only_letters_are_kept():
-    targets = targets_of("ab", keep="letters")
-    assert targets("a|b") == targets("a b")
-    assert targets("a|b").reason == ""
-    assert BAR not in targets.counts
 
 
 def test_a_bar_in_a_text_is_counted_apart_from_spaces_and_is_outside_the_vocabulary():
@@ -76,12 +63,6 @@ def test_a_tokenizer_with_another_delimiter_reads_a_bar_as_a_character():
 @pytest.mark.parametrize(("ids", "frames"), [([], 0), ([1], 1), ([1, 2, 1], 3), ([1, 1], 3), ([4, 4, 4, 5, 5], 8)])
 def test_equal_neighbours_need_a_blank_between_them(ids, frames):
     assert frames_needed(ids) == frames
-
-
-def test_a_given_vocabulary_names_its_blank_as_usual(tmp_path):
-    (tmp_path / "vocab.json").write_text('{"[PAD]": 2, "[UNK]": 1, "|": 0, "a": 3}')
-    tokenizer = tokenizer_for(read_vocabulary(str(tmp_path / "vocab.json"), {}))
-    assert (tokenizer.pad_token_id, tokenizer.unk_token_id, len(tokenizer)) == (2, 1, 4)
 
 
 @pytest.mark.parametrize(

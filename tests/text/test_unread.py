@@ -3,20 +3,11 @@
 from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-import raysp
-from benchmarks.inputs.checkpoints import BUNDLED
-from benchmarks.inputs.corpus import DEMO_DIGITS, read_utterances
 from raysp.text.unread import AFTER_SECONDS, BEFORE_SECONDS, PAUSE_SECONDS, unread
-from tests.text.spoken_digits import speak
-from tests.user_specs import Forgetful
 
 MILLISECONDS = 20_000
-HOLE_SECONDS = 5.0
-LIMIT = 3.0
-"""Recordings below it pass."""
 
 
 def counted(speech: list[tuple[int, int]], words: list[tuple[int, int]]) -> tuple[float, float]:
@@ -68,28 +59,3 @@ def test_it_is_what_counting_milliseconds_gives():
 )
 def test_stretches_end_at_words(speech, words, longest, share):
     assert unread(speech, words) == pytest.approx((longest, share))
-
-
-@pytest.mark.lengthy
-@pytest.mark.parametrize("finds_speech", [True, False])
-def test_removed_words_of_real_recordings_are_found_and_others_pass(finds_speech):
-    rows, rng = [], np.random.default_rng(1)
-    speakers = list(read_utterances(DEMO_DIGITS).values())
-    for place in range(40):
-        recording = speak(rng, speakers[int(rng.integers(len(speakers)))], rng.uniform(12, 60))
-        start = place * (recording.seconds - HOLE_SECONDS) / 39
-        audio = {"bytes": recording.encoded, "path": None}
-        holes = {"untouched": (0.0, 0.0), "hole": (start, start + HOLE_SECONDS)}
-        if recording.seconds > 35:
-            holes["stopped"] = (30.0, 1e9)
-        rows += [{"id": kind, "audio": audio, "hole_start": a, "hole_end": b} for kind, (a, b) in holes.items()]
-    outputs = [Forgetful(words=True), *([raysp.Speech()] if finds_speech else []), raysp.Signals()]
-    with raysp.Labeller([raysp.Decode(), raysp.Label(str(BUNDLED), outputs=outputs, device="cpu")]) as labeller:
-        labels = labeller(pa.Table.from_pylist(rows)).to_pylist()
-    passed = {kind: [] for kind in ("untouched", "hole", "stopped")}
-    for row in labels:
-        passed[row["id"]].append(row["signal"]["unread"] < LIMIT)
-    assert np.mean(passed["untouched"]) >= 0.98
-    assert np.mean(passed["hole"]) <= 0.05
-    assert not any(passed["stopped"])
-    assert len(passed["stopped"]) > 10

@@ -50,14 +50,6 @@ def test_scores_are_those_of_all_alignments_and_a_weight_for_each_whole_word(wor
         assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-5)
 
 
-def test_without_a_delimiter_hot_words_are_found_within_texts():
-    search = BeamSearch(500, [hot({"ab": 2.0}, None)], least_log_prob=-math.inf)
-    logits = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(1))
-    [found] = search(top_frames(logits, blank=BLANK), [5], best=10)
-    expected = ranked(logits[0].tolist(), BLANK, lambda ids: 2.0 * "".join(TOKENS[one] for one in ids).count("ab"))[:10]
-    assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
-
-
 def likely(*frames: dict[str, float]) -> torch.Tensor:
     logits = torch.full((1, len(frames), 4), -12.0)
     for place, frame in enumerate(frames):

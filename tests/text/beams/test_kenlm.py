@@ -9,19 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-import raysp
 from raysp import CheckpointError
 from raysp.checkpoints import language_models
-from raysp.models import load_checkpoint
 from raysp.text.beams import arpa, kenlm
 from raysp.text.beams.language_model import scores_of
-from tests.corpora import CHECKPOINT
-from tests.ops.phases import columns_of
-from tests.ops.test_transcribing import ctc_forward
 from tests.text.beams.kenlm_package import BINARIES, KINDS, kenlm_package  # noqa: F401 - a fixture
 
 WORDS = ["ONE", "TWO", "NINE", "ÉTÉ", "A", "THREE", "UNHEARD"]
@@ -57,32 +49,6 @@ def test_scores_are_those_of_the_arpa_file(kenlm_package, kind, boundaries):  # 
     tolerance = 1e-5 if kind in ("probing", "trie", "array") else 1e-3  # a quantised model has 256 values
     expected_log_probs = log_probs(expected, sentences, boundaries=boundaries)
     np.testing.assert_allclose(found, expected_log_probs, atol=tolerance, rtol=tolerance)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_search_finds_the_texts_of_the_arpa_file(kenlm_package, kind):  # noqa: F811
-    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")
-    logits = 3 * torch.randn(4, 40, 20, generator=torch.Generator().manual_seed(3))
-    rows = []
-    for name in (f"{kind}.binary", "words.arpa"):
-        output = raysp.Transcript(beams=6, nbest=3, lm=str(BINARIES / name), lm_weight=1.5)
-        output.check(loaded.summary)
-        op = output.op(loaded.summary, loaded)
-        rows.append(columns_of(op, ctc_forward(logits, torch.full((4,), 40), [None] * 4))[:3])
-    assert rows[0][0] == rows[1][0]
-    best, expected = ([one["score"] for row in found[2] for one in row] for found in rows)
-    assert best == pytest.approx(expected, abs=1e-2 if kind in ("quantised", "both") else 1e-4)
-
-
-def test_scores_stay_those_of_the_model_when_no_more_are_kept(kenlm_package, monkeypatch):  # noqa: F811
-    draw = random.Random(1)
-    sentences = [draw.choices(WORDS, k=6) for _ in range(30)]
-    path = BINARIES / "trie.binary"
-    expected = log_probs(kenlm.KenlmModel(path), sentences, boundaries=True)
-    monkeypatch.setattr(kenlm, "MOST_KEPT", 7)
-    model = kenlm.KenlmModel(path)
-    assert np.array_equal(log_probs(model, sentences, boundaries=True), expected)
-    assert max(len(model._states), len(model._scores)) <= 7
 
 
 def test_without_the_package_the_message_names_the_extra(monkeypatch):
@@ -137,24 +103,11 @@ def test_damaged_and_foreign_files_are_refused_with_what_was_found(kenlm_package
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.lengthy
-@settings(max_examples=200, deadline=None)
-@given(place=st.integers(0, COUNTS_AT + 24), byte=st.integers(0, 255), end=st.integers(40, len(GOOD)))
-def test_any_damage_of_the_header_is_read_or_refused(tmp_path_factory, place, byte, end):
-    path = tmp_path_factory.mktemp("damaged") / "lm.bin"
-    path.write_bytes(changed(place, bytes([byte]))[:end])
-    try:
-        kenlm.read_words(path, kenlm.read_header(path))
-    except CheckpointError as error:
-        assert "lm.bin" in str(error)  # noqa: PT017 - either is right
-
-
-@pytest.mark.parametrize("number", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 40))])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_body_ends_the_process_that_probes_a_file_and_no_other(kenlm_package, tmp_path, kind, number):  # noqa: F811
-    draw, data = random.Random(number), bytearray((BINARIES / f"{kind}.binary").read_bytes())
+def test_a_damaged_body_ends_the_process_that_probes_a_file_and_no_other(kenlm_package, tmp_path, kind):  # noqa: F811
+    draw, data = random.Random(0), bytearray((BINARIES / f"{kind}.binary").read_bytes())
     body = range(COUNTS_AT + 8 * 3, len(data) - 60)
-    for place in draw.sample(body, 40 if number % 2 else 1) if number else body:
+    for place in body:
         data[place] ^= 1 << draw.randrange(8)
     path = tmp_path / "damaged.bin"
     path.write_bytes(data)
@@ -184,12 +137,3 @@ def test_a_file_that_crashes_the_package_or_hangs_is_refused(kenlm_package, tmp_
     monkeypatch.setattr(kenlm, "START_SECONDS", 2 if "sleep" in program else 60)
     with pytest.raises(CheckpointError, match=f"binary file of KenLM is damaged: .*{message}.*; build it again from"):
         language_models.open_model(BINARIES / "trie.binary")
-
-
-def test_scores_that_are_no_probabilities_are_found(kenlm_package, tmp_path):  # noqa: F811
-    data, path = bytearray((BINARIES / "probing.binary").read_bytes()), tmp_path / "damaged.bin"
-    scores = [place for place in range(COUNTS_AT + 24, 500) if struct.unpack_from("<f", data, place)[0] == -99.0]
-    assert scores
-    struct.pack_into("<f", data, scores[0], float("nan"))
-    path.write_bytes(data)
-    assert "not logarithms of probabilities" in str(kenlm.damage_of(path))

@@ -12,7 +12,7 @@ import torch
 
 from raysp import CheckpointError
 from raysp.text.beams import arpa
-from raysp.text.beams.language_model import CharacterModel, Lexicon, NgramScores, Weights, WordModel
+from raysp.text.beams.language_model import Lexicon, NgramScores, Weights, WordModel
 from raysp.text.beams.search import BeamSearch
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.exhaustive import ranked
@@ -54,14 +54,6 @@ def test_log_probabilities_are_those_of_kenlm(tmp_path, order):
         expected.append(kenlm.finish(state)[1])
         found = scored(scores, [ids[word] for word in sentence])
         assert found == pytest.approx([one * math.log(10) for one in expected], abs=1e-4)
-
-
-def test_words_unknown_to_a_model_without_their_token_have_a_fixed_probability(tmp_path):
-    model = arpa.parse(write_arpa(tmp_path / "words.arpa", sentences(1), 2, unknown=False))
-    assert model.ids(["never"]).tolist() == [model.unknown]
-    first = scored(NgramScores(model), [model.unknown])[0]
-    backoff = float(model.backoffs[0][model.begin])
-    assert first == pytest.approx(arpa.UNKNOWN_LOG10 * math.log(10) + backoff, abs=1e-4)
 
 
 def test_a_packed_model_is_mapped_as_it_was(tmp_path):
@@ -124,12 +116,6 @@ def test_a_broken_file_is_refused_with_its_first_wrong_line(tmp_path, old, new, 
         arpa.parse(written(tmp_path, GOOD.replace(old, new)), "lm.arpa")
     assert str(caught.value).startswith("language model 'lm.arpa'")
     assert "\n" not in str(caught.value)
-
-
-def test_an_n_gram_whose_context_is_missing_is_refused(tmp_path):
-    text = GOOD.replace("ngram 2=2", "ngram 2=2\nngram 3=1").replace("\\end", "\\3-grams:\n-0.1\tb a b\n\n\\end")
-    with pytest.raises(CheckpointError, match="line 17: found 'b a b'; its first 2 words are not among the 2-grams"):
-        arpa.parse(written(tmp_path, text))
 
 
 def test_a_file_that_is_no_text_or_does_not_exist_is_refused(tmp_path):
@@ -200,21 +186,6 @@ def test_unknown_words_and_the_ends_of_texts_weigh_as_the_weights_say(tmp_path, 
     fusion = WordModel(scores, Lexicon(model, known), TOKENS, weights)
     search = BeamSearch(400, [fusion], delimiters=np.array([False, True, False, False]), least_log_prob=-math.inf)
     check_ranking(search, logits, weight)
-
-
-@pytest.mark.slow
-def test_scores_of_characters_are_those_of_all_alignments_and_of_the_model(tmp_path):
-    texts = ["ab|a", "b|b|a", "aab"]
-    scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", texts, 3)))
-    ids_of_tokens = model.ids(["<pad>", "|", "a", "b"])
-
-    def weight(ids):
-        return 0.6 * sum(scored(scores, ids_of_tokens[list(ids)].tolist())) + 0.3 * len(ids)
-
-    for seed in range(3):
-        logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
-        search = BeamSearch(400, [CharacterModel(scores, ids_of_tokens, Weights(0.6, 0.3))], least_log_prob=-math.inf)
-        check_ranking(search, logits, weight)
 
 
 def test_rows_with_a_model_do_not_depend_on_their_batch(tmp_path):

@@ -44,11 +44,6 @@ def test_intervals_cover_the_recording_with_empty_ones_between(tmp_path):
     assert 'text = "say ""hi"""' in (tmp_path / "grids/a/r000.TextGrid").read_text()
 
 
-def test_a_span_that_overlaps_the_one_before_is_shortened(tmp_path):
-    spans = [Span("a", 0.0, 1.0, 1.0), Span("b", 0.5, 1.5, 1.0), Span("c", 0.6, 0.9, 1.0)]
-    assert intervals(tmp_path, spans, 1.0)["words"] == [(0, 1, "a"), (1, 1.5, "b")]
-
-
 def test_a_span_without_a_duration_joins_its_neighbour(tmp_path):
     spans = [Span('"', 0.0, 0.0, 1.0), Span("a", 0.0, 1.0, 1.0), Span("-", 1.0, 1.0, 1.0), Span("b", 1.5, 2.0, 1.0)]
     found = intervals(tmp_path, spans, 2.0, (spans[2],))
@@ -79,7 +74,3 @@ def test_intervals_are_contiguous_for_any_spans(rows):
         found = grids(Path(folder), [(spans, []) for spans in bounded], [math.nan] * len(rows))
     for grid in found:
         assert all(a.end == b.start for a, b in pairwise(grid.getTier("words").entries))
-
-
-def test_a_recording_without_words_is_one_empty_interval(tmp_path):
-    assert intervals(tmp_path, [], 1.5)["words"] == [(0, 1.5, "")]
