@@ -5,7 +5,6 @@ import unicodedata
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from random import Random
 
 import fsspec
 import pyarrow as pa
@@ -95,26 +94,6 @@ def test_files_outside_are_not_read_and_missing_ones_are_not_found(folder, tmp_p
     assert found == ["path_not_allowed"] * len(outside(folder)) + ["not_found"] * len(missing)
 
 
-@pytest.mark.slow
-def test_no_path_reads_files_outside(tmp_path):
-    root = tmp_path / "audio"
-    (root / "sub").mkdir(parents=True)
-    (root / "a.wav").write_bytes(INSIDE)
-    (tmp_path / "a.wav").write_bytes(OUTSIDE)
-    (root / "others").symlink_to(tmp_path)
-    (root / "out.wav").symlink_to(tmp_path / "a.wav")
-    random, parts = Random(0), ["..", ".", "", "a.wav", "sub", "b.wav", "others", "out.wav", "~", "audio", "/"]
-    paths = {"/".join(random.choices(parts, k=random.randint(1, 6))) for _ in range(500)} - {""}
-    found = read(tmp_path, root, sorted(paths))
-    assert {*found} == {0.1, "path_not_allowed", "not_found"}
-
-
-def test_a_root_that_is_a_link_is_where_it_leads(folder, tmp_path):
-    (tmp_path / "link").symlink_to(folder)
-    found = corpora.read(raysp.Shards(str(shard_of(tmp_path, ["a.wav", "out.wav"])), audio_root=f"{tmp_path}/link"))
-    assert [(row["seconds"], row["error_type"]) for row in found] == [(0.1, "filtered"), (None, "path_not_allowed")]
-
-
 def test_on_storage_with_urls_the_letters_decide(tmp_path):
     url = f"memory://{uuid.uuid4().hex}/audio"
     fsspec.filesystem("memory").pipe_file(f"{url}/a/b.wav", INSIDE)
@@ -178,16 +157,6 @@ def test_a_name_that_is_there_in_another_unicode_form_only_is_opened_by_that_nam
     assert found["seconds"] == 0.1
     assert missing["error_type"] == "not_found"
     assert "no such file" in missing["error_message"]
-
-
-def test_parts_of_one_dot_name_the_folder_itself(stored, request):
-    store, labelled = stored
-    store("a/b.wav", INSIDE)
-    found = labelled("./a/b.wav", "a/./b.wav", "././a/b.wav", ".a/b.wav", "./b.wav", "./a//b.wav")
-    assert [row["seconds"] for row in found[:3]] == [0.1] * 3
-    # A key with an empty part is another key.
-    others = found[3:5] if "disk" in request.node.name else found[3:]
-    assert all("no such file in" in row["error_message"] for row in others)
 
 
 def test_a_name_that_several_files_have_in_other_unicode_forms_is_an_error_with_their_names(stored):

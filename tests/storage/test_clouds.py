@@ -12,7 +12,6 @@ from raysp import StoreError
 from raysp.storage import fsspec_files
 from raysp.storage.audio_root import WORTH_LISTING, versions
 from raysp.storage.fsspec_store import FsspecStore
-from raysp.storage.options import resolve
 from raysp.storage.store import Entry, RefusedError, Store, UnusableError, probe
 from raysp.storage.stores import expand, open_store
 from tests.clouds.cloud import CLOUDS, Cloud
@@ -89,12 +88,6 @@ def is_write(method: str) -> bool:
 
 @pytest.mark.usefixtures("in_parts")
 class TestConditions:
-    def test_a_file_appears_whole_and_once(self, store):
-        assert publish(store, DATA)
-        assert not publish(store, b"two")
-        assert not store.create("a", DATA)
-        assert store.read("a") == DATA
-
     def test_nothing_is_looked_at_before_a_write(self, faulty, proxy, in_parts):
         assert publish(faulty, DATA)
         assert len(proxy.requests) == (4 if in_parts else 1)
@@ -131,8 +124,7 @@ class TestConditions:
         assert not publish(faulty, DATA, replace=True, expected=version)
         assert store.stat("a") is None if change == "deleted" else store.read("a") == b"another"
 
-    @pytest.mark.parametrize("fault", ["lost", "reset", "503"])
-    @pytest.mark.parametrize("nth", [1, 2, 4])
+    @pytest.mark.parametrize(("fault", "nth"), [("lost", 1), ("lost", 4), ("reset", 2), ("503", 1)])
     def test_a_request_that_fails_is_repeated_and_knows_its_own_file(self, faulty, store, proxy, fault, nth):
         version = ""
         for data in (DATA, DATA[1:]):
@@ -206,10 +198,8 @@ class TestReading:
             cloud.put(bucket, key, b"")
         assert list(store.list()) == []
 
-    @pytest.mark.parametrize("fault", ["503", "500", "429", "reset", "truncate"])
+    @pytest.mark.parametrize("fault", ["503", "reset", "truncate"])
     def test_transient_errors_are_retried(self, cloud, faulty, proxy, fault):
-        if cloud.kind == "az" and fault == "429":
-            pytest.skip("Azure limits rates by 503")
         faulty.create("a", DATA)
         for call in (
             lambda: faulty.read("a") == DATA,
@@ -221,13 +211,6 @@ class TestReading:
             assert call()
         has_no_body = cloud.kind == "az" and fault == "truncate"  # the response to HEAD, for `stat`
         assert [found for _, _, found in proxy.requests].count(fault) == 8 - has_no_body
-
-    def test_a_body_that_stalls_is_requested_again(self, opened, proxy, monkeypatch):
-        monkeypatch.setattr(fsspec_files, "READ_SECONDS", 1)
-        faulty = opened(proxy.options)
-        faulty.create("a", DATA)
-        proxy.fail_next("stall", method="GET")
-        assert faulty.read("a") == DATA
 
 
 class TestMessages:
@@ -275,17 +258,6 @@ def _signing(cloud: Cloud) -> dict[str, object]:
     from google.oauth2.credentials import Credentials
 
     return {"token": Credentials(TOKEN)}
-
-
-class TestOptions:
-    def test_a_file_system_may_be_given_in_place_of_options(self, cloud, bucket, store):
-        import adlfs
-        import gcsfs
-
-        made = {"gs": gcsfs.GCSFileSystem, "az": adlfs.AzureBlobFileSystem}[cloud.kind]
-        files = made(**resolve(cloud.options))
-        store.create("a", b"one")
-        assert open_store(store.url, files).read("a") == b"one"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from raysp import CheckpointError, RayspError, StoreError, bounds
 from raysp.checkpoints.hub_api import licence_of
 from raysp.models.tokenizers import sentencepiece, text
 from raysp.sink import absent, run_record
-from raysp.sink.footer import Hashes
 from raysp.sink.layout import ABSENT, RUN
 from raysp.storage.store import LocalStore
 from raysp.text.beams import arpa
@@ -27,15 +26,15 @@ LIMIT_BYTES = 3 * 1024**3
 """Address space of a process that reads a file of 20 GB, of which most is imports."""
 
 
-@pytest.mark.parametrize("content", [DEEP, NAMED, b"{", b"[]", b'"text"', b"7" * 10_000, b"\xff"])
 @pytest.mark.parametrize("path", LOADS)
-def test_a_record_that_is_none_is_an_error_with_a_short_message(tmp_path, path, content):
+def test_a_record_that_is_none_is_an_error_with_a_short_message(tmp_path, path):
     place = tmp_path / path
     place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(content)
-    with pytest.raises(RayspError) as error:
-        LOADS[path](LocalStore(tmp_path))
-    assert len(str(error.value)) < 600
+    for content in (DEEP, NAMED, b"{", b"[]", b'"text"', b"7" * 10_000, b"\xff"):
+        place.write_bytes(content)
+        with pytest.raises(RayspError) as error:
+            LOADS[path](LocalStore(tmp_path))
+        assert len(str(error.value)) < 600
 
 
 @pytest.mark.slow
@@ -59,16 +58,6 @@ def test_a_record_of_gigabytes_is_not_read(tmp_path, name):
         store.read(place.relative_to(tmp_path / name).as_posix())
 
 
-@pytest.mark.lengthy
-def test_hashes_of_recordings_decode_to_those_of_the_rows_alone():
-    import base64
-    import zlib
-
-    bomb = base64.b64encode(zlib.compress(b"\0" * 50_000_000)).decode()
-    with pytest.raises(ValueError, match="decodes to more than"):
-        Hashes.decode(bomb, 10)
-
-
 @pytest.mark.parametrize("file", ["tokenizer.json", "vocab.txt"])
 def test_a_file_of_a_tokenizer_has_a_bound(tmp_path, file):
     with (tmp_path / file).open("wb") as made:
@@ -76,12 +65,6 @@ def test_a_file_of_a_tokenizer_has_a_bound(tmp_path, file):
     read = text._read_backend if file == "tokenizer.json" else text._lines
     with pytest.raises(CheckpointError, match="has 67,108,865 bytes; expected at most 67,108,864"):
         read(tmp_path / file)
-
-
-def test_a_tokenizer_that_is_nested_too_deeply_is_refused(tmp_path):
-    (tmp_path / "tokenizer.json").write_bytes(DEEP)
-    with pytest.raises(CheckpointError, match="not a tokenizer"):
-        text._read_backend(tmp_path / "tokenizer.json")
 
 
 def test_pieces_of_a_sentencepiece_model_are_bounded(tmp_path):
@@ -118,15 +101,6 @@ def test_a_language_model_that_claims_too_much_is_refused_with_its_line(tmp_path
         arpa.parse(tmp_path / "model.arpa")
     assert message in str(error.value)
     assert len(str(error.value)) < 600
-
-
-@pytest.mark.lengthy
-def test_a_compressed_language_model_that_is_a_bomb_is_refused(tmp_path):
-    from tests.storage.test_bounds import bomb
-
-    (tmp_path / "model.arpa.gz").write_bytes(bomb(b"\\data\\\n" + b"\n" * 100))
-    with pytest.raises(CheckpointError, match="language model"):
-        arpa.parse(tmp_path / "model.arpa.gz")
 
 
 def test_a_model_card_has_a_bound_and_its_aliases_are_not_written_in_full(tmp_path):

@@ -32,25 +32,11 @@ def test_one_request_opens_a_short_recording_with_its_version(root, proxy):
     assert root.versions(["a/050.wav"]) == {"a/050.wav": opened.version}
 
 
-def test_an_empty_recording_has_a_version_too(root):
-    opened = root.open("a/000.wav")
-    assert (opened.read(), opened.is_whole) == (b"", True)
-    assert root.versions(["a/000.wav"]) == {"a/000.wav": opened.version}
-
-
 def test_many_of_one_folder_are_listed_with_the_same_versions(root, proxy):
     found = root.versions([*MANY, "b.wav", "gone.wav"])
     assert sorted(method for method, _, _ in proxy.requests) == ["GET", "HEAD", "HEAD"]
     assert sorted(found) == sorted([*MANY, "b.wav"])
     assert all(found[path] == root.open(path).version for path in (*MANY[::20], "b.wav"))
-
-
-def test_a_listing_that_does_not_pay_is_given_up(root, proxy, monkeypatch):
-    monkeypatch.setattr("raysp.storage.audio_root.ENTRIES_A_FILE", 0.5)
-    assert sorted(root.versions(MANY)) == MANY
-    methods = [method for method, _, _ in proxy.requests]
-    assert methods.count("GET") == 1
-    assert 0 < methods.count("HEAD") < len(MANY)
 
 
 def test_one_that_is_refused_is_absent_and_an_outage_is_an_error(root, proxy, monkeypatch):
