@@ -1,7 +1,7 @@
 """Folders of audio files: slices of the sorted listing that stay as they were recorded."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from random import Random
 
 import pytest
@@ -43,16 +43,6 @@ def test_a_file_that_changed_gives_its_slice_another_version():
     assert len({folders.version(one) for one in (part, other, touched)}) == 3
 
 
-def test_rows_are_paths_below_the_folder():
-    (part,) = folders.cut(entries(["a.wav", "b/c.wav", "d.wav"]), [])
-    shard = Shard("n", "/x", 30, folders.version(part), 3, "i", (Piece(0, 3),), "folder", part)
-    assert sources.read_table(shard, Piece(1, 3), ["id", "audio"]).to_pylist() == [
-        {"id": "b/c.wav", "audio": {"bytes": None, "path": "b/c.wav"}},
-        {"id": "d.wav", "audio": {"bytes": None, "path": "d.wav"}},
-    ]
-    assert sources.read_table(shard, Piece(0, 0), ["id"]).num_rows == 0
-
-
 @pytest.mark.lengthy
 def test_a_piece_carries_no_more_than_its_own_part():
     rng = Random(0)
@@ -81,11 +71,6 @@ def test_a_damaged_listing_is_noticed_before_a_piece_is_sent():
     shard = Shard("n", "/x", 10, "another version", 1, "i", (Piece(0, 1),), "folder", part)
     with pytest.raises(ShardError, match="its recorded listing is damaged"):
         sources.narrow(shard, Piece(0, 1))
-
-
-def test_shards_other_than_folders_are_narrowed_to_the_piece():
-    shard = Shard("n", "/x", 10, "1", 5, "i", (Piece(0, 2), Piece(2, 5)))
-    assert sources.narrow(shard, Piece(2, 5)) == replace(shard, pieces=(Piece(2, 5),))
 
 
 def test_ten_thousand_files_are_recorded_in_little():

@@ -26,25 +26,8 @@ def rows_of(shard: Shard, *columns: str) -> list[dict]:
     return sources.read_table(shard, Piece(0, shard.num_rows), columns or sources.column_names(shard)).to_pylist()
 
 
-@pytest.mark.lengthy
-@settings(max_examples=30, deadline=None)
-@given(count=st.integers(0, 40), packed=st.booleans(), added=st.integers(0, 30))
-def test_every_line_is_in_one_slice_and_lines_that_are_added_make_new_ones(tmp_path_factory, count, packed, added):
-    path = tmp_path_factory.getbasetemp() / f"m.jsonl{'.gz' if packed else ''}"
-    rows = [{"audio_filepath": f"{number}.wav", "n": number} for number in range(count + added)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifests, "LINES_A_SHARD", 7)
-        first = shards_of(write(path, rows[:count]))
-        assert [row["n"] for shard in first for row in rows_of(shard, "n")] == list(range(count))
-        assert all(shard.num_rows == 7 for shard in first[:-1])
-        write(path, rows)
-        second = shards_of(path, [shard.part for shard in first])
-    assert second[: len(first)] == first
-    assert [row["n"] for shard in second for row in rows_of(shard, "n")] == list(range(count + added))
-
-
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     before=st.lists(st.integers(0, 9999), min_size=1, max_size=30),
     packed=st.booleans(),
@@ -111,7 +94,7 @@ def test_rows_have_nemos_keys_and_all_others_as_columns(tmp_path):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
@@ -126,13 +109,19 @@ def test_any_value_of_any_key_is_stored(tmp_path_factory, value, key):
     assert len(rows_of(shard)) == 1
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["nul \0 here", "\u202eright to left", "emoji \U0001f600", "x" * 1_000_000, "\x1b[2J", "-->", "=cmd|' /C'!A0"],
-)
-def test_texts_are_stored_without_loss(tmp_path, text):
-    (shard,) = shards_of(write(tmp_path / "m.jsonl", [{"audio_filepath": "a", "text": text, "id": text}]))
-    assert rows_of(shard, "id", "text") == [{"id": text, "text": text}]
+def test_texts_are_stored_without_loss(tmp_path):
+    texts = [
+        "nul \0 here",
+        "\u202eright to left",
+        "emoji \U0001f600",
+        "x" * 1_000_000,
+        "\x1b[2J",
+        "-->",
+        "=cmd|' /C'!A0",
+    ]
+    rows = [{"audio_filepath": "a", "text": text, "id": text} for text in texts]
+    (shard,) = shards_of(write(tmp_path / "m.jsonl", rows))
+    assert rows_of(shard, "id", "text") == [{"id": text, "text": text} for text in texts]
 
 
 def test_a_line_beyond_the_bound_is_refused_before_it_fills_the_memory(tmp_path):
@@ -169,21 +158,16 @@ def test_more_keys_than_columns_are_refused(tmp_path):
         shards_of(write(tmp_path / "m.jsonl", rows))
 
 
-def test_a_list_of_paths_is_shown_as_the_path_of_its_row(tmp_path):
-    (shard,) = shards_of(write(tmp_path / "m.jsonl", [{"audio_filepath": ["l.wav", "r.wav"]}]))
-    assert rows_of(shard, "audio") == [{"audio": {"bytes": None, "path": '["l.wav", "r.wav"]'}}]
-
-
 def test_a_lone_surrogate_is_the_escape_of_a_path_and_no_text(tmp_path):
     (shard,) = shards_of(write(tmp_path / "m.jsonl", [rb'{"audio_filepath": "a\ud800", "text": "b\udfff"}' + b"\n"]))
     assert rows_of(shard, "id", "text") == [{"id": r"a\ud800", "text": None}]
 
 
-@pytest.mark.parametrize("line", [b"{\n", b"[1]\n", b"3\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n", b'{"a": }\n'])
-def test_a_line_that_is_not_an_object_is_named(tmp_path, line):
-    path = write(tmp_path / "m.jsonl", [{"audio_filepath": "a"}, line])
-    with pytest.raises(ShardError, match=r"m.jsonl: line 2 of this slice"):
-        shards_of(path)
+def test_a_line_that_is_not_an_object_is_named(tmp_path):
+    for line in (b"{\n", b"[1]\n", b"3\n", b"\xff\xfe\n", b"[" * 100_000 + b"\n", b'{"a": }\n'):
+        path = write(tmp_path / "m.jsonl", [{"audio_filepath": "a"}, line])
+        with pytest.raises(ShardError, match=r"m.jsonl: line 2 of this slice"):
+            shards_of(path)
 
 
 def test_a_slice_that_changed_is_refused(tmp_path):

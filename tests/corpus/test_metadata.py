@@ -72,20 +72,6 @@ def test_its_columns_are_columns_of_the_rows_whichever_kind_it_is_of(corpus, kin
 
 
 @pytest.mark.slow
-def test_labels_carry_them_and_are_compared_with_the_reference(corpus):
-    write(corpus, ROWS)
-    raysp.run(pipeline_of(corpus), engine="here", progress=False)
-    labels = labels_of(corpus)
-    assert [(row["id"], row["speaker"], row["text"], row["status"]) for row in labels] == [
-        ("a.wav", 3, "one", "ok"),
-        ("b.wav", 7, "two", "ok"),
-        ("c.wav", None, None, "ok"),
-    ]
-    found = raysp.verify(str(corpus.parent / "out"), sample=2, trust=True)
-    assert (found.differences, raysp.status(str(corpus.parent / "out")).word_errors.rows) == ((), 2)
-
-
-@pytest.mark.slow
 def test_a_recording_that_it_names_and_that_is_not_there_is_an_error_row_until_it_comes(corpus):
     write(corpus, [*ROWS, {"file_name": "later.wav", "text": "three", "speaker": 1}])
     plan = raysp.plan(pipeline_of(corpus))
@@ -142,6 +128,8 @@ def test_added_rows_make_new_label_shards_and_change_no_other(corpus):
     write(corpus, [*ROWS, {"file_name": "d.wav", "text": "four", "speaker": 9}])
     raysp.run(pipeline_of(corpus), engine="here", progress=False)
     assert [(row["id"], row["speaker"]) for row in labels_of(corpus)][2:] == [("c.wav", None), ("d.wav", 9)]
+    write(corpus, [{"file_name": "d.wav", "text": "four", "speaker": 9}, *ROWS])
+    assert raysp.plan(pipeline_of(corpus)).todo == ()
     assert raysp.verify(str(corpus.parent / "out"), trust=True).differences == ()
 
 
@@ -159,14 +147,13 @@ def test_numbers_of_a_csv_file_are_numbers_except_for_codes_and_empty_cells_are_
     ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["../secret.wav", "/etc/passwd", "file:///etc/passwd", "x/../../secret.wav"])
-def test_a_name_that_leads_out_of_the_folder_is_an_error_row(corpus, name):
+def test_names_that_lead_out_of_the_folder_are_error_rows(corpus):
     (corpus.parent / "secret.wav").write_bytes(wav(1600))
-    write(corpus, [*ROWS, {"file_name": name, "text": "t", "speaker": 1}])
-    raysp.run(pipeline_of(corpus), engine="here", progress=False)
-    (row,) = [row for row in labels_of(corpus) if row["speaker"] == 1]
-    assert (row["error_type"], row["text"], len(labels_of(corpus))) == ("path_not_allowed", "t", 4)
+    names = ["../secret.wav", "/etc/passwd", "file:///etc/passwd", "x/../../secret.wav"]
+    write(corpus, [*ROWS, *({"file_name": name, "text": name, "speaker": 1} for name in names)])
+    rows = [row for row in corpora.read(corpus, "text", "speaker") if row["speaker"] == 1]
+    assert sorted(row["text"] for row in rows) == sorted(names)
+    assert {row["error_type"] for row in rows} == {"path_not_allowed"}
 
 
 @pytest.mark.parametrize(
@@ -193,19 +180,6 @@ def test_one_that_cannot_be_used_is_refused_before_any_work(corpus, files, messa
         raysp.plan(pipeline_of(corpus))
 
 
-def test_beside_shards_or_in_a_glob_it_is_not_metadata(corpus):
-    write(corpus, ROWS)
-    plan = raysp.plan(a_pipeline(f"{corpus}/*.wav", corpus.parent / "out"))
-    assert [shard.num_rows for shard in plan.corpus.shards] == [3]
-    write(corpus, [{"id": "1", "audio": {"bytes": b"x", "path": None}}], "parquet")
-    plan = raysp.plan(a_pipeline(str(corpus), corpus.parent / "out"))
-    assert [shard.kind for shard in plan.corpus.shards] == ["parquet"]
-
-
-def test_a_folder_without_metadata_has_no_notes(corpus):
-    assert raysp.plan(a_pipeline(str(corpus), corpus.parent / "out")).notes == ()
-
-
 def test_it_is_read_equally_in_a_bucket(s3, corpus):
     write(corpus, ROWS)
     bucket = s3.bucket()
@@ -224,13 +198,6 @@ def lines_of(num_rows: int) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_ten_thousand_rows_are_recorded_in_little(corpus):
-    write(corpus, lines_of(10_000), "jsonl")
-    (shard, *_) = raysp.plan(pipeline_of(corpus)).corpus.shards
-    assert len(shard.part) < 200_000
-
-
-@pytest.mark.slow
 def test_each_piece_has_its_own_rows(corpus):
     rows = lines_of(900)
     write(corpus, rows, "jsonl")
@@ -238,12 +205,3 @@ def test_each_piece_has_its_own_rows(corpus):
     raysp.run(pipeline_of(corpus, max_error_rate=1.0), engine="here", progress=False)
     found = [(row["id"], row["text"]) for row in labels_of(corpus)]
     assert found[:900] == [(row["file_name"], row["text"]) for row in rows]
-
-
-@pytest.mark.slow
-def test_the_plan_takes_a_rewritten_file_of_the_same_content(corpus):
-    write(corpus, ROWS)
-    pipeline = pipeline_of(corpus)
-    raysp.run(pipeline, engine="here", progress=False)
-    write(corpus, ROWS[::-1])
-    assert raysp.plan(pipeline).todo == ()

@@ -16,9 +16,7 @@ from raysp.corpus.shards import (
     SECONDS_BY_PATH,
     Group,
     Piece,
-    PieceSize,
     cut_groups,
-    estimated_seconds,
 )
 from tests.corpora import AUDIO
 
@@ -77,43 +75,6 @@ def test_a_piece_is_no_shorter_than_a_minute_unless_rows_or_bytes_end_it(groups,
         assert is_full or all(found >= LEAST_SECONDS - 1e-3 for _, found in ends)
 
 
-@given(groups, seconds)
-def test_a_piece_is_no_longer_than_asked_unless_that_reads_too_much_again(groups, seconds):
-    """A short piece takes its neighbour, and is then longer by at most a minute."""
-    longest = max(
-        (
-            group.seconds / max(1, int(1 + 2 * READ_AGAIN_BYTES * group.seconds / max(1, group.num_bytes)))
-            for group in groups
-        ),
-        default=0.0,
-    )
-    for piece in cut_groups(groups, seconds):
-        most = max(seconds, longest, 2 * LEAST_SECONDS)
-        assert held_by(groups, piece)[1] <= most + 2 * LEAST_SECONDS + a_row(groups)[1]
-
-
-@given(st.lists(st.tuples(st.integers(1, 100), st.floats(60, 600)), min_size=1, max_size=12))
-def test_groups_that_fit_together_are_one_piece(sizes):
-    groups = [Group(rows, 1000, audio) for rows, audio in sizes]
-    assert cut_groups(groups, 2 * HOUR) == (Piece(0, sum(rows for rows, _ in sizes)),)
-
-
-def test_large_groups_are_cut_into_even_slices():
-    groups = [Group(2, 0, 60), Group(10, 0, 900), Group(4, 0, 200), Group(1, 0, 150)]
-    assert cut_groups(groups, 300) == (
-        Piece(0, 2),
-        Piece(2, 5),
-        Piece(5, 8),
-        Piece(8, 12),
-        Piece(12, 16),
-        Piece(16, 17),
-    )
-
-
-def test_rows_of_less_than_a_minute_make_pieces_of_a_minute():
-    assert cut_groups([Group(1, 0, 40.0)] * 5, 60) == (Piece(0, 2), Piece(2, 5))
-
-
 def test_a_large_group_is_cut_no_finer_than_it_is_worth_to_read_it_again():
     audio = 24 * HOUR
     stored = int(audio * 32_000)
@@ -121,46 +82,6 @@ def test_a_large_group_is_cut_no_finer_than_it_is_worth_to_read_it_again():
     slices = len(cut_groups([Group(8640, stored, audio)], 300))
     assert slices == int(1 + 2 * READ_AGAIN_BYTES / 32_000)
     assert stored * (slices - 1) / 2 <= READ_AGAIN_BYTES * audio
-
-
-def test_a_shard_without_rows_has_no_piece():
-    assert cut_groups([]) == cut_groups([Group(0, 5, 0.0), Group(0, 1 << 40, 1e9)]) == ()
-
-
-@given(st.floats(0, 1e9), st.floats(60, 2 * HOUR), st.integers(1, 1000))
-def test_a_corpus_makes_enough_pieces_of_at_least_a_minute(audio, most_seconds, num_pieces):
-    size = PieceSize(most_seconds, num_pieces)
-    found = size.seconds(audio)
-    assert LEAST_SECONDS <= found <= most_seconds
-    assert audio / found >= num_pieces - 1e-6 or found == LEAST_SECONDS
-    assert size.seconds(most_seconds * num_pieces + audio) == pytest.approx(most_seconds)
-
-
-@pytest.mark.parametrize(
-    ("name", "bytes_a_second"),
-    [("a.wav", 32_000), ("a/b.AIFF", 32_000), ("a.flac", 16_000), ("a.mp3", 3_200), ("a.opus", 3_200), ("a", 16_000)],
-)
-def test_seconds_are_estimated_by_the_suffix(name, bytes_a_second):
-    assert estimated_seconds(60 * bytes_a_second, name) == pytest.approx(60)
-
-
-@pytest.mark.parametrize(
-    ("names", "bytes_a_second"),
-    [
-        (["b.wav", None, "a.wav"], 32_000),
-        (["b.mp3", "a.mp3", "c.mp3"], 3_200),
-        ([None, None, None], 16_000),
-        (["b", "c\udcff", "d"], 16_000),
-    ],
-)
-def test_the_footer_of_a_shard_names_the_format(tmp_path, names, bytes_a_second):
-    paths = pa.array([None if name is None else name.encode(errors="surrogateescape") for name in names], pa.binary())
-    recordings = pa.array([bytes(number) * 32_000 for number in range(1, 4)])
-    audio = pa.StructArray.from_arrays([recordings, paths.view(pa.string())], ["bytes", "path"])
-    table = pa.table({"audio": audio, "text": ["x" * 5000] * 3})
-    pq.write_table(table, tmp_path / "x.parquet", compression="none", use_dictionary=False)
-    [group] = sources.survey("parquet", str(tmp_path / "x.parquet"), "", None, ("audio", "text")).groups
-    assert (group.num_rows, group.seconds) == (3, pytest.approx(6 * 32_000 / bytes_a_second, rel=0.02))
 
 
 @pytest.mark.parametrize("nulls", [True, False])

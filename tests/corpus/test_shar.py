@@ -7,16 +7,14 @@ import unicodedata
 import zlib
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from tests import corpora
-from tests.corpora import AUDIO, DEMO, a_pipeline, wav, write_shard
+from tests.corpora import DEMO, a_pipeline, wav
 from tests.corpus.test_tars import write_tar
 
-RATE = 8_000
 NUM_CUTS, NUM_PER_SHARD = 5, 3
 
 
@@ -59,24 +57,6 @@ def test_rows_are_the_cuts_that_lhotse_reads(tmp_path, form):
         assert row["text"] == " ".join(one.text for one in spoken)
         assert (row["speaker"], row["language"]) == (spoken[0].speaker, "en")
         assert row["seconds"] == cut.load_audio().shape[1] / cut.sampling_rate
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["flac", "wav"])
-def test_labels_are_those_of_the_same_recordings_in_parquet(tmp_path, form):
-    write_shar(tmp_path / "shar", form)
-    audio = pa.array([{"bytes": row["audio"]["bytes"], "path": None} for row in demo_rows()], AUDIO)
-    table = pa.table({"id": [f"a/b.{number}" for number in range(NUM_CUTS)], "audio": audio})
-    write_shard(tmp_path / "parquet" / "x.parquet", table=table)
-    found = {}
-    for kind in ("parquet", "shar"):
-        pipeline = a_pipeline(str(tmp_path / kind), tmp_path / f"out-{kind}")
-        raysp.run(pipeline, engine="here", progress=False)
-        files = sorted((tmp_path / f"out-{kind}").glob("*.parquet"))
-        found[kind] = pa.concat_tables([pq.read_table(file, columns=["id", "pred_text", "status"]) for file in files])
-    assert [file.name for file in files] == ["cuts.000000.parquet", "cuts.000001.parquet"]
-    assert found["shar"].to_pylist() == found["parquet"].to_pylist()
-    assert not raysp.plan(pipeline).todo
 
 
 def test_another_tar_file_beside_the_same_cuts_is_another_shard(tmp_path):

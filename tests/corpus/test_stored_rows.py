@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp import AudioError
-from raysp.corpus import sources
 from raysp.corpus.stored_rows import StoredRows
-from raysp.storage.audio_root import AudioRoot, RowPath
+from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Entry
 from tests.corpora import wav
 from tests.kit import AUDIO
@@ -53,25 +51,6 @@ def test_rows_in_any_order_are_those_of_the_shard(shards, kind, numbers):
             assert bytes(rows(str(path), entry_of(path), row, "audio")) == RECORDINGS[row]
 
 
-@pytest.mark.parametrize("kind", ["parquet", "arrow", "tar"])
-def test_rows_in_order_are_read_once(shards, kind, monkeypatch):
-    begun: list[int] = []
-    real = sources.read_batches
-
-    def counted(shard, piece, *arguments):
-        begun.append(piece.first)
-        return real(shard, piece, *arguments)
-
-    monkeypatch.setattr(sources, "read_batches", counted)
-    rows, path = StoredRows(), shards[kind]
-    numbers = [row for row in range(3, NUM_ROWS, 2) for _ in range(3)]
-    with ThreadPoolExecutor(8) as pool:
-        found = [*pool.map(lambda row: bytes(rows(str(path), entry_of(path), row, "audio")), numbers)]
-    assert found == [RECORDINGS[row] for row in numbers]
-    assert begun[0] <= 17  # threads may begin in another order
-    assert len(begun) <= 3
-
-
 def test_a_row_behind_the_last_one_or_an_error_does_not_end_the_reading_of_others(shards):
     rows, path = StoredRows(), shards["parquet"]
     for column, row, kind in (("audio", NUM_ROWS, "not_found"), ("id", 0, "no_audio"), ("more", 0, "no_audio")):
@@ -96,14 +75,3 @@ def test_a_link_is_read_by_the_suffix_of_its_own_name(shards, tmp_path):
     opened = root.open("a.parquet#row=7")
     assert opened.whole(1 << 20) == RECORDINGS[7]
     assert root.versions(["a.parquet#row=7", "gone.parquet#row=1"]) == {"a.parquet#row=7": opened.version}
-
-
-@given(st.text(min_size=1), st.integers(0, 10**18 - 1), st.text(min_size=1))
-def test_paths_of_rows_are_read_as_they_are_written(shard, row, column):
-    path = RowPath(shard, row, column)
-    assert RowPath.parse(str(path)) == path
-
-
-def test_without_a_reader_of_rows_a_path_names_a_file(tmp_path):
-    (tmp_path / "a.parquet#row=7").write_bytes(b"file")
-    assert AudioRoot(str(tmp_path)).read("a.parquet#row=7", 100) == b"file"

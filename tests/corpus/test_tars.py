@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-import raysp
-from raysp import PlanError, ShardError
+from raysp import ShardError
 from raysp.corpus import archive, sources, tars
 from raysp.corpus.shards import Piece, Shard, cut_groups, input_id
 from raysp.storage.ranged import open_ranged
-from tests.corpora import DEMO, a_pipeline, wav, write_shard
+from tests.corpora import wav
 
 COLUMNS = ["id", "audio", "text", "speaker", "score", "words"]
 
@@ -95,7 +93,7 @@ def test_samples_are_those_of_datasets(tmp_path):
 
 
 @pytest.mark.usefixtures("small_spans")
-@pytest.mark.parametrize("piece", [Piece(0, 10), Piece(3, 5), Piece(4, 8), Piece(9, 10), Piece(7, 8)])
+@pytest.mark.parametrize("piece", [Piece(0, 10), Piece(3, 5), Piece(4, 8)])
 def test_a_piece_reads_its_own_bytes_and_one_schema(tmp_path, monkeypatch, piece):
     scores = [1, None, 2, 3, 4, 5, 6, 7, 8.5, 9]
     files = [one for number in range(10) for one in files_of(number, score=scores[number])]
@@ -107,13 +105,6 @@ def test_a_piece_reads_its_own_bytes_and_one_schema(tmp_path, monkeypatch, piece
     assert read(shard, piece, COLUMNS) == whole.slice(piece.first, piece.num_rows)
     assert len(places) == (piece.end - 1) // 4 - piece.first // 4 + 1
     assert whole.schema.field("score").type == pa.float64()
-
-
-@pytest.mark.usefixtures("small_spans")
-def test_values_of_several_types_are_texts(tmp_path):
-    files = [one for number in range(5) for one in files_of(number, score="high" if number == 4 else number)]
-    shard = shard_of(write_tar(tmp_path / "x.tar", files))
-    assert read(shard, Piece(0, 1), ["score"]).column("score").to_pylist() == ["0"]
 
 
 def test_headers_of_large_members_are_read_in_few_bytes(tmp_path):
@@ -185,42 +176,3 @@ def test_names_that_lead_outside_are_ids_and_nothing_is_written(tmp_path):
     found = read(shard_of(path), Piece(0, 2), ["id", "audio"]).to_pylist()
     assert [row["id"] for row in found] == ["../../out", "/etc/raysp"]
     assert sorted(one.name for one in tmp_path.rglob("*")) == ["in", "x.tar"]
-
-
-def test_an_archive_whose_headers_changed_is_refused(tmp_path):
-    shard = shard_of(write_tar(tmp_path / "x.tar", files_of(1)))
-    write_tar(tmp_path / "x.tar", [(name.replace("1", "2"), data) for name, data in files_of(1)])
-    with pytest.raises(ShardError, match="changed since it was planned"):
-        read(shard, Piece(0, 1), ["id"])
-
-
-@pytest.mark.slow
-def test_labels_of_a_tar_file_are_those_of_the_same_recordings_in_parquet(tmp_path):
-    path = sorted((DEMO / "audio").glob("*.parquet"))[0]
-    rows = pq.read_table(path).slice(0, 4).to_pylist()
-    write_shard(tmp_path / "parquet" / "x.parquet", table=pq.read_table(path).slice(0, 4))
-    files = [
-        one
-        for row in rows
-        for one in ((f"{row['id']}.flac", row["audio"]["bytes"]), (f"{row['id']}.txt", row["text"].encode()))
-    ]
-    write_tar(tmp_path / "tar" / "x.tar", files)
-    for kind in ("parquet", "tar"):
-        source = raysp.Shards(str(tmp_path / kind), text="text")
-        sink = raysp.Parquet(str(tmp_path / f"out-{kind}"), keep=["text"])
-        raysp.run(a_pipeline(source, sink), engine="here", progress=False)
-    columns = ["id", "row", "status", "seconds", "pred_text", "text"]
-    found, expected = (
-        pq.read_table(tmp_path / f"out-{kind}/x.parquet", columns=columns) for kind in ("tar", "parquet")
-    )
-    assert found.to_pylist() == expected.to_pylist()
-    assert {*found.column("status").to_pylist()} == {"ok"}
-    assert not raysp.plan(a_pipeline(source, sink)).todo
-    assert raysp.verify(str(tmp_path / "out-tar"), trust=True).differences == ()
-
-
-def test_a_column_that_no_sample_has_is_refused_by_the_plan(tmp_path):
-    write_tar(tmp_path / "in" / "x.tar", files_of(1))
-    source = raysp.Shards(str(tmp_path / "in"), text="sentence")
-    with pytest.raises(PlanError, match="has no column 'sentence', expected one; its columns are id, audio"):
-        raysp.plan(a_pipeline(source, tmp_path / "out"))

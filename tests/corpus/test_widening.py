@@ -87,10 +87,9 @@ APART = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), APART, ids=str)
-def test_types_whose_values_no_type_holds_are_refused(tmp_path, one, other):
-    for number, kinds in enumerate(((one, other), (other, one))):
-        for name, kind in zip("ab", kinds, strict=True):
+def test_types_whose_values_no_type_holds_are_refused(tmp_path):
+    for number, (one, other) in enumerate([*APART, *(pair[::-1] for pair in APART)]):
+        for name, kind in zip("ab", (one, other), strict=True):
             write(tmp_path / f"{number}" / f"{name}.arrow", [kind])
         with pytest.raises(PlanError, match="column 'c0'"):
             raysp.plan(corpora.reading(f"{tmp_path}/{number}", tmp_path / "out", "c0"))
