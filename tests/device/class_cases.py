@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 import raysp
+import raysp.models
 from raysp.models import (
     BertConfig,
     HubertConfig,
@@ -19,8 +20,6 @@ from raysp.models import (
     Wav2Vec2FeatureExtractor,
     save_heads,
 )
-from raysp.models.encoder.encoder_heads import with_encoder_of
-from raysp.models.registry import module_of
 from tests.models.tokenizers.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
 from tests.models.tokenizers.word_pieces import save_parakeet, save_transducer
 
@@ -100,14 +99,14 @@ def make_checkpoint(name: str, folder: Path) -> None:
             (folder.parent / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
             Wav2Vec2CTCTokenizer(folder.parent / "vocab.json").save_pretrained(folder)
     names = [one for one in name.split() if one not in ("adapted", "Wav2Vec2Bert")]
-    classes = [getattr(module_of(config.model_type), one) for one in names]
+    classes = [getattr(raysp.models, one) for one in names]
     models = [cls(config).init_weights() for cls in classes]
     with torch.no_grad():
         for model in models:
             for parameter in model.parameters():  # so that labels differ from row to row
                 parameter += 0.15 * torch.randn_like(parameter)
     for head in models[1:]:
-        with_encoder_of(models[0], head)
+        setattr(head, head.base_model_prefix, models[0].base_model)
     save_heads(models, folder)
     if "Bert" in name:
         SeamlessM4TFeatureExtractor().save_pretrained(folder)

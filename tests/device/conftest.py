@@ -1,14 +1,18 @@
 import functools
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import soundfile
+import soxr
 
 from raysp.ops import late_steps
-from tests.corpora import CHECKPOINT
+from tests.corpora import CHECKPOINT, DEMO
 from tests.device import output_cases, stand_in
 from tests.device.class_cases import make_checkpoint
 from tests.ops.test_labelling import block_of
@@ -42,6 +46,16 @@ def labelling(checkpoint, outputs: Sequence[Any], device: str):
         return op(block)[0].to_pylist()
 
     return label
+
+
+def spoken(count: int) -> list[tuple[np.ndarray, str]]:
+    """Return spoken digits at 16 kHz with their texts."""
+    cells = pq.ParquetFile(min((DEMO / "audio").glob("*.parquet"))).read_row_group(0, ["audio", "text"]).to_pylist()
+    found = []
+    for cell in cells[:count]:
+        samples, rate = soundfile.read(io.BytesIO(cell["audio"]["bytes"]), dtype="float32")
+        found.append((soxr.resample(samples, rate, 16_000), cell["text"]))
+    return found
 
 
 def assert_same(found: Any, expected: Any, tolerance: float = 2e-3) -> None:

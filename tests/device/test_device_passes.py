@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 import raysp
-from raysp.audio import decode
 from raysp.models import LoadedCheckpoint
 from raysp.ops.device_passes import AHEAD, LAUNCHED, DevicePasses
 from raysp.ops.labelling import Labelling
-from tests.corpora import CHECKPOINT, DEMO
-from tests.device.conftest import assert_same
+from tests.corpora import CHECKPOINT
+from tests.device.conftest import assert_same, spoken
 from tests.device.stand_in import NAME, Event, Module, counted
 from tests.ops.test_labelling import block_of
 
@@ -129,30 +127,8 @@ def test_batches_that_fail_in_any_stage_run_again_with_no_other_on_the_device(en
             assert launched - ended <= {*failing}
 
 
-def test_the_first_batches_of_a_block_are_launched_before_the_last_ones_of_another_end():
-    log, goes_on = Log(), threading.Event()
-    passes = DevicePasses(DEVICE)
-    last = Fake(log, 1, hold=lambda stage: stage == "finish" and goes_on.wait(SECONDS))
-    with ThreadPoolExecutor(2) as threads:
-        one = threads.submit(passes, [Fake(log, 0), last])
-        until = time.monotonic() + SECONDS
-        while log.of("finish") != [0]:
-            assert time.monotonic() < until
-            time.sleep(0.001)
-        other = threads.submit(passes, [Fake(log, 2)])
-        while 2 not in log.of("launch"):
-            assert time.monotonic() < until
-            time.sleep(0.001)
-        assert not one.done()
-        goes_on.set()
-        one.result(SECONDS)
-        other.result(SECONDS)
-
-
 def digits(count: int) -> list[np.ndarray]:
-    cells = pq.ParquetFile(min((DEMO / "audio").glob("*.parquet"))).read_row_group(0, ["audio"]).to_pylist()
-    spoken = [decode(cell["audio"]["bytes"], sample_rate=16_000) for cell in cells[:6]]
-    waves = [one[: 16_000 + 800 * (place % 9)] for place, one in enumerate(spoken)]
+    waves = [one[: 16_000 + 800 * place] for place, (one, _) in enumerate(spoken(6))]
     return [(32767 * waves[place % len(waves)]).astype(np.int16) for place in range(count)]
 
 

@@ -1,13 +1,10 @@
 """Every architecture, head, output and search on the stand-in device: the labels of the CPU, for one wait a batch."""
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from raysp.audio import decode
-from tests.corpora import DEMO
 from tests.device.class_cases import CASES as CLASSES
-from tests.device.conftest import assert_same, labelling
+from tests.device.conftest import assert_same, labelling, spoken
 from tests.device.output_cases import ARPA, with_files
 from tests.device.output_cases import CASES as OUTPUTS
 from tests.device.stand_in import NAME, counted
@@ -24,21 +21,19 @@ COSTS = {name: (2, 2) for name in CASES if name.startswith("turns by vectors")}
 
 
 @pytest.fixture(scope="module")
-def spoken():
+def rows_of():
     """Noise of one batch; real speech with its texts, one recording of several windows; a recording without a frame."""
-    cells = pq.ParquetFile(min((DEMO / "audio").glob("*.parquet"))).read_row_group(0, ["audio", "text"]).to_pylist()
-    waves = [decode(cell["audio"]["bytes"], sample_rate=16_000) for cell in cells[:4]]
-    texts = [cell["text"] for cell in cells[:4]]
+    waves, texts = zip(*spoken(4), strict=True)
     noises = [(wave * 32767 / 2).astype(np.int16) for wave in noise([1.5, 1.5, 1.2, 0.02], seed=1)]
     return [*noises, *waves, np.concatenate(waves)], ["seven two", "two", "one", "one", *texts, " ".join(texts)]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_labels_are_those_of_the_cpu_and_a_batch_costs_one_copy_and_one_wait(name, spoken, checkpoints, tmp_path):
+def test_labels_are_those_of_the_cpu_and_a_batch_costs_one_copy_and_one_wait(name, rows_of, checkpoints, tmp_path):
     checkpoint, outputs = CASES[name]
     (tmp_path / "lm.arpa").write_text(ARPA)
     outputs = [with_files(output, checkpoints, str(tmp_path / "lm.arpa")) for output in outputs]
-    waves, texts = spoken
+    waves, texts = rows_of
     label = labelling(checkpoints(checkpoint), outputs, NAME)
     rows = label(waves, texts)
     assert {row["error_type"] for row in rows} <= {None, "too_short"}

@@ -7,7 +7,7 @@ import torch
 from raysp import models
 from raysp.models import AutoModelForCTC, AutoProcessor, UniSpeechConfig, UniSpeechForPreTraining
 from tests.corpora import CHECKPOINT
-from tests.device.class_cases import SMALL, WAVES, make_checkpoint
+from tests.device.class_cases import SMALL, WAVES
 from tests.device.stand_in import NAME, counted
 
 WAVE = (0.1 * np.random.default_rng(0).standard_normal((2, 16000))).astype(np.float32)
@@ -29,15 +29,6 @@ def test_texts_of_ids_on_the_device(processor):
     assert texts == processor.batch_decode(expected)
     assert processor.decode(ids[0]) == texts[0]
     assert sum(counts.waits.values()) == 1, counts.waits
-
-
-@pytest.mark.parametrize("kind", ["ParakeetForCTC", "SpeechEncoderDecoderModel"])
-def test_other_tokenizers_take_ids_on_the_device(kind, tmp_path):
-    make_checkpoint(kind, tmp_path / "checkpoint")
-    tokenizer = models.load_checkpoint(tmp_path / "checkpoint").tokenizer
-    ids = torch.tensor([[5, 6, 6, 7], [8, 9, 9, 9]])
-    assert tokenizer.batch_decode(ids.to(NAME)) == tokenizer.batch_decode(ids)
-    assert tokenizer.decode(ids[0].to(NAME)) == tokenizer.decode(ids[0])
 
 
 @pytest.mark.parametrize("lengths", [(16000, 16000), (16000, 9000)])

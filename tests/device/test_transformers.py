@@ -7,7 +7,6 @@ import transformers
 
 import raysp
 from raysp.backends.hugging_face.models import known_features
-from raysp.models.features.processors import pad
 from tests.backends import theirs
 from tests.device.conftest import assert_same
 from tests.device.stand_in import NAME, counted
@@ -25,8 +24,10 @@ EXTRACTORS = {
 def test_features_on_the_device_are_those_of_the_cpu_without_a_copy_or_a_wait(kind):
     features = known_features(EXTRACTORS[kind])
     waves = [*theirs.waves([16_000, 9_001, 30_400]), np.zeros(16_000, np.float32)]
-    expected = features(*pad(waves))
-    on_device = [one.to(NAME) for one in pad(waves)]
+    padded = torch.nn.utils.rnn.pad_sequence([*map(torch.from_numpy, waves)], batch_first=True)
+    given = padded, torch.tensor([*map(len, waves)])
+    expected = features(*given)
+    on_device = [one.to(NAME) for one in given]
     features(*on_device)  # constants are made
     with counted() as counts:
         found = features(*on_device)
