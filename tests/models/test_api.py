@@ -1,8 +1,6 @@
 """Names, arguments, outputs and messages of the public classes of models, as programs for transformers use them."""
 
-import copy
 import inspect
-import pickle
 import re
 import subprocess
 import sys
@@ -232,27 +230,12 @@ def test_each_probability_acts_in_training_alone(family):
 # Values, keywords and messages beside those of transformers
 
 
-def reads(output):
-    """Return what a program finds in an output that it reads as a mapping, and assigns to."""
-    found = [*output], [*output.keys()], [name for name, _ in output.items()], [type(x) for x in output.values()]
-    asked = "logits" in output, "loss" in output, output.get("loss"), output.get("loss", 1), len(output)
-    output["loss"] = torch.tensor(2.0)
-    loss = float(output["loss"]), float(output.loss), sorted({**output}), len(output)
-    again = copy.copy(output), pickle.loads(pickle.dumps(output))
-    return found, asked, loss, [sorted(one) for one in again], type(output).__name__
-
-
 OF_MODELS = {
     "bfloat16": lambda it: it.to(torch.bfloat16)(WAVES.bfloat16()).logits.dtype,
     "num_parameters": lambda it: (it.num_parameters(), it.num_parameters(only_trainable=True)),
-    "names": lambda it: (it.base_model_prefix, type(it.base_model).__name__, it.device, it.dtype),
     "name_or_path": lambda it: (it.name_or_path, it.config.name_or_path, it.config._name_or_path),
-    "checkpointing": lambda it: (it.gradient_checkpointing_enable(), it.is_gradient_checkpointing),
-    "frozen": lambda it: (it.freeze_base_model(), sum(one.requires_grad for one in it.parameters())),
     "modes": lambda it: (it.training, it.train().training, it.tie_weights()),
     "loss": lambda it: round(float(it(WAVES, labels=torch.tensor([[5, 6], [7, -100]])).loss), 3),
-    "outputs as mappings": lambda it: reads(it(WAVES, output_hidden_states=True)),
-    "config": lambda it: (it.config.is_encoder_decoder, it.config.torch_dtype, it.config._attn_implementation),
 }
 OF_LOADING = {
     "dtype": {"dtype": "bfloat16"},

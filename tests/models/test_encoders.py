@@ -262,12 +262,6 @@ def test_training_with_layerdrop_draws_as_theirs(tmp_path):
     assert len(seen) > 1, "no layer of the adapter was ever dropped"
 
 
-def test_a_sum_over_layers_needs_every_layer_even_when_one_is_dropped():
-    flags = {"use_weighted_layer_sum": True, "layerdrop": 1.0, "apply_spec_augment": False}
-    model = random_model("Wav2Vec2ForSequenceClassification", **flags).train()
-    assert len(model(batch_of("Wav2Vec2Model")[0], output_hidden_states=True).hidden_states) == 3
-
-
 @pytest.mark.parametrize(
     ("name", "flags", "weight"),
     [

