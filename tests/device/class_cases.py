@@ -42,7 +42,6 @@ CONFIGS = {
 }
 CASES = {
     "UniSpeechForCTC": [raysp.Transcript(), raysp.Embedding(layer=1)],
-    "UniSpeechForSequenceClassification": [raysp.Classes(), raysp.Embedding(normalize=True)],
     "Wav2Vec2ForCTC": [raysp.Transcript(words=True), raysp.Embedding(pooling="none")],
     "Wav2Vec2ForSequenceClassification": [raysp.Classes(top_k=2)],
     "Wav2Vec2ForAudioFrameClassification": [raysp.Segments(), raysp.Embedding()],
@@ -50,9 +49,7 @@ CASES = {
     "HubertModel": [raysp.Embedding(layer=0), raysp.Embedding("last")],
     "HubertForCTC": [raysp.Transcript()],
     "SEWDForCTC": [raysp.Transcript(), raysp.Embedding(layer=2), raysp.Embedding("last")],
-    "SEWDForSequenceClassification": [raysp.Classes()],
     "Wav2Vec2BertForCTC": [raysp.Transcript(), raysp.Embedding()],
-    "Wav2Vec2BertForSequenceClassification": [raysp.Classes()],
     "Wav2Vec2BertForAudioFrameClassification": [raysp.Segments(threshold=0.6)],
     "Wav2Vec2BertForXVector": [raysp.Embedding(pooling="xvector")],
     "adapted Wav2Vec2BertModel": [raysp.Embedding(), raysp.Embedding("inner", layer=1)],
@@ -62,7 +59,6 @@ CASES = {
         raysp.Classes(top_k=2),
     ],
     "SEWDForSequenceClassification SEWDForCTC": [raysp.Classes(), raysp.Transcript(words=True)],
-    "Wav2Vec2BertForXVector Wav2Vec2BertForCTC": [raysp.Embedding(pooling="xvector"), raysp.Transcript()],
     "ParakeetForCTC": [raysp.Transcript(words=True), raysp.Embedding(), raysp.Embedding("inner", layer=1)],
     "ParakeetForRNNT": [raysp.Transcript(words=True), raysp.Embedding()],
     "ParakeetForTDT": [raysp.Transcript(words=True, chars=True), raysp.Embedding("inner", layer=1)],

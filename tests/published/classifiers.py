@@ -55,13 +55,4 @@ CLASSIFIERS: dict[str, Layout] = {
         front=UNMASKED,
 
     ),
-    "ehcalabres/wav2vec2-lg-xlsr-en-speech-emotion-recognition": Layout(
-        "RenamedHead",
-        (*FRONT, *BOTH, "training_args.bin"),
-        fields={**LARGE, **classes(["angry", "calm", "disgust", "fearful", "happy", "neutral", "sad", "surprised"])},
-        written={"architectures": ["Wav2Vec2ForSequenceClassification"], "pooling_mode": "mean"},
-        front=TYPED,
-        refused=r"missing projector\.weight.*unexpected classifier\.dense",
-
-    ),
 }  # fmt: skip

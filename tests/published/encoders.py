@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.published.ctc import BASE_960H, BOTH, LARGE, SAFE, SPECIAL, TYPED, UPPER
+from tests.published.ctc import BASE_960H, LARGE, SAFE, SPECIAL, TYPED, UPPER
 from tests.published.ctc import FRONT as UNTYPED
 from tests.published.layout import FRONT, PICKLE, TENSORFLOW, TOKENS, Layout
 
@@ -16,25 +16,13 @@ def encoder(builds: str, files: tuple[str, ...], *, large: bool = False, **value
     return Layout(builds, files, outputs=("Embedding",), fields=fields, **{"front": front, **values})
 
 
-def pre_trained(files: tuple[str, ...], *, builds: str = "Wav2Vec2ForPreTraining", **values: Any) -> Layout:
-    """Return a layout of an encoder with its quantizer and projections."""
-    return encoder(builds, files, **values)
-
-
 ENCODERS: dict[str, Layout] = {
-    "facebook/wav2vec2-base": pre_trained(
-        (*TOKENS, PICKLE), front=UNTYPED, vocab=UPPER, tokenizer=BASE_960H, special=SPECIAL,
+    "facebook/wav2vec2-base": encoder(
+        "Wav2Vec2ForPreTraining", (*TOKENS, PICKLE), front=UNTYPED, vocab=UPPER, tokenizer=BASE_960H, special=SPECIAL,
     ),
-    "facebook/wav2vec2-large-robust": pre_trained((*FRONT, PICKLE), large=True),
-    "microsoft/unispeech-large-1500h-cv": pre_trained((*FRONT, PICKLE), builds="UniSpeechForPreTraining", large=True),
+    "microsoft/unispeech-large-1500h-cv": encoder("UniSpeechForPreTraining", (*FRONT, PICKLE), large=True),
     "facebook/hubert-base-ls960": encoder(
         "HubertModel", (*FRONT, PICKLE, TENSORFLOW), written={"tokenizer_class": "Wav2Vec2CTCTokenizer"}
-    ),
-    "utter-project/mHuBERT-147": encoder(
-        "HubertModel", (*FRONT, *SAFE), fields={"feat_proj_layer_norm": False, "conv_pos_batch_norm": True}
-    ),
-    "ntu-spml/distilhubert": encoder(
-        "HubertModel", (*FRONT, *BOTH), fields={"feat_proj_layer_norm": False},
     ),
     "facebook/w2v-bert-2.0": encoder(
         "Wav2Vec2BertModel", (*FRONT, "conformer_shaw.pt", *SAFE),
@@ -45,5 +33,4 @@ ENCODERS: dict[str, Layout] = {
             "stride": 2,
         },
     ),
-    "microsoft/wavlm-base-plus": encoder("WavLMModel", (*FRONT, PICKLE), backend="transformers"),
 }  # fmt: skip

@@ -125,10 +125,6 @@ FURTHER: dict[str, Layout] = {
         "SEWDForCTC", (*TOKENS, *BOTH), outputs=OUTPUTS, fields=HEAD, vocab=UPPER, special=SPECIAL, front=UNMASKED,
         tokenizer={**BASE_960H, "tokenizer_class": "Wav2Vec2CTCTokenizer"},
     ),
-    "facebook/wav2vec2-conformer-rope-large-960h-ft": Layout(
-        "Wav2Vec2ConformerForCTC", (*TOKENS, *BOTH), outputs=OUTPUTS, front=TYPED,
-        fields={**LARGE, **HEAD, "position_embeddings_type": "rotary"}, **BY_TRANSFORMERS,
-    ),
     "patrickvonplaten/wavlm-libri-clean-100h-base-plus": Layout(
         "WavLMForCTC", (*TOKENS, PICKLE, "training_args.bin"), outputs=OUTPUTS, fields=HEAD, front=UNMASKED,
         **BY_TRANSFORMERS,

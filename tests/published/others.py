@@ -31,21 +31,6 @@ class SpeechRegression(transformers.Wav2Vec2PreTrainedModel):
         return transformers.modeling_outputs.SequenceClassifierOutput(logits=self.classifier(hidden.mean(1)))
 
 
-class RenamedHead(transformers.Wav2Vec2PreTrainedModel):
-    """A classifier whose head has names that no class of transformers has."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        self.wav2vec2 = transformers.Wav2Vec2Model(config)
-        self.classifier = torch.nn.ModuleDict(
-            {
-                "dense": torch.nn.Linear(config.hidden_size, config.hidden_size),
-                "output": torch.nn.Linear(config.hidden_size, config.num_labels),
-            }
-        )
-        self.post_init()
-
-
 class Nothing(torch.nn.Module):
     """One weight, of a model that is not read."""
 

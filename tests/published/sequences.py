@@ -64,12 +64,4 @@ SEQUENCES: dict[str, Layout] = {
     "openai/whisper-tiny.en": whisper(PICKLE, TENSORFLOW, written={"english": True}),
     "openai/whisper-small": whisper(PICKLE, TENSORFLOW),
     "openai/whisper-large-v3-turbo": whisper(),
-    "UsefulSensors/moonshine-tiny": by_transformers(
-        "moonshine",
-        (*FRONT, "generation_config.json", "tokenizer_config.json", "tokenizer.json", *SAFE),
-        ("Transcript",),
-    ),
-    "MIT/ast-finetuned-audioset-10-10-0.4593": by_transformers(
-        "spectrograms", (*FRONT, *BOTH), ("Classes",), label={"window_seconds": 1.295, "overlap_seconds": 0.5}
-    ),
 }

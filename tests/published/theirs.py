@@ -19,8 +19,6 @@ from tests.published.layout import Layout
 RATE = 16_000
 CLASSES = {
     "whisper": "WhisperForConditionalGeneration",
-    "moonshine": "MoonshineForConditionalGeneration",
-    "spectrograms": "ASTForAudioClassification",
     "parakeet": "ParakeetForCTC",
     "parakeet_tdt": "ParakeetForTDT",
     "translation": "SpeechEncoderDecoderModel",

@@ -42,16 +42,6 @@ def whisper(folder: Path, layout: Layout) -> None:
     (folder / "merges.txt").write_text("#version: 0.2\n")
 
 
-def moonshine(folder: Path, layout: Layout) -> None:
-    """Write a Moonshine."""
-    theirs.tiny_writer(folder, "Moonshine")
-
-
-def spectrograms(folder: Path, layout: Layout) -> None:
-    """Write a classifier of spectrograms."""
-    theirs.tiny_spectrogram_classifier(folder)
-
-
 def parakeet(folder: Path, layout: Layout) -> None:
     """Write a Parakeet with a CTC head, its weights in half the width as published."""
     save_parakeet(folder)
