@@ -29,41 +29,34 @@ from raysp.sink.run_record import installed_version
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import explain
 from raysp.text.formats.safe_values import place_name
-from raysp.training.loop.best_evaluation import comparable
-from raysp.training.loop.session import Session
+from raysp.training.finetune_result import FinetuneResult
 from raysp.training.objectives.language_adapters import add_languages
 from raysp.training.objectives.lora import merged_weights
 from raysp.training.objectives.passes import evaluation_mode
 from raysp.training.preparing import Prepared
 from raysp.training.sink import exports
-from raysp.training.sink.committed_steps import Position
 from raysp.words import count, duration
 
 
-def figures(prepared: Prepared, session: Session, loss: float | None) -> dict[str, JsonValue]:
+def figures(prepared: Prepared, result: FinetuneResult) -> dict[str, JsonValue]:
     """Return the content of metrics.json."""
-    evaluation, best = prepared.plan.recipe.evaluation, session.best
-    content: dict[str, JsonValue] = {}
-    if evaluation and best:
-        content = {
-            "best": {"metric": evaluation.best, "value": comparable(evaluation.best, best.value), "step": best.done}
-        }
+    best: JsonValue = {"metric": result.metric, "value": result.best, "step": result.best_step}
     return {
-        **content,
-        "steps": session.position.done,
-        "weights_of_step": best.done if best else session.position.done,
-        "epochs": session.position.epoch,
-        "loss": loss,
-        "rows": prepared.index.num_rows,
+        **({} if result.best_step is None else {"best": best}),
+        "steps": result.steps,
+        "weights_of_step": result.steps if result.best_step is None else result.best_step,
+        "epochs": result.epochs,
+        "loss": result.loss,
+        "rows": result.rows,
         "audio_seconds": round(float(prepared.index.seconds.sum()), 3),
-        "left_out": dict(prepared.corpus.left_out),
-        "fingerprint": prepared.fingerprint,
+        "left_out": {**result.left_out},
+        "fingerprint": result.fingerprint,
     }
 
 
-def card(prepared: Prepared, position: Position, loss: float | None) -> str:
+def card(prepared: Prepared, result: FinetuneResult) -> str:
     """Return a README.md with the metadata that the Hugging Face hub reads."""
-    plan, index = prepared.plan, prepared.index
+    plan, loss = prepared.plan, result.loss
     recipe, name = plan.recipe, f"`{place_name(plan.recipe.objective.checkpoint)}`"
     if recipe.objective.random_weights:
         origin, owners = f"with the configuration of {name} and random weights, trained", "its data"
@@ -72,7 +65,7 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
         origin, owners = f"{name}, fine-tuned", "the checkpoint it began with and of its data"
         base_model = hub_id(recipe.objective.checkpoint)  # the hub refuses cards whose base model is a folder
         licence = licence_of(plan.checkpoint.path)
-    steps, seconds = count(position.done, "step"), duration(float(index.seconds.sum()))
+    steps, seconds = count(result.steps, "step"), duration(float(prepared.index.seconds.sum()))
     final = f" The mean loss of the last steps is {loss:.4f}." if loss is not None else ""
     return f"""---
 {front_matter(base_model=base_model, licence=licence, tags=prepared.task.TAGS)}
@@ -81,12 +74,12 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
 # {recipe.name or Path(recipe.sink.url).name}
 
 {plan.checkpoint.architecture} {origin} by raysp {installed_version("raysp")}: {steps} over \
-{count(index.num_rows, "row")}, {seconds} of audio \
+{count(result.rows, "row")}, {seconds} of audio \
 from {", ".join(f"`{place_name(url)}`" for url in recipe.source.urls)}.{final}
 
 Licence: {licence or f"that of {owners}, which is not stated here"}.
 
-Fingerprint of the recipe: `{prepared.fingerprint}`. The recipe:
+Fingerprint of the recipe: `{result.fingerprint}`. The recipe:
 
 ```json
 {json.dumps(_with_place_names(to_json(recipe)), indent=1)}

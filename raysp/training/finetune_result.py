@@ -11,7 +11,7 @@ from raysp.training.data.row_windows import Failures
 from raysp.training.loop.best_evaluation import comparable
 from raysp.training.loop.session import Session
 from raysp.training.preparing import Prepared
-from raysp.training.reading.training_status import BestEvaluation
+from raysp.training.reading.training_status import BestEvaluation, LastSteps
 from raysp.training.training_progress import TrainingProgress
 from raysp.words import Brief, count, duration
 
@@ -64,12 +64,12 @@ class FinetuneResult(Brief):
         session: Session,
         progress: TrainingProgress,
         failures: Failures,
+        last: LastSteps | None,
         *,
-        loss: float | None,
         before: float | None = None,
         texts: Sequence[tuple[str, str]] = (),
     ) -> Self:
-        """Return the result of a run; arguments as the fields of their names."""
+        """Return the result of a run, whose loss is that of the last steps; `before` and `texts` are its fields."""
         evaluation, best = prepared.plan.recipe.evaluation, session.best
         return cls(
             sink=prepared.plan.recipe.sink.url,
@@ -77,7 +77,7 @@ class FinetuneResult(Brief):
             steps=session.position.done,
             epochs=session.position.epoch,
             is_done=session.is_done,
-            loss=loss,
+            loss=last.loss if last else None,
             rows=prepared.index.num_rows,
             left_out=dict(prepared.corpus.left_out),
             errors=dict(failures.by_type),
@@ -122,5 +122,5 @@ class FinetuneResult(Brief):
             before = Estimate(self.before) if self.before is not None else None
             best = BestEvaluation(self.best_step, self.metric, Estimate(self.best), 1, before)
             whose = ", whose weights the checkpoint has" if self.is_done else ""
-            facts.append(("best", f"{best.sentence}{whose}{best.begun_with}"))
+            facts.append(("best", best.sentence(whose)))
         return facts

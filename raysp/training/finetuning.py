@@ -3,8 +3,9 @@
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 from raysp.audio.isolation import Decoder
 from raysp.cluster.addresses import Engine, is_named, refuse_on, requested_engine, uses_cluster
@@ -14,13 +15,13 @@ from raysp.errors import PlanError, RunError, StoreError
 from raysp.sink import fault_injection, lease
 from raysp.sink.fencing import FencedStore
 from raysp.sink.run_record import RunEntry
+from raysp.specs.pipeline import load_function
 from raysp.specs.values import check_class, to_json
 from raysp.storage.store import Store, probe
 from raysp.storage.stores import open_store
-from raysp.training.callbacks import Callbacks
 from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.row_windows import Failures, Reading
-from raysp.training.described_rows import files_of_rows
+from raysp.training.described_rows import described_rows
 from raysp.training.finetune_result import FinetuneResult
 from raysp.training.loop.course import Course
 from raysp.training.loop.not_finite import NotFiniteError, explained
@@ -30,7 +31,7 @@ from raysp.training.loop.session import Session
 from raysp.training.loop.worker import new_session
 from raysp.training.planning.training_plan import TrainingPlan, plan_training
 from raysp.training.preparing import Prepared, prepare
-from raysp.training.reading.training_status import best_evaluation, mean_loss
+from raysp.training.reading.training_status import FIGURES, LAST_STEPS, LastSteps, best_evaluation
 from raysp.training.recording import Recording
 from raysp.training.sink import committed_steps, exports, training_record
 from raysp.training.sink.step_log import StepRecord, Steps
@@ -77,7 +78,7 @@ def finetune(
         RunError: a loss is not finite, or too many rows cannot be decoded; committed steps remain.
     """
     check_class(recipe, Finetune, "raysp.run labels by pipelines")
-    callbacks = Callbacks(recipe.callbacks)
+    callbacks = {name: load_function(name) for name in cast("Sequence[str]", recipe.callbacks)}
     with contextlib.ExitStack() as stack:
         chosen = requested_engine(engine, address)
         on_cluster = uses_cluster(engine, address)
@@ -108,38 +109,27 @@ def finetune(
         committed = committed_steps.latest(store, checks=by_ray)
         stack.enter_context(lease.work_begun())
         record = _begin(prepared, store, is_new=is_new)
-        run_id = record.runs[-1].run_id
         if on_plan:
             on_plan(prepared)
-        if not by_ray:
-            stack.enter_context(turn_of_process())
-        stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
         failures = Failures(recipe.max_error_rate)
         progress = TrainingProgress(recipe.schedule.epochs)
-        callbacks.begin(store.url, record)
-        recording = stack.enter_context(Recording(store, run_id, callbacks, failures))
+        recording = stack.enter_context(Recording(store, record, callbacks, failures))
         if by_ray and not (committed and Course(recipe.schedule).is_done(committed.position)):
-            reports = train_workers.train(prepared, failures, should_stop, run_id, store.epoch)
+            reports = train_workers.train(prepared, failures, should_stop, recording.run_id, store.epoch)
             _follow(reports, prepared, progress, recording, on_progress)
-        session = new_session(
-            _on_this_machine(prepared),
-            Reading(prepared.reader(decoder), failures),
-            store,
-            decoder=stack.enter_context(Decoder()),
-            run_id=run_id,
-            failures=failures,
-        )
+        here = _on_this_machine(prepared)
+        session = stack.enter_context(_session(here, decoder, failures, store, recording.run_id))
         if not by_ray:
             reports = ((step, session.committed) for step in session.run(should_stop))
             _follow(reports, prepared, progress, recording, on_progress)
         # From the committed records: steps of this process are those since the last kill.
         log = Steps(store, session.position.done)
-        loss = mean_loss(log)
-        if session.is_done:
-            _export(prepared, session, store, decoder, loss)
-        best = best_evaluation(log.evaluations)
+        last, best = LastSteps.of(log.last(LAST_STEPS)), best_evaluation(log.evaluations)
         before = best.before.value if best and best.before else None
-        return FinetuneResult.of(prepared, session, progress, failures, loss=loss, before=before)
+        result = FinetuneResult.of(prepared, session, progress, failures, last, before=before)
+        if result.is_done:
+            _export(prepared, session, result, store, decoder)
+        return result
 
 
 def _needs_ray(plan: TrainingPlan, engine: Engine, address: str | None) -> bool:
@@ -179,7 +169,7 @@ def plan_recipe(
     plan = plan_training(recipe)
     store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
     TrainingRecord.load(store)  # refuses a sink of labels
-    if plan.num_rows > PLANNED_ROWS and not any(True for _ in store.list(training_record.INDEX)):
+    if plan.corpus.num_rows > PLANNED_ROWS and not any(True for _ in store.list(training_record.INDEX)):
         return plan, None, store
     return plan, prepare(plan, store, saves=False, decoder=decoder, on_indexed=on_indexed), store
 
@@ -199,21 +189,28 @@ def try_out(
     """
     plan = plan_training(recipe)
     refuse_absent(plan.workers.device)
-    with contextlib.ExitStack() as stack:
-        decoder = stack.enter_context(Decoder())
+    failures, progress = Failures(recipe.max_error_rate), TrainingProgress(None)
+    with Decoder() as decoder:
         prepared = prepare(plan, None, decoder=decoder, on_indexed=on_indexed).of_length(num_steps)
         if on_plan:
             on_plan(prepared)
-        stack.enter_context(turn_of_process())
-        stack.enter_context(process_settings(plan.workers.threads, deterministic=plan.is_deterministic))
-        reading = Reading(prepared.reader(decoder), Failures(recipe.max_error_rate))
-        session = new_session(prepared, reading, None, decoder=stack.enter_context(Decoder()))
-        progress = TrainingProgress(None)
-        reports = ((step, None) for step in session.run(should_stop))
-        _follow(reports, prepared, progress, None, on_progress)
-        texts = predicted_texts(prepared, session.training.criterion, decoder, MOST_TEXTS)
-        loss = progress.averages.loss if progress.averages else None
-        return FinetuneResult.of(prepared, session, progress, reading.failures, loss=loss, texts=texts)
+        with _session(prepared, decoder, failures) as session:
+            reports = ((step, None) for step in session.run(should_stop))
+            _follow(reports, prepared, progress, None, on_progress)
+            texts = predicted_texts(prepared, session.training.criterion, decoder, MOST_TEXTS)
+        return FinetuneResult.of(prepared, session, progress, failures, progress.averages, texts=texts)
+
+
+@contextlib.contextmanager
+def _session(
+    prepared: Prepared, decoder: Decoder, failures: Failures, store: FencedStore | None = None, run_id: str = ""
+) -> Iterator[Session]:
+    """Yield the session of a worker that trains alone, in this process, as soon as no other thread of it trains."""
+    plan = prepared.plan
+    reading = Reading(prepared.reader(decoder), failures)
+    settings = process_settings(plan.workers.threads, deterministic=plan.is_deterministic)
+    with turn_of_process(), settings, Decoder() as of_evaluations:
+        yield new_session(prepared, reading, store, decoder=of_evaluations, run_id=run_id, failures=failures)
 
 
 def _begin(prepared: Prepared, store: FencedStore, *, is_new: bool) -> TrainingRecord:
@@ -261,18 +258,19 @@ def _not_stored(error: StoreError) -> str:
     return f"{error}. The same command continues from the last committed step"
 
 
-def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: Decoder, loss: float | None) -> None:
+def _export(prepared: Prepared, session: Session, result: FinetuneResult, store: FencedStore, decoder: Decoder) -> None:
     """Export the checkpoint, unless it is there already: other processes may be reading it."""
-    state = exports.state_of(store, session.position.done, session.best.done if session.best else None)
+    state = exports.state_of(store, result.steps, result.best_step)
     if state and exports.is_exported(store, prepared.fingerprint, state):
         return
     session.load_result(store)
+    passes = session.training.criterion.passes
     texts = {
-        "README.md": card(prepared, session.position, loss),
-        "metrics.json": json.dumps(figures(prepared, session, loss), indent=1) + "\n",
-        **files_of_rows(prepared, session.training.criterion, decoder),
+        "README.md": card(prepared, result),
+        FIGURES: json.dumps(figures(prepared, result), indent=1) + "\n",
+        **prepared.task.files(passes, described_rows(prepared, decoder)),
     }
     try:
-        export(prepared, store, session.training.criterion.model, texts, state)
+        export(prepared, store, passes.model, texts, state)
     except StoreError as error:
         raise RunError(_not_stored(error)) from error

@@ -8,7 +8,7 @@ from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.planning.costs import check_speed
 from raysp.sink.sinks import Sink
 from raysp.storage.store import Store
-from raysp.training.reading.training_status import TrainingStatus, training_status
+from raysp.training.reading.training_status import TrainingStatus, read_training
 from raysp.training.sink.committed_steps import leftovers
 from raysp.training.specs.recipe import Finetune
 from raysp.work import EstimateOptions, PlanPart, SinkRequest
@@ -62,7 +62,7 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
     content: dict[str, object] = {
         "sink": plan.recipe.sink.url,
         "shards": len(plan.corpus.shards),
-        "rows": plan.num_rows,
+        "rows": plan.corpus.num_rows,
         "workers": plan.workers.low,
         "dtype": plan.dtype,
         "device": plan.workers.device,
@@ -89,7 +89,7 @@ def opened(request: SinkRequest) -> Store:
 
 def progress(request: SinkRequest) -> TrainingStatus:
     """Return the progress of a training."""
-    return training_status(opened(request))
+    return read_training(opened(request))[2]
 
 
 def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:

@@ -183,8 +183,8 @@ def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> 
         ChangedError: they were replaced since the training began.
     """
     versions: dict[str, JsonValue] = {}
-    for place, sounds in plan.recipe.sounds.items():
-        name, source = f"augment.{place}.source", sounds.source
+    for name, sounds in plan.recipe.sounds.items():
+        source = sounds.source
         key = fingerprint({"sounds": INDEX_VERSION, "audio": source.audio, "audio_root": source.audio_root})
 
         def make(absent: Sequence[Shard], source: Shards = source) -> Generator[tuple[Shard, Indexed]]:
@@ -194,7 +194,7 @@ def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> 
             indexed = SourceIndex(store, name, source, key, saves=saves).complete(plan.corpora[name].shards, make)
         except ShardError as error:
             raise PlanError(f"{name}: {error}") from error
-        versions[f"augment.{place}.sounds"] = combine(indexed).recordings_digest
+        versions[f"{name.removesuffix('.source')}.sounds"] = combine(indexed).recordings_digest
     return versions
 
 

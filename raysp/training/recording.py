@@ -1,38 +1,50 @@
 """What a run leaves besides its commits: calls of callbacks, rows that failed since the last commit, a report."""
 
 import contextlib
+import hashlib
 import json
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Self
 
+from raysp import tracebacks
 from raysp.errors import RayspError
 from raysp.sink.layout import LOG, REPORT
 from raysp.storage.store import Store
-from raysp.training.callbacks import Callbacks
 from raysp.training.data.row_windows import Failures
 from raysp.training.reading.training_report import render
 from raysp.training.sink import committed_steps
 from raysp.training.sink.step_log import ErrorRow, StepRecord
+from raysp.training.sink.training_record import TrainingRecord
 
 logger = logging.getLogger(__name__)
+
+Callbacks = Mapping[str, Callable[..., object]]
+"""Functions of the user by their names, "module:function", that are called with every step of a training."""
 
 
 class Recording:
     """The steps of one run as they are done, and its end.
 
+    The first error of each callback is logged, and none ends the training.
+
     Args:
         store: the sink.
-        run_id: id of the run.
-        callbacks: receive every step.
+        record: record of the training, whose last run this is.
+        callbacks: receive every step, with the sink and the id of the training, which stays until a restart.
         failures: the rows that could not be decoded.
     """
 
-    def __init__(self, store: Store, run_id: str, callbacks: Callbacks, failures: Failures) -> None:
+    def __init__(self, store: Store, record: TrainingRecord, callbacks: Callbacks, failures: Failures) -> None:
         self.store = store
-        self.run_id = run_id
+        self.run_id = record.runs[-1].run_id
         self.callbacks = callbacks
         self.failures = failures
+        identity = hashlib.sha256(f"{store.url} {record.created}".encode()).hexdigest()[:16]
+        self._training = {"sink": store.url, "training": identity}
+        self._broken: set[str] = set()
+        """Callbacks that have failed."""
         self._done = 0
         self._failed: dict[ErrorRow, int] = {}
         """Failed rows with their steps."""
@@ -41,7 +53,19 @@ class Recording:
         """Pass a step on to the callbacks."""
         self._done = step.done
         self._failed |= dict.fromkeys(step.errors, step.done)
-        self.callbacks(step.json)
+        self._call(step.json)
+
+    def _call(self, record: Mapping[str, object]) -> None:
+        for name, function in self.callbacks.items():
+            try:
+                function({**record, **self._training})
+            except (Exception, SystemExit) as error:
+                tracebacks.raise_if_stopped(error)
+                tracebacks.note(error)
+                if name not in self._broken:
+                    where = tracebacks.described(error, name.partition(":")[0])
+                    logger.warning("callback %r failed, and the training goes on: %s", name, where)
+                self._broken.add(name)
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -57,7 +81,7 @@ class Recording:
                 self.store.create(f"{LOG}{self.run_id}-end.jsonl", f"{json.dumps(end)}\n".encode())
             except RayspError as failure:
                 logger.warning("%s: %d error rows were not written: %s", self.store.url, len(errors), failure)
-        self.callbacks(end)
+        self._call(end)
         with contextlib.suppress(RayspError):
             self.store.replace(REPORT, render(self.store).encode())
 

@@ -137,6 +137,11 @@ class Corpus(Brief):
         declared = [shard.seconds for shard in self.shards if shard.seconds is not None]
         return sum(declared) if declared and len(declared) == len(self.shards) else None
 
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the shards that can be read."""
+        return sum(shard.num_rows for shard in self.shards)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -418,7 +423,7 @@ class Plan(Brief):
     @property
     def num_rows(self) -> int:
         """Number of rows of the corpus."""
-        return sum(shard.num_rows for shard in self.corpus.shards)
+        return self.corpus.num_rows
 
     @property
     def rows_todo(self) -> int:

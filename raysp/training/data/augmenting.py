@@ -107,22 +107,23 @@ def augmentations_of(plan: TrainingPlan, decoder: "Decoder | None" = None) -> li
     """
     augmentations: list[Augmentation] = []
     for place, step in enumerate(plan.recipe.augment):
+        name = f"augment.{place}.source"
         if isinstance(step, Gain):
             augmentations.append(partial(gain, decibels=step.decibels))
         elif isinstance(step, Noise):
-            noises = _sounds(plan, place, step, decoder)
+            noises = _sounds(plan, name, step, decoder)
             augmentations.append(partial(noise, noises=noises, snr=step.snr, share=step.share))
         elif isinstance(step, Room):
-            responses = _sounds(plan, place, step, decoder)
+            responses = _sounds(plan, name, step, decoder)
             augmentations.append(partial(room, responses=responses, share=step.share))
     return augmentations
 
 
-def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | None") -> list[Wave]:
+def _sounds(plan: TrainingPlan, name: str, work: OfSounds, decoder: "Decoder | None") -> list[Wave]:
     """Return the first sounds of a corpus, float32 at the sample rate of the model."""
     sounds: list[Wave] = []
     seconds = 0.0
-    for shard in plan.corpora[f"augment.{place}.source"].shards:
+    for shard in plan.corpora[name].shards:
         for piece in shard.pieces:
             table = pa.concat_tables(read_batches(work, shard, piece))
             op = assembly.training_decoding(work, assembly.whole_rows(work, plan.checkpoint), shard, decoder=decoder)
@@ -139,7 +140,5 @@ def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | 
         if seconds >= MOST_SECONDS:
             break
     if not sounds:
-        raise PlanError(
-            f"augment.{place}.source: {work.source.urls[0]}: no recording can be decoded; name other recordings"
-        )
+        raise PlanError(f"{name}: {work.source.urls[0]}: no recording can be decoded; name other recordings")
     return sounds

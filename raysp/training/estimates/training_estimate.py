@@ -92,7 +92,9 @@ def estimate_training(
     if prepared is None:
         costs, begun = np.ones((1, plan.sizes.micro_batches)), False
         left, task = declared(plan), task_of(plan).settled(STAND_INS)
-        notes = [f"{count(plan.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps"]
+        notes = [
+            f"{count(plan.corpus.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps"
+        ]
     else:
         record = TrainingRecord.load(store)
         costs, begun = prepared.costs, record is not None and record.fingerprint == prepared.fingerprint
@@ -104,8 +106,8 @@ def estimate_training(
     elif options.calibrate:
         if prepared is None:
             raise PlanError(
-                f"--calibrate: {count(plan.num_rows, 'row')} are not indexed yet; begin the training, which indexes "
-                "them, name the sink of another training with --like, or state the speed with --rtfx"
+                f"--calibrate: {count(plan.corpus.num_rows, 'row')} are not indexed yet; begin the training, which "
+                "indexes them, name the sink of another training with --like, or state the speed with --rtfx"
             )
         speed, memory = calibrate(prepared, decoder)
     elif begun:

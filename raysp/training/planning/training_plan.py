@@ -70,11 +70,6 @@ class TrainingPlan:
         return self.corpora["source"]
 
     @property
-    def num_rows(self) -> int:
-        """Number of rows of the corpus, including rows that are left out."""
-        return _num_rows(self.corpus)
-
-    @property
     def batching(self) -> tuple[float, int, float]:
         """Seconds and micro-batches of a step, and seconds of a window; the device's where the recipe has none."""
         batching = self.recipe.batching
@@ -109,7 +104,8 @@ class TrainingPlan:
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
         return {
             "source": f"{source.urls[0]}{more}: {count(len(self.corpus.shards), 'shard')}, "
-            f"{count(self.num_rows, 'row')}" + (f", with the labels of {source.labels}" if source.labels else ""),
+            f"{count(self.corpus.num_rows, 'row')}"
+            + (f", with the labels of {source.labels}" if source.labels else ""),
             "checkpoint": f"{objective.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
             **({"not used": checkpoint.unused_words} if checkpoint.unused_words else {}),
@@ -124,7 +120,7 @@ class TrainingPlan:
         }
 
     def _evaluation_fact(self, evaluation: Evaluation) -> str:
-        rows = {name: count(_num_rows(self.corpora[name]), "row") for name in self.recipe.evaluated_sources}
+        rows = {name: count(self.corpora[name].num_rows, "row") for name in self.recipe.evaluations}
         further = [f"; {name}: {rows[f'evaluation.others.{name}']}" for name in evaluation.others]
         return (
             f"{rows['evaluation.source']} before the first step and every "
@@ -178,14 +174,9 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     workers = settle_workers(recipe, cluster)
     default_dtype = "bfloat16" if is_accelerator(workers.device) else "float32"
     corpora = {"source": corpus}
-    if recipe.evaluation:
-        evaluations = {"source": recipe.evaluation}
-        evaluations |= {f"others.{name}": further for name, further in recipe.evaluation.each.items()}
-        for name, evaluation in evaluations.items():
-            check = partial(_check_column, objective, evaluation.target)
-            corpora[f"evaluation.{name}"] = _surveyed(f"evaluation.{name}", evaluation, check)
-    for place, sounds in recipe.sounds.items():
-        corpora[f"augment.{place}.source"] = _surveyed(f"augment.{place}.source", sounds)
+    for name, evaluation in recipe.evaluations.items():
+        corpora[name] = _surveyed(name, evaluation, partial(_check_column, objective, evaluation.target))
+    corpora |= {name: _surveyed(name, sounds) for name, sounds in recipe.sounds.items()}
     return TrainingPlan(
         recipe=recipe,
         checkpoint=checkpoint,
@@ -207,10 +198,6 @@ def _folders(recipe: Finetune) -> dict[str, Path]:
     }
 
 
-def _num_rows(corpus: Corpus) -> int:
-    return sum(shard.num_rows for shard in corpus.shards)
-
-
 def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None = None) -> Corpus:
     """Return the shards of an evaluation or of sounds, by the name of their source in the recipe.
 
@@ -227,7 +214,7 @@ def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None 
     if corpus.unreadable:
         shard, why = next(iter(corpus.unreadable.items()))
         raise PlanError(f"{name}: {shard} cannot be read: {why}")
-    if not any(shard.num_rows for shard in corpus.shards):
+    if not corpus.num_rows:
         raise PlanError(f"{name}.url: the shards hold no rows; name another corpus, or leave it out")
     return corpus
 
@@ -248,5 +235,5 @@ def _refuse_empty(recipe: Finetune, corpus: Corpus) -> None:
     if not corpus.shards:
         name, why = next(iter(corpus.unreadable.items()))
         raise PlanError(f"source: none of {count(len(corpus.unreadable), 'shard')} can be read, such as {name}: {why}")
-    if not any(shard.num_rows for shard in corpus.shards):
+    if not corpus.num_rows:
         raise PlanError(f"source.url: {recipe.source.urls[0]}: the shards hold no rows; there is nothing to train on")

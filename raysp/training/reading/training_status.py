@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from raysp.evaluation.scores import TITLES, Estimate
 from raysp.sink import lease, records
@@ -72,22 +73,14 @@ class BestEvaluation:
     others: Mapping[str, Estimate] = field(default_factory=dict)
     """Values of the same weights on the further corpora, by name."""
 
-    @property
-    def sentence(self) -> str:
-        """The best value, with its step."""
+    def sentence(self, whose: str = "") -> str:
+        """Return the best value with its step, `whose` it is, and the values before the training and elsewhere."""
+        text = partial(evaluations.text, self.metric)
         of = f", the best of {self.evaluations:,}" if self.evaluations > 1 else ""
-        value = evaluations.text(self.metric, self.estimate)
-        return f"{TITLES.get(self.metric, self.metric)} {value} at step {self.steps:,}{of}"
-
-    @property
-    def begun_with(self) -> str:
-        """The value before the training, to follow the sentence; empty if there is none."""
-        return f"; {evaluations.text(self.metric, self.before)} before the training" if self.before else ""
-
-    @property
-    def elsewhere(self) -> str:
-        """The values on the further corpora, to follow the sentence; empty without any."""
-        return "".join(f"; {name}: {evaluations.text(self.metric, estimate)}" for name, estimate in self.others.items())
+        begun = f"; {text(self.before)} before the training" if self.before else ""
+        others = "".join(f"; {name}: {text(estimate)}" for name, estimate in self.others.items())
+        value = f"{TITLES.get(self.metric, self.metric)} {text(self.estimate)} at step {self.steps:,}"
+        return f"{value}{of}{whose}{begun}{others}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,7 +153,7 @@ class TrainingStatus(Brief):
             "rate": last and f"{last.learning_rate:.1e} in the last step",
             "speed": last
             and f"{last.audio_per_second:,.1f} s of audio a second, waited for rows {last.waited:.0%} of the time",
-            "evaluation": self.best and self.best.sentence + self.best.begun_with + self.best.elsewhere,
+            "evaluation": self.best and self.best.sentence(),
             "checkpoint": self._exported,
         }
 
@@ -186,17 +179,12 @@ class TrainingStatus(Brief):
         return {**asdict(self), "is_done": self.is_done, "is_complete": self.is_complete}
 
 
-def training_status(store: Store) -> TrainingStatus:
-    """Return the progress of a training; only its sink is read.
+def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus]:
+    """Return the record of a training, its committed steps, and its progress; only its sink is read.
 
     Raises:
         PlanError: the store is not the sink of a training.
     """
-    return read_training(store)[2]
-
-
-def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus]:
-    """Return the record of a training, its committed steps, and its progress, as `training_status`."""
     record = TrainingRecord.existing(store)
     step = steps.latest(store)
     position = step.position if step else Position(0, 0, 0)
@@ -226,12 +214,6 @@ def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus]:
         **active,
     )
     return record, log, status
-
-
-def mean_loss(log: Steps) -> float | None:
-    """Return the mean loss of the last steps of all runs; None without any."""
-    last = LastSteps.of(log.last(LAST_STEPS))
-    return last.loss if last else None
 
 
 def _share(position: Position, epochs: int | None, last: Sequence[StepRecord]) -> float:

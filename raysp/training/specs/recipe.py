@@ -266,15 +266,12 @@ class Finetune:
                 "channel='mean'"
             )
         refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])
-        self._check_targets()
         speeds = [place for place, change in enumerate(self.augment) if isinstance(change, Speed)]
         if speeds not in ([], [0]):
             raise ValueError(f"found Speed at the places {speeds} of augment; expected one at most, as the first")
-
-    def _check_targets(self) -> None:
-        """Raise ValueError for missing columns of references, and for a metric that the objective does not have."""
         evaluation, has_texts = self.evaluation, isinstance(self.objective, TextObjective)
-        for name, source in {"source": self.source, **self.evaluated_sources}.items():
+        evaluated = {name: each.source for name, each in self.evaluations.items()}
+        for name, source in {"source": self.source, **evaluated}.items():
             if source.text is None and has_texts:
                 raise ValueError(f"{name}.text is not set; give the column of the reference texts")
         metrics, name = self.objective.METRICS, type(self.objective).__name__
@@ -308,21 +305,22 @@ class Finetune:
     @property
     def sources(self) -> dict[str, Shards]:
         """All corpora that are read, by the names of their fields."""
-        of_sounds = {f"augment.{place}.source": step.source for place, step in self.sounds.items()}
-        return {"source": self.source, **self.evaluated_sources, **of_sounds}
+        further: dict[str, Evaluation | OfSounds] = {**self.evaluations, **self.sounds}
+        return {"source": self.source, **{name: work.source for name, work in further.items()}}
 
     @property
-    def evaluated_sources(self) -> dict[str, Shards]:
-        """Corpora of the evaluation, by the names of their fields; the first decides."""
+    def evaluations(self) -> dict[str, Evaluation]:
+        """Evaluations by the names of the fields of their corpora; the first decides."""
         if self.evaluation is None:
             return {}
-        further = {f"evaluation.others.{name}": source for name, source in self.evaluation.others.items()}
-        return {"evaluation.source": self.evaluation.source, **further}
+        further = {f"evaluation.others.{name}": further for name, further in self.evaluation.each.items()}
+        return {"evaluation.source": self.evaluation, **further}
 
     @property
-    def sounds(self) -> dict[int, OfSounds]:
-        """Augmentations with sounds of a corpus, by their places."""
-        return {place: step for place, step in enumerate(self.augment) if isinstance(step, OfSounds)}
+    def sounds(self) -> dict[str, OfSounds]:
+        """Augmentations with sounds of a corpus, by the names of the fields of these."""
+        steps = enumerate(self.augment)
+        return {f"augment.{place}.source": step for place, step in steps if isinstance(step, OfSounds)}
 
     @property
     def read_places(self) -> list[ReadPlace]:
@@ -375,8 +373,8 @@ def training_parts(
         parts |= {f"{name}.{key}": value for key, value in hashed_fields(part).items()}
     for name in recipe.objective.checkpoints:
         del parts[f"objective.{name}"]
-    for place in recipe.sounds:
-        del parts[f"augment.{place}.source"]
+    for name in recipe.sounds:
+        del parts[name]
     if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends
         evaluation = hashed_fields(recipe.evaluation)
         parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
