@@ -288,14 +288,12 @@ def _refuse_joined(url: str, file: pa.NativeFile, metadata: pq.FileMetaData, foo
     """Raise if a file is several joined ones, of which the last footer would read the rows of the first."""
     if not metadata.num_row_groups:
         return
-    end = max(
-        (
-            first_page(chunk) + chunk.total_compressed_size
-            for chunk in leaves(metadata.row_group(metadata.num_row_groups - 1), None)
-        ),
-        default=0,
-    )
-    if footer - end < end - len(_MAGIC):  # less than a second file; indexes of pages are small
+    chunks = leaves(metadata.row_group(metadata.num_row_groups - 1), None)
+    try:
+        end = max((first_page(chunk) + chunk.total_compressed_size for chunk in chunks), default=0)
+    except UnicodeDecodeError as error:  # the name of a column
+        raise ShardError(f"{url}: its footer cannot be read: {one_line(error)}. Copy the shard again") from None
+    if end < 0 or footer - end < end - len(_MAGIC):  # less than a second file; indexes of pages are small
         return
     file.seek(end)
     if (place := file.read(min(footer - end, _MOST_INDEX_BYTES)).find(_MAGIC * 2)) >= 0:

@@ -2,102 +2,80 @@
 
 import re
 from pathlib import Path
+from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import raysp
-from raysp import PlanError, ShardError
-from raysp.corpus.parquet import read_footer
-from raysp.corpus.shards import Group, Shard, cut_groups, only_first_rows
-from raysp.corpus.sources import survey
+from raysp import PlanError
 from tests import corpora
 from tests.corpora import a_pipeline, rows_table, write_shard
 
+DAMAGED = [
+    (lambda data: b"", "found 0 bytes; expected a Parquet file"),
+    (lambda data: data[:11], "found 11 bytes"),
+    (
+        lambda data: data[: len(data) // 2],
+        r"ends in b'.*'; expected b'PAR1', the end of a Parquet file. Copy the shard",
+    ),
+    (lambda data: b"\0" * len(data), r"ends in b'\\x00"),
+    (lambda data: data[:-8] + b"\xff\xff\xff\x7fPAR1", "its footer length is 2,147,483,647 bytes in a file of"),
+    (lambda data: data[:-8] + b"\0\0\0\0PAR1", "its footer length is 0 bytes"),
+    (lambda data: data[:-8] + b"\5\0\0\0PAR1", "its footer cannot be read"),
+    (lambda data: b"PAR1" + b"\0" * 200 + b"\xc8\0\0\0PAR1", "its footer cannot be read"),
+]
 
-class TestReadFooter:
-    @pytest.mark.parametrize(
-        ("spoil", "message"),
-        [
-            (lambda data: b"", "found 0 bytes; expected a Parquet file"),
-            (lambda data: data[:11], "found 11 bytes"),
-            (
-                lambda data: data[: len(data) // 2],
-                r"ends in b'.*'; expected b'PAR1', the end of a Parquet file. Copy the shard",
-            ),
-            (lambda data: b"\0" * len(data), r"ends in b'\\x00"),
-            (lambda data: data[:-8] + b"\xff\xff\xff\x7fPAR1", "its footer length is 2,147,483,647 bytes in a file of"),
-            (lambda data: data[:-8] + b"\0\0\0\0PAR1", "its footer length is 0 bytes"),
-            (lambda data: data[:-8] + b"\5\0\0\0PAR1", "its footer cannot be read"),
-            (lambda data: b"PAR1" + b"\0" * 200 + b"\xc8\0\0\0PAR1", "its footer cannot be read"),
-        ],
-    )
-    def test_a_damaged_file_is_refused_with_its_name_and_its_content(self, tmp_path, spoil, message):
-        path = write_shard(tmp_path / "x.parquet")
+
+def unreadable(folder: Path) -> dict[str, str]:
+    """Return why shards beside one that can be read cannot be, by the names of their files."""
+    write_shard(folder / "good.parquet", 1)
+    found = raysp.plan(a_pipeline(str(folder), folder.with_name("out"))).corpus.unreadable
+    return {Path(url).name: reason for url, reason in found.items()}
+
+
+def test_damaged_files_are_refused_with_their_name_and_their_content(tmp_path):
+    for number, (spoil, _) in enumerate(DAMAGED):
+        path = write_shard(tmp_path / "in" / f"{number}.parquet")
         path.write_bytes(spoil(path.read_bytes()))
-        with pytest.raises(ShardError, match=rf"x.parquet: {message}"):
-            read_footer(str(path))
-
-    @pytest.mark.slow
-    @settings(max_examples=100, deadline=None)
-    @given(data=st.data())
-    def test_any_content_of_a_footer_is_read_or_refused_by_name(self, data, tmp_path_factory):
-        path = tmp_path_factory.getbasetemp() / "fuzzed.parquet"
-        write_shard(path, 3)
-        raw = bytearray(path.read_bytes())
-        footer = int.from_bytes(raw[-8:-4], "little")
-        for _ in range(data.draw(st.integers(1, 4))):
-            raw[data.draw(st.integers(len(raw) - 8 - footer, len(raw) - 1))] = data.draw(st.integers(0, 255))
-        path.write_bytes(raw)
-        refused = None
-        try:
-            found = read_footer(str(path))
-        except ShardError as error:
-            refused = str(error)
-        if refused is None:
-            pieces = cut_groups(survey("parquet", str(path), "").groups)
-            assert sum(piece.num_rows for piece in pieces) == found.metadata.num_rows
-        else:
-            assert "fuzzed.parquet: " in refused
-            assert "\n" not in refused
+    found = unreadable(tmp_path / "in")
+    for number, (_, message) in enumerate(DAMAGED):
+        assert re.search(rf"{number}\.parquet: {message}", found[f"{number}.parquet"])
 
 
-class TestJoinedFiles:
-    @pytest.mark.parametrize("options", [{}, {"write_page_index": True}, {"compression": "none"}], ids=str)
-    def test_joined_files_of_one_layout_are_refused_and_not_read_in_part(self, tmp_path, options):
-        paths = [tmp_path / f"{name}.parquet" for name in "abc"]
-        for path, prefix in zip(paths, "uv", strict=False):
-            pq.write_table(rows_table(3, prefix=prefix), path, row_group_size=2, **options)
-        paths[2].write_bytes(paths[0].read_bytes() + paths[1].read_bytes())
-        size = paths[0].stat().st_size
-        with pytest.raises(
-            ShardError, match=rf"c\.parquet: a Parquet file ends at byte {size:,} of .*, and another foll"
-        ):
-            read_footer(str(paths[2]))
-        assert [read_footer(str(path)).metadata.num_rows for path in paths[:2]] == [3, 3]
-
-    def test_an_index_that_is_larger_than_the_rows_is_no_second_file(self, tmp_path):
-        table = pa.table({"a": ["x" * 60] * 2000})
-        pq.write_table(table, tmp_path / "a.parquet", write_page_index=True, data_page_size=1, write_batch_size=1)
-        assert read_footer(f"{tmp_path}/a.parquet").metadata.num_rows == 2000
+@pytest.mark.slow
+def test_any_content_of_a_footer_is_read_or_refused_by_name(tmp_path):
+    draw, data = Random(0), write_shard(tmp_path / "x.parquet").read_bytes()
+    (tmp_path / "in").mkdir()
+    footer = int.from_bytes(data[-8:-4], "little")
+    for number in range(150):
+        raw = bytearray(data)
+        for _ in range(draw.randint(1, 4)):
+            raw[draw.randrange(len(raw) - 8 - footer, len(raw))] = draw.randrange(256)
+        (tmp_path / "in" / f"{number}.parquet").write_bytes(raw)
+    found = unreadable(tmp_path / "in")
+    assert 20 < len(found) < 150
+    for name, reason in found.items():
+        assert f"{name}: " in reason
+        assert "\n" not in reason
 
 
-@given(st.lists(st.integers(0, 40), max_size=12), st.integers(0, 500))
-def test_a_try_out_takes_the_first_rows_and_no_more(sizes, num_rows):
-    corpus = [
-        Shard(f"{i}.parquet", "u", 1, "1", rows, "i", cut_groups([Group(rows, 0, 0.0)], most_rows=10))
-        for i, rows in enumerate(sizes)
-    ]
-    found = only_first_rows(corpus, num_rows)
-    total = sum(shard.num_rows for shard in corpus)
-    assert sum(shard.num_rows for shard in found) == min(num_rows, total)
-    for shard, original in zip(found, corpus, strict=False):
-        assert shard.name == original.name
-        rows = [row for piece in shard.pieces for row in range(piece.first, piece.end)]
-        assert rows == list(range(shard.num_rows))
+@pytest.mark.parametrize("options", [{}, {"write_page_index": True}, {"compression": "none"}], ids=str)
+def test_joined_files_of_one_layout_are_refused_and_not_read_in_part(tmp_path, options):
+    paths = [tmp_path / f"{name}.parquet" for name in "abc"]
+    for path, prefix in zip(paths, "uv", strict=False):
+        pq.write_table(rows_table(3, prefix=prefix), path, row_group_size=2, **options)
+    paths[2].write_bytes(paths[0].read_bytes() + paths[1].read_bytes())
+    message = rf"c\.parquet: a Parquet file ends at byte {paths[0].stat().st_size:,} of .*, and another foll"
+    assert re.search(message, corpora.refusal(paths[2]))
+
+
+def test_an_index_that_is_larger_than_the_rows_is_no_second_file(tmp_path):
+    table = rows_table(2000, audio=b"x")
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path, write_page_index=True, data_page_size=1, write_batch_size=1)
+    assert raysp.plan(a_pipeline(str(path), tmp_path / "out")).num_rows == 2000
 
 
 def changed_since(path: Path) -> None:
