@@ -14,7 +14,6 @@ from tests.audio.test_decoding import encode, noise
 
 RATE = 48_000
 TONE = (np.sin(np.arange(RATE * 2) * 0.05) * 8000).astype(np.int16)
-MPEG_WAV = 0x55
 
 
 def muxed(container: str, codec: str, tracks: list[list[tuple[float, np.ndarray]]], *, film: bool = False) -> bytes:
@@ -109,19 +108,6 @@ def test_tags_and_zeros_before_a_recording_change_nothing(container):
     expected = decode(audio, sample_rate=16_000)
     for name, front in FRONTS.items():
         np.testing.assert_array_equal(decode(front + audio, sample_rate=16_000), expected, err_msg=name)
-
-
-def test_an_mp3_may_begin_within_a_frame_and_stand_in_a_wav():
-    audio = encode(noise(RATE), RATE, "MP3")
-    with av.open(io.BytesIO(audio), format="mp3") as media:
-        plain = audio[next(media.demux(audio=0)).pos :]
-    num_samples = len(decode(plain, sample_rate=16_000))
-    assert abs(len(decode(plain[100:], sample_rate=16_000)) - num_samples) <= 800
-    head = MPEG_WAV.to_bytes(2, "little") + b"\x01\0" + RATE.to_bytes(4, "little") + (8000).to_bytes(4, "little")
-    head += b"\x01\0\0\0\x0c\0\x01\0\x02\0\0\0\x80\x01\x01\0\x71\x05"
-    riff = b"WAVEfmt " + len(head).to_bytes(4, "little") + head + b"data" + len(plain).to_bytes(4, "little") + plain
-    riff = b"RIFF" + len(riff).to_bytes(4, "little") + riff
-    assert abs(len(decode(riff, sample_rate=16_000)) - num_samples) <= 800
 
 
 @pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("matroska", "libopus")])

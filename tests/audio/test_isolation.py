@@ -103,16 +103,6 @@ def test_many_recordings_come_back_in_their_order(decoder, monkeypatch, whole_by
 
 
 @pytest.mark.slow
-def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
-    chunks = decoder.decode_chunks(Excerpt(wav(3_000_000)), DecodeOptions(16_000))
-    next(chunks)
-    assert len(decoder.decode(Excerpt(wav(77)), DecodeOptions(16_000))) == 77
-    with pytest.raises(RuntimeError, match=r"another call of this Decoder began"):
-        list(chunks)
-    assert len(decoder.decode(Excerpt(wav(78)), DecodeOptions(16_000))) == 78
-
-
-@pytest.mark.slow
 def test_a_child_that_hangs_in_an_unfinished_call_is_replaced(faulty, monkeypatch):
     monkeypatch.setattr(isolation, "CANCEL_SECONDS", 1.0)
     decoder = faulty("sleep")
@@ -256,26 +246,6 @@ def test_the_child_is_given_no_secrets_and_no_files_of_its_parent(decoder, monke
     assert b"do-not-tell" not in Path(f"/proc/{pid}/environ").read_bytes()
     kinds = [os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd")]
     assert sorted(kinds) == ["/dev/null", "/dev/null", "/dev/null", "socket"]
-
-
-def test_a_decoder_takes_over_the_idle_child_of_another(monkeypatch):
-    with Decoder() as one, Decoder() as other:
-        one.read_header(wav(10))
-        child = one._child._process.pid
-        next(other.decode_chunks(Excerpt(wav(3_000_000)), DecodeOptions(16_000)))  # not idle: answers are on their way
-        busy = other._child._process
-    assert busy.returncode in (0, -9)  # it may see that its reader is gone before it is killed
-    with Decoder() as next_one:
-        next_one.read_header(wav(10))
-        assert next_one._child._process.pid == child
-    os.kill(child, 9)
-    with Decoder() as next_one:
-        assert len(next_one.decode(Excerpt(wav(20)), DecodeOptions(16_000))) == 20
-        child = next_one._child._process.pid
-    monkeypatch.setenv("LANG", "C.UTF-8:another")
-    with Decoder() as next_one:
-        next_one.read_header(wav(10))
-        assert next_one._child._process.pid != child
 
 
 def test_children_leave_no_process_and_no_descriptor(faulty):

@@ -92,14 +92,6 @@ def test_frames_that_are_decoded_behind_the_damage_are_not_kept(monkeypatch, chu
     np.testing.assert_array_equal(found, quiet[: len(found)])
 
 
-@pytest.mark.parametrize("raw", [encoded(NOISE), encoded(NOISE[:0], "WAV"), encoded(NOISE, "WAV", "FLOAT")])
-def test_whole_recordings_are_the_same(decoder, raw):
-    expected = audio.decode(raw, sample_rate=8000)
-    for one in (decoder, audio):
-        chunks = one.decode_chunks(Excerpt(raw), DecodeOptions(8000, keep_prefix=True))
-        assert np.concatenate(list(chunks)).tobytes() == expected.tobytes()
-
-
 @pytest.mark.slow
 def test_bad_files_have_the_same_prefix_in_a_process_of_their_own_and_the_same_error_as_without(shared, decoder):
     num_kept = 0

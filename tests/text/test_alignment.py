@@ -165,24 +165,6 @@ def test_a_row_that_needs_too_much_memory_has_no_path(monkeypatch):
     assert align_one(log_probs_TV, ids) is None
 
 
-@pytest.mark.parametrize("exact_cells", [alignment.EXACT_CELLS, 0], ids=["exact", "within a beam"])
-def test_wildcards_lie_where_the_tokens_that_they_stand_for_are_heard(monkeypatch, exact_cells):
-    monkeypatch.setattr(alignment, "EXACT_CELLS", exact_cells)
-    log_probs_TV, ids = spoken(300, seed=5)
-    whole = align_one(log_probs_TV, ids)
-    words = [*ids[:100], 12, *ids[104:200], 12, *ids[201:]]
-    [found] = align(with_wildcard(log_probs_TV)[None], [len(log_probs_TV)], [Target(words, wildcard=12)], blank=BLANK)
-    assert whole is not None
-    assert found is not None
-    spelt = np.array(words) != 12
-    first, last = np.delete(whole.first_frames, range(101, 104)), np.delete(whole.last_frames, range(100, 103))
-    np.testing.assert_array_equal(found.first_frames[spelt], first[spelt])
-    np.testing.assert_array_equal(found.last_frames[spelt], last[spelt])
-    assert np.abs(found.first_frames - first).max() <= 1
-    assert np.abs(found.last_frames - last).max() <= 1
-    assert found.score == pytest.approx(0, abs=0.01)
-
-
 @pytest.mark.parametrize("beyond", [(30, 30)], ids=["around"])
 def test_other_speech_around_the_tokens_is_left_to_gaps(beyond):
     before, behind = beyond

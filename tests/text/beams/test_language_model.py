@@ -1,6 +1,5 @@
 """N-gram models: ARPA files, their lookups against KenLM, and their weights in a search."""
 
-import gzip
 import math
 import random
 import string
@@ -64,14 +63,6 @@ def test_a_packed_model_is_mapped_as_it_was(tmp_path):
     ids = model.ids(WORDS).tolist()
     assert scored(NgramScores(again), ids) == scored(NgramScores(model), ids)
     assert (again.order, again.num_ngrams) == (3, model.num_ngrams)
-
-
-def test_a_compressed_file_is_read_as_it_is(tmp_path):
-    plain = write_arpa(tmp_path / "words.arpa", sentences(3), 2)
-    packed = tmp_path / "words.arpa.gz"
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
-    ids = arpa.parse(plain).ids(WORDS).tolist()
-    assert scored(NgramScores(arpa.parse(packed)), ids) == scored(NgramScores(arpa.parse(plain)), ids)
 
 
 GOOD = """\\data\\

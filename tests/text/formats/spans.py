@@ -1,5 +1,6 @@
 """Hostile texts and times for tests of formats."""
 
+import unicodedata
 from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -26,6 +27,12 @@ def labels_of(rows: list[list[Span]]) -> dict[str, list[Any]]:
         "pred_text": [" ".join(one.text for one in spans) for spans in rows],
         "pred_words": [as_labels(spans) for spans in rows],
     }
+
+
+def on_one_line(text: str) -> str:
+    """Return a text as readers of a file of one line a text show it."""
+    kept = (" " if one.isspace() else one for one in text if one.isspace() or unicodedata.category(one) != "Cc")
+    return " ".join("".join(kept).split())
 
 
 HOSTILE = (

@@ -1,11 +1,9 @@
 """Texts, ids and names of files after cleaning."""
 
-import os
 from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from raysp.text.formats.safe_values import FileNames, as_field, in_order, on_one_line, valid, with_times
 from raysp.text.times import Span
@@ -53,18 +51,6 @@ def test_words_without_times_follow_the_word_before_them():
         ("b", 2.0, 2.5),
     ]
     assert with_times(words[:1]) == []
-
-
-@given(st.lists(TEXTS, max_size=20))
-def test_no_two_rows_have_the_same_file(ids):
-    name = FileNames()
-    found = [name(one, row) for row, one in enumerate(ids)]
-    assert len({name.casefold() for name in found}) == len(ids)
-    for name in found:
-        assert os.path.basename(name) == name
-        assert name[0] not in ".-~"
-        assert name[-1] not in ". "
-        assert len(name.encode()) < 200
 
 
 @pytest.mark.parametrize(

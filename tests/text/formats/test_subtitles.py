@@ -1,7 +1,6 @@
 """Subtitles, read back by webvtt-py and pysubs2."""
 
 import tempfile
-import unicodedata
 from pathlib import Path
 
 import pysubs2
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.corpora import labelled
 from tests.exports import export_to
-from tests.text.formats.spans import HOSTILE, STORED, Span, labels_of
+from tests.text.formats.spans import HOSTILE, STORED, Span, labels_of, on_one_line
 
 SHOWN = str.maketrans("<>{}\\", "＜＞｛｝＼")
 ROWS = st.lists(st.lists(STORED, min_size=1, max_size=6), min_size=10, max_size=25)
@@ -35,11 +34,6 @@ def cues(texts: list[str]) -> list[tuple[str, int, int]]:
     """Return text, start and end in milliseconds of the cues of `apart`; texts without visible characters have none."""
     cleaned = [(on_one_line(text), 10_000 * n) for n, text in enumerate(texts)]
     return [(text, start, start + 2000) for text, start in cleaned if text]
-
-
-def on_one_line(text: str) -> str:
-    kept = (" " if one.isspace() else one for one in text if one.isspace() or unicodedata.category(one) != "Cc")
-    return " ".join("".join(kept).split())
 
 
 class TestTwoCues:

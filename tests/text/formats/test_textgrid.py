@@ -2,7 +2,6 @@
 
 import math
 import tempfile
-import unicodedata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from praatio import textgrid as praat
 
 import raysp
 from tests.corpora import labelled
-from tests.text.formats.spans import STORED, STORED_WILD, Span, as_labels, labels_of, words
+from tests.text.formats.spans import STORED, STORED_WILD, Span, as_labels, labels_of, on_one_line, words
 
 
 def grids(folder: Path, rows: list[tuple[list[Span], list[Span]]], seconds: list[float]) -> list[Any]:
@@ -30,11 +29,6 @@ def intervals(folder: Path, spans: list[Span], seconds: float, chars: tuple[Span
     """Return the intervals of a row by their tier."""
     [grid] = grids(folder, [(spans, [*chars])], [seconds])
     return {name: [(one.start, one.end, one.label) for one in grid.getTier(name).entries] for name in grid.tierNames}
-
-
-def on_one_line(text: str) -> str:
-    kept = (" " if one.isspace() else one for one in text if one.isspace() or unicodedata.category(one) != "Cc")
-    return " ".join("".join(kept).split())
 
 
 def test_intervals_cover_the_recording_with_empty_ones_between(tmp_path):
