@@ -133,11 +133,6 @@ def test_added_rows_make_new_label_shards_and_change_no_other(corpus):
     assert raysp.verify(str(corpus.parent / "out"), trust=True).differences == ()
 
 
-def test_its_own_ids_are_the_ids_of_the_rows(corpus):
-    write(corpus, [{"file_name": "b.wav", "id": 42}], "jsonl")
-    assert [row["id"] for row in corpora.read(corpus)] == ["a.wav", "42", "c.wav"]
-
-
 def test_numbers_of_a_csv_file_are_numbers_except_for_codes_and_empty_cells_are_null(corpus):
     text = 'file_name,a,b,c,d,e\na.wav,1,1.5,007,"",x\n"b.wav",-2,3e2,12,,"y\nz"\n'
     (corpus / "metadata.csv").write_text("\ufeff" + text)

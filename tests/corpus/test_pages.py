@@ -83,7 +83,7 @@ def shared_in_lists(path, num_rows):
 
 
 def one_page(path, num_rows):
-    audio = pa.array([{"bytes": b"\0" * 400 * MIB, "path": None}], AUDIO)
+    audio = pa.array([{"bytes": b"\0" * 300 * MIB, "path": None}], AUDIO)
     pq.write_table(pa.table({"id": ["b"], "audio": audio}), path, compression="zstd", use_dictionary=False)
 
 

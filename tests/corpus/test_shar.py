@@ -59,16 +59,6 @@ def test_rows_are_the_cuts_that_lhotse_reads(tmp_path, form):
         assert row["seconds"] == cut.load_audio().shape[1] / cut.sampling_rate
 
 
-def test_another_tar_file_beside_the_same_cuts_is_another_shard(tmp_path):
-    path = write_files(tmp_path / "in", [ONE, TWO], FILES)
-    pipeline = a_pipeline(str(path.parent), tmp_path / "out")
-    before = raysp.plan(pipeline).todo[0].shard
-    write_tar(path.parent / "recording.000000.tar", OTHER_FILES)
-    after = raysp.plan(pipeline).todo[0].shard
-    assert before.input_id != after.input_id
-    assert before.num_bytes > path.stat().st_size + 900
-
-
 @pytest.mark.parametrize("changed", ["recordings", "cuts"])
 def test_a_shard_that_changed_since_it_was_planned_is_refused(tmp_path, changed):
     path = write_files(tmp_path / "in", [ONE, TWO], FILES)

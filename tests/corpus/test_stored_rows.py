@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from raysp import AudioError
 from raysp.corpus.stored_rows import StoredRows
-from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Entry
 from tests.corpora import wav
 from tests.kit import AUDIO
@@ -65,13 +64,3 @@ def test_a_shard_of_another_version_is_not_read(shards):
     entry = entry_of(path)
     with pytest.raises(AudioError, match="changed since it was planned"):
         StoredRows()(str(path), Entry(entry.path, entry.num_bytes + 1, entry.version), 0, "audio")
-
-
-def test_a_link_is_read_by_the_suffix_of_its_own_name(shards, tmp_path):
-    (tmp_path / "blobs").mkdir()
-    (tmp_path / "blobs" / "1234").write_bytes(shards["parquet"].read_bytes())
-    (tmp_path / "a.parquet").symlink_to("blobs/1234")
-    root = AudioRoot(str(tmp_path), rows=StoredRows())
-    opened = root.open("a.parquet#row=7")
-    assert opened.whole(1 << 20) == RECORDINGS[7]
-    assert root.versions(["a.parquet#row=7", "gone.parquet#row=1"]) == {"a.parquet#row=7": opened.version}

@@ -75,23 +75,6 @@ def test_files_with_the_same_name_up_to_a_dot_are_a_row(tmp_path, format):
     assert read(shard, Piece(0, 4), COLUMNS).schema.field("score").type == pa.int64()
 
 
-@pytest.mark.lengthy
-def test_samples_are_those_of_datasets(tmp_path):
-    import datasets
-
-    path = write_tar(tmp_path / "x.tar", [one for number in range(3) for one in files_of(number)])
-    features = datasets.Features(
-        {"__key__": datasets.Value("string"), "wav": datasets.Value("binary"), "txt": datasets.Value("string")}
-    )
-    opened = datasets.load_dataset(
-        "webdataset", data_files={"train": [str(path)]}, split="train", features=features, cache_dir=str(tmp_path)
-    )
-    found = read(shard_of(path), Piece(0, 3), ["id", "audio", "text"]).to_pylist()
-    assert [row["id"] for row in found] == opened["__key__"][:]
-    assert [row["audio"]["bytes"] for row in found] == opened["wav"][:]
-    assert [row["text"] for row in found] == [text.strip() for text in opened["txt"]]
-
-
 @pytest.mark.usefixtures("small_spans")
 @pytest.mark.parametrize("piece", [Piece(0, 10), Piece(3, 5), Piece(4, 8)])
 def test_a_piece_reads_its_own_bytes_and_one_schema(tmp_path, monkeypatch, piece):

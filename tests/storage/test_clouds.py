@@ -10,7 +10,6 @@ import pytest
 
 from raysp import StoreError
 from raysp.storage import fsspec_files
-from raysp.storage.audio_root import WORTH_LISTING, versions
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.store import Entry, RefusedError, Store, UnusableError, probe
 from raysp.storage.stores import expand, open_store
@@ -183,15 +182,6 @@ class TestReading:
         assert [entry.path for entry in faulty.list()] == made
         assert len(proxy.requests) == 3
         assert len(expand(f"{faulty.url}/1*.parquet", cloud.options).entries) == 10
-
-    def test_many_versions_are_found_by_one_listing(self, faulty, proxy, cloud, bucket):
-        names = [f"{number:03}.wav" for number in range(WORTH_LISTING)]
-        for name in names:
-            cloud.put(bucket, f"x/{name}", b"x")
-        found = versions(faulty, [*names, "gone.wav"])
-        assert len(proxy.requests) == 1
-        assert sorted(found) == names
-        assert found["007.wav"] == versions(faulty, ["007.wav"])["007.wav"]
 
     def test_folder_markers_of_other_tools_are_not_files(self, store, cloud, bucket):
         for key in ("x/", "x/folder/"):

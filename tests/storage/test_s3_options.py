@@ -1,11 +1,8 @@
 """Options and file systems that work for a user in s3fs work in raysp, and the results are read back with them."""
 
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import datasets
-import pandas
 import pytest
 import s3fs
 from botocore.utils import parse_timestamp
@@ -162,41 +159,6 @@ class TestFileSystems:
         ) as caught:
             raysp.Shards("s3://bucket/x", storage_options=files)
         assert LITERAL not in str(caught.value)
-
-
-@pytest.fixture(scope="module")
-def labels(s3_server, tmp_path_factory) -> Iterator[tuple[str, dict[str, object]]]:
-    """A sink with two label shards, and the options of s3fs."""
-    folder = tmp_path_factory.mktemp("corpus")
-    for name in "ab":
-        write_shard(folder / f"{name}.parquet", 3)
-    url = f"s3://{s3_server.bucket()}/labels"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("RAYSP_TEST_SECRET", s3_server.secret)
-        raysp.run(
-            a_pipeline(f"{folder}/*.parquet", raysp.Parquet(url, storage_options=s3_server.options)),
-            engine="here",
-            progress=False,
-        )
-        yield url, {**resolve(s3_server.options), "client_kwargs": {"region_name": "us-east-1"}}
-
-
-def read_by_pandas(url, options):
-    return len(pandas.read_parquet(url, storage_options=options))
-
-
-def read_by_datasets(url, options):
-    found = datasets.load_dataset(
-        "parquet", data_files=f"{url}/**/*.parquet", split="train", streaming=True, storage_options=options
-    )
-    return sum(1 for _ in found)
-
-
-@pytest.mark.parametrize("read", [read_by_pandas, read_by_datasets])
-def test_labels_are_read_back_with_the_same_options(labels, read, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    url, options = labels
-    assert read(url, dict(options)) == 6  # datasets adds options of its own to the mapping
 
 
 class _Redirecting(BaseHTTPRequestHandler):

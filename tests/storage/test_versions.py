@@ -25,13 +25,6 @@ def root(bucket, proxy):
 MANY = [f"a/{number:03}.wav" for number in range(WORTH_LISTING)]
 
 
-def test_one_request_opens_a_short_recording_with_its_version(root, proxy):
-    opened = root.open("a/050.wav")
-    assert [(method, fault) for method, _, fault in proxy.requests] == [("GET", None)]
-    assert (opened.is_whole, opened.read(), opened.num_bytes) == (True, b"x" * 50, 50)
-    assert root.versions(["a/050.wav"]) == {"a/050.wav": opened.version}
-
-
 def test_many_of_one_folder_are_listed_with_the_same_versions(root, proxy):
     found = root.versions([*MANY, "b.wav", "gone.wav"])
     assert sorted(method for method, _, _ in proxy.requests) == ["GET", "HEAD", "HEAD"]
