@@ -3,7 +3,6 @@
 from tests.published.layout import FRONT, Layout
 
 NOTHING = "Nothing"
-NO_CTC = r"archive of NeMo: if .* CTC head, RNN-T or TDT.*`raysp convert FILE\.nemo FOLDER`; Canary is not read"
 NO_MODEL = r"raysp has no model of type '{}'; transformers .* refuses it too: "
 
 REFUSED: dict[str, Layout] = {
@@ -18,15 +17,5 @@ REFUSED: dict[str, Layout] = {
         ("README.md", "config.json", "model.bin", "tokenizer.json", "vocabulary.txt"),
         contents={"config.json": '{"alignment_heads": [[5, 3]], "lang_ids": [50259], "suppress_ids": [1, 2]}'},
         refused=r'a model of CTranslate2 .*: pass backend="ctranslate2" to Label, or use the checkpoint that it was',
-    ),
-    "lj1995/VoiceConversionWebUI": Layout(
-        NOTHING,
-        ("README.md", ".gitattributes", "hubert_base.pt", "rmvpe.pt"),
-        refused=r"found hubert_base\.pt.*convert it",
-    ),
-    "nvidia/canary-1b-v2": Layout(
-        NOTHING,
-        ("README.md", ".gitattributes", "canary-1b-v2.nemo"),
-        refused=NO_CTC,
     ),
 }
