@@ -106,7 +106,7 @@ OTHERS = {
     "Flax": (["flax_model.msgpack"], "found flax_model.msgpack.*of Flax or TensorFlow.* transformers 4"),
     "TensorFlow": (["tf_model.h5"], "found tf_model.h5.*of Flax or TensorFlow"),
     "fairseq": (["hubert_base_ls960.pt", "dict.ltr.txt"], r"found hubert_base_ls960.pt.*of fairseq or another program"),
-    "NeMo": (["parakeet.nemo"], "found parakeet.nemo.*raysp convert FILE.nemo FOLDER"),
+    "NeMo": (["parakeet.nemo"], "found parakeet.nemo.*raysp convert FILE.nemo FOLDER`; Canary is not read"),
     "PEFT": (["adapter_model.bin", "adapter_config.json"], "found adapter_model.bin.*PEFT.*merge_and_unload"),
     "ONNX": (["model.onnx"], "found model.onnx.*the checkpoint that they were exported from"),
     "pickles and others": (["pytorch_model.bin", "tf_model.h5", "x.pt"], "pickled weights .pytorch_model.bin."),

@@ -24,11 +24,10 @@ def assert_close(ours, theirs, tolerance=1e-4):
 
 
 @torch.no_grad()  # some originals would keep tensors of inference mode
-def check_outputs(oracle, model, lengths=LENGTHS, width=None, short=None):
+def check_outputs(oracle, model, lengths=LENGTHS, width=None):
     """Hold every output to theirs: without a mask, with one, of one row; hidden states and attentions included.
 
     Rows with a mask are of one length: padding has a part in outputs of theirs (see `check_rows_alone_are_theirs`).
-    `short` is the length of a further row, a short one, whose first output alone is compared.
     """
     waves, _ = inputs_and_mask(lengths, width)
     filled = unpadded(oracle, lengths, width)
@@ -48,8 +47,6 @@ def check_outputs(oracle, model, lengths=LENGTHS, width=None, short=None):
                     left, right, atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
                 )
         assert_close(model(*inputs)[0], theirs[0])
-    if short is not None:
-        assert_close(model(waves[:1, :short])[0], oracle(waves[:1, :short])[0])
 
 
 def unpadded(oracle, lengths, width):

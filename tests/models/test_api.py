@@ -234,7 +234,14 @@ OF_MODELS = {
     "bfloat16": lambda it: it.to(torch.bfloat16)(WAVES.bfloat16()).logits.dtype,
     "num_parameters": lambda it: (it.num_parameters(), it.num_parameters(only_trainable=True)),
     "name_or_path": lambda it: (it.name_or_path, it.config.name_or_path, it.config._name_or_path),
-    "modes": lambda it: (it.training, it.train().training, it.tie_weights()),
+    "modes": lambda it: (
+        it.device,
+        it.dtype,
+        it.training,
+        it.train().training,
+        it.eval().training,
+        it.to("cpu").device,
+    ),
     "loss": lambda it: round(float(it(WAVES, labels=torch.tensor([[5, 6], [7, -100]])).loss), 3),
 }
 OF_LOADING = {

@@ -43,17 +43,11 @@ def both(pair, **options):
     """Generate of a padded batch on both sides."""
     oracle, model = pair
     waves, mask = waves_and_mask()
-    none = {name for name, value in options.items() if value is None}
-    before = {name: getattr(oracle.generation_config, name) for name in none}
-    for name in none:  # no keyword takes an option away
-        setattr(oracle.generation_config, name, None)
-    given = {name: value for name, value in options.items() if name not in none}
-    theirs = theirs_generated(oracle, waves, attention_mask=mask, **given)
-    config = GenerationConfig(**{k: v for k, v in oracle.generation_config.to_dict().items() if k in FIELDS})
-    for name, value in before.items():
-        setattr(oracle.generation_config, name, value)
-    model.generation_config = config
-    return model.generate(waves, mask, **given), theirs
+    theirs = theirs_generated(oracle, waves, attention_mask=mask, **options)
+    model.generation_config = GenerationConfig(
+        **{name: value for name, value in oracle.generation_config.to_dict().items() if name in FIELDS}
+    )
+    return model.generate(waves, mask, **options), theirs
 
 
 FIELDS = set(vars(GenerationConfig()))
