@@ -56,7 +56,7 @@ ON_OBJECT_STORAGE = (
     "labelling/engine/test_object_storage.py",
     "labelling/planning/test_checkpoints.py",
     "ops/test_refusals.py",
-    "verbs/export/test_in_a_bucket.py",
+    "by_promise/export/test_in_a_bucket.py",
     "labelling/reports/test_in_a_bucket.py",
     "training/reading/test_in_a_bucket.py",
     "sink/test_retrying.py",
@@ -71,7 +71,6 @@ ON_OBJECT_STORAGE = (
 ON_RAY = (
     "by_promise/test_several_labels.py",
     "by_promise/test_clips_at_scale.py::test_tasks",
-    "by_promise/test_text_steps.py",
     "by_promise/test_engine.py",
     "cli/test_refusals.py",
     "cluster/test_",

@@ -2,9 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import raysp
-from raysp.verbs.export.export_result import Export
 
 FORMATS = {
     "srt": raysp.Srt,
@@ -23,7 +23,7 @@ FORMATS = {
 """Formats by their names on the command line."""
 
 
-def export_to(to: str, sink: object, storage_options: Mapping[str, object] | None = None, **options: object) -> Export:
+def export_to(to: str, sink: object, storage_options: Mapping[str, object] | None = None, **options: object) -> Any:
     """Export a sink to a format, with options of the format and of the verb."""
     names = {field.name for field in dataclasses.fields(FORMATS[to])}
     of_format = {name: value for name, value in options.items() if name in names}

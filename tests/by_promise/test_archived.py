@@ -10,7 +10,6 @@ import raysp
 from tests import s3_servers
 from tests.corpora import a_pipeline, rows_table, wav
 
-CLASSES = ["GLACIER", "DEEP_ARCHIVE"]
 REASON = "it is archived (class GLACIER, DEEP_ARCHIVE or an archive tier): restore it (aws s3api restore-object"
 
 
@@ -32,24 +31,15 @@ def source(moto_server):
     return lambda url, **fields: raysp.Shards(url, storage_options=moto_server.options, **fields)
 
 
-@pytest.mark.parametrize("kind", CLASSES)
-def test_a_shard_is_listed_with_the_reason(put, source, tmp_path, kind):
+def test_a_shard_is_listed_with_the_reason(put, source, tmp_path):
     file = io.BytesIO()
     pq.write_table(rows_table(2), file)
-    put("a.parquet", file.getvalue(), kind)
+    put("a.parquet", file.getvalue(), "DEEP_ARCHIVE")
     url = put("b.parquet", file.getvalue())
     plan = raysp.plan(a_pipeline(source(url), tmp_path / "out"))
     assert [shard.name for shard in plan.corpus.shards] == ["b.parquet"]
     assert REASON in plan.corpus.unreadable["a.parquet"]
     assert "permission" not in plan.corpus.unreadable["a.parquet"]
-
-
-@pytest.mark.parametrize("kind", CLASSES)
-def test_a_manifest_is_refused_with_the_reason(put, source, tmp_path, kind):
-    url = put("m.jsonl", json.dumps({"audio_filepath": "a.wav"}).encode(), kind)
-    with pytest.raises(raysp.PlanError) as refused:
-        raysp.plan(a_pipeline(source(f"{url}/m.jsonl"), tmp_path / "out"))
-    assert REASON in str(refused.value)
 
 
 class TestRecordings:

@@ -12,7 +12,7 @@ import pytest
 import raysp
 from raysp import PlanError
 from tests import kit
-from tests.corpora import a_pipeline, wav, write_shard
+from tests.corpora import a_pipeline, wav
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 SECRET = "TOPSECRET"
@@ -128,12 +128,6 @@ def test_paths_of_a_manifest_are_relative_to_its_folder_too_where_its_links_are_
     assert [one for one in found.differences if "clips/a.wav" in str(one)], found.differences
 
 
-def test_shards_that_are_links_are_read(tmp_path):
-    shard = write_shard(tmp_path / "made.parquet", 2).read_bytes()
-    rows = run(snapshot(tmp_path, {"data/train-0.parquet": shard}), tmp_path / "out")
-    assert {row["status"] for row in rows.values()} == {"ok"}
-
-
 @pytest.mark.parametrize("name", ["a.wav", "a.parquet", "m.jsonl"])
 def test_a_pipe_is_refused_and_never_waited_for(tmp_path, name):
     folder = tmp_path / "in"
@@ -150,19 +144,3 @@ def test_a_pipe_is_refused_and_never_waited_for(tmp_path, name):
     else:
         with pytest.raises(PlanError, match=message):
             raysp.plan(pipeline)
-
-
-def test_a_link_to_itself_costs_its_row(tmp_path):
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for name in ("a.wav", "b.wav"):
-        (folder / name).write_bytes(wav(8000))
-    for name in ("a.txt", "circle.wav"):
-        (folder / name).symlink_to(name)
-    rows = run(folder, tmp_path / "out", text="text")
-    assert {name: row["error_type"] for name, row in rows.items()} == {
-        "a.wav": "unreadable_text",
-        "b.wav": None,
-        "circle.wav": "path_not_allowed",
-    }
-    assert "path 'a.txt': it cannot be followed" in rows["a.wav"]["error_message"]

@@ -283,36 +283,3 @@ def test_a_debugger_that_is_left_stops_the_run(corpus, mapping):
     assert left.returncode == 130, left.stderr
     assert "raysp: stopped" in left.stderr
     assert kit.rows(corpus / "out") == []
-
-
-@pytest.mark.drivers
-def test_a_debugger_stops_in_a_function_in_a_notebook(corpus, mapping):
-    manager = pytest.importorskip("jupyter_client", reason="needs pip install ipykernel").KernelManager()
-    manager.start_kernel(
-        cwd=str(corpus), env={**os.environ, "PYTHONPATH": f"{corpus}:{os.environ.get('PYTHONPATH', '')}"}
-    )
-    try:
-        client = manager.blocking_client()
-        client.start_channels()
-        client.wait_for_ready(timeout=60)
-        mapped = "raysp.Map(m.stops_in_a_notebook, adds={'level': 'int64'}, reads=['id'])"
-        steps = f"raysp.Decode(), {mapped}, raysp.Label({CHECKPOINT!r}, outputs=[raysp.Transcript()])"
-        cell = (
-            f"import raysp, {mapping.__name__} as m\n"
-            f"made = raysp.Pipeline(raysp.Shards({str(corpus / 'in')!r}), steps=[{steps}], sink=raysp.Parquet('out'))\n"
-            "print(raysp.run(made, engine='here', rows=2).table.column('level').to_pylist())"
-        )
-        printed: list[str] = []
-        answers = iter(["p level * 100", "c"])
-
-        def answer(_: dict[str, object]) -> None:
-            client.input(next(answers))
-
-        def output(message: dict[str, dict[str, str]]) -> None:
-            printed.append(message["content"].get("text") or json.dumps(message["content"].get("traceback", "")))
-
-        client.execute_interactive(cell, allow_stdin=True, stdin_hook=answer, output_hook=output, timeout=120)
-        assert "200" in "".join(printed)
-        assert "[2, 2]" in "".join(printed), "".join(printed)
-    finally:
-        manager.shutdown_kernel(now=True)

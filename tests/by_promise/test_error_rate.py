@@ -10,7 +10,7 @@ import pytest
 
 import raysp
 from tests import kit
-from tests.corpora import a_pipeline, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, wav, write_shard
 
 MANIFESTS, ROWS = 10, 6
 GOOD, BAD = wav(), b"no audio at all"
@@ -104,24 +104,6 @@ def test_a_corrected_input_is_labelled_by_the_same_command(corpus):
     check_corrected(by_path(corpus))
 
 
-def test_error_rows_that_were_committed_before_it_stopped_are_for_retry(corpus):
-    """Seven label shards with a tolerable share of error rows, together more than 200 rows, then rows that all fail."""
-    rows = 30
-    write_recordings(corpus, {**dict.fromkeys(range(7), 1), **dict.fromkeys(range(7, MANIFESTS), rows)}, rows)
-    pipeline = by_path(corpus, max_error_rate=0.2)
-    with pytest.raises(raysp.RunError, match=r"67 of 270 rows failed .*max_error_rate=0\.2"):
-        run(pipeline)
-    one_error = ["error"] + ["ok"] * (rows - 1)
-    assert statuses(pipeline) == {name(number): one_error for number in range(7)}
-    write_recordings(corpus, {0: 1}, rows)  # all others are correct now
-    assert raysp.plan(pipeline).rows_todo == 3 * rows
-    all_ok = {name(number): ["ok"] * rows for number in range(MANIFESTS)}
-    run(pipeline)
-    assert statuses(pipeline) == {**all_ok, **{name(number): one_error for number in range(7)}}
-    assert retry(pipeline).rows == 7
-    assert statuses(pipeline) == {**all_ok, name(0): one_error}
-
-
 def test_rows_that_a_step_behind_label_fails_in_the_last_commits_count(corpus, monkeypatch, raysp_command):
     """Two of ten shards wait for the end; the first of them exceeds the limit, and the other one is not committed."""
     rows, module = 21, f"rules_{corpus.parent.name}"
@@ -197,15 +179,6 @@ def test_results_that_a_worker_of_the_stopped_run_stages_late_are_not_used(corpu
     check_corrected(pipeline)
 
 
-def test_stopping_twice_and_a_higher_limit_is_another_way_out(corpus):
-    write_recordings(corpus, ALL_BAD)
-    for _ in range(2):
-        with pytest.raises(raysp.RunError):
-            run(by_path(corpus))
-    run(by_path(corpus, max_error_rate=1.0))
-    assert statuses(by_path(corpus)) == {name: ["error"] * ROWS for name in ALL_OK}
-
-
 def test_a_retry_in_which_everything_fails_again_stops(corpus):
     write_recordings(corpus, ALL_BAD)
     run(by_path(corpus, max_error_rate=1.0))
@@ -225,28 +198,3 @@ def test_a_retry_continues_if_its_shards_are_mostly_labelled_although_most_retri
     result = retry(by_path(corpus))
     assert (result.exit_code, result.rows, result.errors) == (0, 20, {"unsupported_format": 18})
     assert statuses(by_path(corpus))[name(MANIFESTS - 1)] == ["ok"] * ROWS
-
-
-def test_shards_that_were_replaced_are_labelled_by_the_next_run_while_they_are_not_committed(tmp_path):
-    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
-    for number in range(8):
-        write_shard(tmp_path / "in" / f"{number}.parquet", table=rows_table(ROWS, audio=BAD))
-    with pytest.raises(raysp.RunError):
-        run(pipeline)
-    for number in range(8):
-        write_shard(tmp_path / "in" / f"{number}.parquet", table=rows_table(ROWS + 1, audio=GOOD))
-    check_corrected(pipeline, {f"{number}.parquet": ["ok"] * (ROWS + 1) for number in range(8)})
-
-
-def test_status_and_gc_count_results_that_were_staged_after_a_stop_and_none_before(corpus):
-    write_recordings(corpus, ALL_BAD)
-    with pytest.raises(raysp.RunError):
-        run(by_path(corpus))
-    url = str(corpus.parent / "out")
-    assert raysp.status(url).shards_staged == 0
-    write_recordings(corpus, {0: 1})  # so that the first shard waits to be committed
-    kit.interrupted(by_path(corpus))
-    assert raysp.status(url).shards_staged == 1
-    raysp.gc(url)
-    assert raysp.status(url).shards_staged == 1
-    check_corrected(by_path(corpus), {**ALL_OK, name(0): ["error"] + ["ok"] * (ROWS - 1)})

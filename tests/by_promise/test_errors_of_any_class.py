@@ -193,7 +193,7 @@ def raising(tmp_path, monkeypatch):
     return pipeline
 
 
-@pytest.mark.parametrize("error", ["Stop", "SystemExit", "ShardError", "StoreError"])
+@pytest.mark.parametrize("error", ["SystemExit", "ShardError"])
 @pytest.mark.parametrize("place", PLACES)
 def test_it_fails_the_row_for_which_it_is_raised(raising, error, place):
     pipeline = raising(error, place)

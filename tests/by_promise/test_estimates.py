@@ -96,13 +96,6 @@ class TestSample:
         assert sum(abs(one.value - exact) <= one.margin for one in found) >= 16
 
     @pytest.mark.slow
-    def test_the_same_seed_gives_the_same_sample(self, pipeline):
-        plan = raysp.plan(pipeline)
-        one, other = (raysp.estimate(plan, sample=40, seed=1) for _ in range(2))
-        assert one == other
-        assert one.rows_sampled < 80
-
-    @pytest.mark.slow
     def test_a_shard_that_changed_is_named_and_the_others_are_sampled(self, pipeline, tmp_path):
         shutil.copytree(Path(pipeline.sink.url).parent / "in", tmp_path / "in")
         plan = raysp.plan(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
@@ -111,32 +104,10 @@ class TestSample:
         assert [one.partition(": ")[0].rpartition("/")[2] for one in found.unread] == ["03.parquet"]
         assert found.rows_sampled > 100
 
-    @pytest.mark.slow
-    def test_places_and_bytes_are_bounded(self, tmp_path):
-        (tmp_path / "in").mkdir()
-        noise = np.random.default_rng(0).integers(-999, 999, 125_000).astype(np.int16)
-        audio = pa.array([{"bytes": kit.sound(noise + row), "path": None} for row in range(12)], AUDIO)
-        first = write_shard(
-            tmp_path / "in" / "00.parquet", table=pa.table({"id": [str(row) for row in range(12)], "audio": audio})
-        )
-        for shard in range(1, 32):
-            shutil.copy(first, tmp_path / "in" / f"{shard:02}.parquet")
-        found = raysp.estimate(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), sample=32 * 12)
-        assert (found.places, found.rows_sampled) == (32, 32 * 8)
-        assert 60e6 < found.sampled_bytes < 32 * 2 * 1024 * 1024
-
     def test_durations_of_a_manifest_give_exact_hours_and_missing_files_are_errors(self, tmp_path):
         lines = [{"audio_filepath": f"{n}.wav", "duration": 1800 + n} for n in range(3)]
         (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
         assert amount(raysp.estimate(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"))) == (5403.0, 0)
-
-
-@pytest.mark.slow
-def test_each_row_of_a_sample_of_all_rows_counts_alike(tmp_path):
-    write_rows(tmp_path / "in" / "a.parquet", [*[1.0] * 41, *[4.0] * 4], row_group_size=41, broken=[0])
-    found = raysp.estimate(made(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
-    assert amount(found) == pytest.approx((40 + 16, 0.0))
-    assert found.not_labelled == {"unsupported_format": pytest.approx(1 / 45)}
 
 
 def test_hours_are_those_of_rows_and_work_is_that_of_all_channels(tmp_path):
@@ -186,13 +157,6 @@ class TestSpeed:
         ):
             raysp.estimate(other, like=str(tmp_path / "out"))
 
-    def test_runs_of_another_dtype_give_no_speed(self, labelled, tmp_path):
-        half = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], dtype="bfloat16")
-        with pytest.raises(
-            PlanError, match=r"--like .*: no run with receipts has bfloat16 on cpu.*found float32 on cpu"
-        ):
-            raysp.estimate(made(labelled.source, tmp_path / "new", half), like=labelled.sink.url)
-
     @pytest.mark.slow
     def test_calibrating_measures_all_label_steps_and_writes_nothing(self, labelled, tmp_path):
         one = raysp.estimate(made(labelled.source, tmp_path / "new"), sample=20, calibrate=True)
@@ -237,8 +201,3 @@ class TestSpeed:
     def test_what_cannot_be_meant_is_refused(self, labelled, options, message):
         with pytest.raises(SpecError, match=message):
             raysp.estimate(labelled, **options)
-
-    def test_labels_of_another_checkpoint_give_no_speed(self, labelled, tiny, tmp_path):
-        label = raysp.Label(str(tiny), outputs=[raysp.Embedding()])
-        with pytest.raises(PlanError, match="its labels were made with another checkpoint"):
-            raysp.estimate(made(labelled.source, tmp_path / "new", label), like=labelled.sink.url)

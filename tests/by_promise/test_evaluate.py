@@ -72,21 +72,3 @@ def test_a_column_named_as_one_of_labels_is_compared_and_not_kept(evaluate, corp
         6,
         len({*ROWS["sampling_rate"].to_pylist()}),
     )
-
-
-def test_recordings_of_a_folder_have_their_paths_as_ids(raysp_command, tmp_path):
-    (tmp_path / "talks").mkdir()
-    for number, row in enumerate(ROWS.slice(0, 2).to_pylist()):
-        (tmp_path / "talks" / f"{number}.wav").write_bytes(row["audio"]["bytes"])
-        (tmp_path / "talks" / f"{number}.txt").write_text(row["text"])
-    sink = tmp_path / "kept"
-    ran = raysp_command("evaluate", CHECKPOINT, tmp_path / "talks", "--text", "text", "--sink", sink)
-    assert ran.code == 0, ran.err
-    kept = pq.read_table(sink, columns=["id", "text"]).to_pylist()
-    texts = ROWS.column("text").to_pylist()
-    assert kept == [{"id": f"{number}.wav", "text": texts[number]} for number in range(2)]
-
-
-def test_labels_that_are_not_kept_have_no_next_command(raysp_command, corpus):
-    ran = raysp_command("evaluate", CHECKPOINT, corpus, "--text", "text", "--worst", "0")
-    assert (ran.code, "raysp report" in ran.out) == (0, False)

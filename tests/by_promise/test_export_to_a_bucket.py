@@ -44,23 +44,3 @@ def test_files_that_were_edited_or_deleted_are_noticed(s3, labels, tmp_path, to)
     s3.client.delete_object(Bucket=bucket, Key=f"x/{name}")
     found, after = again()
     assert (found.kept, found.rewritten, after) == (0, 1, before)
-
-
-@pytest.mark.slow
-def test_processes_write_the_same_files_into_a_bucket(s3, labels, tmp_path):
-    shutil.copy(tmp_path / "in" / "a.parquet", tmp_path / "in" / "b.parquet")
-    steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(words=True)])]
-    sink = raysp.Parquet(labels)
-    raysp.run(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in"), steps=steps, sink=sink), engine="here", progress=False)
-    bucket, files = s3.bucket(), []
-    for processes in (1, 2):
-        dest = f"s3://{bucket}/{processes}"
-        clips = raysp.Clips(min_seconds=0.1)
-        raysp.export(labels, clips, dest, dest_options=s3.options, trust=True, processes=processes)
-        s3.download(bucket, tmp_path / "copy")
-        folder = tmp_path / "copy" / str(processes)
-        files.append(
-            {path.name: path.read_bytes() for path in folder.rglob("*.*") if path.suffix in (".parquet", ".md")}
-        )
-    assert files[0] == files[1]
-    assert {*files[0]} == {"a.parquet", "b.parquet", "README.md"}

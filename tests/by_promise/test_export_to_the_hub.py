@@ -5,7 +5,6 @@ import pytest
 import raysp
 from tests.corpora import a_pipeline, digits_table, write_shard
 from tests.hub_server import serving
-from tests.kit import run
 
 NAME = "datasets/me/digits"
 URL = f"hf://{NAME}"
@@ -67,15 +66,6 @@ def test_a_rejected_upload_goes_on_without_writing_files_again(hub, sink, tmp_pa
     result = raysp.export(str(sink), raysp.Jsonl(), URL)
     assert (result.shards, result.shards_before) == (1, 1)
     assert [*files_of(hub.head(NAME))] == ["a.jsonl"]
-
-
-def test_the_command_line_takes_the_token_of_a_variable(hub, sink, monkeypatch):
-    monkeypatch.delenv("HF_TOKEN")
-    line = ["export", sink, URL, "--to", "jsonl", "--dest-option", "token=env:MINE", "--dest-option", "private=false"]
-    ran = run(line, MINE="secret")
-    assert ran.code == 0, ran.err
-    assert hub.created == {NAME: "public"}
-    assert "secret" not in ran.out + ran.err
 
 
 @pytest.mark.parametrize(

@@ -93,26 +93,13 @@ class TestManifests:
         (recordings(tmp_path / "in") / name).write_bytes(MANIFESTS[name])
         assert num_rows(tmp_path, tmp_path / "in" / name) == ROWS
 
-    @pytest.mark.usefixtures("without_ray")
-    def test_rows_of_gzip_under_another_name_are_labelled(self, tmp_path):
-        (recordings(tmp_path / "in") / "m.jsonl").write_bytes(gzip.compress(lines("audio_filepath")))
-        raysp.run(a_pipeline(str(tmp_path / "in/m.jsonl"), tmp_path / "out"), progress=False)
-        found = pq.read_table(tmp_path / "out/m-00000.parquet").column("id").to_pylist()
-        assert found == [f"{row}.wav" for row in range(ROWS)]
-
-    @pytest.mark.parametrize("name", ["m.jsonl", "m.ndjson", "m.jsonl.gz", "m.jsonl.zst", "m.jsonl.bz2", "m.jsonl.xz"])
+    @pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl.zst"])
     @pytest.mark.parametrize("by", COMPRESSORS)
     def test_other_compressions_are_refused_by_their_names(self, tmp_path, name, by):
         (recordings(tmp_path / "in") / name).write_bytes(COMPRESSORS[by](lines("audio_filepath")))
         message = reason(tmp_path, tmp_path / "in" / name)
         assert f"{name}: is compressed by {by}; expected" in message
         assert f"Decompress it: {REMEDIES[by]} < IN > OUT" in message
-
-    def test_gzip_within_gzip_is_refused(self, tmp_path):
-        content = gzip.compress(gzip.compress(lines("audio_filepath")))
-        (recordings(tmp_path / "in") / "m.jsonl.gz").write_bytes(content)
-        message = reason(tmp_path, tmp_path / "in/m.jsonl.gz")
-        assert "its content, decompressed by gzip, is compressed by gzip; expected JSON lines" in message
 
     @pytest.mark.parametrize("name", ["m.jsonl.gz", "m.jsonl"])
     def test_truncated_gzip_is_refused(self, tmp_path, name):
@@ -127,14 +114,8 @@ class TestManifests:
         message = reason(tmp_path, tmp_path / "in/m.jsonl")
         assert "is in UTF-16; expected JSON lines. Convert it: iconv -f UTF-16 -t UTF-8 IN > OUT" in message
 
-    def test_a_pointer_of_git_lfs_is_refused(self, tmp_path):
-        (recordings(tmp_path / "in") / "m.jsonl").write_text(
-            "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
-        )
-        assert "is a Git LFS pointer, not the file itself" in reason(tmp_path, tmp_path / "in/m.jsonl")
 
-
-@pytest.mark.parametrize("kind", ["pointer", "gzip", *COMPRESSORS, "samples"])
+@pytest.mark.parametrize("kind", ["pointer", "gzip", "zstd", "samples"])
 def test_a_pointer_or_a_compressed_file_under_the_name_of_a_recording_says_so(tmp_path, kind):
     content = {
         "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
@@ -178,18 +159,10 @@ class TestMetadata:
         assert pq.read_table(tmp_path / "out/in-00000.parquet").column("words").to_pylist() == ["ja"] * ROWS
 
     @pytest.mark.parametrize("name", METADATA)
-    @pytest.mark.parametrize("by", COMPRESSORS)
+    @pytest.mark.parametrize("by", ["zstd", "xz"])
     def test_other_compressions_are_refused_by_their_names(self, tmp_path, name, by):
         (recordings(tmp_path / "in") / name).write_bytes(COMPRESSORS[by](METADATA[name]))
         assert f"{name}: is compressed by {by}; expected CSV or JSON lines" in reason(tmp_path, tmp_path / "in")
-
-    @pytest.mark.parametrize("name", METADATA)
-    def test_damaged_gzip_and_utf_16_are_refused(self, tmp_path, name):
-        file = recordings(tmp_path / "in") / name
-        file.write_bytes(gzip.compress(METADATA[name])[:-10])
-        assert f"{name}: the gzip file is damaged" in reason(tmp_path, tmp_path / "in")
-        file.write_bytes(METADATA[name].decode().encode("utf-16"))
-        assert f"{name}: is in UTF-16" in reason(tmp_path, tmp_path / "in")
 
     @pytest.mark.parametrize("name", ["metadata.csv.gz", "metadata.jsonl.zst", "metadata.parquet.gz"])
     def test_a_compressed_name_is_refused_unless_the_plain_file_is_beside_it(self, tmp_path, name):
@@ -209,21 +182,8 @@ SHARDS = {
 
 
 class TestShards:
-    @pytest.mark.parametrize("name", ["cuts.000000.jsonl.gz", "cuts.000000.jsonl"])
-    @pytest.mark.parametrize("by", [None, "gzip", *COMPRESSORS])
-    def test_cuts_of_shar(self, tmp_path, name, by):
-        (tmp_path / "in").mkdir()
-        cuts = b"".join(json.dumps({"id": str(row), "duration": 0.1}).encode() + b"\n" for row in range(ROWS))
-        compress = {None: bytes, "gzip": gzip.compress, **COMPRESSORS}[by]
-        (tmp_path / "in" / name).write_bytes(compress(cuts))
-        (tmp_path / "in/recording.000000.tar").write_bytes(a_tar())
-        if by in (None, "gzip"):
-            assert num_rows(tmp_path, tmp_path / "in") == ROWS
-        else:
-            assert f"{name}: is compressed by {by}; expected JSON lines" in reason(tmp_path, tmp_path / "in")
-
     @pytest.mark.parametrize("name", SHARDS)
-    @pytest.mark.parametrize("by", ["gzip", *COMPRESSORS])
+    @pytest.mark.parametrize("by", ["gzip", "zstd"])
     def test_a_compressed_one_is_refused_by_its_content(self, tmp_path, name, by):
         (tmp_path / "in").mkdir()
         content, expected = SHARDS[name]

@@ -21,7 +21,7 @@ import pytest
 import raysp
 from tests import kit
 from tests.corpora import CHECKPOINT, digits_table
-from tests.soaked import soaked, some
+from tests.soaked import soaked
 
 PUBLISHED = ("README.md", "config.json", "metrics.json", "model.safetensors", "vocab.json")
 RECIPE = """
@@ -110,7 +110,7 @@ def undisturbed(folder, tmp_path_factory) -> tuple[list[object], list[str], dict
 
 
 @pytest.mark.parametrize("part", [*PARTS_OF_A_SINK, *soaked(["the rest"])])
-@pytest.mark.parametrize("how", some(("death", "lost", "error", "full"), "death"))
+@pytest.mark.parametrize("how", ["death", *soaked(["lost", "error", "full"])])
 def test_a_training_whose_sink_fails_at_a_change_is_completed_by_the_same_command(
     undisturbed, monkeypatch, request, part, how
 ):

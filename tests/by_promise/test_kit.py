@@ -1,12 +1,10 @@
 """The kit of the tests does what it says: faults have their outcomes, kills kill, files fail at the n-th change."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import fsspec
 import pytest
 
-import raysp
 from tests import kit, s3_servers
 from tests.house.sizes import CHECKOUT, inside_imports
 
@@ -35,22 +33,9 @@ class TestCorpora:
         assert ran.code == 0, ran.err
         assert [row["error_type"] for row in kit.rows(tmp_path / "out")] == [None, "decoder_crashed", None]
 
-    def test_rows_lie_in_shards_in_their_order(self, tmp_path):
-        corpus = kit.corpus(tmp_path, rows=5, faults={0: "null", 4: "silence"}, shards=2)
-        assert [row.fault for row in corpus.expected] == ["null", None, None, None, "silence", None, None]
-        assert sorted(path.name for path in tmp_path.glob("*.parquet")) == ["part-0.parquet", "part-1.parquet"]
-
     def test_a_fault_that_a_kind_cannot_have_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="found the fault 'null_id' for a folder, expected one of parquet"):
             kit.corpus(tmp_path, faults=["null_id"], kind="folder")
-
-    def test_a_pipeline_file_is_the_pipeline(self, tmp_path):
-        corpus = kit.corpus(tmp_path / "in", rows=1)
-        pipeline = corpus.pipeline(
-            raysp.Parquet(str(tmp_path / "out"), keep=["speaker_id"]), steps=[raysp.Keep(max_seconds=3)]
-        )
-        file = kit.pipeline_file(tmp_path / "label.py", pipeline)
-        assert kit.pipeline_in(file) == pipeline
 
 
 class TestCommands:
@@ -72,11 +57,6 @@ class TestCommands:
         again = kit.run(line)
         assert again.code == 0, again.err
         assert kit.rows(tmp_path / "out") == kit.rows(tmp_path / "whole")
-
-    @pytest.mark.slow
-    def test_a_run_that_is_not_killed_is_noticed(self, tmp_path):
-        with pytest.raises(AssertionError, match="not killed at after_step_written:1, but ended with 2"):
-            kit.killed_at("after_step_written", 1, ["status", tmp_path])
 
 
 class TestFiles:
@@ -124,15 +104,6 @@ class TestFiles:
             fsspec.filesystem("memory").rm(files.url("a/1"))
             assert files.changes >= 3
         assert fsspec.filesystem("memory").find(files.url("a")) == []
-
-    def test_a_corpus_is_read_from_them(self, tmp_path):
-        corpus = kit.corpus(tmp_path / "in", rows=2)
-        with kit.failing_files() as files:
-            files.put(tmp_path / "in", "corpus")
-            there = replace(corpus, url=files.url("corpus/*.parquet"), audio_root=None)
-            raysp.run(there.pipeline(files.url("labels")), progress=False)
-            labels = kit.rows(files.url("labels"), "id", "status", "error_type")
-        assert kit.outcomes(labels) == [(row.id, row.status, row.error_type) for row in corpus.expected]
 
 
 @pytest.mark.parametrize("server", ["s3"])

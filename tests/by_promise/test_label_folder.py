@@ -177,13 +177,6 @@ def test_files_shards_and_the_working_directory_have_labels_beside_their_folder(
     assert as_json("--to ctm", folder=".")["export"]["dest"] == f"{one['sink']}-ctm"
 
 
-def test_an_export_without_a_row_has_the_exit_code_and_the_sentence_of_one(talks):
-    ran = label("--to utterances --set to.max_seconds=90 --set to.min_seconds=60")
-    assert ran.code == 3
-    assert "raysp: no row was exported; all were left out: " in ran.err
-    assert "labels       " in ran.out
-
-
 def test_a_try_out_names_the_command_that_labels_all(talks):
     ran = label("--to srt --rows 2 --set max_error_rate=1")
     assert ran.code == 0, ran.err
@@ -191,15 +184,6 @@ def test_a_try_out_names_the_command_that_labels_all(talks):
     command = f"raysp label talks --model {CHECKPOINT} --to srt --set max_error_rate=1"
     assert ran.out.splitlines()[-1].split(maxsplit=1) == ["next", command]
     assert [path.name for path in talks.parent.iterdir()] == ["talks"]
-
-
-def test_error_rows_are_counted_and_retried_by_the_command_that_is_named(talks):
-    (talks / "broken.wav").write_bytes(b"no audio" * 100)
-    ran = label("--to srt")
-    assert ran.code == 0, ran.err
-    assert "once fixed   raysp retry talks-labels --trust" in ran.out
-    assert "left out     1 row (unsupported_format)" in ran.out
-    assert "error rows   1 labelled again, 1 failed again" in run("retry talks-labels --trust").out
 
 
 @pytest.mark.parametrize(

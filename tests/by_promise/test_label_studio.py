@@ -10,7 +10,7 @@ import pytest
 
 import raysp
 from tests.corpora import a_pipeline, digits_table, labelled, write_shard
-from tests.kit import rows, run
+from tests.kit import rows
 
 TURNS = pa.list_(
     pa.struct([("speaker", pa.int32()), ("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32())])
@@ -86,22 +86,6 @@ def test_tasks_have_regions_with_texts_and_an_interface_that_shows_them(folder):
     assert names == {("labels", "audio"), ("transcription", "audio")}
 
 
-def test_rows_without_times_have_one_text(tmp_path):
-    sink = labelled(tmp_path, {"pred_text": ["one", None, "<&"]}, outputs=[raysp.Transcript()])
-    raysp.export(str(sink), raysp.LabelStudio(audio="https://host/{shard}/{id}.wav"), f"{tmp_path}/tasks", trust=True)
-    tasks = tasks_of(tmp_path)
-    assert [task["data"]["audio"] for task in tasks] == [f"https://host/a/u{row}.wav" for row in range(3)]
-    results = [task["predictions"][0]["result"] for task in tasks]
-    assert [[result["value"] for result in of_row] for of_row in results] == [
-        [{"text": ["one"]}],
-        [],
-        [{"text": ["<&"]}],
-    ]
-    config = ElementTree.parse(tmp_path / "tasks" / "labeling_config.xml").getroot()
-    assert [control.tag for control in config] == ["Audio", "TextArea"]
-    assert config[1].get("perRegion") is None
-
-
 def test_turns_are_regions_with_the_speaker_as_label(tmp_path):
     spans = [("a", 0.1, 0.4), ("b", 0.5, 0.8), ("c", 2.1, 2.6)]
     words = [{"word": word, "start": start, "end": end, "score": 0.5} for word, start, end in spans]
@@ -162,19 +146,6 @@ def test_corrections_of_recordings_inside_of_shards_copy_no_audio(tmp_path):
     assert {row["text"] for row in again} == {"x"}
 
 
-def test_regions_are_joined_in_the_order_of_their_times(folder):
-    _, [task, *_] = exported(folder)
-    texts = [("two", 3.0), ("one", 1.0), ("", 2.0), ("three", 4.0)]
-    results = [
-        {"type": "textarea", "from_name": "transcription", "value": {"start": start, "text": [text]}}
-        for text, start in texts
-    ]
-    results.append({"type": "choices", "from_name": "quality", "value": {"choices": ["good"]}})
-    (folder / "a.json").write_text(json.dumps([as_annotated(task, annotation(task, result=results))]))
-    raysp.corrections(f"{folder}/a.json", f"{folder}/corrected.jsonl")
-    assert json.loads((folder / "corrected.jsonl").read_text())["text"] == "one two three"
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -194,14 +165,6 @@ def test_another_export_is_refused_by_name(tmp_path, content, message):
 def test_a_template_without_its_fields_is_refused(audio):
     with pytest.raises(raysp.SpecError, match=r"expected a url with fields of \{path\}, \{id\}, \{shard\}, \{row\}"):
         raysp.LabelStudio(audio=audio)
-
-
-def test_the_command_line_writes_tasks(folder):
-    ran = run(
-        ["export", folder / "out", folder / "tasks", "--to", "labelstudio", "--trust", "--set", "to.audio=/d?={path}"]
-    )
-    assert ran.code == 0, ran.err
-    assert tasks_of(folder)[0]["data"]["audio"].startswith(f"/d?={folder}/in/")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Merges of several labellings: by agreement of their texts, and by vote on their words."""
 
 import contextlib
+import functools
 import itertools
 import json
 import random
@@ -108,14 +109,6 @@ class TestAgreement:
         assert of_each(merged(*made, by="agreement", text="b_text"), "from") == ["B"]
         assert of_each(merged(*made, by="agreement", normalise="none"), "from") == ["A"]
 
-    def test_the_order_of_the_sinks_matters_in_ties_alone(self, sinks, merged):
-        draw = random.Random(7)
-        texts = [[" ".join(draw.choices("abcd", k=draw.randrange(1, 7))) for _ in range(40)] for _ in range(4)]
-        scores = [[-float(4 * row + number) for row in range(40)] for number in range(4)]
-        made = sinks(*texts, scores=scores)
-        taken = {str(of_each(merged(*order, by="agreement"), "from")) for order in itertools.permutations(made)}
-        assert len(taken) == 1
-
     def test_two_are_refused_with_what_they_can_do(self, sinks, raysp_command, tmp_path):
         ran = raysp_command("merge", *sinks(["a"], ["b"]), "--by", "agreement", "--to", tmp_path / "to")
         assert ran.code == 2
@@ -156,11 +149,6 @@ class TestVote:
         assert merged(*made, by="vote")[0]["pred_text"] == "a d"
         made = sinks(*texts, scores=rows, outputs=[WORDS], pred_words=[*of_words[:2], [None]])
         assert merged(*made, by="vote")[0]["pred_text"] == "a c"
-
-    def test_two_labellings_go_by_the_scores_of_their_words(self, sinks, merged):
-        words = [[timed("a b", 0.9), timed("x y z", 0.2)], [timed("a c", 0.3), timed("x z", 0.8)]]
-        made = sinks(["a b", "x y z"], ["a c", "x z"], outputs=[WORDS], pred_words=words)
-        assert of_each(merged(*made, by="vote"), "pred_text") == ["a b", "x z"]
 
     def test_what_no_longer_fits_the_text_is_null(self, sinks, merged):
         texts = ["one too three", "a"], ["one two free", "a"], ["won two three", "a"]
@@ -272,23 +260,6 @@ class TestMerges:
             assert of_each(rows, "pred_text") == ["a", None, "c"]
             assert of_each(rows, "error_type") == [None, "withdrawn", None]
 
-    def test_the_command_counts_the_rows_and_the_result_is_a_sink(self, sinks, raysp_command, tmp_path):
-        made = sinks(["one too three", "a"], ["one two free", "a"], ["won two three", "a"])
-        ran = raysp_command("merge", *made, "--by", "vote", "--normalise", "lower", "--to", tmp_path / "to")
-        assert [line.split() for line in ran.out.splitlines()][:4] == [
-            ["rows", "2", "of", "2", "from", made[0]],
-            ["rows", "0", "of", "2", "from", made[1]],
-            ["rows", "0", "of", "2", "from", made[2]],
-            ["elected", "1", "text", "that", "no", "labelling", "has"],
-        ]
-        shown = json.loads(
-            raysp_command("merge", *made, "--by", "vote", "--normalise", "lower", "--to", tmp_path / "to", "--json").out
-        )
-        assert (shown["by"], shown["shards_before"]) == ("vote", 1)
-        assert raysp_command("verify", tmp_path / "to").code == 0
-        lines = raysp.export(str(tmp_path / "to"), to="jsonl", dest=str(tmp_path / "lines"))
-        assert lines.rows == 2
-
     def test_another_rule_is_another_merge(self, sinks, tmp_path):
         made = sinks(["a"], ["b"], ["c"], scores=[[-1.0]] * 3)
         to = str(tmp_path / "to")
@@ -317,3 +288,69 @@ class TestMerges:
     def test_what_cannot_be_merged_is_refused(self, sinks, tmp_path, options, message):
         with pytest.raises((raysp.PlanError, raysp.SpecError), match=message):
             raysp.merge(*sinks(["a"], ["b"], ["c"]), to=str(tmp_path / "to"), **options)
+
+
+class TestByColumn:
+    SCORES = ([-0.5, -0.5, None, -0.1, None, -0.5], [-0.4, -0.5, -3.0, None, None, None])
+    TEXTS = (["A", "A", "A", "A", ERROR, "A"], ["B", "B", "B", "B", ERROR, SKIPPED])
+
+    def test_ok_goes_before_the_score_the_score_before_the_order_and_null_is_the_lowest(self, sinks, merged):
+        made = sinks(*self.TEXTS, scores=self.SCORES)
+        rows = merged(*made, by="pred_score")
+        assert of_each(rows, "from") == ["B", "A", "B", "A", "A", "A"]
+        assert of_each(rows, "pred_text") == ["B", "A", "B", "A", None, "A"]
+        assert of_each(merged(*made[::-1], by="pred_score"), "from")[1] == "B"
+        assert rows[0]["labelling"]["checkpoint"].endswith("unispeech-digits-ctc")
+
+    def test_verbs_read_the_result_and_no_run_goes_on_with_it(self, sinks, tmp_path):
+        made, to = sinks(*self.TEXTS, scores=self.SCORES), str(tmp_path / "to")
+        found = raysp.merge(*made, to=to, by="pred_score")
+        assert (found.rows, found.shards, found.chosen) == (6, 1, {made[0]: 4, made[1]: 2})
+        again = raysp.merge(made[1], to, to=str(tmp_path / "twice"), by="pred_score")
+        assert again.rows == 6
+        assert of_each(kit.rows(tmp_path / "twice"), "labelling")[5]["sink"] == made[0]  # not that of the first merge
+        status = raysp.status(to)
+        assert (status.rows, status.shards_committed, status.is_complete) == (6, 1, True)
+        assert raysp.diff(made[0], to).rows.compared == 5
+        raysp.report(to, tmp_path / "report.html")
+        assert raysp.gc(to, dry_run=True).orphans == ()
+        for redo in (raysp.retry, functools.partial(raysp.verify, sample=2)):
+            with pytest.raises(raysp.ChangedError, match=r"merge\.by"):
+                redo(to, trust=True)
+        raysp.merge(*sinks(["a"], ["b"]), to=f"{tmp_path}/ok", by="pred_score")
+        assert raysp.verify(f"{tmp_path}/ok").exit_code == 0
+
+    def test_the_same_call_writes_nothing_and_labels_that_changed_or_came_since_are_merged(self, sinks, tmp_path):
+        made, to = sinks(*self.TEXTS, scores=self.SCORES), tmp_path / "to"
+        label_shard = tmp_path / "B" / "a.parquet"
+        aside = label_shard.rename(tmp_path / "aside")
+        with pytest.raises(raysp.PlanError, match="0 shards of the first and 1 of the second are not finished"):
+            raysp.merge(*made, to=str(to), by="pred_score")
+        aside.rename(label_shard)
+        raysp.merge(*made, to=str(to), by="pred_score")
+        before = (to / "a.parquet").stat().st_mtime_ns
+        same = raysp.merge(*made, to=str(to), by="pred_score")
+        assert (same.shards, same.shards_before, same.rows) == (1, 1, 0)
+        assert (to / "a.parquet").stat().st_mtime_ns == before
+        corpora.rewrite(label_shard, lambda table: corpora.with_columns(table, {"pred_score": [0.0] * 6}))
+        assert raysp.merge(*made, to=str(to), by="pred_score").shards_before == 0
+        assert of_each(kit.rows(to), "pred_text") == [*"BBBB", None, "A"]
+
+    def test_what_cannot_be_merged_is_refused(self, sinks, tmp_path):
+        a, b = sinks(["a"], ["b"])
+        for names, by, message in (
+            ((a,), "pred_score", "found 1 labelling, expected 2 or more"),
+            ((a, a), "pred_score", "found the same sink twice"),
+            ((a, b), "pred_text", "by='pred_text': found a column of string, expected numbers; columns of numbers"),
+            ((a, b), "signal.noise", "by='signal.noise': found no such column"),
+        ):
+            with pytest.raises((raysp.PlanError, raysp.SpecError), match=message):
+                raysp.merge(*names, to=str(tmp_path / "to"), by=by)
+        assert not (tmp_path / "to").exists()
+        with pytest.raises(raysp.PlanError, match="the same folder"):
+            raysp.merge(a, b, to=f"{a}/more", by="pred_score")
+        words = str(corpora.labelled(tmp_path, {"pred_text": ["a"]}, [WORDS], name="W"))
+        with pytest.raises(
+            raysp.PlanError, match=r"differ in the columns pred_words \(absent; list<.*merge labellings"
+        ):
+            raysp.merge(a, words, to=str(tmp_path / "to"), by="pred_score")

@@ -3,16 +3,14 @@
 import io
 import sys
 import types
-from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import soundfile
 
 import raysp
 from tests import kit
-from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, digits_table, labels_alone, samples_of, write_shard
+from tests.corpora import CHECKPOINT, digits_table, labels_alone, samples_of
 from tests.golden.checkpoints import encoder_decoder
 
 
@@ -69,21 +67,3 @@ def test_a_row_has_the_scores_that_it_has_alone():
     together = labels_alone(CHECKPOINT, raysp.Mos(), recordings, batch_seconds=60)
     for recording, row in zip(recordings, together, strict=True):
         assert [row["mos"]] == [alone["mos"] for alone in labels_alone(CHECKPOINT, raysp.Mos(), [recording])]
-
-
-def test_noise_ranks_below_and_is_left_out_by_a_condition(tmp_path):
-    audio = [{"bytes": kit.sound(speech(2.4, noise)), "path": None} for noise in (0, 0.01, 0.05, 0.2)]
-    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": [*"abcd"], "audio": pa.array(audio, AUDIO)}))
-    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Mos()])
-
-    def mos_of(out, *steps):
-        steps = [raysp.Decode(), label, *steps]
-        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", out, steps=steps), engine="here", progress=False)
-        return [row["mos"] for row in kit.rows(out)]
-
-    scores = mos_of(tmp_path / "all")
-    for field in ("background", "overall"):
-        assert all(before[field] > after[field] for before, after in pairwise(scores)), scores
-    least = (scores[1]["overall"] + scores[2]["overall"]) / 2
-    kept = mos_of(tmp_path / "kept", raysp.Keep(where=[("mos.overall", ">", least)]))
-    assert kept == [*scores[:2], None, None]

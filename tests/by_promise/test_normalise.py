@@ -20,11 +20,6 @@ def made(tmp_path, text="text", label=LABEL, **fields: object) -> raysp.Pipeline
     return raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=sink)
 
 
-def clean_text(rows: pa.Table) -> dict[str, list[str]]:
-    """Return texts that a step adds, none of which is the transcript."""
-    return {"clean_text": ["WRONG"] * rows.num_rows}
-
-
 @pytest.fixture
 def corpus(tmp_path):
     """Write rows with references in lower case, with a full stop, none, and of a row that cannot be decoded."""
@@ -43,18 +38,6 @@ def test_a_run_and_its_status_ignore_case_and_punctuation(corpus, raysp_command,
     assert raysp.status(f"{corpus}/out").word_errors == found
     shown = " ".join(raysp_command("status", corpus / "out").out.split())
     assert "0.00% of 4 reference words in 4 labelled rows (ignoring case and punctuation)" in shown
-
-
-def test_a_text_of_another_step_is_not_taken_for_the_transcript(corpus, raysp_command):
-    pipeline = made(corpus)
-    before = raysp.Map(clean_text, adds={"clean_text": "string"}, reads=["text"])
-    pipeline = replace(pipeline, steps=[raysp.Decode(), before, LABEL])
-    plain = raysp.run(pipeline, engine="here").word_errors
-    assert (plain.errors, plain.rows) == (0, 4)
-    assert raysp.status(f"{corpus}/out").word_errors.errors == 0
-    page = corpus / "page.html"
-    assert raysp_command("report", corpus / "out", "--out", page, "--normalise", "letters").code == 0
-    assert ">0.00%<" in page.read_text()
 
 
 def _equal(out) -> int:

@@ -79,21 +79,6 @@ def test_with_gpus_each_actor_has_four_pieces_of_at_least_a_minute(tmp_path, act
     assert min(found) * ROW_SECONDS >= 60
 
 
-def test_with_gpus_a_piece_has_two_hours_of_a_large_corpus(tmp_path):
-    source = write_rows(tmp_path / "in", "manifest", num_rows=9000)  # 50 hours
-    found = pieces_of(source, tmp_path / "out", device="cuda", pool=raysp.Pool(gpus=1))
-    assert found == [360] * 25
-
-
-def test_all_shards_count_for_the_size_of_a_piece(tmp_path):
-    """Ten shards of two minutes are a piece each: they make enough for four actors."""
-    for number in range(10):
-        write_rows(tmp_path / str(number), "parquet", num_rows=6)
-        (tmp_path / str(number) / "a.parquet").rename(tmp_path / f"{number}.parquet")
-    plan = raysp.plan(a_pipeline(f"{tmp_path}/*.parquet", tmp_path / "out", label={"pool": raysp.Pool(actors=(1, 2))}))
-    assert plan.json["pieces_todo"] == 10
-
-
 def test_recorded_pieces_stay_whatever_later_runs_have(tmp_path):
     kit.corpus(tmp_path / "in")
     pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")

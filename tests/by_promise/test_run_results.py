@@ -39,15 +39,6 @@ def test_first_labels_are_rows_of_this_run_that_are_ok(tmp_path, raysp_command):
     assert third.head().column("id").to_pylist() == [*ids[:3], ids[4], ids[6]]
 
 
-def test_a_try_out_counts_the_rows_that_have_labels(tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet", table=damaged(DIGITS.slice(0, 3), 0, 1))
-    found = raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", f"{tmp_path}/out"), rows=3, progress=False)
-    assert "1 of 3 rows labelled, nothing is kept" in repr(found)
-    found = raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", f"{tmp_path}/out"), rows=2, progress=False)
-    assert "0 of 2 rows labelled, nothing is kept" in repr(found)
-    assert "0 of 2 rows were labelled" in repr(found)
-
-
 def test_the_command_prints_rows_of_its_run_and_says_where_none_is_ok(tmp_path, raysp_command):
     from tests.commands import write_recipe
 

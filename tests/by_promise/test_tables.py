@@ -1,7 +1,6 @@
 """Folders that keep files with old rows: tables of Delta Lake, Iceberg and Hudi, and caches of the hub."""
 
 import io
-import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -60,12 +59,7 @@ class TestTables:
         current = str(folder / TABLES[kind][0] / "part-new.parquet")
         assert num_rows(current, tmp_path / "out") == num_rows([current], tmp_path / "out") == 2
 
-    def test_another_folder_beside_it_is_labelled(self, tmp_path, kind):
-        write_table(tmp_path / "table", kind)
-        write_shard(tmp_path / "plain/a.parquet", 3)
-        assert num_rows(f"{tmp_path}/plain", tmp_path / "out") == 3
-
-    @pytest.mark.parametrize("url", ["", "/part-*.parquet", "/*.parquet", "/**/*.parquet"])
+    @pytest.mark.parametrize("url", ["", "/*.parquet"])
     def test_so_it_is_on_object_storage(self, tmp_path, kind, url, moto_server, monkeypatch):
         monkeypatch.setenv(s3_servers.SECRET_VARIABLE, moto_server.secret)
         bucket, file = moto_server.bucket(), io.BytesIO()
@@ -106,15 +100,3 @@ class TestCachesOfTheHub:
         assert num_rows(f"{cache}/snapshots/b2", tmp_path / "out") == 2
         (cache / "snapshots/a1/data/train.parquet").unlink()
         assert num_rows(str(cache), tmp_path / "out") == 2
-
-    def test_snapshots_of_another_kind_are_labelled(self, tmp_path):
-        cache = self.write(tmp_path / "hub")
-        cache.rename(tmp_path / "by_month")
-        assert num_rows(f"{tmp_path}/by_month", tmp_path / "out") == 4
-
-
-def test_json_in_a_folder_named_metadata_marks_no_table(tmp_path):
-    write_shard(tmp_path / "in/a.parquet", 2)
-    (tmp_path / "in/metadata").mkdir()
-    (tmp_path / "in/metadata/about.json").write_text(json.dumps({}))
-    assert num_rows(str(tmp_path / "in"), tmp_path / "out") == 2

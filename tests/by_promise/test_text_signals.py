@@ -62,16 +62,6 @@ def test_equal_samples_have_one_digest_in_any_container_batch_and_windows(tmp_pa
     assert len({*found[0]}) == 5
 
 
-def test_a_later_step_has_the_digest_of_its_own_rows(tmp_path):
-    table = digits_table(4)
-    write_shard(tmp_path / "in" / "a.parquet", table=pa.concat_tables([table, table.slice(1, 1)]))
-    second = raysp.Label(str(CHECKPOINT), outputs=[raysp.Signals(audio_digest=True)])
-    rows = labelled(tmp_path, raysp.Transcript(), steps=[second])
-    digests = [row["audio_digest"] for row in rows]
-    assert len({*digests}) == 4
-    assert digests[1] == digests[4]
-
-
 def test_rows_with_speech_without_a_word_are_left_out_in_one_run(tmp_path):
     shard_of(tmp_path, [kit.sound(joined(12)), kit.sound(joined(1))])
     keep = raysp.Keep(where=[("signal.unread", "<", 3), *raysp.text_bounds("granary")])

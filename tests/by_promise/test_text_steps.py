@@ -1,6 +1,5 @@
 """Pipelines without `Decode` and `Label`: steps over columns of text rows, without audio, a model or a decoder."""
 
-import json
 import random
 
 import jiwer
@@ -15,7 +14,6 @@ from tests.kit import killed_at, pipeline_file, run, run_apart
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
 COMPARED = raysp.Agreement("text", of=raysp.Column("pred_text"))
-WHEN, WHAT = ("before", "after"), ("piece_staged", "shard_committed")
 AGREED = raysp.Keep(where=[("agreement.wer", "<", 0.2)])
 
 
@@ -84,7 +82,7 @@ def test_neither_a_plan_nor_a_run_imports_torch(shards):
         )
 
 
-@pytest.mark.parametrize("phase", ["after_plan_written", *(f"{when}_{what}" for when in WHEN for what in WHAT)])
+@pytest.mark.parametrize("phase", ["after_plan_written", "after_piece_staged", "before_shard_committed"])
 def test_a_run_that_is_killed_goes_on_and_has_the_same_rows(shards, phase):
     file = pipeline_file(shards / "compare.py", made(shards))
     alone = pipeline_file(shards / "alone.py", made(shards, out="alone"))
@@ -93,31 +91,6 @@ def test_a_run_that_is_killed_goes_on_and_has_the_same_rows(shards, phase):
     assert (run(["run", file]).code, run(["run", alone]).code) == (0, 0)
     assert kit.rows(shards / "out") == kit.rows(shards / "alone")
     assert not [*(shards / "out/.raysp/stage").rglob("*.parquet")]
-
-
-def test_shards_that_are_added_later_are_compared_by_the_next_run(shards):
-    file = pipeline_file(shards / "compare.py", made(shards))
-    assert run(["run", file]).code == 0
-    before = kit.label_shards(shards / "out")
-    write(shards, "d", first=9)
-    assert json.loads(run(["run", file, "--json"]).out)["shards_before"] == 3
-    after = kit.label_shards(shards / "out")
-    assert [*after] == ["a.parquet", "b.parquet", "c.parquet", "d.parquet"]
-    assert {name: after[name] for name in before} == before
-
-
-def test_rows_are_the_same_under_ray(shards, local_ray):
-    raysp.run(made(shards), engine="here", progress=False)
-    raysp.run(made(shards, out="ray"), engine="ray", progress=False)
-    assert kit.rows(shards / "ray") == kit.rows(shards / "out")
-
-
-def test_pieces_of_texts_are_cut_by_rows(tmp_path):
-    write(tmp_path, "a", 25_000)
-    raysp.run(made(tmp_path), engine="here", progress=False)
-    [shard] = kit.planned_shards(tmp_path / "out")
-    assert 3 <= len(shard["pieces"]) <= 4
-    assert len(kit.rows(tmp_path / "out", "row")) == 25_000
 
 
 def labelled(folder, rows=4):
@@ -155,17 +128,6 @@ def test_columns_named_like_an_outcome_with_other_values_are_the_fault_of_their_
         raysp.run(made(tmp_path), engine="here", progress=False)
     write(tmp_path, "a", status=reasons["status"])
     assert raysp.run(made(tmp_path, out="alone"), engine="here", progress=False).exit_code == 0
-
-
-def test_lines_of_json_are_read_without_recordings(tmp_path):
-    lines = [
-        {"id": "a", "text": "one two", "pred_text": "one too", "duration": 2.5},
-        {"text": "six", "pred_text": "six"},
-    ]
-    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    raysp.run(made(tmp_path, COMPARED, source="rows.jsonl"), engine="here", progress=False)
-    found = kit.rows(tmp_path / "out")
-    assert [(row["seconds"], row["agreement"]["edits"]) for row in found] == [(2.5, 1), (None, 0)]
 
 
 def test_functions_and_filters_work_beside_it(shards, monkeypatch):
@@ -228,21 +190,6 @@ def test_columns_that_are_missing_or_hold_no_strings_are_refused_by_the_plan(tmp
             raysp.plan(made(tmp_path, raysp.Agreement("text", of=raysp.Column(column))))
 
 
-def test_before_a_model_it_compares_columns_of_the_source(tmp_path):
-    corpus = kit.corpus(tmp_path / "in", 4)
-    pipeline = corpus.pipeline(tmp_path / "out", steps=[raysp.Agreement("text", of=raysp.Column("id"))])
-    raysp.run(pipeline, engine="here", progress=False)
-    assert all(row["agreement"]["edits"] and row["pred_text"] for row in kit.rows(tmp_path / "out"))
-
-
-def test_a_column_is_compared_by_an_output_too(tmp_path):
-    outputs = [raysp.Transcript(), raysp.Agreement("text", of=raysp.Column("text"), name="same")]
-    corpus = kit.corpus(tmp_path / "in", 4)
-    for name, label in (("out", {}), ("cut", {"window_seconds": 0.2, "overlap_seconds": 0.1})):
-        raysp.run(corpus.pipeline(tmp_path / name, outputs, label=label), engine="here", progress=False)
-        assert [row["same"]["edits"] for row in kit.rows(tmp_path / name)] == [0] * 4
-
-
 LABEL = raysp.Label("checkpoint", outputs=[raysp.Transcript()])
 
 
@@ -259,8 +206,3 @@ LABEL = raysp.Label("checkpoint", outputs=[raysp.Transcript()])
 def test_steps_that_cannot_work_so_are_refused_when_the_pipeline_is_made(tmp_path, steps, message):
     with pytest.raises(SpecError, match=message):
         raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=steps, sink=raysp.Parquet(f"{tmp_path}/out"))
-
-
-def test_a_labeller_needs_a_model():
-    with pytest.raises(SpecError, match="expected one Decode and at least one Label"):
-        raysp.Labeller([COMPARED])

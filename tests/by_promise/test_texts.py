@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import CHECKPOINT, a_pipeline, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, rows_table, wav, write_shard
 
 NAN = float("nan")
 TEXTS = ["one", NAN, "NaN", None]
@@ -91,9 +91,6 @@ class TestNaN:
     def test_a_column_of_numbers_has_null_in_its_place(self, in_json, tmp_path):
         assert labels(in_json([1.5, NAN, 2, None]), tmp_path / "out", text=None) == [1.5, None, 2, None]
 
-    def test_texts_of_lists_and_objects_are_json(self, in_json, tmp_path):
-        assert labels(in_json([[NAN, 1], "x"]), tmp_path / "out") == ["[null, 1]", "x"]
-
     @pytest.mark.parametrize("value", [float("inf"), float("-inf")])
     def test_an_infinity_is_refused_with_its_place(self, in_json, tmp_path, value):
         message = reason(raysp.Shards(str(in_json(["one", value]))), tmp_path / "out")
@@ -111,38 +108,11 @@ class TestNaN:
             (None, None, "no_audio"),
         ]
 
-    def test_a_name_of_metadata_is_refused(self, tmp_path):
-        recordings(tmp_path / "in", 1)
-        (tmp_path / "in/metadata.jsonl").write_text(json.dumps({"file_name": NAN}))
-        assert "row 1 has None as its file_name" in reason(raysp.Shards(str(tmp_path / "in")), tmp_path / "out")
-
     def test_a_column_of_floats_in_parquet_is_no_text(self, tmp_path):
         write_shard(tmp_path / "in/a.parquet", table=rows_table(2).set_column(2, "text", pa.array([NAN, NAN])))
         message = reason(raysp.Shards(str(tmp_path / "in"), text="text"), tmp_path / "out")
         assert "column 'text' holds double, expected strings" in message
         assert "write the column as strings (pandas: .astype('string'))" in message
-
-    def test_a_training_leaves_the_row_out(self, tmp_path, raysp_command):
-        url = manifest(tmp_path / "in", ["one", NAN, "two", NAN, "one"])
-        (tmp_path / "recipe.py").write_text(f"""
-import raysp
-recipe = raysp.Finetune(
-    raysp.Shards({str(url)!r}, text="text"),
-    steps=[raysp.Decode()],
-    objective=raysp.CTC({str(CHECKPOINT)!r}, text=raysp.Text("lower", keep="letters"), vocabulary="build"),
-    schedule=raysp.Schedule(epochs=1, learning_rate=1e-4),
-    sink=raysp.Checkpoint({str(tmp_path / "out")!r}),
-)
-""")
-        plan = json.loads(raysp_command("plan", tmp_path / "recipe.py", "--json").out)
-        assert (plan["rows"], plan["rows_trained"], plan["left_out"]) == (5, 3, {"empty_text": 2})
-        assert set("onetw") == {token for token in plan["vocabulary"] if token.isalpha()}
-
-    def test_an_evaluation_does_not_count_it(self, tmp_path):
-        url = manifest(tmp_path / "in", ["one", NAN, "NaN"])
-        found = raysp.evaluate(str(CHECKPOINT), raysp.Shards(str(url), text="text"), progress=False)
-        assert "2 of 3 rows compared" in str(found)
-        assert "1 without a reference" in str(found)
 
 
 def reason(source: raysp.Shards, out: Path) -> str:
@@ -165,13 +135,6 @@ class TestNumbers:
         (tmp_path / "in/metadata.csv").write_text(f"file_name,digits,take\n{''.join(lines)}")
         assert labels(tmp_path / "in", tmp_path / "out", "digits") == cells
         assert labels(tmp_path / "in", tmp_path / "takes", "take", text="digits") == [0, 1, 2]
-
-    @pytest.mark.usefixtures("without_ray")
-    def test_ids_of_csv_are_texts(self, tmp_path):
-        recordings(tmp_path / "in", 2)
-        (tmp_path / "in/metadata.csv").write_text("file_name,id\n0.wav,12e3\n1.wav,1.50\n")
-        raysp.run(a_pipeline(str(tmp_path / "in"), tmp_path / "out"), progress=False)
-        assert pq.read_table(tmp_path / "out/in-00000.parquet").column("id").to_pylist() == ["12e3", "1.50"]
 
     @pytest.mark.usefixtures("without_ray")
     def test_words_of_csv_that_other_readers_take_for_values_are_texts(self, tmp_path):
@@ -197,8 +160,3 @@ class TestNumbers:
             raysp.plan(
                 a_pipeline(raysp.Shards(f"{tmp_path}/in", text=text), tmp_path / "out", label={"outputs": [output]})
             )
-
-    def test_references_of_an_evaluation_are_refused_with_the_remedy(self, tmp_path):
-        url = manifest(tmp_path / "in", [112, 113])
-        with pytest.raises(raysp.PlanError, match=r"'text' holds int64, expected strings.* write them in quotes"):
-            raysp.evaluate(str(CHECKPOINT), raysp.Shards(str(url)), text="text", progress=False)

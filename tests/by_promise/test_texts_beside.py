@@ -87,14 +87,6 @@ def test_a_folder_without_texts_says_what_makes_them(folder):
         raysp.plan(pipeline(folder("a.TextGrid")))
 
 
-def test_a_text_that_changed_after_its_shard_was_labelled_is_refused(folder):
-    place = folder("a.txt", b"ONE")
-    texts(place)
-    folder("a.txt", b"TWO and more")
-    with pytest.raises(PlanError, match="its content changed since it was planned"):
-        raysp.plan(pipeline(place))
-
-
 def latin(place):
     (place / "a.txt").write_bytes(LATIN)
     return r"b'\\xf6' at byte 2; expected UTF-8, or UTF-16 with a byte order mark"
@@ -156,27 +148,6 @@ def test_a_text_that_cannot_be_read_costs_its_row_and_a_retry_finds_it_corrected
     plan = raysp.plan(pipeline(place))
     assert not plan.todo
     assert not [note for note in plan.notes if UNREADABLE in note]
-
-
-def test_texts_that_are_links_are_explained_once_with_their_remedy(folder, raysp_command):
-    (folder("d.wav", wav(8000)).parent / "store").mkdir()
-    for name in ("a", "b/c"):
-        place = folder(f"{name}.txt", b"replaced")
-        (place / f"{name}.txt").unlink()
-        (place.parent / "store" / name.replace("/", "-")).write_text("text")
-        (place / f"{name}.txt").symlink_to(place.parent / "store" / name.replace("/", "-"))
-    folder("d.txt", LATIN)
-    [note] = [note for note in raysp.plan(pipeline(place)).notes if UNREADABLE in note]
-    assert note.count("set source.audio_root to a folder that holds all their targets") == 1
-    for part in (
-        "path 'a.txt': a link leads out",
-        "path 'b/c.txt': a link leads out",
-        "'d.txt', has b'\\xf6' at byte 2",
-    ):
-        assert part in note, note
-    file = kit.pipeline_file(place.parent / "label.py", pipeline(place))
-    ran = raysp_command("run", file)
-    assert "if they are links, set source.audio_root to a folder that contains their targets" in ran.out + ran.err
 
 
 def tar_of(place, members):
@@ -247,12 +218,6 @@ def test_a_text_that_is_no_utf_8_is_the_error_of_its_row_in_every_source(tmp_pat
         if message:
             assert (row["text"], row["error_type"]) == (None, UNREADABLE)
             assert re.search(message, row["error_message"]), row["error_message"]
-
-
-def test_texts_that_no_step_reads_cost_nothing(tmp_path):
-    source, _ = tar(tmp_path)
-    raysp.run(a_pipeline(raysp.Shards(str(source)), tmp_path / "out"), progress=False)
-    assert set(pq.read_table(tmp_path / "out" / "x.parquet")["status"].to_pylist()) == {"ok"}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import raysp
 from raysp.models import (
     SeamlessM4TFeatureExtractor,
     Wav2Vec2BertConfig,
-    Wav2Vec2BertForAudioFrameClassification,
     Wav2Vec2BertForCTC,
     Wav2Vec2BertProcessor,
     Wav2Vec2CTCTokenizer,
@@ -99,15 +98,3 @@ def test_words_of_ctc_end_with_the_recording_and_with_their_last_letter(letters)
     starts = [letter[place]["start"] for place in (0, 2, 4)]
     assert [one["start"] for one in long["aligned_words"]] == starts
     assert [one["end"] for one in long["aligned_words"]] == ends
-
-
-def test_segments_end_with_the_recording(tmp_path):
-    torch.manual_seed(0)
-    fields = {"num_labels": 2, "feature_projection_input_dim": 160}
-    config = Wav2Vec2BertConfig(**fields_of("Wav2Vec2Bert", fields))
-    Wav2Vec2BertForAudioFrameClassification(config).save_pretrained(tmp_path)
-    SeamlessM4TFeatureExtractor().save_pretrained(tmp_path)
-    rows = labels(tmp_path, raysp.Segments(threshold=0.1))
-    assert all(row["pred_segments"] for row in rows)
-    for row in rows:
-        assert_in_order(row, "pred_segments")

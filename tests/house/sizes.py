@@ -8,7 +8,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[2]
 COLUMNS = ("files", "lines", "code", "docstring", "blank", "comment", "import", "functions", "classes")
 LAYERS = {
-    "by promise": ("by_promise", "cli", "evaluation", "labelling", "verbs"),
+    "by promise": ("by_promise", "cli", "evaluation", "labelling"),
     "exactness": ("backends", "device", "models", "published"),
     "golden": ("golden",),
     "protocol": ("clouds", "sink", "storage", "training/sink"),

@@ -27,7 +27,6 @@ def pipeline(*steps: object, text: str | None = None, **label: object) -> raysp.
         ),
         (lambda: pipeline(text="said"), r"leave text out, and copy the column by Parquet\(keep=\['said'\]\)"),
         (lambda: pipeline(raysp.Keep(where=[("pred_score", ">", 0)])), "give Keep\\(where='module:function'\\)"),
-        (lambda: pipeline(raysp.Keep(where=[("signal.snr", ">", 0)])), "'signal.snr' as one value a row"),
         (
             lambda: a_recipe("in/*.parquet", CHECKPOINT, "out", steps=[raysp.Decode(channel="each")]),
             "choose one by its index, or channel='mean'",
@@ -38,7 +37,6 @@ def pipeline(*steps: object, text: str | None = None, **label: object) -> raysp.
             ),
             r"evaluate one by Decode\(channel=0\)",
         ),
-        (lambda: raysp.Decode(channel="both"), "each"),
     ],
 )
 def test_what_has_one_value_a_row_is_refused_with_advice(make, advice):

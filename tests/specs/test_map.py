@@ -2,7 +2,6 @@
 
 import functools
 import json
-import sys
 
 import pyarrow as pa
 import pytest
@@ -10,7 +9,6 @@ import pytest
 import raysp
 from raysp import SpecError
 from tests.corpora import a_pipeline, write_shard
-from tests.specs.code.projects import hashed
 from tests.user_specs import WordCount, odd_rows
 
 ADDS = {"added": "float32"}
@@ -69,9 +67,6 @@ def test_a_function_is_stored_by_its_name_and_comes_back_from_its_representation
     ("function", "message"),
     [
         (not_named, "found <function <lambda> at "),
-        (nested(), "found <function nested.<locals>.inside at "),
-        (WordCount.__call__, "found <function WordCount.__call__ at "),
-        ([].append, "found <built-in method append of list object"),
         (WordCount, "found <class 'tests.user_specs.WordCount'>; expected a function at the top level of a module"),
         (original, "found <function shadowed at "),
         (functools.partial(odd_rows), "found functools.partial("),
@@ -79,7 +74,6 @@ def test_a_function_is_stored_by_its_name_and_comes_back_from_its_representation
             "odd_rows",
             "found 'odd_rows'; expected a function at the top level of a module, which workers can import (no lambda",
         ),
-        (3, "found 3; expected a function"),
     ],
 )
 def test_other_callables_are_refused_with_a_reason(function, message):
@@ -95,13 +89,11 @@ def test_other_callables_are_refused_with_a_reason(function, message):
         (pa.float64(), "double"),
         (pa.list_(pa.float32()), "list<item: float>"),
         ("list<string>", "list<item: string>"),
-        (pa.large_list(pa.list_(pa.int8())), "large_list<item: list<item: int8>>"),
         (pa.list_(pa.float32(), 3), "fixed_size_list<item: float>[3]"),
         (
             pa.struct([("a", pa.list_(pa.int8())), ("b", pa.struct([("c", pa.timestamp("us", "UTC"))]))]),
             "struct<a: list<item: int8>, b: struct<c: timestamp[us, tz=UTC]>>",
         ),
-        (pa.binary(), "binary"),
     ],
 )
 def test_types_are_stored_by_their_names(kind, name):
@@ -135,13 +127,11 @@ def test_without_columns_there_is_nothing_to_map():
         ([a_map(adds={"status": "string"})], "two columns would be named 'status': one of every label shard"),
         ([a_map(adds={"kept": "string"})], "two columns would be named 'kept': one of steps[1] Map, one of the sink's"),
         ([a_map(adds={"wave": "string"})], "steps[1] Map adds the column 'wave', a name that raysp uses between steps"),
-        ([a_map(adds={"version": "string"})], "steps[1] Map adds the column 'version', a name that raysp uses"),
         (
             [raysp.Keep(where=[("added", ">", 1)]), a_map()],
             "steps[2] Map adds the column 'added', and steps[1] Keep reads a column of that name; a step reads columns "
             "of the source and of the steps before it: rename the added one, or move the step that reads it",
         ),
-        ([a_map(adds={"text": "string"})], "steps[1] Map adds the column 'text', and steps[1] Map reads a column"),
     ],
 )
 def test_clashing_columns_are_refused_when_the_pipeline_is_made(steps, message):
@@ -160,23 +150,3 @@ def test_samples_are_read_after_decode_only():
     a_pipeline(steps=[raysp.Decode(), step, label])
     with pytest.raises(SpecError, match=r"steps\[0\] Map reads decoded samples \('audio'\): move it after Decode"):
         a_pipeline(steps=[step, raysp.Decode(), label])
-
-
-def test_function_columns_types_and_file_are_part_of_the_fingerprint(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    file = tmp_path / "measures_of_a_user.py"
-    given = [{}, {"adds": {"added": "float64"}}, {"reads": ["id"]}, {"function": "measures_of_a_user:other"}]
-    found = []
-    for comment in ("", "# changed\n"):
-        file.write_text(f"def one(rows): ...\ndef other(rows): ...\n{comment}")
-        changes = [{"function": "measures_of_a_user:one", **one} for one in given]
-        found += [hashed(a_pipeline(keep=[a_map(**one)])) for one in changes]
-        sys.modules.pop("measures_of_a_user", None)
-    assert len({*found}) == 2 * len(given)
-    same = [hashed(a_pipeline(keep=[a_map(adds={"added": kind})])) for kind in ("float32", "float", pa.float32())]
-    assert len({*same}) == 1
-
-
-def test_names_that_blocks_use_between_steps_are_refused():
-    with pytest.raises(SpecError, match=r"'raysp.source:text', a name that raysp uses between steps"):
-        a_pipeline(keep=[a_map(adds={"raysp.source:text": "int8"})])

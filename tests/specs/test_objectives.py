@@ -10,22 +10,15 @@ from raysp import CTC, Classify, LoRA, Seq2Seq, Speakers, SpecError
     ("cls", "fields", "message"),
     [
         (Classify, {}, "Classify needs 'column'"),
-        (Classify, {"column": ""}, "Classify.column: found ''; string should have at least 1 character"),
         (Classify, {"column": "c", "classes": ["a"]}, r"Classify.classes: found \['a'\]; .* at least 2 items"),
         (Classify, {"column": "c", "classes": ["a", "a"]}, r"found 'a' twice in classes; name each class once"),
-        (Classify, {"column": "c", "classes": ["a", ""]}, r"Classify.classes.1: found ''; .* at least 1 character"),
-        (Classify, {"column": "c", "freeze": "encoder"}, "Classify.freeze: found 'encoder'; input should be"),
         (Classify, {"column": "c", "freeze_steps": -1}, "Classify.freeze_steps: found -1; input should be greater"),
         (Speakers, {"column": "c", "margin": 1.5}, "Speakers.margin: found 1.5; input should be less than or equal to"),
-        (Speakers, {"column": "c", "crop_seconds": 0}, "Speakers.crop_seconds: found 0; input should be greater than"),
         (Speakers, {"column": "c", "speakers": ["a"]}, "Speakers has no field 'speakers'"),
-        (Seq2Seq, {"smoothing": 1.0}, "Seq2Seq.smoothing: found 1.0; input should be less than 1"),
         (Seq2Seq, {"freeze": "base"}, "Seq2Seq.freeze: found 'base'; input should be 'feature_encoder' or 'encoder'"),
         (Seq2Seq, {"decoder": "https://me:secret@host/d"}, "the url contains a password"),
         (Classify, {"column": "c", "freeze": "base", "lora": LoRA()}, "found freeze='base' and lora, which trains"),
-        (Speakers, {"column": "c", "freeze": "base", "lora": LoRA()}, "found freeze='base' and lora, which trains"),
         (CTC, {"freeze": "base", "freeze_steps": 9}, "found freeze='base', which holds to the end, and freeze_steps=9"),
-        (Seq2Seq, {"freeze": "encoder", "freeze_steps": 9}, "found freeze='encoder', which holds to the end"),
         (CTC, {"freeze": "base", "adapter": "tur"}, "found freeze='base' and adapter, which trains parts of the base"),
         (CTC, {"lora": LoRA(), "adapter": "tur"}, "found lora and adapter, which both choose the weights"),
         (CTC, {"adapter": "../tur"}, r"CTC.adapter: found '../tur'; string should match pattern"),
@@ -65,14 +58,6 @@ def test_each_objective_has_its_metrics(objective, metrics):
                 a_recipe(objective, best=name)
 
 
-@pytest.mark.parametrize("objective", [Classify("c", column="s"), Speakers("c", column="s")], ids=str)
-def test_only_objectives_of_texts_need_them(objective):
-    assert a_recipe(objective, text=None, best="loss").source.text is None
-    for one in (Seq2Seq("c"), CTC("c")):
-        with pytest.raises(SpecError, match=r"source\.text is not set; give the column of the reference texts"):
-            a_recipe(one, text=None, best="loss")
-
-
 @pytest.mark.parametrize(
     ("cls", "fields", "other"),
     [
@@ -80,7 +65,6 @@ def test_only_objectives_of_texts_need_them(objective):
         (CTC, {"adapter": "tur"}, "adapter"),
         (Seq2Seq, {"lora": LoRA()}, "lora"),
         (Classify, {"freeze": "base", "column": "c"}, "freeze"),
-        (Speakers, {"lora": LoRA(), "column": "c"}, "lora"),
     ],
 )
 def test_random_weights_leave_nothing_to_keep(cls, fields, other):

@@ -9,7 +9,7 @@ import pytest
 import raysp
 from raysp import SpecError
 from raysp.labelling.planning.settings import label_parts
-from raysp.specs.pipeline import file_parts, fingerprint, load_function
+from raysp.specs.pipeline import fingerprint, load_function
 from raysp.specs.values import hashed_fields
 from raysp.specs.work_files import load_pipeline, with_overrides
 from tests.corpora import a_pipeline
@@ -43,8 +43,6 @@ class TestOrder:
         [
             ([], r"found steps \[\]; expected one Decode and at least one Label"),
             ([LABEL], r"found steps \[Label\]; expected one Decode"),
-            ([DECODE], "expected one Decode and at least one Label"),
-            ([DECODE, DECODE, LABEL], "expected one Decode"),
             ([DECODE, LABEL, LABEL], r"two columns would be named 'pred_text'"),
             ([LABEL, DECODE], r"found steps \[Label, Decode\]; expected Decode before Label"),
             ([DECODE, LABEL, raysp.Map("m:f", adds={"a": "bool"}, reads=["id"])], "behind Label: move Map before it"),
@@ -85,27 +83,19 @@ class TestFingerprint:
         "change",
         [
             "steps.1.pool.actors=[1,64]",
-            "steps.1.pool.gpus=1",
-            "steps.1.pool.cpus=4",
-            "steps.1.pool.memory=1000",
             "steps.1.batch_seconds=600",
             "steps.1.device=cuda",
             "steps.1.dtype=float32",  # "auto", resolved to the same
             "steps.1.checkpoint=elsewhere",
             "source.url=elsewhere",
-            "source.root=elsewhere",
             "source.text=text",
             'source.storage_options={"anon": true}',
             "source.audio_root=recordings",
             "sink.url=elsewhere",
-            "sink.compression=gzip",
             'sink.keep=["speaker"]',
             "sink.rows=ok",
-            "source.shared=true",
             "source.labels=earlier",
-            "sink.shared=true",
             'sink.storage_options={"anon": true}',
-            "name=other",
             "max_error_rate=1",
             "steps.1.outputs.0.lm_weight=0.5",  # the usual values, without a language model
             "steps.1.outputs.0.word_bonus=1",
@@ -114,10 +104,6 @@ class TestFingerprint:
     def test_it_does_not_change_with_settings_that_change_no_label(self, change):
         assert with_overrides(a_pipeline(), [change]) != a_pipeline()
         assert hashed(with_overrides(a_pipeline(), [change])) == hashed(a_pipeline())
-
-    def test_it_does_not_change_with_the_split_of_a_data_set_of_the_hub(self):
-        of_hub = raysp.Shards("owner/name", split="test", config="en")
-        assert hashed(a_pipeline(of_hub)) == hashed(a_pipeline())
 
     @pytest.mark.parametrize(
         "change",
@@ -134,9 +120,7 @@ class TestFingerprint:
             "steps.1.outputs.0.words=true",
             'steps.1.outputs.0.generate={"num_beams": 4}',
             'steps.1.outputs=[{"type": "Embedding"}]',
-            'steps.1.outputs=[{"type": "Embedding", "layer": 3}]',
             'steps.1.outputs=[{"type": "Classes", "top_k": 2}]',
-            'steps.1.outputs=[{"type": "Classes", "threshold": 0.3}]',
             'steps.1.outputs=[{"type": "Segments", "threshold": 0.6}]',
             "steps.1.outputs.0.chars=true",
             "steps.1.outputs.0.beams=8",
@@ -156,21 +140,6 @@ class TestFingerprint:
     )
     def test_it_changes_with_settings_that_can_change_a_label(self, change):
         assert hashed(with_overrides(a_pipeline(), [change])) != hashed(a_pipeline())
-
-    def test_it_changes_with_the_checkpoint_the_dtype_and_the_label_version(self, monkeypatch):
-        found = {
-            hashed(a_pipeline()),
-            hashed(a_pipeline(), checkpoint_digest="other"),
-            hashed(a_pipeline(), dtype="bfloat16"),
-        }
-        monkeypatch.setattr("raysp.labelling.planning.settings.LABEL_VERSION", 1_000)
-        assert len({*found, hashed(a_pipeline())}) == 4
-
-    def test_half_precision_has_a_label_version_of_its_own(self, monkeypatch):
-        before = {dtype: hashed(a_pipeline(), dtype=dtype) for dtype in ("float32", "tf32", "bfloat16", "float16")}
-        monkeypatch.setattr("raysp.labelling.planning.settings.HALF_LABEL_VERSION", 1_000)
-        changed = {dtype for dtype, found in before.items() if hashed(a_pipeline(), dtype=dtype) != found}
-        assert changed == {"bfloat16", "float16"}
 
     def test_it_changes_with_a_keep_step_and_its_values(self):
         keeps = [[], [BY_COLUMN], [BY_SECONDS], [raysp.Keep(2)], [BY_SECONDS, BY_COLUMN]]
@@ -211,26 +180,6 @@ class TestFingerprint:
         assert outputs(merge_seconds=1)["merge_seconds"] == 1.0
         assert hashed_fields(raysp.Decode()) == {"type": "Decode", "max_seconds": 43200, "channel": "mean"}
 
-    def test_a_segment_cannot_end_above_the_probability_at_which_it_begins(self):
-        with pytest.raises(SpecError, match=r"found end_threshold=0.6; expected at most threshold=0.5"):
-            raysp.Segments(end_threshold=0.6)
-
-    def test_other_weights_of_the_model_of_speech_are_another_part(self, monkeypatch):
-        made = a_pipeline(label={"outputs": [raysp.Transcript(), raysp.Speech()]})
-        parts = label_parts(made, settled())
-        monkeypatch.setattr("raysp.checkpoints.packaged.PackagedModel.digest", lambda model: "other")
-        other = label_parts(made, settled())
-        assert {key for key in parts if parts[key] != other[key]} == {"steps.1.outputs"}
-
-    def test_kept_columns_and_left_out_rows_are_parts_of_the_file(self):
-        base = file_parts(a_pipeline())
-        assert base == {"sink.keep": [], "sink.rows": "all"}
-        assert file_parts(a_pipeline(sink=raysp.Parquet("o", keep=["a"], rows="ok"))) == {
-            "sink.keep": ["a"],
-            "sink.rows": "ok",
-        }
-        assert file_parts(a_pipeline(raysp.Shards("in", text="text")))["sink.keep"] == ["text"]
-
 
 MAKE = "import raysp\ndef make(name):\n    return raysp.Pipeline(raysp.Shards('in'), name=name, "
 MAKE += "steps=[raysp.Decode(), raysp.Label('c', outputs=[raysp.Transcript()])], sink=raysp.Parquet('out'))\n"
@@ -245,10 +194,6 @@ class TestLoadPipeline:
     def file(self, tmp_path: Path) -> Path:
         return tmp_path / "recipe_of_a_user.py"
 
-    def test_the_only_pipeline_is_found_by_any_name(self, file):
-        file.write_text(f"{MAKE}mine = make('a')\nalias = mine\n")
-        assert load_pipeline(str(file)).name == "a"
-
     def test_the_one_named_pipeline_is_preferred(self, file):
         file.write_text(f"{MAKE}mine = make('a')\npipeline = make('b')\n")
         assert load_pipeline(str(file)).name == "b"
@@ -256,11 +201,6 @@ class TestLoadPipeline:
     def test_another_is_chosen_by_name(self, file):
         file.write_text(f"{MAKE}mine = make('a')\npipeline = make('b')\n")
         assert load_pipeline(f"{file}:mine").name == "a"
-
-    def test_a_relative_path_is_of_the_working_directory(self, file, monkeypatch):
-        file.write_text(f"{MAKE}pipeline = make('b')\n")
-        monkeypatch.chdir(file.parent)
-        assert load_pipeline(file.name).name == "b"
 
     def test_the_file_may_import_its_neighbours_and_its_functions_are_found_again(self, file):
         (file.parent / "neighbour_of_a_recipe.py").write_text("NAME = 'from beside'\n")
@@ -278,11 +218,9 @@ class TestLoadPipeline:
             ),
             (f"{MAKE}a = make('a')\n", ":b", r"has no pipeline named 'b'; found \['a'\]"),
             ("x = 3\n", "", "expected one raysp.Pipeline, found none"),
-            ("x = 3\n", ":x", "has no pipeline named 'x'; found none"),
             ("x = = 3\n", "", "raised SyntaxError: invalid syntax .*line 1"),
             ("1 / 0\n", "", "raised ZeroDivisionError: division by zero"),
             ("import raysp\nraysp.Pool(0)\n", "", "recipe_of_a_user.py: Pool.actors: found 0"),
-            ("import raysp\nraysp.Poool(0)\n", "", "raised AttributeError: No raysp attribute Poool"),
         ],
     )
     def test_a_file_without_the_one_pipeline_is_refused_by_name(self, file, body, name, message):
@@ -296,11 +234,6 @@ class TestLoadPipeline:
             SpecError, match=r"(no such file|a folder); expected a Python file that defines a raysp.Pipeline"
         ):
             load_pipeline(str(tmp_path / name))
-
-    def test_a_file_that_is_not_python_by_name_is_refused(self, tmp_path):
-        (tmp_path / "recipe.txt").write_text("")
-        with pytest.raises(SpecError, match=r"recipe.txt: expected a Python file, named \*\.py"):
-            load_pipeline(str(tmp_path / "recipe.txt"))
 
     @pytest.mark.parametrize("name", ["json", "torch", "raysp", "numpy"])
     def test_a_file_that_would_stand_in_for_a_module_is_refused(self, tmp_path, name):
@@ -318,9 +251,7 @@ class TestLoadFunction:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("no_such_module_here:f", "'no_such_module_here:f' cannot be imported: ModuleNotFoundError: No module"),
             ("json:nothing", "'json:nothing' cannot be imported: AttributeError"),
-            (".:f", "cannot be imported"),
             ("tests.user_specs:NOT_A_SPEC", "'tests.user_specs:NOT_A_SPEC' is a int; expected a function"),
         ],
     )

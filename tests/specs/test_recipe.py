@@ -45,26 +45,15 @@ def test_what_cannot_be_trained_is_refused(changed, message):
         dataclasses.replace(RECIPE, **changed)
 
 
-@pytest.mark.parametrize("fields", [{}, {"epochs": 1, "steps": 1}])
-def test_a_schedule_has_one_length(fields):
-    with pytest.raises(SpecError, match=r"found epochs=.* and steps=.*; give one of them"):
-        Schedule(**fields)
-
-
 IMPORTANT = [
     ("steps.1.min_seconds", "0.4"),
-    ("source.text", "sentence"),
     ("objective.text.case", "upper"),
-    ("objective.text.language", "tr"),
     ("objective.freeze", "base"),
     ("objective.lora", '{"type": "LoRA"}'),
     ("objective.adapter", "tur"),
     ("objective.masks", '{"layerdrop": 0.0}'),
     ("schedule.epochs", "4"),
-    ("schedule.learning_rate", "0.001"),
-    ("schedule.optimizer", "mine:nadam"),
     ("batching.micro_batches", "4"),
-    ("seed", "1"),
     ("ema", "0.99"),
     ("mix", '{"type": "Mix", "parts": {"en/*": 1, "tr/*": 2}}'),
     ("deterministic", "true"),
@@ -72,9 +61,7 @@ IMPORTANT = [
 OTHER = [
     ("pool.actors", "4"),
     ("sink.url", "elsewhere"),
-    ("sink.every", "7"),
     ("name", "mine"),
-    ("device", "cpu"),
 ]
 
 

@@ -134,18 +134,13 @@ class TestJson:
         ("value", "message"),
         [
             ({"type": "Nothing"}, "type 'Nothing' is not a spec of raysp; your own is written 'module:Class'"),
-            ({"type": "plan"}, "type 'plan' is not a spec of raysp"),
-            ({"type": "RayspError"}, "type 'RayspError' is not a spec"),
-            ({"type": "tests.user_specs:NOT_A_SPEC"}, "type 'tests.user_specs:NOT_A_SPEC' is not a spec"),
             (
                 {"type": "tests.user_specs:Missing"},
                 "'tests.user_specs:Missing' cannot be imported: .*no attribute 'Missing'",
             ),
             ({"type": "no_such_module:X"}, "cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
-            ({"type": ":X"}, "cannot be imported"),
             ({"type": 3}, "found type 3; expected the name of a spec"),
             ({"type": "Pool", "actor": 2}, r"Pool has no field 'actor' \(did you mean 'actors'\?\)"),
-            ({"type": "Parquet"}, "Parquet needs 'url'"),
         ],
     )
     def test_json_that_is_not_a_spec_is_refused_by_name(self, value, message):
@@ -162,33 +157,18 @@ class TestChecks:
         ("make", "message"),
         [
             (lambda: raysp.Parquet("o", keeps=["a"]), r"^Parquet has no field 'keeps' \(did you mean 'keep'\?\); its"),
-            (lambda: raysp.Parquet("o", zzz=1), r"^Parquet has no field 'zzz'; its fields are url, keep, rows"),
-            (lambda: raysp.Parquet(), "^Parquet needs 'url'$"),
             (lambda: raysp.Label("c"), r"^Label needs 'outputs', such as outputs=\[raysp.Transcript\(\)\]$"),
-            (lambda: raysp.Parquet(""), "^Parquet: url is empty"),
             (lambda: raysp.Shards([]), "^Shards: url is empty"),
-            (lambda: raysp.Shards(["a", ""]), "^Shards: url is empty"),
             (lambda: raysp.Shards(3), "^Shards.url: found 3; input should be a valid string, or input should be"),
             (lambda: raysp.Parquet("o", keep="a"), "^Parquet.keep: found .a.; expected a list, such as "),
             (lambda: raysp.Parquet("o", rows="some"), "^Parquet.rows: found 'some'; input should be 'all' or 'ok'$"),
-            (
-                lambda: raysp.Parquet("o", compression="zip"),
-                "^Parquet.compression: found 'zip'; input should be 'zstd'",
-            ),
-            (lambda: raysp.Decode(0), "^Decode.max_seconds: found 0; input should be greater than 0$"),
             (lambda: raysp.Decode(float("nan")), "^Decode.max_seconds: found nan"),
-            (lambda: raysp.Decode(float("inf")), "^Decode.max_seconds: found inf"),
             (lambda: raysp.Decode(channel=-1), "^Decode.channel: found -1; .*greater than or equal to 0$"),
-            (lambda: raysp.Decode(channel="left"), "^Decode.channel: found 'left'; input should be 'mean'"),
             (lambda: raysp.Pool(0), "^Pool.actors: found 0; input should be greater than or equal to 1"),
             (lambda: raysp.Pool((3, 2)), r"^Pool: actors=\(3, 2\): the lower bound is above the upper one$"),
-            (lambda: raysp.Pool(cpus=0), "^Pool.cpus: found 0"),
-            (lambda: raysp.Pool(gpus=-1), "^Pool.gpus: found -1"),
             (lambda: raysp.Keep(), r"^Keep: Keep\(\) has no condition; give min_seconds, max_seconds or where$"),
-            (lambda: raysp.Keep(where=[]), "has no condition"),
             (lambda: raysp.Keep(3, max_seconds=2), "min_seconds=3.0 is above max_seconds=2.0: no row could meet it"),
             (lambda: raysp.Keep(where="f"), "where='f' is neither a list of conditions nor 'module:function'"),
-            (lambda: raysp.Keep(where=[("a", "~", 1)]), "^Keep.where.0.1: found '~'; input should be '==', '!='"),
             (lambda: raysp.Keep(where=lambda t: t), "^Keep.where: found <function"),
             (
                 lambda: raysp.Keep(where=[("a", "in", "en")]),
@@ -199,8 +179,6 @@ class TestChecks:
                 r"^Keep: where=\('a', '==', \('en',\)\): expected one value after '=='$",
             ),
             (lambda: raysp.Label("c", outputs=[]), r"outputs is empty; give at least one, such as raysp.Transcript"),
-            (lambda: raysp.Label("c", outputs=["x"]), "^Label.outputs.0: found 'x'; .*instance of Output"),
-            (lambda: raysp.Label("c", outputs=[raysp.Decode()]), "^Label.outputs.0: found Decode.*instance of Output"),
             (
                 lambda: raysp.Label("c", outputs=[{"kind": "x"}]),
                 'a mapping with .kind.; .* in JSON it has a key "type", the',
@@ -214,13 +192,10 @@ class TestChecks:
                 "overlap_seconds=16.0 is more than half of window_seconds=30.0",
             ),
             (lambda: raysp.Transcript("9"), "^Transcript.name: '9' is not the beginning of a column's name: letters"),
-            (lambda: raysp.Transcript("a b"), "is not the beginning of a column's name"),
             (
                 lambda: raysp.Env("A B"),
                 "^Env.name: 'A B' is not the name of an environment variable: letters, digits, _$",
             ),
-            (lambda: a_pipeline(max_error_rate=1.1), "^Pipeline.max_error_rate: found 1.1; .*less than or equal to 1$"),
-            (lambda: raysp.Pipeline("in", steps=[], sink=raysp.Parquet("o")), "^Pipeline.source: found 'in'; .*Shards"),
         ],
     )
     def test_a_wrong_value_is_refused_with_its_place_itself_and_the_expected_value(self, make, message):
@@ -232,11 +207,7 @@ class TestChecks:
         "make",
         [
             lambda: raysp.Shards("a", "root"),
-            lambda: raysp.Parquet("a", ["keep"]),
-            lambda: raysp.Decode(3, "mean"),
-            lambda: raysp.Keep(1, 2),
             lambda: raysp.Label("c", [raysp.Transcript()]),
-            lambda: raysp.Pool(1, 1),
             lambda: raysp.Pipeline(raysp.Shards("a"), [], raysp.Parquet("b")),
         ],
     )
@@ -244,20 +215,8 @@ class TestChecks:
         with pytest.raises(SpecError, match="takes only its first field by position; name the others: "):
             make()
 
-    def test_several_faults_are_reported_at_once(self):
-        with pytest.raises(SpecError, match=r"^Pool.actors: found 0; .*; Pool.cpus: found 'x'; "):
-            raysp.Pool(0, cpus="x")
-
 
 class TestFrozen:
-    @pytest.mark.slow
-    @given(pipelines)
-    def test_no_field_of_any_spec_can_be_set(self, pipeline):
-        for spec in (pipeline, pipeline.source, pipeline.sink, *pipeline.steps, pipeline.label.pool):
-            for field in dataclasses.fields(spec):
-                with pytest.raises(dataclasses.FrozenInstanceError):
-                    setattr(spec, field.name, None)
-
     def test_lists_become_tuples_at_any_depth(self):
         urls, where, nested = ["a"], [["x", "in", ["y"]]], {"b": {"c": ["d"]}}
         pipeline = a_pipeline(raysp.Shards(urls, storage_options=nested), keep=[raysp.Keep(where=where)])
@@ -281,14 +240,10 @@ class TestSecrets:
         ("options", "place"),
         [
             ({"secret": SECRET}, r"storage_options\['secret'\] .*raysp.Env\('SECRET'\)"),
-            ({"aws_secret_access_key": SECRET}, r"raysp.Env\('AWS_SECRET_ACCESS_KEY'\)"),
             ({"client_kwargs": {"aws_session_token": SECRET}}, r"\['client_kwargs'\]\['aws_session_token'\]"),
             ({"a": [{"password": SECRET}]}, r"\['a'\]\[0\]\['password'\]"),
-            ({"tokens": ["", SECRET]}, r"\['tokens'\]\[1\]"),
             ({"password": 12345678}, r"\['password'\]"),
-            ({"Account_Key": SECRET}, r"\['Account_Key'\]"),
             ({"headers": {"Authorization": f"Bearer {SECRET}"}}, r"\['headers'\]\['Authorization'\]"),
-            ({"connection_string": f"Key={SECRET}"}, "connection_string"),
         ],
     )
     @pytest.mark.parametrize("cls", [raysp.Shards, raysp.Parquet])
@@ -307,7 +262,6 @@ class TestSecrets:
             {"secret": raysp.Env("S"), "key": "AKIAIOSFODNN7", "anon": False},
             {"client_kwargs": {"aws_session_token": raysp.Env("T"), "region_name": "eu"}},
             {"token": None, "password": "", "use_token": True, "tokens": [raysp.Env("T")]},
-            {"token": "google_default", "project": "a-project"},
         ],
     )
     def test_a_secret_from_the_environment_is_accepted_and_only_its_name_recorded(self, options, monkeypatch):
@@ -319,23 +273,19 @@ class TestSecrets:
         "url",
         [
             f"s3://AKIA:{SECRET}@bucket/x",
-            f"https://u:{SECRET}@host:99/x",
             f"filecache::ftp://u:{SECRET}@host/x",
             f"https://host/x?sv=1&sig={SECRET}",
             f"https://host/x?X-Amz-Signature={SECRET}&a=b",
-            f"https://host/x?x-amz-security-token={SECRET}",
         ],
     )
     @pytest.mark.parametrize(
         "make",
         [
             lambda url: raysp.Shards(url),
-            lambda url: raysp.Shards(["a", url]),
             lambda url: raysp.Shards("a", root=url),
             lambda url: raysp.Parquet(url),
             lambda url: raysp.Label(url, outputs=[raysp.Transcript()]),
             lambda url: override(a_pipeline(), "sink.url", url),
-            lambda url: override(a_pipeline(), "source.url", json.dumps([url])),
         ],
     )
     def test_a_url_with_a_secret_is_refused_and_not_repeated(self, make, url):
@@ -354,8 +304,6 @@ class TestSecrets:
         "make",
         [
             lambda: raysp.Shards({"secret": SECRET}),
-            lambda: raysp.Shards("x", id={"a": SECRET}),
-            lambda: raysp.Shards("x", root=[{"a": SECRET}]),
             lambda: raysp.Shards("x", storage_options=[SECRET]),
             lambda: raysp.Shards("x", storage_optionz={"secret": SECRET}),
             lambda: raysp.Parquet("x", rows=f"s3://a:{SECRET}@b"),
@@ -373,18 +321,12 @@ class TestOverride:
         ("path", "text", "found"),
         [
             ("sink.url", "elsewhere", lambda p: p.sink.url == "elsewhere"),
-            ("sink.url", '"quoted"', lambda p: p.sink.url == "quoted"),
-            ("name", "null", lambda p: p.name is None),
             ("name", "not { json", lambda p: p.name == "not { json"),
             ("sink.keep", '["a", "b"]', lambda p: p.sink.keep == ("a", "b")),
-            ("source.url", '["a", "b"]', lambda p: p.source.urls == ("a", "b")),
-            ("source.url", "x=y", lambda p: p.source.url == "x=y"),
             ("steps.0.max_seconds", "7", lambda p: p.decode.max_seconds == 7.0),
             ("steps.1.pool.actors", "[1,4]", lambda p: p.label.pool.actors == (1, 4)),
-            ("steps.1.pool.actors", "3", lambda p: p.label.pool.actors == 3),
             ("steps.1.outputs.0.name", "x", lambda p: p.label.columns == ("x_text", "x_score")),
             ("steps.1.pool", '{"type": "Pool", "cpus": 2}', lambda p: p.label.pool == raysp.Pool(cpus=2)),
-            ("sink.storage_options.anon", "true", lambda p: p.sink.storage_options == {"anon": True}),
             ("sink.storage_options.a.b", "c", lambda p: p.sink.storage_options == {"a": {"b": "c"}}),
             (
                 "sink.storage_options.secret",
@@ -411,16 +353,10 @@ class TestOverride:
                 r"--set sink.ulr: Parquet has no field 'ulr' \(did you mean 'url'\?\); its fields are url",
             ),
             ("steps.9.pool", "x", "--set steps.9.pool: '9' is not an index of a list of 2"),
-            ("steps.x", "1", "--set steps.x: 'x' is not an index of a list of 2"),
-            ("steps.-1", "1", "'-1' is not an index"),
             ("sink.url.x", "1", "--set sink.url.x: nothing is below 'sink.url', which is 'out'"),
             ("", "1", "--set : Pipeline has no field ''"),
-            ("sink.rows", "some", "Parquet.rows: found 'some'; input should be 'all' or 'ok'"),
             ("steps.1.pool.actors", "0", "Pool.actors: found 0"),
-            ("steps.1.window_seconds", "fast", "Label.window_seconds: found 'fast'"),
             ("sink.storage_options.secret", SECRET, "holds a literal secret"),
-            ("sink", '{"type": "Nope"}', "type 'Nope' is not a spec of raysp"),
-            ("steps.1.outputs", "[]", "outputs is empty"),
             ("sink.keep", '["id"]', "two columns would be named 'id'"),
         ],
     )
@@ -428,24 +364,6 @@ class TestOverride:
         with pytest.raises(SpecError, match=message) as caught:
             override(a_pipeline(), path, text)
         assert SECRET not in str(caught.value)
-
-
-class TestEnv:
-    def test_its_value_is_looked_up_on_access(self, monkeypatch):
-        secret = raysp.Env("RAYSP_A_SECRET")
-        monkeypatch.setenv("RAYSP_A_SECRET", "one")
-        assert secret.value() == "one"
-        monkeypatch.setenv("RAYSP_A_SECRET", "two")
-        assert secret.value() == "two"
-        assert "two" not in repr(secret)
-
-    @pytest.mark.parametrize("value", [None, ""])
-    def test_a_variable_that_is_not_set_is_named(self, monkeypatch, value):
-        monkeypatch.delenv("RAYSP_A_SECRET", raising=False)
-        if value is not None:
-            monkeypatch.setenv("RAYSP_A_SECRET", value)
-        with pytest.raises(SpecError, match=r"variable 'RAYSP_A_SECRET' is not set on .*; set it here and, on a"):
-            raysp.Env("RAYSP_A_SECRET").value()
 
 
 def test_a_function_that_is_called_with_another_kind_of_work_says_which_function_takes_it(tmp_path):

@@ -1,5 +1,6 @@
 """References joined with label rows: evaluations of sinks whose label rows are chosen."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from tests.classifiers import make_speaker_model
-from tests.corpora import AUDIO, CHECKPOINT, rewrite, wav, with_columns, write_shard
+from tests.classifiers import make_classifier, make_speaker_model
+from tests.corpora import AUDIO, CHECKPOINT, rewrite, rows_table, wav, with_columns, write_shard
 
 OK = {"status": "ok", "error_type": None, "error_message": None, "seconds": 1.0}
 
@@ -68,18 +69,6 @@ def test_rows_of_shards_that_failed_are_counted_and_have_no_labels(tmp_path):
     assert groups == {"of a0": (1.0, 1.0), "of c1": (2.0, 1.0), "of c2": (4.0, 0.0)}
 
 
-def test_no_label_rows_at_all(tmp_path):
-    write(tmp_path, {"a": ["x", None], "b": ["y"]})
-    corpus = f"{tmp_path}/in"
-    options = {"text": "text", "rows": 20, "engine": "here", "progress": False}
-    found = raysp.evaluate(
-        str(CHECKPOINT), corpus, **options, on_plan=lambda _: [one.unlink() for one in Path(corpus).iterdir()]
-    )
-    assert (found.rows.compared, found.rows.uncommitted, found.rows.without_reference) == (0, 2, 1)
-    assert (found.exit_code, found.scores.metrics["wer"].value, found.worst) == (3, None, ())
-    assert found.nothing_compared == "no row was compared: 1 without a reference, 2 in shards that failed"
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_embeddings_are_vectors_and_those_of_rows_without_one_are_none(tmp_path, dtype):
     speakers = ["x", "y", "y", "x", "y", "y"]
@@ -98,18 +87,58 @@ def test_embeddings_are_vectors_and_those_of_rows_without_one_are_none(tmp_path,
     assert found.rows.errors == {"a": 1}
 
 
-def test_reasons_are_sorted_by_frequency(tmp_path):
-    write(tmp_path, {"a": ["x", "y", "z", "v"]})
-    evaluate(tmp_path)
-    choose(tmp_path, {"a": [error("b"), error("a"), error("a"), {"pred_text": "v"}]})
-    found = evaluate(tmp_path)
-    assert [*found.rows.errors.items()] == [("a", 2), ("b", 1)]
-    assert found.facts["not compared"] == "2 errors (a), 1 error (b)"
-
-
 def test_another_number_of_label_rows_is_refused(tmp_path):
     write(tmp_path, {"a": ["x"]})
     evaluate(tmp_path)
     rewrite(tmp_path / "out" / "a.parquet", lambda table: table.slice(0, 0))
     with pytest.raises(ValueError, match="found 0 label rows for 1 rows"):
         evaluate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "references"),
+    [
+        (pa.array(["one", "one", "two"]).dictionary_encode(), "text", ["one", "one", "two"]),
+        (pa.array([b"one", b"one", b"two"]), "text", ["one", "one", "two"]),
+        (pa.array([7, 7, 9]), "speaker", ["7", "7", "9"]),
+        (pa.array([1, 1, 0]), "label", ["cat", "cat", "dog"]),  # by the names in the metadata of datasets
+        (pa.array(["cat", "cat", "dog"]), "label", ["cat", "cat", "dog"]),
+    ],
+    ids=["dictionary", "bytes", "numbers of speakers", "ClassLabel", "classes"],
+)
+def test_references_of_every_type_are_read(tmp_path, values, task, references):
+    features = {"ref": {"names": ["dog", "cat"], "_type": "ClassLabel"}, "audio": {"_type": "Audio"}}
+    audio = pa.array([{"bytes": wav(4000, seed=row), "path": None} for row in range(3)], AUDIO)
+    table = pa.table({"id": [*"abc"], "audio": audio, "ref": values})
+    if task == "label" and pa.types.is_integer(values.type):
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    folder = tmp_path / "model"
+    model = {
+        "text": lambda: CHECKPOINT,
+        "speaker": lambda: make_speaker_model(folder),
+        "label": lambda: make_classifier(folder, "cat", "dog"),
+    }[task]()
+    found = evaluate(tmp_path, model, **{"text": None, task: "ref", "by": ["ref"], "rows": None})
+    assert found.rows.compared == 3
+    groups = {str(group.value): group.scores.rows for group in found.by["ref"]}
+    assert sorted(groups.values()) == [1, 2]
+    if task != "speaker":
+        assert {row.reference for row in found.worst} <= {*references}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text": "nothing"}, "column 'nothing' is null in all rows; name the column of the references"),
+        ({"text": "number"}, r"a\.parquet: column 'number' holds double, expected strings; name the column of the ref"),
+        ({"text": None, "speaker": "number"}, "holds double, expected strings or integers; .* of the speakers"),
+        ({"by": ["audio"]}, r"column 'audio' holds struct<.*>, expected single values, by which rows are grouped"),
+        ({"by": ["dialect"]}, "has no column 'dialect'"),
+    ],
+)
+def test_columns_that_cannot_be_compared_are_refused(tmp_path, options, message):
+    table = rows_table(2).append_column("nothing", pa.nulls(2, pa.string())).append_column("number", pa.array([0.5, 1]))
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    with pytest.raises(raysp.PlanError, match=message):
+        evaluate(tmp_path, make_speaker_model(tmp_path / "model") if "speaker" in options else CHECKPOINT, **options)

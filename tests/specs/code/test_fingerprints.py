@@ -31,27 +31,6 @@ def differing(project: Project, pipeline, before: dict[str, str], after: dict[st
     return found[0] != found[1]
 
 
-def shouting(name: str = "my_output") -> raysp.Pipeline:
-    return a_pipeline(label={"outputs": [importlib.import_module(name).Shouted()]})
-
-
-def test_a_base_class_of_an_output_in_another_folder(project, tmp_path, monkeypatch):
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
-    elsewhere = Project(tmp_path / "elsewhere")
-    derived = (
-        "from their_output import Shouted as Base\nfrom raysp.specs import spec\n@spec\nclass Shouted(Base): pass\n"
-    )
-    found = []
-    for suffix in ("", "  # louder"):
-        elsewhere.write(their_output=OUTPUT.format(imports="", suffix=suffix))
-        project.write(my_output=derived)
-        project.forget()
-        elsewhere.forget()
-        found.append(hashed(shouting()))
-    assert found[0] != found[1]
-
-
 @pytest.mark.parametrize("changed", ["inner", "decorators", "names"])
 def test_a_decorated_function_that_is_named_where_it_is_imported(project, changed):
     """The decorator, without `functools.wraps`, and what it wraps are in files that the named module imports."""
@@ -63,19 +42,6 @@ def test_a_decorated_function_that_is_named_where_it_is_imported(project, change
     }
     after = {changed: before[changed] + "# changed\n"}
     assert differing(project, lambda: keeping("names:wanted"), before, after)
-
-
-def test_neither_the_folder_nor_the_order_of_imports_matters(project, tmp_path, monkeypatch):
-    files = {"my_rules": f"def late():\n    import b, a\n{RULE}", "a": "import b\n", "b": "import a\n"}
-    project.write(**files)
-    first = hashed(keeping("my_rules:wanted"))
-    project.forget()
-    monkeypatch.syspath_prepend(tmp_path / "another place")
-    moved = Project(tmp_path / "another place")
-    moved.write(**files)
-    importlib.import_module("b")
-    assert hashed(keeping("my_rules:wanted")) == first
-    moved.forget()
 
 
 @pytest.mark.slow

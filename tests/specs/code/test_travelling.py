@@ -1,9 +1,6 @@
 """A user's code on a worker: the hashed files run there, not those on that machine's disk."""
 
-import importlib.util
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,14 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.labelling.engine.job import sleep_while_waiting
 from raysp.specs import code as user_code
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import load_function
 from tests.corpora import CHECKPOINT, write_shard
 from tests.specs.code.projects import code_of
 
-REPOSITORY = Path(raysp.__file__).parents[1]
 OUTPUT = """
 import raysp
 from raysp.specs import spec
@@ -75,15 +70,6 @@ def write(project, number: int) -> None:
     )
 
 
-def test_threads_of_models_do_not_spin_while_they_wait_unless_configured(monkeypatch):
-    for configured, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
-        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-        if configured:
-            monkeypatch.setenv("OMP_WAIT_POLICY", configured)
-        sleep_while_waiting()
-        assert os.environ["OMP_WAIT_POLICY"] == expected
-
-
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_workers_run_the_code_that_was_planned_regardless_of_their_disk(project, tmp_path, local_ray):
@@ -94,33 +80,6 @@ def test_workers_run_the_code_that_was_planned_regardless_of_their_disk(project,
         # Edited between plan and worker.
         raysp.run(pipeline, engine="ray", progress=False, on_plan=lambda _: write(project, 3))
         assert labels(tmp_path, f"out-{number}") == [(11 * number, "PASSIVE")] * 2
-
-
-@pytest.mark.soak
-def test_a_function_of_the_program_itself_travels_with_its_neighbours(project, tmp_path):
-    write(project, 1)
-    project.write(
-        program=f"""
-import sys
-sys.path.insert(0, {str(REPOSITORY)!r})
-from pathlib import Path
-import raysp
-from tests.specs.code.test_travelling import a_pipeline
-
-def numbers(table):
-    import at_top
-    return {{"number": [at_top.X] * table.num_rows, "policy": [__name__] * table.num_rows}}
-
-def edit(plan):
-    (Path(__file__).parent / "at_top.py").write_text("X = 2")
-
-if __name__ == "__main__":
-    pipeline = a_pipeline(Path({str(tmp_path)!r}), function="__main__:numbers")
-    raysp.run(pipeline, engine="ray", address="local", progress=False, on_plan=edit)
-"""
-    )
-    subprocess.run([sys.executable, str(project.folder / "program.py")], check=True)
-    assert labels(tmp_path) == [(1, "__main__")] * 2
 
 
 def test_a_module_may_read_its_source_its_file_and_files_beside_it(project, tmp_path, worker):
@@ -136,22 +95,6 @@ def test_a_module_may_read_its_source_its_file_and_files_beside_it(project, tmp_
     shutil.move(project.folder / "my_rules.py", tmp_path / "away.py")
     worker(code)
     assert load_function("my_rules:wanted")(None) == ["one two", True, "my_rules.py"]
-
-
-def test_a_compiled_module_travels(project, worker):
-    import _json
-
-    source = Path(_json.__file__)
-    (project.folder / source.name.replace("_json", "fast_json")).write_bytes(source.read_bytes())
-    project.write(my_rules="def wanted(table):\n    import fast_json\n")
-    code = code_of("my_rules:wanted")
-    [compiled, _] = code.files
-    assert (compiled.name, compiled.module) == ("fast_json.so", "fast_json")
-    project.forget()
-    shutil.rmtree(project.folder)
-    worker(code)
-    assert "raysp-code-" in importlib.util.find_spec("fast_json").origin
-    assert Path(importlib.util.find_spec("fast_json").origin).read_bytes() == source.read_bytes()
 
 
 def test_a_package_that_is_known_by_its_version_must_have_it_on_the_worker(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import raysp
-from raysp import CheckpointError, SpecError
+from raysp import CheckpointError
 from raysp.models import Wav2Vec2FeatureExtractor, check_checkpoint
 from tests.corpora import labels_alone, samples_of, wav
 from tests.models.oracles import make_oracle, transformers
@@ -91,14 +91,3 @@ def test_they_are_those_of_the_logits_of_transformers(oracles, kind, fields, len
 def test_fields_without_a_meaning_are_refused(oracles, kind, fields, words):
     with pytest.raises(CheckpointError, match=words):
         raysp.Classes(**fields).check(check_checkpoint(oracles(kind)[1]))
-
-
-def test_a_threshold_and_all_classes_exclude_each_other():
-    with pytest.raises(SpecError, match="which returns all classes"):
-        raysp.Classes(top_k="all", threshold=0.2)
-
-
-def test_fields_count_in_the_fingerprint_only_if_they_are_set():
-    assert "threshold" not in raysp.Classes().label_fields({})
-    expected = {"type": "Classes", "name": "pred_label", "top_k": 1, "threshold": 0.2}
-    assert raysp.Classes(threshold=0.2).label_fields({}) == expected

@@ -10,13 +10,11 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError, RunError, SpecError
-from raysp.specs.values import from_json, to_json
 from tests import kit
+from tests.by_promise.export.sinks import content, exported, with_errors
 from tests.exports import FORMATS, export_to
-from tests.verbs.export.sinks import content, exported, with_errors
 
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
-TEXT_FORMATS = ["srt", "ctm", "jsonl"]
 
 
 def ends_at_any_change(sink: Path, to: str, how: str, **options: object) -> None:
@@ -37,8 +35,7 @@ def ends_at_any_change(sink: Path, to: str, how: str, **options: object) -> None
 
 class TestGoingOn:
     @pytest.mark.slow
-    @pytest.mark.parametrize("to", TEXT_FORMATS)
-    @pytest.mark.parametrize("how", ["death", "lost"])
+    @pytest.mark.parametrize(("to", "how"), [("srt", "death"), ("ctm", "lost")])
     def test_an_export_that_ends_at_any_change_gives_the_same_files(self, made, to, how):
         ends_at_any_change(made / "out", to, how, **({"one_file": True} if to == "ctm" else {}))
 
@@ -58,8 +55,8 @@ class TestGoingOn:
 
     @pytest.mark.parametrize(
         ("to", "options"),
-        [("dataset", {}), ("clips", SHORT), ("utterances", SHORT)],
-        ids=["dataset", "clips", "utterances"],
+        [("dataset", {}), ("clips", SHORT)],
+        ids=["dataset", "clips"],
     )
     @pytest.mark.slow
     def test_an_export_with_recordings_that_ends_at_any_change_gives_the_same_files(self, long, to, options):
@@ -108,8 +105,9 @@ class TestGoingOn:
         assert len(exported(tmp_path / "dest")["labels.ctm"].splitlines()) == 7
 
 
-def test_the_documentation_lists_each_format_with_its_options():
+def test_each_format_comes_back_from_its_representation_and_documents_its_options():
     for spec in FORMATS.values():
+        assert eval(repr(spec()), vars(raysp)) == spec()
         text = "".join(base.__doc__ or "" for base in spec.__mro__)
         for field in dataclasses.fields(spec):
             assert re.search(rf"^ +[\w, ]*\b{field.name}\b[\w, ]*: ", text, re.MULTILINE), (spec, field.name)
@@ -117,30 +115,15 @@ def test_the_documentation_lists_each_format_with_its_options():
         raysp.export("nothing", to="ass", dest="nowhere")
 
 
-def test_formats_are_specs_that_round_trip_through_json():
-    for spec in FORMATS.values():
-        assert from_json(to_json(spec())) == spec()
-    assert repr(raysp.Srt(max_chars=30)) == "Srt(max_chars=30)"
-
-
 class TestRefusals:
     @pytest.mark.parametrize(
         ("to", "options", "expected"),
         [
             ("ctm", {"max_chars": 30}, "Ctm has no field 'max_chars'; its fields are column, one_file"),
-            ("srt", {"max_lines": 4}, "Srt.max_lines: found 4; input should be less than or equal to 3"),
-            ("srt", {"max_chars_per_second": 0}, "Srt.max_chars_per_second: found 0; "),
-            ("srt", {"min_gap_seconds": 2}, "Srt.min_gap_seconds: found 2; "),
             ("srt", {"max_seconds": 0.5}, "min_seconds=0.833; expected less than max_seconds=0.5"),
-            ("vtt", {"max_chars": 2}, "Vtt.max_chars: found 2; "),
-            ("srt", {"max_seconds": 0}, "Srt.max_seconds: found 0; input should be greater than 0"),
-            ("srt", {"max_seconds": float("nan")}, "Srt.max_seconds: found nan; "),
             ("clips", {"min_seconds": 30.0}, "min_seconds=30; expected less than max_seconds=20"),
-            ("clips", {"min_score": 2}, "Clips.min_score: found 2; "),
-            ("clips", {"sample_rate": 10}, "Clips.sample_rate: found 10; "),
             ("dataset", {"split": "../x"}, r"Dataset.split: found '\.\./x'; "),
             ("srt", {"names": "row"}, "Srt.names: found 'row'; input should be 'id' or 'path'"),
-            ("csv", {"rows": "bad"}, "Csv.rows: found 'bad'; input should be 'ok' or 'all'"),
             ("srt", {"max_chars": "many"}, "Srt.max_chars: found 'many'; "),
         ],
     )

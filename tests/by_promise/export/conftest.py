@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from raysp.verbs.export.export_result import Export
+from tests.by_promise.export.sinks import make_long_sink, make_manifest_sink, make_sink
 from tests.exports import export_to
-from tests.verbs.export.sinks import make_long_sink, make_manifest_sink, make_sink
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +35,10 @@ def manifest(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def export(made, tmp_path) -> Callable[..., Export]:
+def export(made, tmp_path) -> Callable[..., Any]:
     """Function that exports the sink into the folder `dest`."""
 
-    def run(to: str, **options: object) -> Export:
+    def run(to: str, **options: object) -> Any:
         return export_to(to, str(made / "out"), **{"dest": str(tmp_path / "dest"), **options})
 
     return run

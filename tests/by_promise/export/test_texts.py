@@ -13,9 +13,9 @@ from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
+from tests.by_promise.export.sinks import exported, make_sink
 from tests.corpora import rewrite
 from tests.exports import export_to
-from tests.verbs.export.sinks import exported, make_sink
 
 TEXTS = {"a/b": "THREE", "a b": "FIVE", "u2": "FOUR", "U2": "SIX", "שלום": "TWO", "nul": "SEVEN", "u7": "FOUR"}
 FILES = ["a/U2~3", "a/a_b~0", "a/a_b~1", "a/u2", "more/b/u7", "more/b/xnul~1", "more/b/שלום"]
@@ -54,24 +54,6 @@ def test_a_long_row_without_times_is_refused_before_anything_is_written(long, tm
     assert not (tmp_path / "dest").exists()
     found = export_to(to, str(sink), dest=str(tmp_path / "dest"), column="other", max_seconds=30)
     assert found.rows == 3
-
-
-def test_a_refusal_for_want_of_times_leads_to_the_command_that_makes_subtitles(long, tmp_path):
-    sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array(["one two three"]))
-    with pytest.raises(
-        PlanError, match=r"raise to\.max_seconds for one cue a row\. `raysp label FOLDER --model CHECKPOINT --to srt`"
-    ):
-        raysp.export(str(sink), to=raysp.Srt(column="other", max_seconds=2), dest=str(tmp_path / "dest"))
-    with pytest.raises(PlanError, match=r"such as aligned for the words of Align\(\)\. `raysp label FOLDER"):
-        raysp.export(str(sink), to=raysp.Srt(column="none"), dest=str(tmp_path / "dest"))
-
-
-def test_a_long_row_without_a_text_has_no_cue(long, tmp_path):
-    sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array([None], pa.string()))
-    raysp.export(str(sink), to=raysp.Srt(column="other", max_seconds=1), dest=str(tmp_path / "dest"))
-    for path in (tmp_path / "dest").rglob("*.srt"):
-        assert [one.text for one in pysubs2.load(str(path))] == [""]
-        assert list(webvtt.from_srt(str(path))) == []
 
 
 def test_characters_cut_subtitles_as_words_do(long, tmp_path):
@@ -140,16 +122,6 @@ def test_praatio_reads_words_and_characters(export, tmp_path):
     assert found.maxTimestamp == pytest.approx(0.282125)
 
 
-def test_lhotse_reads_segments(made, tmp_path):
-    kind = pa.list_(pa.struct([("label", pa.string()), ("start", pa.float64()), ("end", pa.float64())]))
-    values = pa.array([[{"label": "s 1", "start": 0.5, "end": 0.75}, {"label": "x", "start": 0.0, "end": 1.0}]], kind)
-    sink = with_column(made / "out", tmp_path / "out", "pred_segments", values)
-    raysp.export(str(sink), to=raysp.Rttm(one_file=True), dest=str(tmp_path / "dest"))
-    found = list(SupervisionSet.from_rttm(tmp_path / "dest" / "labels.rttm"))
-    assert len(found) == 14
-    assert {(one.speaker, one.start, one.duration) for one in found} == {("x", 0, 1), ("s%201", 0.5, 0.25)}
-
-
 def test_regions_of_speech_are_segments_without_a_speaker(made, tmp_path):
     kind = pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32())]))
     values = pa.array([[{"start": 0.5, "end": 0.75, "score": 0.5}]], kind)
@@ -204,12 +176,6 @@ def test_a_format_that_needs_another_column_says_which_output_to_ask_for(export,
     assert not (tmp_path / "dest").exists()
 
 
-def test_left_out_rows_of_a_sink_of_ok_rows_are_counted(made, tmp_path):
-    make_sink(tmp_path, rows="ok")
-    found = raysp.export(str(tmp_path / "out"), to="ctm", dest=str(tmp_path / "dest"))
-    assert (found.rows, found.left_out) == (7, {"unsupported_format": 1})
-
-
 class TestSpeakers:
     """Exports of rows whose words and turns have speakers."""
 
@@ -256,11 +222,6 @@ class TestSpeakers:
         found = praat.openTextgrid(str(tmp_path / "textgrid" / "a" / "u2.TextGrid"), includeEmptyIntervals=False)
         assert [one.label for one in found.getTier("turns").entries] == ["speaker_0", "speaker_1"]
         assert [one.label for one in found.getTier("words").entries] == ["one", "two", "three", "four"]
-
-    def test_lines_of_json_have_the_numbers(self, spoken, tmp_path):
-        row = json.loads(self.exported(spoken, tmp_path, "jsonl", "a.jsonl").splitlines()[0])
-        assert [one["speaker"] for one in row["said_words"]] == [0, 0, 1, None]
-        assert [one["speaker"] for one in row["said_turns"]] == [0, 1]
 
 
 def test_turns_come_before_segments_in_rttm(made, tmp_path):

@@ -15,8 +15,7 @@ import yaml
 
 import raysp
 from raysp import PlanError, ShardError, TrustError
-from tests.corpora import AUDIO, a_pipeline, write_shard
-from tests.verbs.export.sinks import (
+from tests.by_promise.export.sinks import (
     RATE,
     content,
     digits,
@@ -25,6 +24,7 @@ from tests.verbs.export.sinks import (
     make_long_sink,
     make_manifest_sink,
 )
+from tests.corpora import AUDIO, a_pipeline, write_shard
 
 pytestmark = pytest.mark.lengthy
 
@@ -52,17 +52,6 @@ class TestWithAudio:
         for row in opened:
             assert row["audio"]["bytes"] == given[row["id"]]["audio"]["bytes"]
             assert row["pred_text"] == given[row["id"]]["text"].upper()
-
-    def test_columns_have_the_types_of_the_label_shards(self, opened):
-        assert isinstance(opened.features["audio"], datasets.Audio)
-        assert opened.features["pred_words"] == datasets.List(
-            {
-                "word": datasets.Value("string"),
-                "start": datasets.Value("float64"),
-                "end": datasets.Value("float64"),
-                "score": datasets.Value("float32"),
-            }
-        )
 
     def test_the_card_has_counts_licence_checkpoint_fingerprint_and_command(self, opened, made, tmp_path):
         head = head_of(tmp_path / "dest")
@@ -105,15 +94,6 @@ def test_an_excerpt_is_cut_and_a_whole_file_kept(manifest, tmp_path):
         assert len(samples) == len(expected)
 
 
-@pytest.mark.slow
-def test_a_recording_above_the_size_of_a_value_is_left_out(manifest, tmp_path, monkeypatch):
-    size = (manifest / "short.wav").stat().st_size
-    for most, left_out in ((size, {"not_found": 1}), (size - 1, {"not_found": 1, "too_large": 1})):
-        monkeypatch.setattr("raysp.verbs.export.datasets.MOST_BYTES", most)
-        found = raysp.export(str(manifest / "out"), to="dataset", dest=str(tmp_path / str(most)), trust=True)
-        assert found.left_out == left_out
-
-
 class TestManifests:
     def test_rows_by_path_have_the_path_and_the_offset(self, manifest, tmp_path):
         raysp.export(str(manifest / "out"), to="nemo", dest=str(tmp_path / "dest"), trust=True)
@@ -136,11 +116,6 @@ class TestManifests:
         ]
         assert texts[0][:3] == texts[1]
 
-    def test_without_audio_ids_are_written(self, manifest, tmp_path):
-        raysp.export(str(manifest / "out"), to=raysp.Nemo(audio=False), dest=str(tmp_path / "dest"))
-        [data] = exported(tmp_path / "dest").values()
-        assert json.loads(data.splitlines()[1])["audio_filepath"] == "long.wav"
-
 
 class TestTrust:
     @pytest.mark.parametrize("to", ["dataset", "clips"])
@@ -153,10 +128,6 @@ class TestTrust:
     def test_paths_are_not_read_without_it(self, manifest, tmp_path):
         with pytest.raises(TrustError):
             raysp.export(str(manifest / "out"), to="nemo", dest=str(tmp_path / "dest"))
-
-    def test_formats_without_recordings_need_none(self, export):
-        assert export("jsonl").rows == 7
-        assert export("nemo", restart=True).rows == 7
 
 
 class TestChangedSources:

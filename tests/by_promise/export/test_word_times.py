@@ -9,10 +9,9 @@ import pytest
 
 import raysp
 from raysp import PlanError
-from tests import corpora
+from tests.by_promise.export.sinks import make_folder_sink
 from tests.corpora import CHECKPOINT
 from tests.exports import export_to
-from tests.verbs.export.sinks import make_folder_sink
 
 pytestmark = pytest.mark.lengthy
 
@@ -26,7 +25,7 @@ def pipeline(tmp_path):
     return make_folder_sink(tmp_path, ["a/b.wav"], [raysp.Embedding(), raysp.Transcript()])
 
 
-@pytest.mark.parametrize("to", ["srt", "vtt", "textgrid", "ctm", "clips"])
+@pytest.mark.parametrize("to", ["srt", "ctm", "clips"])
 def test_the_advice_of_each_format_makes_the_export_work(pipeline, tmp_path, to):
     short = {"max_seconds": 0.2, "min_seconds": 0.1} if to in ("srt", "vtt") else {}
     options = {"min_seconds": 0.1, "trust": True} if to == "clips" else {}
@@ -53,24 +52,3 @@ def test_an_encoder_decoder_is_aligned_by_a_second_checkpoint(pipeline, tmp_path
     raysp.export(f"{tmp_path}/other", to=raysp.Srt(column="aligned"), dest=f"{tmp_path}/dest")
     [cue] = pysubs2.load(f"{tmp_path}/dest/a/b.srt")
     assert cue.plaintext.isalpha()
-
-
-class TestCommand:
-    @pytest.fixture
-    def advice(self, tmp_path):
-        """Return the advice of an export of labels without times."""
-
-        def label(column: str = "pred") -> str:
-            corpora.labelled(tmp_path, {"pred_text": ["one"]}, [raysp.Transcript()])
-            with pytest.raises(PlanError) as refused:
-                raysp.export(f"{tmp_path}/out", to=raysp.Ctm(column=column), dest=f"{tmp_path}/dest")
-            return str(refused.value)
-
-        return label
-
-    def test_it_labels_into_another_sink(self, advice):
-        words = command_in(advice())
-        assert words == ["raysp", "run", "PIPELINE", "--set", "steps.1.outputs.0.words=true", "--set", "sink.url=OTHER"]
-
-    def test_without_a_transcript_of_the_name_there_is_no_setting(self, advice):
-        assert command_in(advice("other"))[3:] == ["--set", "sink.url=OTHER"]

@@ -1,15 +1,13 @@
 """Exports of labels of each channel: a file, a tier or a field for each."""
 
-import json
-
 import pytest
 from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
+from tests.by_promise.export.sinks import exported
 from tests.exports import export_to
 from tests.ops.channels.calls import TIMED, encoded, labelled, side
-from tests.verbs.export.sinks import exported
 
 
 @pytest.fixture(scope="module")
@@ -42,28 +40,11 @@ def test_lines_of_words_and_speech_have_the_number_of_the_channel_from_one(calls
     assert {tuple(one[:2]) for one in expected} == {("u0", "1"), ("u0", "2"), ("u1", "1")}
 
 
-def test_regions_of_speech_have_the_number_of_the_channel_from_one(export):
-    lines = [line.split() for line in export("rttm")["a.rttm"].decode().splitlines()]
-    assert {tuple(one[1:3]) for one in lines} == {("u0", "1"), ("u0", "2"), ("u1", "1")}
-
-
-@pytest.mark.parametrize("to", ["srt", "vtt"])
-def test_each_channel_has_subtitles_of_its_own(calls, export, to):
-    files = export(to)
-    assert sorted(files) == [f"a/u0.1.{to}", f"a/u0.2.{to}", f"a/u1.1.{to}"]
-    assert calls[1][0]["pred_text"][1].encode() in files[f"a/u0.2.{to}"]
-
-
 def test_a_textgrid_has_tiers_of_each_channel(calls, export, tmp_path):
     assert sorted(export("textgrid")) == ["a/u0.TextGrid", "a/u1.TextGrid"]
     grid = praat.openTextgrid(str(tmp_path / "dest" / "a" / "u0.TextGrid"), includeEmptyIntervals=False)
     assert grid.tierNames == ("words 1", "chars 1", "words 2", "chars 2")
     assert " ".join(one.label for one in grid.getTier("words 2").entries) == calls[1][0]["pred_text"][1]
-
-
-def test_lines_of_json_have_lists(calls, export):
-    lines = [json.loads(line) for line in export("jsonl")["a.jsonl"].splitlines()]
-    assert [one["pred_text"] for one in lines] == [row["pred_text"] for row in calls[1]]
 
 
 @pytest.mark.parametrize(

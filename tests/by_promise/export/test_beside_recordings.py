@@ -12,9 +12,9 @@ import pytest
 import raysp
 from raysp import PlanError, SpecError, TrustError
 from tests import kit
-from tests.corpora import a_pipeline, digits_table
+from tests.by_promise.export.sinks import WORDS, content, make_folder_sink, make_sink, with_errors
+from tests.corpora import a_pipeline
 from tests.exports import export_to
-from tests.verbs.export.sinks import WORDS, content, make_folder_sink, make_sink, with_errors
 
 NAMES = ["interviews/rec 48.wav", "interviews/what?.wav", "x.wav", "x.flac", "Zoë: day 2.wav", "a" * 240 + ".wav"]
 SRT = [
@@ -81,8 +81,7 @@ def test_files_of_rows_that_are_no_longer_ok_are_removed_unless_edited(folder):
 
 
 @pytest.mark.lengthy
-@pytest.mark.parametrize("how", ["death", "lost"])
-def test_an_export_that_ends_anywhere_replaces_no_file_of_others(folder, tmp_path, how):
+def test_an_export_that_ends_anywhere_replaces_no_file_of_others(folder, tmp_path):
     (folder / "in" / "x.srt").write_bytes(MINE)
     with kit.failing_files() as files:
         files.put(folder / "in", "talks")
@@ -100,7 +99,7 @@ def test_an_export_that_ends_anywhere_replaces_no_file_of_others(folder, tmp_pat
         for number in range(1, num_changes + 1):
             for name in files.content("talks").keys() - recordings.keys():
                 files.remove(f"talks/{name}")
-            files.fail_at(number, how)
+            files.fail_at(number, "death")
             with contextlib.suppress(SystemExit, raysp.RayspError):
                 beside_again()
             assert {**files.content("talks"), **recordings} == files.content("talks")
@@ -142,13 +141,3 @@ def test_a_folder_that_is_gone_is_not_made(folder):
     with pytest.raises(PlanError, match="the folder of the recordings is no longer there"):
         beside(folder)
     assert not (folder / "in").exists()
-
-
-def test_names_of_almost_255_bytes_have_room_for_a_number(tmp_path):
-    (tmp_path / "in").mkdir()
-    sound = digits_table(1).to_pylist()[0]["audio"]["bytes"]
-    for suffix in ("wav", "mp3"):
-        (tmp_path / "in" / f"{'x' * 251}.{suffix}").write_bytes(sound)
-    raysp.run(a_pipeline(f"{tmp_path}/in", f"{tmp_path}/out", label={"outputs": [WORDS]}), engine="here")
-    beside(tmp_path)
-    assert sorted(subtitles(tmp_path)) == [f"{'x' * 251}.srt", f"{'x' * 200}~1.srt"]
