@@ -31,13 +31,6 @@ def test_the_text_is_compared_with_a_column_of_the_source(tmp_path):
     assert found[5]["agreement"] is None
 
 
-def test_rows_that_do_not_agree_are_left_out_behind_it(tmp_path):
-    texts = ["nothing", *digits_table(6).column("text").to_pylist()[1:5], None]
-    agree = raysp.Keep(where=[("agreement.wer", "<", 0.1)])
-    found = labelled(tmp_path, [raysp.Transcript(), raysp.Agreement("text")], agree, texts=texts)
-    assert [row["error_type"] for row in found] == ["filtered", None, None, None, None, "filtered"]
-
-
 def test_a_row_of_several_windows_is_compared_as_a_whole(tmp_path):
     outputs = [raysp.Transcript(), raysp.Agreement("text")]
     whole = labelled(tmp_path / "whole", outputs)

@@ -217,20 +217,6 @@ def test_ctrl_c_ends_the_processes(sink, tmp_path):
     assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"processes": 0}, "export: found processes=0, expected a number of processes from 1 on"),
-        ({"processes": 2, "address": "ray:6379"}, "processes: without effect: the cluster at address has its own"),
-        ({"address": "local"}, "export: found address='local', expected the address of a cluster; processes=N"),
-    ],
-)
-def test_numbers_of_processes_that_cannot_be_are_refused(options, expected, monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(raysp.SpecError, match=expected):
-        raysp.export("nothing", "clips", "nowhere", **options)
-
-
 SHARES = {"train": 0.6, "dev": 0.2, "test": 0.2}
 
 
@@ -248,25 +234,6 @@ def test_no_speaker_is_in_two_splits_and_datasets_opens_them(demo, tmp_path):
     assert sum(map(len, speakers.values())) == len({row["speaker_id"] for row in clips_of(tmp_path / "clips")})
     card = (tmp_path / "clips" / "README.md").read_text()
     assert "- splits: " + ", ".join(f"{name} {found.splits.get(name, 0)}" for name in SHARES) in card
-
-
-@pytest.mark.slow
-def test_without_speakers_a_recording_is_in_one_split_by_about_the_shares(demo, tmp_path):
-    clips = raysp.Clips(min_seconds=0.05, max_seconds=0.3, split=SHARES)
-    found = raysp.export(str(demo), clips, str(tmp_path / "clips"), trust=True)
-    names = {name: {path.name for path in (tmp_path / "clips/data" / name).iterdir()} for name in SHARES}
-    assert names["train"] == {f"digits-0000{number}-of-00002.parquet" for number in range(2)}
-    recordings = [
-        {
-            row["source_id"]
-            for path in (tmp_path / "clips/data" / name).iterdir()
-            for row in pq.read_table(path).to_pylist()
-        }
-        for name in SHARES
-    ]
-    assert sum(map(len, recordings)) == len({*recordings[0]} | recordings[1] | recordings[2]) == found.rows
-    for share, part in zip(SHARES.values(), recordings, strict=True):
-        assert abs(len(part) / found.rows - share) < 0.1
 
 
 @pytest.mark.slow
@@ -318,22 +285,6 @@ def test_small_neighbours_share_files(sink, tmp_path, to):
     assert card.partition("- command")[0].split("# Labels")[1] == head.partition("- command")[0].split("# Labels")[1]
 
 
-@pytest.mark.slow
-def test_neighbours_that_change_leave_no_row_twice(tmp_path):
-    made = corpus(tmp_path / "in", rows=24, shards=4)
-    shards = sorted((tmp_path / "in").glob("*.parquet"))
-    source, labels, dest = raysp.Shards(made.url), tmp_path / "labels", tmp_path / "clips"
-    clips = raysp.Clips(min_seconds=0.1, shard_bytes=int(2.5 * shards[1].stat().st_size))
-    raysp.export(str(label(source, labels)), clips, str(dest), trust=True)
-    before = {path.name for path in (dest / "data").iterdir()}
-    pq.write_table(pq.read_table(shards[0]).slice(0, 1), shards[0])
-    raysp.retry(str(labels), shards=["part-0.parquet"], trust=True, engine="here", progress=False)
-    raysp.export(str(labels), clips, str(dest), trust=True)
-    after = {path.name for path in (dest / "data").iterdir()}
-    assert ("part-2-00000.parquet" in before, "part-2-00000.parquet" in after) == (True, False)
-    assert [row["source_id"] for row in clips_of(dest)] == [made.expected[place].id for place in (0, *range(6, 24))]
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -348,12 +299,6 @@ def test_neighbours_that_change_leave_no_row_twice(tmp_path):
 def test_options_that_are_wrong_for_any_data(options, expected):
     with pytest.raises(raysp.SpecError, match=expected):
         raysp.Clips(**options)
-
-
-def test_a_speaker_that_is_not_kept_is_refused(sink, tmp_path):
-    clips = raysp.Clips(split=SHARES, speaker="reader")
-    with pytest.raises(raysp.PlanError, match=r"no column .* are speaker_id\. .*keep=\['reader'\]"):
-        raysp.export(str(sink), clips, str(tmp_path / "clips"), trust=True)
 
 
 @pytest.mark.parametrize("to", ["clips", "dataset", "jsonl"])

@@ -113,21 +113,6 @@ def test_links_of_files_and_folders_into_another_store_are_allowed_and_no_others
     assert f"expected a file in {folder} or {store}" in allowed["out.wav"]["error_message"]
 
 
-def test_paths_of_a_manifest_are_relative_to_its_folder_too_where_its_links_are_allowed(tmp_path):
-    lines = [{"audio_filepath": "clips/a.wav", "id": "a"}, {"audio_filepath": "./clips/b.wav", "id": "b"}]
-    manifest = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    files = {"m.jsonl": manifest, "clips/a.wav": wav(8000), "clips/b.wav": wav(8000, seed=1)}
-    folder, root = snapshot(tmp_path, files), tmp_path / "datasets--x"
-    rows = run(folder / "m.jsonl", tmp_path / "contained")
-    assert {row["error_type"] for row in rows.values()} == {"path_not_allowed"}
-    assert f"such as '{root}'" in rows["a"]["error_message"]
-    rows = run(folder / "m.jsonl", tmp_path / "allowed", audio_root=str(root))
-    assert {row["status"] for row in rows.values()} == {"ok"}
-    (root / "blobs" / "1").write_bytes(wav(9000))
-    found = raysp.verify(str(tmp_path / "allowed"), trust=True)
-    assert [one for one in found.differences if "clips/a.wav" in str(one)], found.differences
-
-
 @pytest.mark.parametrize("name", ["a.wav", "a.parquet", "m.jsonl"])
 def test_a_pipe_is_refused_and_never_waited_for(tmp_path, name):
     folder = tmp_path / "in"

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,14 +134,6 @@ def assert_same(value: object, other: object) -> None:
         assert value == (pytest.approx(other, rel=1e-5, abs=1e-5) if isinstance(other, float) else other)
 
 
-def test_rows_labels_the_first_rows_and_keeps_nothing(corpus):
-    result = raysp.run(pipeline(corpus, "out"), rows=2, engine="here", progress=False)
-    assert result.table.column("pred_text").to_pylist() == ["THREE", "FIVE"]
-    assert result.head(1).num_rows == 1
-    assert "2 rows labelled, nothing is kept" in repr(result)
-    assert not (corpus / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -190,15 +181,6 @@ def test_functions_of_the_caller_are_its_own_objects_and_their_prints_arrive(cor
     assert sum(mapping.calls) == 5
     assert capsys.readouterr().out.count("called with") == len(mapping.calls)
     assert [row["loud"] for row in kit.rows(corpus / "out")] == [True, True, True, True, None, True]
-
-
-def test_several_threads_of_a_program_run_pipelines_at_once(corpus, mapping):
-    step = raysp.Map(mapping.loud, adds={"loud": "bool"}, reads=["text"])
-    made = [pipeline(corpus, "first"), pipeline(corpus, "second"), pipeline(corpus, "third", step)]
-    with ThreadPoolExecutor(3) as threads:
-        results = [*threads.map(lambda one: raysp.run(one, engine="here", progress=False), made)]
-    assert [(one.rows, one.exit_code) for one in results] == [(6, 0)] * 3
-    assert_same(kit.rows(corpus / "first"), kit.rows(corpus / "second"))
 
 
 def run_in_a_process(corpus: Path, name: str, function: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -275,11 +257,3 @@ def test_a_debugger_in_a_worker_of_ray_names_the_engine_that_has_one(corpus, loc
     step = raysp.Map(mapping.stops, adds={"level": "int64"}, reads=["id"])
     with pytest.raises(raysp.RunError, match=r"\.py:\d+: workers of Ray have no terminal .* --engine here"):
         raysp.run(pipeline(corpus, "out", step), engine="ray", progress=False)
-
-
-@pytest.mark.drivers
-def test_a_debugger_that_is_left_stops_the_run(corpus, mapping):
-    left = run_in_a_process(corpus, mapping.__name__, "stops", "q\n")
-    assert left.returncode == 130, left.stderr
-    assert "raysp: stopped" in left.stderr
-    assert kit.rows(corpus / "out") == []

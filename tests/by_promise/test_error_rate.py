@@ -179,18 +179,6 @@ def test_results_that_a_worker_of_the_stopped_run_stages_late_are_not_used(corpu
     check_corrected(pipeline)
 
 
-def test_a_retry_in_which_everything_fails_again_stops(corpus):
-    write_recordings(corpus, ALL_BAD)
-    run(by_path(corpus, max_error_rate=1.0))
-    with pytest.raises(
-        raysp.RunError, match=r"24 of 24 rows failed .*For unsupported_format: convert.*Correct the input"
-    ):
-        retry(by_path(corpus))
-    write_recordings(corpus, {})
-    assert retry(by_path(corpus)).exit_code == 0
-    assert statuses(by_path(corpus)) == ALL_OK
-
-
 def test_a_retry_continues_if_its_shards_are_mostly_labelled_although_most_retried_rows_fail_again(corpus):
     write_recordings(corpus, dict.fromkeys(range(MANIFESTS), 2))
     run(by_path(corpus))

@@ -209,15 +209,6 @@ def test_it_fails_the_row_for_which_it_is_raised(raising, error, place):
     assert [row["error_message"] for row in labelled] == [row["error_message"] for row in rows]
 
 
-@pytest.mark.parametrize("place", ["Map", "Keep behind Label"])
-def test_it_fails_its_row_if_its_message_raises_an_error(raising, place):
-    result = raysp.run(raising("Unreadable", place), engine="here", progress=False)
-    assert not result.shards_failed
-    rows = pq.read_table("out/a.parquet").to_pylist()
-    assert [row["error_type"] for row in rows] == [None, "step_failed", None]
-    assert rows[1]["error_message"].endswith(": Unreadable")
-
-
 @pytest.mark.parametrize("place", PLACES)
 def test_an_interrupt_stays_one(raising, place):
     with pytest.raises(KeyboardInterrupt):

@@ -17,7 +17,6 @@ from tests import kit
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, wav, write_shard
 from tests.golden.checkpoints import encoder_decoder
 from tests.kit import pipeline_file, rows, run
-from tests.ops.channels.calls import encoded, pipeline, side
 
 RATE = 16_000
 SPEAKING = (0.5, 1.0, 1.5, 2.5, 3.0)
@@ -110,30 +109,7 @@ class TestSample:
         assert amount(raysp.estimate(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"))) == (5403.0, 0)
 
 
-def test_hours_are_those_of_rows_and_work_is_that_of_all_channels(tmp_path):
-    call = side(0, [0, 0.5])
-    seconds = len(call) / RATE
-    recordings = [encoded([call, call, call]), encoded([call])]
-    each = pipeline(tmp_path, recordings, window_seconds=1, overlap_seconds=0.25)
-    found = raysp.estimate(each, rtfx=2.0)
-    assert amount(found) == (pytest.approx(2 * seconds), 0)
-    assert (found.channel_seconds.value, found.channel_seconds.margin) == (pytest.approx(4 * seconds), 0)
-    assert found.cost.wall_seconds.value == pytest.approx(4 * seconds / 2.0)
-    mono = raysp.estimate(pipeline(tmp_path, recordings, "mean", window_seconds=1, overlap_seconds=0.25), rtfx=2.0)
-    assert mono.channel_seconds == mono.audio_seconds == found.audio_seconds
-    raysp.run(each, engine="here", progress=False)
-    audio, took = times(each.sink.url)
-    speed = raysp.estimate(
-        pipeline(tmp_path / "other", recordings, window_seconds=1, overlap_seconds=0.25), like=each.sink.url
-    ).speed
-    assert (audio, speed.rtfx) == (pytest.approx(2 * seconds), pytest.approx(2 * audio / took))
-
-
 class TestSpeed:
-    def test_without_receipts_and_without_a_statement_nothing_is_invented(self, labelled, tmp_path):
-        found = raysp.estimate(made(labelled.source, tmp_path / "new"))
-        assert (found.speed, found.cost) == (None, None)
-
     def test_time_hours_and_money_follow_from_a_stated_speed(self, labelled, tmp_path):
         label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], pool=raysp.Pool(actors=1, cpus=2))
         found = raysp.estimate(made(labelled.source, tmp_path / "new", label), rtfx=10, price=3.6)

@@ -1,6 +1,5 @@
 """`raysp evaluate --sink`: label shards with what was compared, for reports, comparisons and exports."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -58,17 +57,3 @@ def test_another_evaluation_goes_on_and_names_columns_that_are_not_kept(evaluate
     assert (ran.code, (tmp_path / "kept" / "a.parquet").read_bytes()) == (0, before)
     assert "without sampling_rate (an earlier evaluation made them; another sink keeps all)" in ran.out
     assert "--by" not in ran.out.splitlines()[-1]
-
-
-def test_a_column_named_as_one_of_labels_is_compared_and_not_kept(evaluate, corpus, tmp_path):
-    names = [
-        "pred_text" if name == "text" else "status" if name == "sampling_rate" else name for name in ROWS.column_names
-    ]
-    pq.write_table(ROWS.rename_columns(names), corpus / "a.parquet")
-    ran = evaluate("--text", "pred_text", "--by", "status", "--json")
-    found = json.loads(ran.out)
-    assert (ran.code, found["rows"]["compared"], len(found["by"]["status"])) == (
-        0,
-        6,
-        len({*ROWS["sampling_rate"].to_pylist()}),
-    )

@@ -18,7 +18,6 @@ import webvtt
 from praatio import textgrid as praat
 
 import raysp
-from raysp import PlanError
 from tests.corpora import CHECKPOINT, DEMO, digits_table, labelled, rewrite, with_columns
 from tests.exports import export_to
 from tests.here import run_without_ray
@@ -147,18 +146,6 @@ class TestTextsWithoutTimes:
         assert (found.left_out, found.untimed) == ({"word_without_time": NUM_ROWS}, 0)
         assert texts_of(tmp_path, to) == ["one"] * NUM_ROWS
 
-    def test_a_text_that_cannot_be_aligned_is_that_of_its_column(self, tmp_path, without_ray):
-        steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Align("text")])]
-        table = digits_table(1)
-        table = table.set_column(table.schema.get_field_index("text"), "text", pa.array(["ไทย ไทย"]))
-        (tmp_path / "in").mkdir()
-        pq.write_table(table, tmp_path / "in" / "a.parquet")
-        sink = raysp.Parquet(f"{tmp_path}/out", keep=["text"])
-        raysp.run(raysp.Pipeline(raysp.Shards(f"{tmp_path}/in"), steps=steps, sink=sink), progress=False)
-        for to in ("srt", "vtt", "textgrid", "ctm"):
-            assert export(tmp_path, tmp_path / "out", to, column="aligned").untimed == 1
-            assert texts_of(tmp_path, to) == ["ไทย ไทย"]
-
     def test_each_channel_keeps_its_text(self, tmp_path):
         rows = digits_table(2).column("audio").to_pylist()
         sides = [soundfile.read(io.BytesIO(one["bytes"]))[0][:2000] for one in rows]
@@ -241,52 +228,6 @@ class TestFilesOfEarlierExports:
         again = export(tmp_path, made / "out", to)
         assert (again.rewritten, again.first_rewritten, again.kept) == (1, name, 0)
         assert files_of(tmp_path / to) == before
-
-    @pytest.mark.parametrize("to", ["dataset", "clips"])
-    def test_an_edited_card_is_kept(self, made, tmp_path, to):
-        export(tmp_path, made / "out", to)
-        (tmp_path / to / "README.md").write_text("by hand")
-        again = export(tmp_path, made / "out", to)
-        assert (again.kept, again.first_kept, again.rewritten) == (1, "README.md", 0)
-        assert (tmp_path / to / "README.md").read_text() == "by hand"
-
-
-class TestClips:
-    def test_they_have_the_kept_columns_with_their_types(self, made, tmp_path):
-        export(tmp_path, made / "out", "clips")
-        clips = pq.read_table(tmp_path / "clips" / "data")
-        labels = pq.read_table(made / "out")
-        rows = {row["id"]: row for row in labels.to_pylist()}
-        names = {"speaker_id": "speaker_id", "text": "source_text", "start": "source_start", "tags": "tags"}
-        for name, of_clip in names.items():
-            assert clips.schema.field(of_clip).type == labels.schema.field(name).type
-            assert clips.column(of_clip).to_pylist() == [
-                rows[id_][name] for id_ in clips.column("source_id").to_pylist()
-            ]
-        assert clips.num_rows == NUM_ROWS
-        assert "source_start" in (tmp_path / "clips" / "README.md").read_text()
-
-    def test_names_that_stay_equal_are_refused(self, tmp_path):
-        table = digits_table(1)
-        for name in ("row_", "source_text"):
-            table = table.append_column(name, pa.array([1]))
-        (tmp_path / "in").mkdir()
-        pq.write_table(table, tmp_path / "in" / "a.parquet")
-        label(f"{tmp_path}/in", f"{tmp_path}/out", keep=("text", "source_text"))
-        with pytest.raises(PlanError, match=r"text, source_text have the names .* rename one in the source"):
-            export(tmp_path, tmp_path / "out", "clips")
-
-
-def test_text_grids_end_with_their_recordings_to_a_sample(made, tmp_path):
-    export(tmp_path, made / "out", "textgrid")
-    rows = pq.read_table(made / "in" / "a.parquet").to_pylist()
-    for name, row in zip(sorted(files_of(tmp_path / "textgrid")), sorted(rows, key=lambda row: row["id"]), strict=True):
-        samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
-        grid = praat.openTextgrid(str(tmp_path / "textgrid" / name), includeEmptyIntervals=True)
-        assert grid.maxTimestamp == pytest.approx(len(samples) / rate, abs=0.5 / rate)
-        for tier in grid.tierNames:
-            entries = grid.getTier(tier).entries
-            assert (entries[0].start, entries[-1].end) == (0, grid.maxTimestamp)
 
 
 @pytest.mark.parametrize("to", ["dataset", "clips"])

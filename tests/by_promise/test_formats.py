@@ -164,15 +164,6 @@ class TestMetadata:
         (recordings(tmp_path / "in") / name).write_bytes(COMPRESSORS[by](METADATA[name]))
         assert f"{name}: is compressed by {by}; expected CSV or JSON lines" in reason(tmp_path, tmp_path / "in")
 
-    @pytest.mark.parametrize("name", ["metadata.csv.gz", "metadata.jsonl.zst", "metadata.parquet.gz"])
-    def test_a_compressed_name_is_refused_unless_the_plain_file_is_beside_it(self, tmp_path, name):
-        (recordings(tmp_path / "in") / name).write_bytes(gzip.compress(METADATA["metadata.csv"]))
-        plain = name.rpartition(".")[0]
-        assert f"{name}: is compressed; expected {plain}. Decompress it" in reason(tmp_path, tmp_path / "in")
-        if plain in METADATA:
-            (tmp_path / "in" / plain).write_bytes(METADATA[plain])
-            assert num_rows(tmp_path, tmp_path / "in", text="words") == ROWS
-
 
 SHARDS = {
     "x.parquet": (parquet, "a Parquet file"),
@@ -191,13 +182,6 @@ class TestShards:
         (tmp_path / "in" / name).write_bytes(compress(content()))
         message = reason(tmp_path, tmp_path / "in" / name)
         assert f"{name}: is compressed by {by}; expected {expected}. Decompress it: {REMEDIES[by]} < IN" in message
-
-    @pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz"])
-    def test_a_tar_file_is_read_by_its_content(self, tmp_path, name):
-        (tmp_path / name).write_bytes(a_tar())
-        assert num_rows(tmp_path, tmp_path / name) == ROWS
-        (tmp_path / name).write_bytes(gzip.compress(a_tar()))
-        assert "is compressed by gzip; expected a tar file" in reason(tmp_path, tmp_path / name)
 
 
 def test_a_manifest_of_recordings_in_tar_files_is_refused_until_they_are_unpacked(tmp_path):

@@ -104,11 +104,3 @@ def test_counts_stay_over_retries_left_out_rows_and_try_outs(shards, tmp_path, r
     assert raysp.status(f"{tmp_path}/out").kept == before
     ran = raysp_command("run", pipeline_file(tmp_path / "label.py", pipeline), "--rows", "100", "--json")
     assert json.loads(ran.out)["kept"] == json.loads(json.dumps([dataclasses.asdict(one) for one in before]))
-
-
-def test_without_a_filter_nothing_is_printed(tmp_path, raysp_command):
-    write_shard(tmp_path / "in" / "a.parquet", table=DIGITS.slice(0, 1))
-    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
-    source, sink = raysp.Shards(f"{tmp_path}/in/*.parquet"), raysp.Parquet(f"{tmp_path}/out")
-    assert raysp.run(raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=sink)).kept == ()
-    assert "kept" not in raysp_command("status", tmp_path / "out").out

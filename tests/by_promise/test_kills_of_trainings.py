@@ -1,16 +1,5 @@
-"""A training that is killed and continues publishes the files of one that nothing disturbed.
+"""A training that is killed and continues publishes the files of one that nothing disturbed."""
 
-`RAYSP_TEST_KILLS=25 pytest -m soak -k "commit and s3"` chooses a part of the training, the place of its sink, and the
-number of kills.
-"""
-
-import os
-import random
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -18,7 +7,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import raysp
 from tests import kit
 from tests.corpora import CHECKPOINT, digits_table
 from tests.soaked import soaked
@@ -135,88 +123,3 @@ def part_of(path: str) -> str:
     if not inside.startswith(".raysp/"):
         return "the checkpoint"
     return next((part for part in PARTS_OF_A_SINK if inside.startswith(part)), "the rest")
-
-
-# Kills at random moments ---------------------------------------------------------------------------------------------
-
-
-KILLS = int(os.environ.get("RAYSP_TEST_KILLS", "5"))
-"""Kills of a training."""
-DRIVER = """
-import os, random, runpy, signal, sys, threading, time
-import raysp
-
-file, name, seed = sys.argv[1:]
-chance = random.Random(seed)
-calls = 1 if name == "on_plan" else chance.randint(1, 2)
-
-def die():
-    time.sleep(chance.uniform(0, 0.4))
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def call(*_):
-    global calls
-    calls -= 1
-    if calls == 0:
-        threading.Thread(target=die).start()
-
-raysp.finetune(runpy.run_path(file)["recipe"], engine="here", **({name: call} if name else {}))
-"""
-"""Trains, and dies soon after a call of `finetune`."""
-CALLS = {"index": "on_indexed", "steps": "on_progress", "evaluation": "on_progress", "export": "on_plan", "commit": ""}
-"""Parts of a training, and the call after which a kill falls into them; commits are killed by phases."""
-PHASES = [
-    f"{when}_{phase}" for when in ("before", "after") for phase in ("step_written", "step_committed", "step_removed")
-]
-REMOVED = {"index": ".raysp/index", "export": "README.md"}
-"""Files without which the same command repeats a part."""
-
-
-@pytest.fixture(params=["disk", "s3"])
-def place(request, tmp_path) -> Iterator[tuple[str, dict[str, object], str]]:
-    """Url for sinks, its options for fsspec, and those of a recipe as its text."""
-    if request.param == "disk":
-        yield str(tmp_path), {}, "{}"
-        return
-    with kit.s3_server() as server:
-        secret = {name: server.secret for name, value in server.options.items() if isinstance(value, raysp.Env)}
-        text = repr(server.options).replace("Env(", "raysp.Env(")
-        yield f"s3://{server.bucket()}", {**server.options, **secret}, text
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("part", CALLS)
-def test_kills_in_a_part_of_a_training_change_nothing_that_it_publishes(folder, place, tmp_path, part):
-    url, options, text = place
-    changes = {"steps": 4 * KILLS, "every": 1, "options": text}
-    if part == "evaluation":
-        pq.write_table(digits_table(60).slice(20).select(["id", "audio", "text"]), tmp_path / "dev.parquet")
-        changes |= {"dev": tmp_path / "dev.parquet", "evaluated": 1}
-    once = write_recipe(tmp_path / "once.py", folder, f"{url}/once/model", **changes)
-    assert kit.run(["finetune", once]).code == 0
-    file = write_recipe(tmp_path / "killed.py", folder, f"{url}/killed/model", **changes)
-    chance, kills = random.Random(part), 0
-    if part == "export":
-        kit.killed_at("before_exported", 1, ["finetune", file])
-    while kills < KILLS and (is_killed(file, part, chance) or part in REMOVED):
-        kills += 1
-        if part in REMOVED:
-            files, root = fsspec.core.url_to_fs(url, **options)
-            files.invalidate_cache()
-            if files.exists(path := f"{root}/killed/model/{REMOVED[part]}"):
-                files.rm(path, recursive=True)
-    assert kit.run(["finetune", file]).code == 0
-    expected, found = (published(f"{url}/{name}/model", options) for name in ("once", "killed"))
-    assert [name for name in PUBLISHED if found[name] != expected[name]] == []
-    assert kills > KILLS // 2
-
-
-def is_killed(file: Path, part: str, chance: random.Random) -> bool:
-    """Train, and return whether the training was killed before its end."""
-    with tempfile.TemporaryDirectory() as folder:
-        at = f"{chance.choice(PHASES)}:{chance.randint(1, 3)}"
-        by_phase = {"RAYSP_FAIL_AT": at, "RAYSP_FAIL_FOLDER": folder} if part == "commit" else {}
-        command = [sys.executable, "-c", DRIVER, str(file), CALLS[part], str(chance.random())]
-        ran = subprocess.run(command, env={**os.environ, **by_phase}, stderr=subprocess.PIPE, text=True, timeout=300)
-    assert ran.returncode in (0, -signal.SIGKILL), ran.stderr
-    return ran.returncode != 0

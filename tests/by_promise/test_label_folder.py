@@ -4,7 +4,6 @@ import json
 import shlex
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pysubs2
 import pytest
 
@@ -217,15 +216,3 @@ def test_a_command_that_cannot_begin_is_refused_with_the_remedy(talks, arguments
     ran = run(["label", *(word.format(model=CHECKPOINT) for word in arguments.split())])
     assert (ran.code, ran.out) == (2, "")
     assert message.format(folder=talks.parent) in ran.err.splitlines()[-1]
-
-
-def test_an_export_of_other_labels_is_replaced_on_request(talks):
-    assert label("--to srt").code == 0
-    refused = label("--to srt --out other")
-    assert refused.code == 2
-    assert "holds another export" in refused.err
-    assert "add --restart" in refused.err
-    assert "labels       " in refused.out
-    replaced = as_json("--to srt --out other --restart")
-    assert (replaced["rows"], replaced["export"]["files"]) == (0, 3)
-    assert pq.read_table("other").num_rows == 3

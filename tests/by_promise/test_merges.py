@@ -2,9 +2,7 @@
 
 import contextlib
 import functools
-import itertools
 import json
-import random
 import shutil
 
 import pyarrow.parquet as pq
@@ -211,29 +209,6 @@ class TestVote:
         assert of_each(rows, "pred_text") == ["a b", "x", None]
         assert of_each(rows, "error_type") == [None, None, "withdrawn"]
 
-    @pytest.mark.parametrize("by", ["agreement", "vote"])
-    def test_equal_sinks_give_their_rows_and_an_empty_one_changes_none(self, sinks, merged, by):
-        texts = ["one two", "", ERROR, "Three - four!"]
-        made = sinks(texts, texts, texts, [ERROR] * 4, ["", "", ERROR, ""])
-        expected = kit.rows(made[0])
-        for chosen in (made[:3], made[:4], made):
-            rows = merged(*chosen, by=by)
-            assert of_each(rows, "from") == ["A"] * 4
-            assert [{name: row[name] for name in expected[0]} for row in rows] == expected
-
-    def test_words_in_clear_places_are_elected_in_any_order(self, sinks, merged):
-        draw = random.Random(3)
-        right = [[f"w{draw.randrange(99)}" for _ in range(12)] for _ in range(30)]
-        texts = [
-            [
-                " ".join("xyz"[number] if place % 4 == number else word for place, word in enumerate(row))
-                for row in right
-            ]
-            for number in range(3)
-        ]
-        for order in itertools.permutations(sinks(*texts)):
-            assert of_each(merged(*order, by="vote"), "pred_text") == [" ".join(row) for row in right]
-
 
 class TestMerges:
     @pytest.mark.parametrize("by", ["agreement", "vote"])
@@ -251,14 +226,6 @@ class TestMerges:
                 files.revive()
                 raysp.merge(*made, to=place, by=by)
                 assert kit.rows(place) == expected
-
-    def test_forgotten_rows_stay_withdrawn(self, sinks, raysp_command, merged):
-        made = sinks(["a", "b", "c"], ["a", "b", "c"], ["a", "b", "x"])
-        assert raysp_command("forget", made[2], "u1").code == 0
-        for by in ("agreement", "vote"):
-            rows = merged(*made, by=by)
-            assert of_each(rows, "pred_text") == ["a", None, "c"]
-            assert of_each(rows, "error_type") == [None, "withdrawn", None]
 
     def test_another_rule_is_another_merge(self, sinks, tmp_path):
         made = sinks(["a"], ["b"], ["c"], scores=[[-1.0]] * 3)

@@ -64,12 +64,6 @@ def test_without_gpus_a_piece_has_five_minutes(tmp_path, kind):
     assert max(found) * ROW_SECONDS <= 300
 
 
-@pytest.mark.parametrize("suffix", RATES)
-def test_seconds_are_estimated_by_the_container(tmp_path, suffix):
-    found = pieces_of(write_rows(tmp_path / "in", "parquet", suffix, rows_a_group=5), tmp_path / "out")
-    assert found == [15] * 8
-
-
 @pytest.mark.parametrize(("actors", "num_pieces"), [(1, 4), (3, 12), ((1, 8), 40), (64, 40)])
 def test_with_gpus_each_actor_has_four_pieces_of_at_least_a_minute(tmp_path, actors, num_pieces):
     source = write_rows(tmp_path / "in", "manifest")

@@ -99,13 +99,3 @@ def test_steps_behind_are_refused_once_a_shard_is_committed(tmp_path):
     with pytest.raises(ChangedError, match=r"`steps.2.where.0` was"):
         raysp.run(made(tmp_path, raysp.Keep(where=[("pred_score", ">", -2.0)])), engine="here", progress=False)
     assert rows(tmp_path / "out") == before
-
-
-def test_what_is_up_to_the_last_label_does_not_change_beside_staged_rows(tmp_path):
-    file = pipeline_file(tmp_path / "label.py", made(tmp_path, raysp.Keep(where=[("pred_score", ">", -1.0)])))
-    killed_at("before_shard_committed", 1, ["run", file])
-    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], window_seconds=20)
-    steps = [raysp.Decode(), label]
-    changed = raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=steps, sink=made(tmp_path).sink)
-    with pytest.raises(ChangedError, match=r"`steps.1.window_seconds` was 30"):
-        raysp.run(changed, engine="here", progress=False)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import raysp
 from tests import kit
@@ -58,10 +57,3 @@ def test_a_function_of_a_filter_sees_all_columns_but_the_recordings(tmp_path):
     any_column = raysp.Keep(where=f"{__name__}:every_row")
     labelled(tmp_path, any_column, raysp.Decode())
     assert {tuple(sorted(names)) for names in SEEN} == {("id", "language")}
-
-
-def test_rows_have_the_columns_of_all_outputs_in_their_order(tmp_path):
-    write_channels(tmp_path, [0.5], ["en"])
-    labelled(tmp_path, raysp.Decode(), outputs=(raysp.Transcript(words=True), raysp.Embedding()))
-    names = pq.read_schema(tmp_path / "out" / "a.parquet").names
-    assert names[-4:] == ["pred_text", "pred_score", "pred_words", "embedding"]

@@ -1,7 +1,5 @@
 """`raysp report --suggest`: bounds by quantiles and groups, and what a `Keep` with them keeps."""
 
-import json
-
 import duckdb
 import numpy as np
 import pytest
@@ -75,22 +73,6 @@ def test_each_group_has_bounds_of_its_own(sink):
         assert eval(bounds.keep, {"raysp": raysp}) == raysp.Keep(where=list(bounds.where))
     assert (found[2].where, found[2].keep) == ((), "")
     assert sum(bounds.of_rows for bounds in found) == len(values_of(sink, "row"))
-
-
-def test_the_command_prints_a_table_and_the_steps(sink, raysp_command):
-    line = ("report", sink, "--suggest", "signal.snr,pred_score", "--quantile", "0.1", "--group", "language")
-    ran = raysp_command(*line)
-    assert ran.code == 0
-    shown = json.loads(raysp_command(*line, "--json").out)
-    assert [(row["column"], row["group"]) for row in shown["bounds"][:3]] == [
-        ("signal.snr", "de"),
-        ("signal.snr", "en"),
-        ("signal.snr", None),
-    ]
-    for row in shown["bounds"]:
-        assert row["keep"].replace(" ", "") in "".join(ran.out.split())
-        assert f"{row['rows']} of {row['of_rows']}" in ran.out
-    assert "leaves out" in ran.out
 
 
 def test_a_pipeline_with_the_step_keeps_the_rows(tmp_path):

@@ -88,9 +88,6 @@ class TestNaN:
     def test_in_json_a_missing_text_is_null(self, in_json, tmp_path):
         assert labels(in_json(TEXTS), tmp_path / "out") == READ
 
-    def test_a_column_of_numbers_has_null_in_its_place(self, in_json, tmp_path):
-        assert labels(in_json([1.5, NAN, 2, None]), tmp_path / "out", text=None) == [1.5, None, 2, None]
-
     @pytest.mark.parametrize("value", [float("inf"), float("-inf")])
     def test_an_infinity_is_refused_with_its_place(self, in_json, tmp_path, value):
         message = reason(raysp.Shards(str(in_json(["one", value]))), tmp_path / "out")
@@ -151,12 +148,3 @@ class TestNumbers:
         with pytest.raises(raysp.PlanError, match="column 'digits' holds int64, expected strings") as refused:
             raysp.plan(a_pipeline(source, tmp_path / "out", label={"outputs": [output]}))
         assert ". If its values are texts, write them in quotes" in str(refused.value)
-
-    @pytest.mark.parametrize("output", [raysp.Transcript(), raysp.Align("text")])
-    def test_numbers_of_parquet_are_refused_with_the_remedy(self, tmp_path, output):
-        write_shard(tmp_path / "in/a.parquet", table=rows_table(2).set_column(2, "text", pa.array([112, 113])))
-        text = "text" if isinstance(output, raysp.Transcript) else None
-        with pytest.raises(raysp.PlanError, match=r"'text' holds int64, .* as strings \(pandas: .astype\('string'\)\)"):
-            raysp.plan(
-                a_pipeline(raysp.Shards(f"{tmp_path}/in", text=text), tmp_path / "out", label={"outputs": [output]})
-            )

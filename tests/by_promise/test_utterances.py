@@ -4,7 +4,6 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +154,6 @@ def test_lines_name_their_row_and_have_the_keys_of_nemo(made):
     assert f"Shards('{folder}/utterances/**/*.jsonl', audio_root='{folder}/in')" in exported.facts["read by"]
 
 
-def test_offsets_of_a_manifest_are_those_in_the_file(made):
-    folder, _ = made("manifest")
-    words = rows(folder / "out")[0]["pred_words"]
-    first = next(line for line in lines_of(folder) if line["row"] == 0)
-    assert first["offset"] == pytest.approx(0.25 + max(0, words[0]["start"] - 0.25), abs=0.001)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_recordings_that_were_replaced_after_the_export_are_found(kind, recordings, tmp_path):
@@ -274,22 +266,6 @@ def test_turns_without_words_are_cut_where_several_speak(tmp_path):
         export(tmp_path, by="sentences", restart=True)
 
 
-def test_languages_and_kept_columns_have_keys_of_their_own(tmp_path):
-    a_sink(tmp_path, pred_words=[SPOKEN])
-    export(tmp_path, max_seconds=20)
-    first, *_ = lines_of(tmp_path)
-    assert {name: first[name] for name in ("language", "source_text", "source_score", "score")} == {
-        "language": "en",
-        "source_text": "all",
-        "source_score": 7,
-        "score": 0.5,
-    }
-    a_sink(tmp_path / "more", pred_words=[SPOKEN], pred_language=["de"])
-    export(tmp_path / "more", max_seconds=20)
-    first, *_ = lines_of(tmp_path / "more")
-    assert (first["language"], first["source_language"]) == ("de", "en")
-
-
 def test_rows_of_shards_in_an_object_store_are_read(recordings, tmp_path):
     write_source("parquet", tmp_path / "in", recordings)
     with failing_files() as files:
@@ -301,30 +277,3 @@ def test_rows_of_shards_in_an_object_store_are_read(recordings, tmp_path):
         assert lines_of(tmp_path)[0]["audio_filepath"] == f"{files.url('in')}/talks.parquet#row=0&column=sound"
         label(read_by(tmp_path, exported), tmp_path / "there")
         assert [row["status"] for row in rows(tmp_path / "there")] == ["ok"] * len(lines_of(tmp_path))
-
-
-def test_a_file_that_is_named_like_a_row_is_read(recordings, tmp_path):
-    (tmp_path / "t#row=1").write_bytes(recordings[0])
-    line = {"audio_filepath": "t#row=1", "offset": 0.5, "duration": 1.0}
-    (tmp_path / "u.jsonl").write_text(f"{json.dumps(line)}\n")
-    label(raysp.Shards(f"{tmp_path}/u.jsonl"), tmp_path / "out")
-    (row,) = rows(tmp_path / "out")
-    assert row["status"] == "ok", row["error_message"]
-    assert not raysp.verify(f"{tmp_path}/out", trust=True).differences
-
-
-@pytest.mark.parametrize("named", [["t0.wav"], ["t0.wav", "t2.flac"]])
-def test_recordings_that_a_source_names_are_exported_by_their_pipeline_file(tmp_path, named):
-    write_source("folder", tmp_path / "in", talks())
-    pipeline = a_pipeline(
-        raysp.Shards([f"{tmp_path}/in/{name}" for name in named]),
-        raysp.Parquet(f"{tmp_path}/out"),
-        label={"outputs": [WORDS]},
-    )
-    raysp.run(pipeline, engine="here", progress=False)
-    spec = raysp.Utterances(**CUTS)
-    assert raysp.export(f"{tmp_path}/out", spec, f"{tmp_path}/lines", pipeline=pipeline).rows == len(named)
-    assert raysp.export(f"{tmp_path}/out", "srt", pipeline=pipeline, beside=True).files == len(named)
-    other = replace(pipeline, source=raysp.Shards(f"{tmp_path}/in/t1.flac"))
-    with pytest.raises(raysp.RayspError, match=r"t0\.wav|source"):
-        raysp.export(f"{tmp_path}/out", spec, f"{tmp_path}/others", pipeline=other)

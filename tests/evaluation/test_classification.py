@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from raysp.evaluation.classification import compare_classes, equal_error_rates
-from raysp.evaluation.scores import Columns
 
 
 def metrics(*arguments, **options):
@@ -70,19 +69,6 @@ def test_two_classes_have_an_equal_error_rate_whichever_is_detected():
     assert metrics(actual, predicted, scores, classes=["yes", "no"])["eer"] == 0.0
     worse = metrics(actual, predicted, [0.9, 0.8, 0.9, 0.6], classes=["no", "yes"])["eer"]
     assert worse == metrics(actual, predicted, [0.9, 0.8, 0.9, 0.6], classes=["yes", "no"])["eer"] > 0
-
-
-def test_intervals_and_groups_are_those_of_the_weighted_rows():
-    actual, predicted = ["a", "b"] * 100, ["a"] * 100 + ["b"] * 100
-    columns = Columns(seconds=[0.5] * 200, by={"sex": ["f", None] * 100})
-    found = compare_classes(actual, predicted, [0.9] * 200, columns, classes=["a", "b"])
-    accuracy = found.scores.metrics["accuracy"]
-    assert accuracy.value == 0.5
-    assert (accuracy.low, accuracy.high) == pytest.approx((0.43, 0.57), abs=0.01)
-    groups = {group.value: group.scores for group in found.by["sex"]}
-    assert groups["f"].metrics["eer"].value is None  # all of one class
-    assert groups[None].metrics["accuracy"].value == 0.5
-    assert found == compare_classes(actual, predicted, [0.9] * 200, columns, classes=["a", "b"])
 
 
 def test_the_worst_rows_are_wrong_with_the_highest_scores():

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from raysp.evaluation import intervals as module
 from raysp.evaluation.intervals import Bootstrap, intervals
 
 
@@ -38,19 +37,6 @@ def test_rows_of_a_unit_are_drawn_together_so_that_equal_ones_add_nothing(values
     assert twenty_times == pytest.approx(alone)
     as_rows = intervals(mean_of(np.repeat(values[:20], 20)), np.arange(400), Bootstrap())
     assert np.ptp(as_rows) < 0.4 * np.ptp(alone)
-
-
-def test_each_draw_has_as_many_units_as_there_are(monkeypatch):
-    monkeypatch.setattr(module, "WEIGHTS_AT_ONCE", 21)  # three draws at once, and one at last
-    seen = []
-
-    def measure(weights):
-        seen.append(weights)
-        return weights.sum(1, keepdims=True)
-
-    intervals(measure, np.array([0, 1, 2, 3, 4, 5, 6]), Bootstrap(draws=10))
-    assert [len(one) for one in seen] == [3, 3, 3, 1]
-    assert {*np.concatenate(seen).sum(1)} == {7.0}
 
 
 @pytest.mark.parametrize(

@@ -129,27 +129,6 @@ def test_pairs_above_the_bound_are_drawn_once_each_and_are_the_same_every_time(m
     assert eer(speakers, vectors, bootstrap=NO_DRAWS).value == pytest.approx(whole, abs=0.05)
 
 
-def test_every_pair_is_drawn_equally_often(monkeypatch):
-    monkeypatch.setattr(verification, "MOST_PAIRS", 3)
-    speakers = np.array([0, 0, 0, 1, 1, 1, 1, 2])
-    random, drawn = np.random.default_rng(0), {True: {}, False: {}}
-    for _ in range(3000):
-        for is_target, pairs in zip((True, False), verification._drawn_pairs(speakers, random), strict=True):
-            for pair in pairs.T.tolist():
-                drawn[is_target][tuple(pair)] = drawn[is_target].get(tuple(pair), 0) + 1
-    assert [len(drawn[kind]) for kind in (True, False)] == [3 + 6, 28 - 9]
-    for kind in drawn.values():
-        assert max(kind.values()) - min(kind.values()) < 0.3 * 9000 / len(kind)
-
-
-def test_draws_that_are_evaluated_in_parts_are_those_evaluated_at_once(monkeypatch):
-    speakers, vectors = voices(6, 5, noise=1.0)
-    whole = eer(speakers, vectors)
-    monkeypatch.setattr(verification, "PAIR_WEIGHTS_AT_ONCE", 1000)
-    monkeypatch.setattr(verification, "PAIRS_AT_ONCE", 7)
-    assert eer(speakers, vectors) == whole
-
-
 @pytest.mark.lengthy
 def test_intervals_of_few_speakers_are_wider_over_speakers_than_over_rows():
     speakers, vectors = voices(6, 20, noise=1.5, size=8)
@@ -160,21 +139,6 @@ def test_intervals_of_few_speakers_are_wider_over_speakers_than_over_rows():
     assert of_speakers.high - of_speakers.low > 1.2 * (of_rows.high - of_rows.low)
     assert eer(speakers, vectors, Columns(over=speakers)) == of_speakers
     assert eer(speakers, vectors, Columns(over=["x"] * len(speakers))).low is None
-
-
-def test_a_group_has_the_pairs_within_it():
-    speakers, vectors = voices(4, 6, noise=1.0)
-    sexes = ["f" if name in ("s0", "s1") else "m" for name in speakers]
-    found = compare_speakers(speakers, vectors, Columns(seconds=[0.5] * 24, by={"sex": sexes}), bootstrap=NO_DRAWS)
-    [all_rows] = found.by["seconds"]
-    assert all_rows.scores.metrics == found.scores.metrics
-    for group in found.by["sex"]:
-        rows = [row for row, sex in enumerate(sexes) if sex == group.value]
-        alone = compare_speakers([speakers[row] for row in rows], [vectors[row] for row in rows], bootstrap=NO_DRAWS)
-        assert (group.scores.metrics, group.scores.counts) == (alone.scores.metrics, alone.scores.counts)
-        assert (group.scores.counts["target_pairs"], group.scores.counts["non_target_pairs"]) == (30, 36)
-    worse, better = (group.scores.metrics["eer"].value for group in found.by["sex"])
-    assert worse >= better
 
 
 @pytest.mark.parametrize("missing", [None, np.zeros(16, np.float32), np.full(16, np.nan, np.float32)])
@@ -207,19 +171,3 @@ class TestSpeakersOfATraining:
         assert found.classes == of_classes.classes
         assert [one.index for one in found.worst] == [9, 10]
         assert found.scores.described("accuracy") == "83.33% (-): 10 of 12 rows"
-
-    def test_rows_of_other_speakers_count_in_pairs_alone(self):
-        speakers, vectors = voices(5, 4, noise=1.0)
-        speakers, vectors = speakers[::-1], vectors[::-1]  # unknown ones first
-        predictions = ["s0"] * 8 + [*speakers[8:-1], "s1"]
-        found = self.compared(speakers, vectors, predictions)
-        alone = self.compared(speakers[8:], vectors[8:], predictions[8:])
-        for name in ("accuracy", "f1"):
-            assert found.scores.metrics[name] == alone.scores.metrics[name]
-        assert found.classes == alone.classes
-        assert (
-            found.scores.metrics["eer"] == compare_speakers(speakers, vectors, bootstrap=NO_DRAWS).scores.metrics["eer"]
-        )
-        assert (found.scores.rows, found.scores.counts["of_known_speakers"]) == (20, 12)
-        assert found.scores.described("accuracy") == "91.67% (-): 11 of 12 rows"
-        assert [(one.index, one.reference, one.hypothesis) for one in found.worst] == [(19, "s0", "s1")]

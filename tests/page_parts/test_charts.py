@@ -28,9 +28,3 @@ def test_the_outer_bars_have_a_hundredth_of_the_values_each():
     assert (chart.x.low, chart.x.high, chart.note, chart.across) == (0, 10, "rows", "seconds")
     assert sum(heights(chart.band)) * chart.y.high == pytest.approx(len(values), rel=0.01)
     assert chart.figure == "median 5, -500 to 500"
-
-
-def test_equal_values_are_one_bar():
-    assert [one for one in heights(histogram("Score", np.full(9, -0.5), "value").band) if one] == [
-        pytest.approx(0.9, abs=0.11)
-    ]

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp import PlanError, SpecError, TrustError
+from raysp import PlanError, SpecError
 from tests import kit
 from tests.by_promise.export.sinks import WORDS, content, make_folder_sink, make_sink, with_errors
 from tests.corpora import a_pipeline
@@ -121,13 +121,6 @@ def test_an_export_that_ends_anywhere_replaces_no_file_of_others(folder, tmp_pat
 def test_options_that_contradict_it_are_refused(tmp_path, options, error):
     with pytest.raises(SpecError, match=error):
         raysp.export(f"{tmp_path}/out", **{"to": "srt", "beside": True, **options})
-
-
-def test_without_trust_the_recorded_folder_is_not_written_to(folder):
-    before = content(folder / "in")
-    with pytest.raises(TrustError):
-        beside(folder, trust=False)
-    assert content(folder / "in") == before
 
 
 def test_a_source_that_is_no_folder_of_recordings_is_refused(tmp_path):

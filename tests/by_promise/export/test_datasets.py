@@ -14,7 +14,7 @@ import soundfile
 import yaml
 
 import raysp
-from raysp import PlanError, ShardError, TrustError
+from raysp import ShardError, TrustError
 from tests.by_promise.export.sinks import (
     RATE,
     content,
@@ -24,7 +24,7 @@ from tests.by_promise.export.sinks import (
     make_long_sink,
     make_manifest_sink,
 )
-from tests.corpora import AUDIO, a_pipeline, write_shard
+from tests.corpora import a_pipeline
 
 pytestmark = pytest.mark.lengthy
 
@@ -125,10 +125,6 @@ class TestTrust:
         assert not (tmp_path / "dest").exists()
         assert export(to, trust=True).shards == 2
 
-    def test_paths_are_not_read_without_it(self, manifest, tmp_path):
-        with pytest.raises(TrustError):
-            raysp.export(str(manifest / "out"), to="nemo", dest=str(tmp_path / "dest"))
-
 
 class TestChangedSources:
     @pytest.mark.slow
@@ -154,18 +150,3 @@ class TestChangedSources:
         (tmp_path / "short.wav").unlink()
         found = raysp.export(str(tmp_path / "out"), to="dataset", dest=str(tmp_path / "dest"), trust=True)
         assert (found.rows, found.left_out) == (2, {"not_found": 2})
-
-
-def test_a_pipeline_without_the_folder_of_recordings_is_refused(tmp_path):
-    (tmp_path / "recordings").mkdir()
-    (tmp_path / "recordings" / "a.wav").write_bytes(digits().to_pylist()[0]["audio"]["bytes"])
-    audio = pa.array([{"bytes": None, "path": "a.wav"}], AUDIO)
-    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a"], "audio": audio}))
-    with_root, without = (
-        a_pipeline(raysp.Shards(f"{tmp_path}/in", **root), tmp_path / "out")
-        for root in ({"audio_root": f"{tmp_path}/recordings"}, {})
-    )
-    raysp.run(with_root, engine="here", progress=False)
-    with pytest.raises(PlanError, match=r"no source.audio_root; add --set source.audio_root=DIR"):
-        raysp.export(f"{tmp_path}/out", to="dataset", dest=f"{tmp_path}/dest", pipeline=without)
-    assert raysp.export(f"{tmp_path}/out", to="dataset", dest=f"{tmp_path}/dest", pipeline=with_root).rows == 1

@@ -11,7 +11,7 @@ import pytest
 import raysp
 from raysp import ChangedError, PlanError, RunError, SpecError
 from tests import kit
-from tests.by_promise.export.sinks import content, exported, with_errors
+from tests.by_promise.export.sinks import content, exported
 from tests.exports import FORMATS, export_to
 
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
@@ -84,15 +84,6 @@ class TestGoingOn:
                 files.revive()
                 replaced(f"{number}")
                 assert files.content(f"{number}") == expected
-
-    def test_a_label_shard_that_changed_is_exported_again_without_files_of_rows_that_are_not_ok(self, made, tmp_path):
-        sink = shutil.copytree(made / "out", tmp_path / "out")
-        raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"))
-        before = exported(tmp_path / "dest")
-        with_errors(sink / "a.parquet", rows={1})
-        found = raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"))
-        assert (found.shards, found.shards_before, found.left_out) == (2, 1, {"unsupported_format": 1, "not_found": 1})
-        assert before.keys() - exported(tmp_path / "dest").keys() == {"a/a_b~1.srt"}
 
     def test_a_label_shard_that_is_finished_later_is_added(self, made, tmp_path):
         sink = shutil.copytree(made / "out", tmp_path / "out")
@@ -171,9 +162,3 @@ class TestRefusals:
             path.unlink()
         with pytest.raises(PlanError, match="has no finished label shard; `raysp status`"):
             raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"))
-
-    def test_a_damaged_record_of_an_export(self, export, tmp_path):
-        export("ctm")
-        (tmp_path / "dest" / ".raysp" / "export.json").write_text("[")
-        with pytest.raises(PlanError, match=r"export\.json: not the record of an export"):
-            export("ctm")

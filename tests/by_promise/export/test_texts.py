@@ -8,12 +8,11 @@ import pyarrow.parquet as pq
 import pysubs2
 import pytest
 import webvtt
-from lhotse import SupervisionSegment, SupervisionSet
 from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
-from tests.by_promise.export.sinks import exported, make_sink
+from tests.by_promise.export.sinks import exported
 from tests.corpora import rewrite
 from tests.exports import export_to
 
@@ -93,42 +92,12 @@ def test_chinese_words_are_cut_with_the_times_of_their_characters(made, tmp_path
     assert [[cue.start for cue in cues] for cues in found] == [[0, 2611], [0, 4000]]
 
 
-def test_lhotse_reads_the_words_of_all_shards(export, tmp_path):
-    export("ctm", one_file=True)
-    assert sorted(exported(tmp_path / "dest")) == ["labels.ctm"]
-    rows = [SupervisionSegment(id=one, recording_id=one.replace(" ", "%20"), start=0, duration=9) for one in TEXTS]
-    found = SupervisionSet.from_segments(rows).with_alignment_from_ctm(tmp_path / "dest" / "labels.ctm")
-    assert {one.id: [word.symbol for word in one.alignment["word"]] for one in found} == {
-        id_: [text] for id_, text in TEXTS.items()
-    }
-
-
-def test_aligned_words_are_exported_by_their_prefix(tmp_path):
-    make_sink(tmp_path, output=raysp.Align("text"))
-    for to in ("srt", "ctm"):
-        with pytest.raises(PlanError, match=r"Add --set to\.column=aligned for aligned_words"):
-            raysp.export(f"{tmp_path}/out", to=to, dest=f"{tmp_path}/dest")
-    raysp.export(str(tmp_path / "out"), to=raysp.Srt(column="aligned"), dest=str(tmp_path / "srt"))
-    assert pysubs2.load(str(tmp_path / "srt" / "a" / "u2.srt"))[0].text == "four"
-    raysp.export(str(tmp_path / "out"), to=raysp.Ctm(column="aligned"), dest=str(tmp_path / "ctm"))
-    assert b"u2 1 0." in exported(tmp_path / "ctm")["a.ctm"]
-
-
 def test_praatio_reads_words_and_characters(export, tmp_path):
     export("textgrid")
     found = praat.openTextgrid(str(tmp_path / "dest" / "a" / "a_b~0.TextGrid"), includeEmptyIntervals=False)
     assert [one.label for one in found.getTier("words").entries] == ["THREE"]
     assert [one.label for one in found.getTier("chars").entries] == list("THREE")
     assert found.maxTimestamp == pytest.approx(0.282125)
-
-
-def test_regions_of_speech_are_segments_without_a_speaker(made, tmp_path):
-    kind = pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32())]))
-    values = pa.array([[{"start": 0.5, "end": 0.75, "score": 0.5}]], kind)
-    sink = with_column(made / "out", tmp_path / "out", "pred_speech", values)
-    raysp.export(str(sink), to="rttm", dest=str(tmp_path / "dest"))
-    lines = exported(tmp_path / "dest")["a.rttm"].decode().splitlines()
-    assert lines[0] == "SPEAKER a/b 1 0.500 0.250 <NA> <NA> speech <NA> <NA>"
 
 
 def test_lines_of_json_have_all_columns(export, made, tmp_path):

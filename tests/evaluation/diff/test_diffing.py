@@ -127,33 +127,12 @@ class TestTexts:
         assert (worst.id, worst.shard, worst.row) == (DIGITS["id"][0].as_py(), "a.parquet", 0)
         assert worst.hypothesis == WRONG[0]
 
-    def test_groups_are_those_of_columns_of_either_sink(self, diff):
-        for found in (diff(by=["speaker_id", "seconds"]), diff("B", "A", by=["speaker_id"])):
-            for one in found.columns:
-                assert one.by.keys() == {"seconds", "speaker_id"}
-                assert sum(group.scores.rows for group in one.by["speaker_id"]) == 10
-            assert found.columns[0].against.by.keys() == {"seconds", "speaker_id"}
-
     def test_units_of_the_bootstrap_are_the_values_of_a_column(self, diff):
         rows, speakers = diff(column="pred_text"), diff(column="pred_text", over="speaker_id")
         assert (speakers.intervals.over, "draws of the values of speaker_id" in repr(speakers)) == ("speaker_id", True)
         ends = [found.columns[0].scores.metrics["wer"] for found in (rows, speakers)]
         assert ends[0].value == ends[1].value
         assert (ends[0].low, ends[0].high) != (ends[1].low, ends[1].high)
-
-    def test_one_column_is_compared_if_it_is_named(self, diff):
-        assert [one.column for one in diff().columns] == ["pred_text", "pred_score"]
-        assert [one.column for one in diff(column="pred_score").columns] == ["pred_score"]
-        assert diff(column="pred_score").normalisation is None
-
-    def test_without_references_in_the_label_shards_only_the_labels_are_compared(self, made, tmp_path):
-        for name in ("one", "two"):
-            raysp.run(
-                a_pipeline(f"{made}/in/a.parquet", raysp.Parquet(str(tmp_path / name))), engine="here", progress=False
-            )
-        [text, score] = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two")).columns
-        assert (text.against, text.worst, text.scores.metrics["agreement"].value) == (None, (), 1)
-        assert score.scores.counts == {"equal": score.scores.rows}
 
     @pytest.mark.parametrize(
         ("limits", "code"),
@@ -230,22 +209,6 @@ class TestShards:
         found = raysp.diff(str(a), str(b))
         assert (found.shards.compared, found.shards.unfinished_b) == (("a.parquet",), ("b.parquet",))
         assert (found.rows.total, found.facts["unfinished"]) == (6, "1 shard: b.parquet of B")
-
-    def test_shards_of_one_sink_only_are_named(self, made, tmp_path):
-        raysp.run(
-            a_pipeline(raysp.Shards(f"{made}/in/a.parquet"), raysp.Parquet(str(tmp_path / "out"))),
-            engine="here",
-            progress=False,
-        )
-        found = raysp.diff(str(made / "A"), str(tmp_path / "out"))
-        assert (found.shards.compared, found.shards.only_a, found.shards.only_b) == (("a.parquet",), ("b.parquet",), ())
-        assert found.facts["only in A"] == "1 shard: b.parquet"
-
-    def test_other_shards_have_nothing_in_common(self, made, tmp_path):
-        write_shard(tmp_path / "in" / "c.parquet", 1)
-        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
-        with pytest.raises(PlanError, match=r"found 2 shards such as a\.parquet and 1 shard such as c\.parquet; label"):
-            raysp.diff(str(made / "A"), str(tmp_path / "out"))
 
     @pytest.mark.slow
     def test_shards_of_other_input_are_named_and_not_compared(self, made, tmp_path):

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp import StoreError
 from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LabelDiff, render
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import Estimate, Group, Scores, WorstRow
@@ -92,10 +91,3 @@ def test_texts_of_users_stay_texts(found):
     assert hostile.tags.keys() == plain.tags.keys()
     assert sum("<script>alert(1)</script>" in text for text in hostile.texts) > 10
     assert "\x1b" not in html
-
-
-def test_the_page_is_written_where_it_is_asked_for(found, tmp_path):
-    place = found.write_html(tmp_path / "diff.html")
-    assert Path(place).read_text() == render(found, read_recorded(SinkRequest(found.a.sink)))
-    with pytest.raises(StoreError, match=r"nowhere/diff\.html: cannot write it"):
-        found.write_html(tmp_path / "nowhere" / "diff.html")

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import re
 
 import numpy as np
 import pyarrow as pa
@@ -116,10 +115,6 @@ class TestRows:
         assert {one.value: one.scores.rows for one in found.by["take"]} == {1: 3, 2: 1}
         assert [(one.value, one.scores.rows) for one in found.by["seconds"]] == [("<1", 4)]
 
-    def test_only_the_first_rows(self, mixed):
-        found = evaluated(mixed, rows=3)
-        assert (found.rows.total, found.rows.compared, found.first_rows) == (3, 2, 3)
-
     def test_every_row_failing_ends_with_exit_code_3_and_no_metric(self, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
         found = evaluated(tmp_path / "in", by=["language"], fail_above={"wer": 1.0})
@@ -154,13 +149,6 @@ class TestSettings:
         assert upper.scores.metrics["wer"].value == 0.5
 
     @pytest.mark.slow
-    def test_a_source_may_name_the_texts_and_a_step_the_outputs(self, mixed):
-        source = raysp.Shards(mixed, text="text")
-        step = raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding(), raysp.Transcript("said")])
-        found = raysp.evaluate(step, source, rows=20, progress=False)
-        assert (found.column, found.scores.metrics["wer"].value) == ("text", 0.5)
-
-    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("limits", "code"),
         [
@@ -174,15 +162,6 @@ class TestSettings:
         assert found.exit_code == code
         assert all(limit.is_met for limit in found.limits) == (code == 0)
 
-    @pytest.mark.slow
-    def test_it_is_json_and_short_in_notebooks(self, mixed):
-        found = evaluated(mixed, by=["speaker"])
-        assert json.loads(json.dumps(dataclasses.asdict(found)))["by"]["speaker"][0]["value"] is None
-        assert len(repr(found).splitlines()) <= 12
-        assert re.search(r"^  WER +50\.00% \(", repr(found), re.MULTILINE)
-        assert "<table>" in found._repr_html_()
-        assert "0 substitutions, 1 insertion, 1 deletion in 4 words" in found._repr_html_()
-
 
 class TestLabelsThatAreKept:
     @pytest.mark.slow
@@ -195,13 +174,6 @@ class TestLabelsThatAreKept:
         assert (again.run.rows, again.rows, again.exit_code) == (0, first.rows, 0)
         assert again.scores == first.scores
         assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet")) == ["a.parquet", "b.parquet"]
-
-    @pytest.mark.slow
-    def test_labels_of_other_settings_are_refused(self, mixed, tmp_path):
-        options = {"rows": None, "sink": str(tmp_path / "out")}
-        evaluated(mixed, **options)
-        with pytest.raises(raysp.ChangedError, match=r"steps\.1\.overlap_seconds"):
-            evaluated(mixed, **options, settings=["steps.1.overlap_seconds=2"])
 
     def test_the_first_rows_are_never_kept_so_that_a_sink_is_refused(self, mixed, tmp_path):
         with pytest.raises(raysp.SpecError, match="sink: without effect: labels of the first rows"):
@@ -224,16 +196,6 @@ class TestRefusals:
     def test_arguments_that_are_invalid_for_any_data(self, mixed, options, complaint):
         with pytest.raises(raysp.SpecError, match=complaint):
             evaluated(mixed, **options)
-
-    @pytest.mark.parametrize("outputs", [[raysp.Embedding()], [raysp.Classes()]])
-    def test_a_step_without_a_transcript(self, mixed, outputs):
-        with pytest.raises(raysp.SpecError, match=r"expected raysp\.Transcript\(\) among them"):
-            raysp.evaluate(raysp.Label(str(CHECKPOINT), outputs=outputs), mixed, text="text")
-
-    @pytest.mark.parametrize("column", ["sentence", "take"])
-    def test_columns_that_do_not_fit_are_refused_before_any_work(self, mixed, column):
-        with pytest.raises(raysp.PlanError, match=f"column '{column}'"):
-            evaluated(mixed, text=column)
 
 
 class TestClasses:
@@ -350,10 +312,3 @@ class TestSpeakers:
     ):
         with pytest.raises(raysp.PlanError, match=complaint):
             self.compared(checkpoint, voices(*names))
-
-    @pytest.mark.parametrize(
-        "output", [raysp.Transcript(), raysp.Embedding(pooling="none"), raysp.Embedding(layer=(0, 1))]
-    )
-    def test_a_step_without_one_vector_for_a_row_is_refused(self, voices, output):
-        with pytest.raises(raysp.SpecError, match=r"expected raysp\.Embedding\(pooling='xvector'\), or 'mean', of one"):
-            self.compared(raysp.Label(str(CHECKPOINT), outputs=[output]), voices(*"aabbcc"))

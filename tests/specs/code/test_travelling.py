@@ -9,7 +9,6 @@ import pytest
 
 import raysp
 from raysp.specs import code as user_code
-from raysp.specs.code import UserCode
 from raysp.specs.pipeline import load_function
 from tests.corpora import CHECKPOINT, write_shard
 from tests.specs.code.projects import code_of
@@ -95,10 +94,3 @@ def test_a_module_may_read_its_source_its_file_and_files_beside_it(project, tmp_
     shutil.move(project.folder / "my_rules.py", tmp_path / "away.py")
     worker(code)
     assert load_function("my_rules:wanted")(None) == ["one two", True, "my_rules.py"]
-
-
-def test_a_package_that_is_known_by_its_version_must_have_it_on_the_worker(monkeypatch):
-    UserCode(versions={"numpy": "numpy 0.0.1"}).install()  # here it was read
-    code = UserCode(versions={"numpy": "numpy 0.0.1"}, process="another")
-    with pytest.raises(raysp.RunError, match=r"the package 'numpy' had version numpy 0\.0\.1 .* found|it is numpy \d"):
-        code.install()
