@@ -152,10 +152,3 @@ def test_the_last_evaluation_equals_that_of_the_exported_checkpoint(corpus, tmp_
         worst = [(row.hypothesis, row.errors) for row in expected.worst]
         assert [(row.hypothesis, row.errors) for row in last.worst][: len(worst)] == worst
         assert {row.hypothesis for row in expected.worst} != {""}
-
-
-@pytest.mark.parametrize("name", ["kept characters", "texts of a decoder"])
-def test_an_evaluation_in_half_precision_labels_the_rows_that_one_in_single_precision_does(corpus, tmp_path, name):
-    single, half = (last_evaluation(corpus, tmp_path / dtype, name, dtype=dtype) for dtype in ("float32", "bfloat16"))
-    assert (half.scores.rows, half.failed) == (single.scores.rows, single.failed)
-    assert half.loss == pytest.approx(single.loss, rel=0.05)

@@ -73,16 +73,6 @@ def test_rows_with_speech_without_a_word_are_left_out_in_one_run(tmp_path):
     assert long["status"] == "ok" or "signal.unique_words is" in long["error_message"]
 
 
-def test_aligned_words_of_a_text_read_the_speech(tmp_path):
-    spoken = digits_table(12).column("text").to_pylist()
-    texts = [" ".join(spoken), " ".join(spoken[:2])]
-    shard_of(tmp_path, [kit.sound(joined(12))] * 2, text=texts)
-    whole, part = labelled(tmp_path, raysp.Align("text", wildcard=True), raysp.Signals())
-    assert whole["signal"]["unread"] < 1
-    assert part["signal"]["unread"] > 3
-    assert part["signal"]["unique_words"] is None
-
-
 def test_scripts_languages_and_phrases_of_texts(tmp_path):
     write_shard(
         tmp_path / "in" / "a.parquet",
