@@ -284,7 +284,7 @@ class TestByColumn:
         for redo in (raysp.retry, functools.partial(raysp.verify, sample=2)):
             with pytest.raises(raysp.ChangedError, match=r"merge\.by"):
                 redo(to, trust=True)
-        raysp.merge(*sinks(["a"], ["b"]), to=f"{tmp_path}/ok", by="pred_score")
+        raysp.merge(*sinks(["a"] * 6, ["b"] * 6), to=f"{tmp_path}/ok", by="pred_score")
         assert raysp.verify(f"{tmp_path}/ok").exit_code == 0
 
     def test_the_same_call_writes_nothing_and_labels_that_changed_or_came_since_are_merged(self, sinks, tmp_path):
