@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from raysp.audio.isolation import Decoder
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.data.row_windows import Failures, Reading, micro_batch
+from raysp.training.data.row_windows import Failures, micro_batch, read_rows
 from raysp.training.planning.ordering import Epoch
 from raysp.training.preparing import Prepared
 
@@ -20,9 +20,9 @@ def described_rows(prepared: Prepared, decoder: Decoder) -> Iterator[MicroBatch]
     plan, num_rows = prepared.plan, 0
     order = Epoch(prepared.index, replace(plan.sizes, by_length=False), seed=plan.recipe.seed, epoch=0)
     # Not the failures of the training, which counted these rows.
-    reading = Reading(prepared.reader(decoder), Failures(plan.recipe.max_error_rate))
+    reader, failures = prepared.reader(decoder), Failures(plan.recipe.max_error_rate)
     for window in order.windows_from(0):
-        rows = reading(window)
+        rows = read_rows(reader, failures, window)
         for step, number in itertools.product(range(window.num_steps), range(window.micro_batches)):
             if num_rows >= prepared.task.DESCRIBED_ROWS:
                 return

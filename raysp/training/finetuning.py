@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 from raysp.audio.isolation import Decoder
@@ -20,7 +21,7 @@ from raysp.specs.values import check_class, to_json
 from raysp.storage.store import Store, probe
 from raysp.storage.stores import open_store
 from raysp.training.checkpoint_export import card, export, figures
-from raysp.training.data.row_windows import Failures, Reading
+from raysp.training.data.row_windows import Failures, read_rows
 from raysp.training.described_rows import described_rows
 from raysp.training.finetune_result import FinetuneResult
 from raysp.training.loop.course import Course
@@ -207,7 +208,7 @@ def _session(
 ) -> Iterator[Session]:
     """Yield the session of a worker that trains alone, in this process, as soon as no other thread of it trains."""
     plan = prepared.plan
-    reading = Reading(prepared.reader(decoder), failures)
+    reading = partial(read_rows, prepared.reader(decoder), failures)
     settings = process_settings(plan.workers.threads, deterministic=plan.is_deterministic)
     with turn_of_process(), settings, Decoder() as of_evaluations:
         yield new_session(prepared, reading, store, decoder=of_evaluations, run_id=run_id, failures=failures)

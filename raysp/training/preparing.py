@@ -18,7 +18,7 @@ from raysp.text.targets import OUTSIDE
 from raysp.training.data.augmenting import speeds_of
 from raysp.training.data.epoch_order import EpochOrder
 from raysp.training.data.indexing import Indexer, index_sounds
-from raysp.training.data.mixed_epochs import Mixture, mixture_of
+from raysp.training.data.mixed_epochs import mixture_of
 from raysp.training.data.row_windows import PieceReader
 from raysp.training.objectives.task import Task, task_of
 from raysp.training.planning.ordering import Costs, Index, Window, imbalances, longest_seconds, micro_batch_costs
@@ -52,24 +52,18 @@ class Prepared:
     """Hash of the parts, without the versions of sounds."""
     unreadable: Mapping[str, str]
     """Shards that cannot be read, with the reasons."""
-    mixture: Mixture | None = None
-    """Parts of the corpus, of which epochs take some rows; None: each epoch has all rows."""
+    order: EpochOrder
+    """Order of the rows of all epochs."""
 
     def of_length(self, num_steps: int) -> "Prepared":
         """Return the same training with another number of steps."""
         schedule = replace(self.plan.recipe.schedule, epochs=None, steps=num_steps)
         return replace(self, plan=replace(self.plan, recipe=replace(self.plan.recipe, schedule=schedule)))
 
-    @cached_property
+    @property
     def index(self) -> Index:
-        """Index on which the order of rows depends."""
-        return Index(self.corpus.seconds, self.corpus.piece_rows)
-
-    @cached_property
-    def order(self) -> EpochOrder:
-        """Order of the rows of all epochs."""
-        plan = self.plan
-        return EpochOrder(self.index, plan.sizes, plan.recipe.seed, self.mixture, speeds_of(plan))
+        """Durations of all rows that are trained on."""
+        return self.order.index
 
     @cached_property
     def first_window(self) -> Window:
@@ -172,7 +166,8 @@ def prepare(
     sounds = _sound_versions(plan, store, saves=saves)
     not_indexed = {shard.name: index for shard, index in indexed if isinstance(index, str)}
     unreadable = {**plan.corpus.unreadable, **not_indexed}
-    return Prepared(plan, corpus, task, {**parts, **sounds}, fingerprint(parts), unreadable, mixture)
+    order = EpochOrder(index, plan.sizes, recipe.seed, mixture, speeds_of(plan))
+    return Prepared(plan, corpus, task, {**parts, **sounds}, fingerprint(parts), unreadable, order)
 
 
 def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> dict[str, JsonValue]:

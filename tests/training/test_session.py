@@ -146,7 +146,7 @@ def test_a_killed_training_repeats_the_steps_since_its_last_commit(new_session):
 def test_the_last_two_commits_stay(new_session):
     session = new_session(every=2)
     total = len([*session.run()])
-    committed = committed_steps._committed([entry.path for entry in session.keeper.store.list(committed_steps.STEPS)])
+    committed = {done for done, _, _ in committed_steps._markers(session.keeper.store)}
     assert len(committed) == 2
     assert max(committed) == total
 
@@ -154,7 +154,7 @@ def test_the_last_two_commits_stay(new_session):
 def test_a_step_is_committed_after_some_time_too(new_session):
     session = new_session(every=1000, seconds=0.0)
     total = len([*session.run()])
-    committed = committed_steps._committed([entry.path for entry in session.keeper.store.list(committed_steps.STEPS)])
+    committed = {done for done, _, _ in committed_steps._markers(session.keeper.store)}
     assert committed == {total - 1, total}
 
 

@@ -192,31 +192,28 @@ def wanted_rows(window: Window, corpus: CorpusIndex, worker: int, num_workers: i
     return by_piece
 
 
-class Reading:
-    """Reader of the rows of a worker that trains alone, in its own process.
+def read_rows(reader: PieceReader, failures: Failures, window: Window) -> dict[int, TrainingRow]:
+    """Return the rows of a window as `rows_of`, for a worker that trains alone and reads them in its own process.
 
-    Args:
-        reader: reader of rows of pieces.
-        failures: counts of rows that fail.
+    Raises:
+        RunError: too many rows cannot be decoded.
+        ShardError, StoreError: as `PieceReader`.
     """
+    wanted = wanted_rows(window, reader.corpus, 0, 1)
+    return rows_of((reader(number, rows) for number, rows in wanted.items()), failures)
 
-    def __init__(self, reader: PieceReader, failures: Failures) -> None:
-        self.reader = reader
-        self.failures = failures
 
-    def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
-        """Return the rows of a window by their numbers, without rows that cannot be decoded.
+def rows_of(pieces: Iterable[PieceRows], failures: Failures) -> dict[int, TrainingRow]:
+    """Return the rows of pieces by their numbers, and count those that cannot be decoded, which are left out.
 
-        Raises:
-            RunError: too many rows cannot be decoded.
-            ShardError, StoreError: as `PieceReader`.
-        """
-        decoded: dict[int, TrainingRow] = {}
-        for number, rows in wanted_rows(window, self.reader.corpus, 0, 1).items():
-            piece = self.reader(number, rows)
-            self.failures.add(piece.num_read, piece.failed)
-            decoded |= piece.rows
-        return decoded
+    Raises:
+        RunError: too many rows cannot be decoded.
+    """
+    decoded: dict[int, TrainingRow] = {}
+    for piece in pieces:
+        failures.add(piece.num_read, piece.failed)
+        decoded |= piece.rows
+    return decoded
 
 
 def micro_batch(window: Window, step: int, number: int, rows: Mapping[int, TrainingRow]) -> MicroBatch:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from raysp.devices import (
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.data.row_windows import Failures, Reading, micro_batch
+from raysp.training.data.row_windows import Failures, micro_batch, read_rows
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.session import Session
 from raysp.training.loop.worker import new_session
@@ -73,7 +74,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Spe
     reset_highest_memory(workers.device)
     before = highest_memory(workers.device)
     with process_settings(workers.threads, deterministic=plan.is_deterministic):
-        reading = Reading(prepared.reader(decoder), Failures(max_error_rate=1.0))
+        reading = partial(read_rows, prepared.reader(decoder), Failures(max_error_rate=1.0))
         session = new_session(prepared, reading, None, decoder=decoder)
         largest = [micro_batch(window, 0, 0, session.rows(window)) for window in largest_windows]
         timed = [micro_batch(window, 0, 0, session.rows(window)) for window in timed_windows]

@@ -7,7 +7,7 @@ import ray
 
 from raysp.labelling.engine.piece_reading import process_decoder
 from raysp.training.data.micro_batches import TrainingRow
-from raysp.training.data.row_windows import Failures, PieceRows, wanted_rows
+from raysp.training.data.row_windows import Failures, PieceRows, rows_of, wanted_rows
 from raysp.training.planning.ordering import Window
 
 if TYPE_CHECKING:
@@ -86,8 +86,4 @@ def fed_rows(feeder: Any, failures: Failures, worker: int, num_workers: int, win
         RunError: too many rows cannot be decoded.
     """
     pieces: list[PieceRows] = ray.get(ray.get(feeder.rows.remote(window, worker, num_workers)))
-    decoded: dict[int, TrainingRow] = {}
-    for piece in pieces:
-        failures.add(piece.num_read, piece.failed)
-        decoded |= piece.rows
-    return decoded
+    return rows_of(pieces, failures)
