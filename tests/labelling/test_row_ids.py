@@ -54,12 +54,6 @@ def test_a_shard_without_ids_among_others_is_refused(tmp_path):
         raysp.plan(numbered(tmp_path))
 
 
-def test_a_damaged_first_shard_does_not_decide(folder):
-    (folder / "in" / "0.parquet").write_bytes(b"damaged")
-    plan = raysp.plan(numbered(folder))
-    assert (plan.pipeline.source.id, [*plan.corpus.unreadable]) == (None, ["0.parquet"])
-
-
 def test_shards_that_are_added_do_not_change_the_ids_of_a_source(folder):
     raysp.run(numbered(folder), engine="here", progress=False)
     write_shard(folder / "in" / "0.parquet", 1)

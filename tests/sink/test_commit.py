@@ -1,17 +1,12 @@
 import os
 import subprocess
 import sys
-import threading
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from raysp import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.corpus.shards import Piece
@@ -57,16 +52,6 @@ def test_columns_stand_in_order_and_keep_their_types(store):
     assert b"huggingface" not in (schema.metadata or {})
 
 
-def test_metadata_names_the_origin_of_the_file(store):
-    sinks.run(store, SHARD)
-    metadata = sinks.parquet(store, SHARD.name).metadata.metadata
-    assert metadata[b"raysp.fingerprint"] == FINGERPRINT.encode()
-    assert metadata[b"raysp.input_id"] == INPUT_ID.encode()
-    assert metadata[b"raysp.checkpoint_digest"] == b"c0ffee"
-    assert metadata[b"raysp.schema_version"] == b"1"
-    assert b'"rows": 23' in metadata[b"raysp.counts"]
-
-
 def test_after_a_commit_only_the_label_shard_is_left(store):
     sinks.run(store, SHARD)
     assert [entry.path for entry in store.list()] == [SHARD.name]
@@ -92,13 +77,6 @@ def test_only_ok_rows_are_written_on_request_and_the_others_kept_beside(store):
     assert (receipt.counts.rows, receipt.counts.by_status["ok"]) == (23, 18)
 
 
-def test_no_rest_is_kept_when_every_row_is_ok(store):
-    shard = make_shard(cuts=(0, 3))
-    sinks.run(store, shard, rows="ok")
-    assert list(store.list(layout.ERRORS)) == []
-    assert footer.read(store, shard.name).entries["rest_id"] == ""
-
-
 @pytest.mark.parametrize("rows", ["all", "ok"])
 def test_a_shard_without_rows_gets_an_empty_label_shard_of_the_same_schema(store, rows):
     empty = replace(make_shard("empty.parquet"), num_rows=0, pieces=())
@@ -107,16 +85,6 @@ def test_a_shard_without_rows_gets_an_empty_label_shard_of_the_same_schema(store
     files = [sinks.parquet(store, shard.name) for shard in (SHARD, empty)]
     assert files[0].schema_arrow == files[1].schema_arrow
     assert files[1].metadata.num_rows == receipt.counts.rows == 0
-
-
-def test_small_pieces_share_a_row_group_and_large_ones_are_split(store, monkeypatch):
-    sinks.run(store, SHARD)
-    assert sinks.parquet(store, SHARD.name).num_row_groups == 1
-    monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", 1000)
-    split = make_shard("split.parquet", (0, 1, 2, 40))
-    sinks.run(store, split)
-    assert sinks.parquet(store, split.name).num_row_groups > 3
-    assert sinks.labels(store, split) == sinks.expected(split)
 
 
 @pytest.mark.slow
@@ -152,15 +120,6 @@ def test_a_commit_holds_about_a_row_group_for_any_size_of_piece(tmp_path, monkey
     assert [vectors[-1][-1].as_py() for vectors in labels.read(["embedding"])["embedding"]] == list(range(num_rows))
 
 
-def test_all_outputs_null_or_zero_rows_ok_still_commit(store):
-    shard = make_shard("bad.parquet", (3, 4))
-    shard = replace(shard, num_rows=1)
-    sinks.run(store, shard)
-    sinks.run(store, replace(shard, name="bad2.parquet"), rows="ok")
-    assert sinks.parquet(store, "bad.parquet").read().column("embedding").null_count == 1
-    assert sinks.parquet(store, "bad2.parquet").metadata.num_rows == 0
-
-
 class TestRefusals:
     def test_a_label_shard_of_another_pipeline_stays_and_both_fingerprints_are_named(self, store):
         sinks.run(store, SHARD)
@@ -169,23 +128,12 @@ class TestRefusals:
         assert error.value.differences == ("fingerprint: 'f00dfeed00000001' -> 'beef'",)
         assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
-    def test_a_label_shard_of_other_input_is_refused(self, store):
-        sinks.run(store, SHARD)
-        with pytest.raises(ChangedError, match=r"input id: 'abcdef0123456789' -> '0000'"):
-            sinks.run(store, replace(SHARD, input_id="0000"))
-
     @pytest.mark.parametrize("content", [b"", b"PAR1 but not really PAR1", b"hello"])
     def test_any_other_file_in_its_place_is_refused_and_stays(self, store, content):
         store.create(SHARD.name, content)
         with pytest.raises(ChangedError, match="not a label shard of raysp"):
             sinks.run(store, SHARD)
         assert store.read(SHARD.name) == content
-
-    def test_a_parquet_file_without_our_metadata_is_refused(self, store):
-        pq.write_table(pa.table({"x": [1]}), foreign := pa.BufferOutputStream())
-        store.create(SHARD.name, foreign.getvalue().to_pybytes())
-        with pytest.raises(ChangedError, match=r"not a label shard of raysp \(it has no digests before its footer"):
-            sinks.run(store, SHARD)
 
     def test_missing_results_are_named(self, store):
         first, second, _ = SHARD.pieces
@@ -194,26 +142,6 @@ class TestRefusals:
         with pytest.raises(RunError, match=r"/a/part 1.parquet: results of rows 7 to 9 are missing; run again"):
             sinks.commit_sample(store, SHARD)
         assert visible(store) == set()
-
-    @pytest.mark.parametrize("rows", [[0, 1, 1, 9], [0, 1, 3, 2], [0, 1, 2], [0, 1, 2, 3, 4]])
-    def test_other_rows_than_those_of_the_piece_are_removed_so_that_the_next_run_makes_them_again(self, store, rows):
-        piece = SHARD.pieces[0]
-        sinks.stage_piece(store, SHARD, piece, table=sinks.results(rows))
-        for other in SHARD.pieces[1:]:
-            sinks.stage_piece(store, SHARD, other)
-        with pytest.raises(RunError, match=r"~/0-4\..* holds other rows; run again: its rows are labelled again"):
-            sinks.commit_sample(store, SHARD)
-        assert sinks.staged(store, SHARD).keys() == {*SHARD.pieces[1:]}
-        sinks.run(store, SHARD)
-        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
-
-    def test_a_staged_file_that_is_cut_short_is_made_again(self, store):
-        path = layout.stage_path(sinks.stage_piece(store, SHARD, SHARD.pieces[0]))
-        store.replace(path, store.read(path)[:-100])
-        with pytest.raises(RunError, match=r"damaged .*; run again: its rows are labelled again"):
-            sinks.run(store, SHARD)
-        sinks.run(store, SHARD)
-        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
     def test_a_source_that_lost_rows_is_named(self, store):
         for piece in SHARD.pieces:
@@ -249,28 +177,6 @@ class TestRefusals:
 
 class TestInterruption:
     @pytest.mark.slow
-    @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(
-        crashes=st.lists(st.tuples(st.integers(1, 16), st.sampled_from(["before", "after"])), max_size=6),
-        rows=st.sampled_from(["all", "ok"]),
-    )
-    def test_runs_that_crash_anywhere_lose_and_double_nothing(self, tmp_path_factory, crashes, rows):
-        store = LocalStore(tmp_path_factory.mktemp("labels"))
-        shards = [make_shard(), make_shard("b.parquet", (0, 2))]
-        names = {shard.name for shard in shards}
-        for n, when in crashes:
-            with suppress(Killed):
-                sinks.run(CrashingStore(store, n, when), *shards, rows=rows)
-            assert visible(store) <= names
-        sinks.run(store, *shards, rows=rows)
-        assert visible(store) == names
-        for shard in shards:
-            assert sinks.labels(store, shard) == [
-                row for row in sinks.expected(shard) if rows == "all" or row["status"] == "ok"
-            ]
-        assert committed(store, shards, FINGERPRINT)[0] == names
-
-    @pytest.mark.slow
     @sinks.S3_IN_SOAK
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_every_single_step_can_be_the_last_one(self, stores, when):
@@ -298,26 +204,6 @@ class TestInterruption:
 
 
 class TestRaces:
-    @pytest.mark.usefixtures("atomic_store")
-    def test_threads_that_commit_the_same_shard_all_succeed_and_one_publishes(self, stores, store):
-        for attempt in range(5):
-            shard = make_shard(f"{attempt}.parquet")
-            for piece in shard.pieces:
-                sinks.stage_piece(store, shard, piece)
-            start, receipts = threading.Barrier(4), []
-
-            def work(shard=shard, start=start, receipts=receipts):
-                start.wait()
-                receipts.append(sinks.commit_sample(stores.open(), shard))
-
-            threads = [threading.Thread(target=work) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert sorted(receipt.existing for receipt in receipts) == [False, True, True, True]
-            assert sinks.labels(store, shard) == sinks.expected(shard)
-
     @pytest.mark.drivers
     @pytest.mark.slow
     @pytest.mark.usefixtures("atomic_store")
@@ -335,49 +221,14 @@ class TestRaces:
         assert sorted(said) == ["False", "True"]
         assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
-    def test_late_results_after_the_commit_changes_nothing(self, store):
-        sinks.run(store, SHARD)
-        before = store.read(SHARD.name)
-        sinks.stage_piece(store, SHARD, SHARD.pieces[0])
-        sinks.run(store, SHARD)
-        assert store.read(SHARD.name) == before
-        assert list(store.list(layout.STAGE)) == []
-
 
 class TestCommitted:
-    def test_a_receipt_of_the_version_that_is_listed_is_enough(self, store, monkeypatch):
-        opened = []
-        open_file = type(store).open
-        monkeypatch.setattr(type(store), "open", lambda self, path: opened.append(path) or open_file(self, path))
-        shards = [SHARD, make_shard("b.parquet")]
-        first, second = sinks.run(store, *shards)
-        sinks.log(store, first)
-        opened.clear()
-        assert dict(outcomes(store, shards, FINGERPRINT)) == {
-            SHARD.name: first,
-            "b.parquet": replace(second, existing=True, version=""),
-        }
-        assert opened == ["b.parquet"]
-
     @pytest.mark.parametrize("field", ["version", "fingerprint", "input_id", "file_id"])
     def test_a_receipt_of_another_version_or_origin_is_not_used(self, store, field):
         [receipt] = sinks.run(store, SHARD, file_id="11")
         sinks.log(store, replace(receipt, counts=Counts(), **{field: "0"}))
         [(_, found)] = outcomes(store, [SHARD], FINGERPRINT, file_id="11")
         assert found.counts.rows == SHARD.num_rows
-
-    def test_a_file_that_was_put_in_its_place_is_seen(self, store):
-        sinks.log(store, *sinks.run(store, SHARD))
-        store.replace(SHARD.name, b"?")
-        done, foreign = committed(store, [SHARD], FINGERPRINT)
-        assert (done, [*foreign]) == (set(), [SHARD.name])
-
-    def test_a_receipt_without_its_label_shard_is_not_a_commit(self, store):
-        sinks.log(store, *sinks.run(store, SHARD))
-        store.delete(SHARD.name)
-        assert committed(store, [SHARD], FINGERPRINT)[0] == set()
-        sinks.run(store, SHARD)
-        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
     def test_a_label_shard_in_a_linked_folder_is_committed(self, tmp_path):
         (tmp_path / "elsewhere").mkdir()
@@ -387,12 +238,3 @@ class TestCommitted:
         sinks.run(store, SHARD)
         assert (tmp_path / "elsewhere" / "part 1.parquet").exists()
         assert committed(store, [SHARD], FINGERPRINT)[0] == {SHARD.name}
-
-    def test_foreign_files_are_reported_with_the_reason(self, store):
-        sinks.run(store, SHARD)
-        store.create("b.parquet", b"?")
-        done, foreign = committed(store, [SHARD, make_shard("b.parquet"), make_shard("c.parquet")], "beef")
-        assert done == set()
-        assert set(foreign) == {SHARD.name, "b.parquet"}
-        assert "fingerprint: 'f00dfeed00000001' -> 'beef'" in foreign[SHARD.name]
-        assert "not a label shard of raysp" in foreign["b.parquet"]

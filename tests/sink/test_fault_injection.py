@@ -1,7 +1,6 @@
 """RAYSP_FAIL_AT kills a run at a passing of a phase, in whichever process it is counted."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -74,10 +73,3 @@ def test_an_invalid_value_is_refused_with_the_expected_ones(tmp_path, line, valu
     assert f"RAYSP_FAIL_AT='{value}': expected before_ or after_, one of {PHASES}, " in found.err
     assert found.err.rstrip().endswith("and a count from 1, such as after_shard_committed:2")
     assert label_shards(tmp_path / "out") == {}
-
-
-def test_without_the_variable_nothing_is_counted(tmp_path, line, monkeypatch):
-    monkeypatch.delenv("RAYSP_FAIL_AT", raising=False)
-    (tmp_path / "counts").mkdir()
-    assert run(line, RAYSP_FAIL_FOLDER=str(tmp_path / "counts")).code == 0
-    assert os.listdir(tmp_path / "counts") == []

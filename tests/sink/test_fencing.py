@@ -44,24 +44,6 @@ def test_a_run_that_lost_its_lease_writes_nothing(store, write, seconds):
     assert store.stat("b") is None
 
 
-@pytest.mark.parametrize("write", ["replace", "publish over"])
-def test_nothing_is_replaced_by_a_run_that_has_just_lost_its_lease(store, write):
-    with pytest.raises(RunError, match="another run took over"):
-        WRITES[write](lost(store, is_own=True))
-    assert store.read("a") == b"theirs"
-
-
-def test_only_replacements_ask_the_store_for_the_lease(store, monkeypatch):
-    own = lease.acquire(store)
-    mine, asked = FencedStore(store, own.epoch, own), []
-    monkeypatch.setattr(lease, "check_epoch", lambda *epoch: asked.append(epoch))
-    for write in ("create", "delete", "publish"):
-        WRITES[write](mine)
-    assert asked == []
-    WRITES["replace"](mine)
-    assert len(asked) == 1
-
-
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 def test_the_holder_of_the_lease_writes(store, write):
     mine = FencedStore(store, lease.acquire(store).epoch)
@@ -95,10 +77,3 @@ def test_a_run_that_is_suspended_between_its_check_and_its_write_replaces_nothin
     with pytest.raises(RunError, match="another run took over"):
         mine.replace("a", b"mine again")
     assert store.read("a") == b"theirs"
-
-
-def test_epochs_of_later_runs_are_found_by_any_process(store):
-    held = lease.acquire(store)
-    lease.check_epoch(store, held.epoch)
-    with pytest.raises(RunError, match="another run took over"):
-        lease.check_epoch(store, held.epoch - 1)

@@ -32,15 +32,6 @@ def frames(request, tmp_path) -> tuple[LocalStore, Shard]:
 
 
 @pytest.mark.slow
-def test_rows_of_frame_embeddings_are_read_a_few_at_a_time(frames, monkeypatch):
-    monkeypatch.setattr(label_rows, "BYTES_A_BATCH", 1 << 20, raising=False)
-    tables = list(read_labels(*frames))
-    assert max(table.nbytes for table in tables) < 1.1 * (1 << 20)
-    assert pa.concat_tables(tables).column("row").to_pylist() == list(range(ROWS))
-    assert [table.num_rows for table in read_labels(*frames, ["row"])] == [0, ROWS]
-
-
-@pytest.mark.slow
 def test_a_merge_holds_some_rows_at_a_time_and_those_beside_them(frames, monkeypatch):
     monkeypatch.setattr(label_rows, "BYTES_A_BATCH", 1 << 20)
     labels = (table.filter(pa.array(table.column("row").to_numpy() % 7 != 0)) for table in read_labels(*frames))

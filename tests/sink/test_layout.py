@@ -32,17 +32,6 @@ def test_staged_results_are_found_again_in_their_path(name):
     assert path.startswith(layout.stage_folder(name.shard))
 
 
-@given(NAMES, HASHES, HASHES)
-def test_a_shard_is_found_again_in_the_file_of_its_rest(name, input_id, fingerprint):
-    path = layout.errors_path(name, input_id, fingerprint, "0f")
-    assert layout.parse_errors_path(path) == (name, input_id, fingerprint, "0f")
-
-
-@given(st.integers(0, 10**10))
-def test_an_epoch_is_found_again_in_its_path(epoch):
-    assert layout.parse_lease_path(layout.lease_path(epoch)) == epoch
-
-
 @given(NAMES, STAGED)
 def test_nothing_beside_the_label_shards_is_named_parquet_not_even_a_folder(name, staged):
     for path in (layout.stage_path(staged), layout.errors_path(name, "ab", "cd", "ef")):
@@ -80,13 +69,6 @@ def test_paths_read_as_the_design_says():
     assert layout.plan_path(7) == ".raysp/plan/00007.arrow"
     assert layout.parse_plan_path(".raysp/plan/100000.arrow") == 100000
     assert layout.log_path("r", 3) == ".raysp/log/r-000003.jsonl"
-
-
-@pytest.mark.parametrize(
-    "name", ["a.parquet", "a b/c.d/é🎧.parquet", "x.parquet/y.parquet", "m-00000.parquet", "~.parquet"]
-)
-def test_usual_names_pass(name):
-    layout.check_shard_name(name)
 
 
 @pytest.mark.parametrize(

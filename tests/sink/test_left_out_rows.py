@@ -106,26 +106,6 @@ def test_a_late_worker_that_has_replaced_a_label_shard_leaves_those_of_a_later_o
     assert committed(store, [THIRD], FINGERPRINT)[0] == {SHARD.name}
 
 
-def test_gc_leaves_those_of_a_shard_that_is_to_be_labelled_again(store):
-    begin(store)
-    label(store)
-    begin(store, OTHER)
-    gc(store)
-    assert rows_of(store) == all_rows()
-
-
-def test_gc_leaves_those_of_a_shard_that_vanished_while_others_were_labelled_again(store):
-    second = make_shard("b.parquet")
-    begin(store, SHARD, second)
-    label(store)
-    label(store, second)
-    again(store, replace(second, input_id="beef"))
-    gc(store)
-    assert rows_of(store) == all_rows()
-    assert rows_of(store, second) == all_rows(second)
-    assert len(list(store.list(layout.ERRORS))) == 2
-
-
 def test_gc_leaves_those_of_a_label_shard_that_no_plan_names(store):
     begin(store)
     label(store)

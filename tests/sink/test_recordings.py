@@ -146,12 +146,6 @@ class TestFinished:
         assert verify(pipeline.sink.url, trust=True).differences == ()
 
     @pytest.mark.slow
-    def test_the_path_of_an_embedded_row_is_not_looked_up(self, pipeline, audio):
-        raysp.run(pipeline, engine="here", progress=False)
-        replace_recording(audio, 1)
-        assert verify(pipeline.sink.url, trust=True).differences == ()
-
-    @pytest.mark.slow
     def test_a_retry_keeps_the_versions_of_other_rows(self, pipeline, audio):
         whole = (audio / NAMES[0]).read_bytes()
         (audio / NAMES[0]).write_bytes(b"nothing that anyone could decode")
@@ -162,20 +156,6 @@ class TestFinished:
         assert labels_of(pipeline) == EXPECTED
         (difference,) = verify(pipeline.sink.url, trust=True).differences
         assert "row 2 ('2.wav'); restore" in difference
-
-
-@pytest.mark.slow
-def test_a_folder_is_refused_and_labelled_again_like_any_shard(audio, tmp_path):
-    pipeline = a_pipeline(raysp.Shards(str(audio)), tmp_path / "out")
-    stage(pipeline, audio)
-    replace_recording(audio, 2)
-    with pytest.raises(PlanError, match="content changed"):
-        raysp.run(pipeline, engine="here", progress=False)
-    again(pipeline, "*")
-    assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5, "5.wav": None}
-    replace_recording(audio, 3)
-    (difference,) = verify(pipeline.sink.url, trust=True).differences
-    assert "row 3 ('3.wav')" in difference
 
 
 @pytest.mark.slow
@@ -215,27 +195,6 @@ def test_a_manifest_whose_lines_changed_is_cut_again_when_they_are_labelled_agai
 def recordings_in_the_footer(out) -> str:
     """Return what the footer of the label shard holds of the versions of its recordings."""
     return pq.read_metadata(out / "m.parquet").metadata.get(b"raysp.recordings", b"").decode()
-
-
-def test_embedded_rows_cost_nothing(tmp_path):
-    shard = write_shard(tmp_path / "in" / "m.parquet")
-    raysp.run(a_pipeline(raysp.Shards(str(shard)), tmp_path / "out"), engine="here", progress=False)
-    assert recordings_in_the_footer(tmp_path / "out") == ""
-
-
-@pytest.mark.slow
-def test_a_file_that_may_no_longer_be_looked_at_keeps_its_label(pipeline, audio, monkeypatch):
-    stage(pipeline, audio)
-    stat = os.stat
-
-    def refusing(path, **keywords):
-        if os.fspath(path) == f"{audio}/3.wav":
-            raise PermissionError(13, "closed", path)
-        return stat(path, **keywords)
-
-    monkeypatch.setattr(os, "stat", refusing)
-    raysp.run(pipeline, engine="here", progress=False)
-    assert labels_of(pipeline) == {**EXPECTED, "5.wav": None}
 
 
 @pytest.mark.slow

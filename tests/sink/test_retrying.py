@@ -5,9 +5,9 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from raysp import ChangedError, PlanError, RunError, gc
+from raysp import ChangedError, PlanError, gc
 from raysp.corpus.shards import Piece
-from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, recommitting, run_record
+from raysp.sink import label_rows, layout, lease, orphans, plan_record, run_record
 from raysp.sink.commit import LabelShard, Todo, committed, compare
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
@@ -61,54 +61,6 @@ class TestWholeShards:
         gc(store)
         assert paths(store, layout.STAGE) == []
 
-    def test_one_that_did_not_change_is_replaced_too(self, store):
-        begin(store)
-        sinks.run(store, SHARD)
-        before = footer.read(store, SHARD.name).write_id
-        again(store)
-        assert footer.read(store, SHARD.name).write_id != before
-        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
-
-    def test_one_without_a_label_shard_gets_one(self, store):
-        begin(store)
-        again(store, CHANGED)
-        assert sinks.labels(store, CHANGED) == sinks.expected(CHANGED)
-
-    def test_there_and_back_no_old_receipt_is_trusted(self, store):
-        begin(store)
-        [late] = sinks.run(store, SHARD)
-        again(store, CHANGED)
-        sinks.log(store, late)
-        attempt(store)
-        assert committed(store, [SHARD], FINGERPRINT)[0] == set()
-        again(store)
-        assert committed(store, [SHARD], FINGERPRINT)[0] == {SHARD.name}
-
-    def test_staged_results_of_other_runs_are_left_to_gc(self, store):
-        begin(store)
-        sinks.stage_piece(store, SHARD, SHARD.pieces[0])
-        sinks.stage_piece(store, replace(SHARD, input_id="00"), SHARD.pieces[0])
-        staged = paths(store, layout.STAGE)
-        again(store)
-        assert paths(store, layout.STAGE) == staged
-        gc(store)
-        assert paths(store, layout.STAGE) == []
-
-    def test_a_run_that_replaces_nothing_leaves_staged_results_of_others(self, store):
-        sinks.stage_piece(store, SHARD, SHARD.pieces[0], fingerprint=OTHER)
-        sinks.run(store, SHARD)
-        assert sinks.staged(store, SHARD, OTHER).keys() == {SHARD.pieces[0]}
-
-    def test_staged_results_of_an_interrupted_attempt_are_not_used(self, store):
-        begin(store)
-        sinks.run(store, SHARD)
-        interrupted = attempt(store, CHANGED)
-        todo = retry_whole(store, CHANGED)
-        assert todo.pieces == CHANGED.pieces
-        with pytest.raises(RunError, match=r"results of rows 0 to 5 are missing; run again"):
-            recommit_sample(store, todo)
-        recommit_sample(store, interrupted)
-
     def test_files_not_made_by_raysp_are_never_replaced(self, store):
         store.create(SHARD.name, b"a user's own file")
         with pytest.raises(ChangedError, match="not a label shard of raysp"):
@@ -125,66 +77,6 @@ class TestWholeShards:
             assert (done, [*foreign]) == (set(), [SHARD.name])
             assert committed(store, [SHARD], FINGERPRINT, file_id="11")[0] == {SHARD.name}
             sinks.log(store, *receipts)
-
-    def test_the_rows_beside_the_replaced_label_shard_are_for_gc(self, store, monkeypatch):
-        begin(store)
-        sinks.run(store, SHARD, rows="ok")
-        assert len(paths(store, layout.ERRORS)) == 1
-        again(store)
-        gc(store)
-        assert len(paths(store, layout.ERRORS)) == 1  # a late commit could be about to name it
-        monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
-        gc(store)
-        assert paths(store, layout.ERRORS) == []
-
-    def test_left_out_rows_are_kept_while_another_shard_is_labelled_again(self, store, monkeypatch):
-        monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
-        second = make_shard("b.parquet")
-        begin(store, SHARD, second)
-        sinks.run(store, SHARD, second, rows="ok")
-        kept = paths(store, layout.ERRORS)
-        again(store, CHANGED, rows="ok")
-        gc(store)
-        left = paths(store, layout.ERRORS)
-        assert [path for path in kept if "b.parquet" in path] == [path for path in left if "b.parquet" in path]
-        assert len(left) == len(kept) == 2
-
-    def test_a_late_attempt_removes_nothing_of_a_later_one(self, store):
-        begin(store)
-        sinks.run(store, SHARD, rows="ok")
-        again(store, CHANGED, rows="ok")
-        before = paths(store, layout.ERRORS)
-        again(store, replace(CHANGED, input_id="c0c0"), rows="ok")
-        assert set(before) < set(paths(store, layout.ERRORS))
-
-    @pytest.mark.parametrize("held_up_at", ["write", "publish"])
-    def test_one_that_comes_late_takes_no_label_of_a_retry_away(self, store, monkeypatch, held_up_at):
-        """While it writes its label shard, or is about to publish it, another one finishes and a retry as well."""
-        begin(store)
-        sinks.run(store, CHANGED)
-        late = attempt(store)
-        where, what = (commit, "write") if held_up_at == "write" else (type(store), "publish")
-        do = getattr(where, what)
-
-        def held_up(*arguments, **options):
-            monkeypatch.undo()
-            again(store)
-            assert retry(store).counts.errors == {}
-            return do(*arguments, **options)
-
-        monkeypatch.setattr(where, what, held_up)
-        assert recommit_sample(store, late).counts.errors == {}
-        assert sinks.labels(store, SHARD) == after_retry()
-
-    def test_one_that_comes_late_replaces_no_label_shard_of_newer_content(self, store):
-        begin(store)
-        sinks.run(store, SHARD)
-        late = attempt(store)
-        again(store, CHANGED)
-        before = store.read(SHARD.name)
-        with pytest.raises(ChangedError, match="made from other input or by another pipeline"):
-            recommit_sample(store, late)
-        assert store.read(SHARD.name) == before
 
 
 ERRORS = [row for row in range(SHARD.num_rows) if sinks.status_of(row) == "error"]
@@ -256,66 +148,6 @@ class TestRetry:
         assert sinks.labels(store, SHARD) == after_retry()
         assert paths(store, layout.STAGE) == []
 
-    def test_staged_results_of_an_interrupted_attempt_are_not_used(self, store):
-        """It may hold the errors that were corrected in the meantime."""
-        begin(store)
-        sinks.run(store, SHARD)
-        [interrupted] = find_error_rows(store, [SHARD], FINGERPRINT)
-        stage_retried(store, interrupted, again=ERRORS)
-        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
-        assert todo.pieces == interrupted.pieces
-        assert retry(store).counts.errors == {}
-        gc(store)
-        assert paths(store, layout.STAGE) == []
-
-    @pytest.mark.parametrize("shard", [SHARD, CHANGED], ids=["same", "changed"])
-    def test_one_that_is_planned_while_the_shard_is_labelled_again_changes_nothing(self, store, monkeypatch, shard):
-        begin(store)
-        sinks.run(store, SHARD)
-        read = recommitting.read_labels
-
-        def read_late(*arguments):
-            monkeypatch.undo()
-            again(store, shard)
-            return read(*arguments)
-
-        monkeypatch.setattr(recommitting, "read_labels", read_late)
-        damaged: dict[str, str] = {}
-        todos = list(find_error_rows(store, [SHARD], FINGERPRINT, damaged))
-        assert len(todos) + len(damaged) == 1
-        assert all("its rows belong to another input" in reason for reason in damaged.values())
-        before = store.read(SHARD.name)
-        for todo in todos:
-            assert todo.retry.write_id != footer.read(store, SHARD.name).write_id
-            recommit_sample(store, todo)
-        assert store.read(SHARD.name) == before
-
-    def test_one_that_was_given_up_and_comes_late_takes_no_label_away(self, store, monkeypatch):
-        """It is held up at the last moment, after it has looked at the label shard, while another one finishes."""
-        begin(store)
-        sinks.run(store, SHARD)
-        [late] = find_error_rows(store, [SHARD], FINGERPRINT)
-        stage_retried(store, late, again=ERRORS[1:])
-        publish = type(store).publish
-
-        def held_up(self, scratch, path, **options):
-            if path == SHARD.name:
-                monkeypatch.undo()
-                assert retry(store).counts.errors == {}
-            return publish(self, scratch, path, **options)
-
-        monkeypatch.setattr(type(store), "publish", held_up)
-        receipt = recommit_sample(store, late)
-        assert receipt.counts.errors == {}
-        assert sinks.labels(store, SHARD) == after_retry()
-
-    def test_a_leftover_of_the_first_labelling_is_not_taken_for_a_retried_row(self, store):
-        sinks.run(store, SHARD)
-        for piece in SHARD.pieces:
-            sinks.stage_piece(store, SHARD, piece)
-        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
-        assert todo.pieces == (SHARD.pieces[0], SHARD.pieces[2])
-
     def test_a_label_shard_replaced_in_the_meantime_is_kept(self, store):
         begin(store)
         sinks.run(store, SHARD)
@@ -325,10 +157,6 @@ class TestRetry:
         receipt = recommit_sample(store, todo)
         assert receipt.counts.errors == {}
         assert store.read(SHARD.name) == before
-
-    def test_a_label_shard_of_another_pipeline_is_not_retried(self, store):
-        sinks.run(store, SHARD)
-        assert list(find_error_rows(store, [SHARD, make_shard("b.parquet")], OTHER)) == []
 
 
 class TestGc:
@@ -370,17 +198,6 @@ class TestGc:
         with lease.held(store), pytest.raises(PlanError, match="is running on this sink"):
             gc(store, dry_run=dry_run)
         assert littered <= {entry.path for entry in store.list()}
-
-    def test_a_folder_without_a_sink_is_refused(self, store):
-        with pytest.raises(PlanError, match="not a sink of raysp"):
-            gc(store)
-
-    def test_uploads_that_were_never_completed_go_where_a_store_knows_of_them(self, store, monkeypatch):
-        begin(store)
-        aborted = []
-        monkeypatch.setattr(type(store), "incomplete_uploads", lambda _, older: ["a.parquet#1"], raising=False)
-        monkeypatch.setattr(type(store), "abort_upload", lambda _, upload: aborted.append(upload), raising=False)
-        assert [orphan.path for orphan in gc(store).orphans] == ["a.parquet#1"] == aborted
 
 
 class TestUploads:

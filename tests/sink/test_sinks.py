@@ -31,12 +31,6 @@ def test_it_is_the_same_by_url_by_store_and_by_pipeline(sink, tmp_path):
         assert [shard.name for shard in same.shards()] == [SHARD.name]
 
 
-def test_opening_one_writes_nothing_and_a_place_without_a_run_has_no_record(sink, tmp_path):
-    assert sink.record() is None
-    assert sink.shards() == []
-    assert not (tmp_path / "labels").exists()
-
-
 def test_a_folder_without_a_sink_is_refused_with_the_missing_file_and_the_remedy(sink):
     sink.store.create("a.parquet", b"of something else")
     with pytest.raises(PlanError) as caught:
@@ -64,10 +58,3 @@ def test_staged_results_of_the_pipeline_and_label_shards_are_results(sink):
     assert not sink.holds_results("0" * 16)
     label(sink.store, SHARD)
     assert sink.holds_results("0" * 16)
-
-
-def test_a_forgotten_plan_leaves_the_record_of_the_runs(sink):
-    begin(sink)
-    sink.forget_plan()
-    assert sink.shards() == []
-    assert sink.record() is not None

@@ -40,19 +40,6 @@ def test_windows_are_sorted_and_those_of_a_row_stay_together(tmp_path_factory, l
     assert len(slices) == {1: len(lengths), 1000: len(slices), 10**6: 1}[num_bytes]
 
 
-@pytest.mark.parametrize("num_bytes", [1, 500, 10**6])
-def test_slices_are_the_same_rows_however_few_bytes_may_be_held(tmp_path, num_bytes, monkeypatch):
-    monkeypatch.setattr(sorting, "PART_BYTES", 300)  # several rows
-    sorter = Sorter(lambda: tmp_path / "runs", num_bytes)
-    rows = list(range(60))
-    for k in range(7):
-        sorter.add(sinks.results(rows[k::7][::-1]))
-    slices = list(sorter.slices())
-    assert pa.concat_tables(slices).to_pylist() == sinks.results(rows).to_pylist()
-    assert len(slices) == {1: 60, 500: len(slices), 10**6: 1}[num_bytes]
-    assert (tmp_path / "runs").exists() == (num_bytes < 10**6)
-
-
 def test_a_row_of_several_numbers_is_not_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(sorting, "PART_BYTES", 300)
     sorter = Sorter(lambda: tmp_path / "runs", 1, 4)
@@ -61,10 +48,3 @@ def test_a_row_of_several_numbers_is_not_cut(tmp_path, monkeypatch):
         sorter.add(sinks.results(numbers[k::3][::-1]))
     found = [one.column("row").to_pylist() for one in sorter.slices()]
     assert found == [[0, 1, 2], [4], [8, 9], [16, 17, 18, 19]]
-
-
-def test_tables_of_other_columns_are_refused(tmp_path):
-    sorter = Sorter(lambda: tmp_path / "runs", 10**6)
-    sorter.add(sinks.results([4, 5]))
-    with pytest.raises(pa.ArrowInvalid, match=r"found row.*, expected row"):
-        sorter.add(sinks.results([6]).drop("seconds"))

@@ -12,7 +12,7 @@ from raysp.corpus.shards import Piece
 from raysp.sink import layout, stage
 from raysp.sink.commit import Todo
 from tests.sink import sinks
-from tests.sink.sinks import FINGERPRINT, INPUT_ID, make_shard
+from tests.sink.sinks import FINGERPRINT, make_shard
 
 SHARD = make_shard()
 PIECE = SHARD.pieces[1]
@@ -40,14 +40,6 @@ def files_of_a_piece(draw) -> tuple[Piece, dict[Piece, stage.Staged]]:
     return piece, files(*there, *beside)
 
 
-def is_covered(piece: Piece, staged) -> bool:
-    """Return whether files of a piece, or of halves of halves of it, hold all of its rows."""
-    if piece in staged or piece.num_rows == 1:
-        return piece in staged
-    middle = (piece.first + piece.end) // 2
-    return is_covered(Piece(piece.first, middle), staged) and is_covered(Piece(middle, piece.end), staged)
-
-
 def numbers(pieces) -> list[int]:
     return [row for piece in pieces for row in range(piece.first, piece.end)]
 
@@ -71,20 +63,6 @@ class TestTiles:
         assert {*tiles} <= staged.keys()
         assert sorted(numbers([*tiles, *left])) == numbers([piece])
 
-    @given(files_of_a_piece())
-    def test_a_piece_is_complete_exactly_if_files_of_it_hold_all_rows(self, drawn):
-        piece, staged = drawn
-        assert (stage.unstaged([piece], staged.values()) == []) == is_covered(piece, staged)
-
-    @given(files_of_a_piece(), st.data())
-    def test_runs_that_stage_some_of_what_is_left_end(self, drawn, data):
-        piece, staged = drawn
-        rounds = 0
-        while left := stage.unstaged([piece], staged.values()):
-            staged |= files(data.draw(st.sampled_from([part for one in left for part in halves(one)])))
-            rounds += 1
-            assert rounds <= piece.num_rows
-
     @given(st.dictionaries(st.tuples(st.integers(0, 6), st.integers(1, 5)), st.integers(0, 2), max_size=6))
     def test_of_any_files_those_are_used_that_hold_most_rows_and_then_fewest_errors(self, drawn):
         """Rows that are left need not be halves of the piece, so files of several runs may overlap in any way."""
@@ -103,11 +81,6 @@ class TestTiles:
     def test_files_of_no_rows_or_of_rows_of_other_pieces_are_not_used(self, rows):
         assert stage.unstaged([PIECE], files(Piece(*rows)).values()) == [PIECE]
 
-    def test_pieces_are_told_apart(self):
-        staged = files(Piece(0, 4), Piece(6, 9))
-        assert stage.unstaged(SHARD.pieces, staged.values()) == [Piece(4, 6), SHARD.pieces[2]]
-        assert stage.tiles(SHARD.pieces[2], staged.values()) == []
-
 
 class TestListed:
     def test_only_this_input_and_this_pipeline_count(self, store):
@@ -119,12 +92,6 @@ class TestListed:
         assert staged.num_bytes == store.stat(layout.stage_path(staged.name)).num_bytes
         assert stage.listed(store, [SHARD], "f00d") == {}
         assert stage.listed(store, [], FINGERPRINT) == {}
-
-    def test_other_files_in_its_place_are_ignored(self, store):
-        folder = layout.stage_folder(SHARD.name)
-        for name in ("4-9.ab", f"4-9.{INPUT_ID}.{FINGERPRINT}.x", "notes.txt"):
-            store.create(f"{folder}{name}", b"?")
-        assert sinks.staged(store, SHARD) == {}
 
     @pytest.mark.parametrize("order", [(0, 2, 1), (2, 1, 0), (1, 0, 2)])
     def test_of_results_of_the_same_rows_those_with_the_fewest_errors_are_used_and_all_removed(self, store, order):
@@ -153,32 +120,6 @@ class TestRead:
         assert len(batches) == {1: 60, 500: len(batches), 10**6: 2}[num_bytes]
         assert list(store.list(layout.TMP)) == []
 
-    def test_the_name_is_asked_for_when_all_rows_are_written(self, store):
-        seen = []
-
-        def tables():
-            for row in PIECE.first, PIECE.first + 1:
-                yield sinks.results([row])
-                seen.append(row)
-
-        stage.write(store, tables(), lambda: sinks.staged_name(SHARD, Piece(4, 6), errors=len(seen)))
-        assert [staged.name.errors for staged in sinks.staged(store, SHARD).values()] == [2]
-
-    def test_staging_twice_keeps_the_first(self, store):
-        for text in ("first", "second"):
-            sinks.stage_piece(store, SHARD, Piece(0, 1), table=sinks.results([0], text))
-        [table] = stage.read(store, sinks.staged(store, SHARD)[Piece(0, 1)], [0])
-        assert table.column("pred_text").to_pylist() == ["first text 0"]
-
-    @pytest.mark.parametrize("rows", [[4, 5, 6, 8], [4, 5, 6, 7, 7, 8], [4, 5, 6, 7], [4, 5, 6, 7, 8, 9]])
-    def test_other_rows_are_refused_and_their_file_removed(self, store, rows):
-        sinks.stage_piece(store, SHARD, PIECE, table=sinks.results(rows))
-        sinks.stage_piece(store, SHARD, SHARD.pieces[0])
-        staged = sinks.staged(store, SHARD)
-        with pytest.raises(stage.BrokenStageError, match=r"~/4-9\..*holds other rows; run again"):
-            list(stage.read(store, staged[PIECE], range(4, 9)))
-        assert sinks.staged(store, SHARD).keys() == {SHARD.pieces[0]}
-
     @pytest.mark.parametrize("damage", ["cut short", "a bit", "another table", "nothing"])
     def test_damaged_files_are_refused_and_removed(self, store, damage):
         path = layout.stage_path(sinks.stage_piece(store, SHARD, PIECE))
@@ -194,14 +135,6 @@ class TestRead:
         with pytest.raises(stage.BrokenStageError, match="run again: its rows are labelled again"):
             list(stage.read(store, staged, range(4, 9)))
         assert sinks.staged(store, SHARD) == {}
-
-    def test_dictionaries_that_differ_between_chunks_can_be_staged(self, store):
-        chunks = [pa.array([text]).dictionary_encode() for text in "ab"]
-        table = pa.table({"row": [0, 1], "word": pa.chunked_array(chunks)})
-        name = sinks.staged_name(SHARD, Piece(0, 2))
-        stage.write(store, [table, table.set_column(0, "row", [[2, 3]])], lambda: name)
-        tables = list(stage.read(store, sinks.staged(store, SHARD)[Piece(0, 2)], range(4)))
-        assert pa.concat_tables(tables).column("word").to_pylist() == ["a", "b"] * 2
 
 
 class TestRemoval:
@@ -223,12 +156,6 @@ class TestRemoval:
         assert stage.discard(store, SHARD.name, only_errors=True) == 4
         assert sinks.staged(store, SHARD).keys() == {Piece(0, 3), Piece(4, 9)}
         assert sinks.staged(store, SHARD, "beef").keys() == {Piece(0, 3), Piece(4, 9)}
-
-    def test_results_of_a_piece_and_of_its_parts_are_discarded_and_others_stay(self, store):
-        for rows in (SHARD.pieces[0], PIECE, Piece(4, 6), Piece(6, 9), Piece(9, 16)):
-            sinks.stage_piece(store, SHARD, rows)
-        assert stage.discard(store, SHARD.name, rows=PIECE) == 3
-        assert sinks.staged(store, SHARD).keys() == {SHARD.pieces[0], Piece(9, 16)}
 
 
 class TestWithoutFailed:

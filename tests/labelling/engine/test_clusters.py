@@ -135,29 +135,6 @@ def test_kills_at_random_moments_lose_double_and_change_nothing(request, corpus,
             sys.stderr.write(f"{number + 1} sinks whole after {runs} runs and {dict(kills)}\n")
 
 
-@pytest.mark.soak
-def test_nodes_that_are_taken_away_every_few_seconds_make_no_row_an_error(corpus, tmp_path):
-    dice = random.Random(int(os.environ.get("RAYSP_SOAK_SEED", "0")))
-    wanted = int(os.environ.get("RAYSP_SOAK_PREEMPTIONS", "20"))
-    sink = tmp_path / "labels"
-    taken = 0
-    with small_cluster(2) as cluster:
-        driver = start_driver(folder_with(corpus, tmp_path), tmp_path / "labels.py", "--address", cluster.address)
-        while driver.poll() is None and taken < wanted:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                driver.wait(dice.uniform(3, 12))
-                break
-            cluster.kill_a_node()
-            taken += 1
-            sys.stderr.write(f"{time.strftime('%X')} {taken} nodes taken, {committed(sink)} shards committed\n")
-        out, said = driver.communicate(timeout=900)
-    assert driver.returncode == 0, said
-    result = json.loads(out)
-    assert (result["shards_committed"], result["errors"]) == (SHARDS, {})
-    assert row_hash(sink) == row_hash(corpus / "undisturbed")
-    assert taken >= min(wanted, 3)
-
-
 def _disturb(
     driver: subprocess.Popen, cluster: SmallCluster | None, dice: random.Random, kills: Counter, wanted: dict[str, int]
 ) -> None:

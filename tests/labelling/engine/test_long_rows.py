@@ -3,7 +3,6 @@
 import io
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -79,24 +78,3 @@ def test_labels_do_not_depend_on_the_cut_of_blocks(without_ray, make_pipeline, r
         assert result.exit_code == 0
         found.append(read_labels(tmp_path / sink).drop_columns(["pred_score", "pred_words", "pred_chars"]))
     assert found[0].equals(found[1])
-
-
-def test_results_of_a_cut_that_was_not_finished_are_not_mixed_with_another(
-    without_ray, make_pipeline, recordings, tmp_path, monkeypatch
-):
-    (tmp_path / "corpus").mkdir()
-    audio_shard(tmp_path / "corpus" / "all.parquet", [(name, data) for name, (data, _, _) in recordings.items()])
-    monkeypatch.setattr(BLOCK_SECONDS, lambda *a, **k: 8.0)
-
-    def stop(progress):
-        if progress.counts.blocks == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(make_pipeline(tmp_path / "corpus", **WORDS), on_progress=stop)
-    assert not any((tmp_path / "labels").rglob(".raysp/stage/**/*.*"))  # a piece is staged when all of it is labelled
-    monkeypatch.setattr(BLOCK_SECONDS, lambda *a, **k: 17.0)
-    result = run(make_pipeline(tmp_path / "corpus", **WORDS))
-    assert (result.exit_code, result.shards_failed) == (0, {})
-    labels: pa.Table = read_labels(tmp_path / "labels")
-    assert labels.column("status").to_pylist() == ["ok"] * len(recordings)

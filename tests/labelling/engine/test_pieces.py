@@ -1,17 +1,14 @@
 """A piece in, an ordered staged file and a receipt out."""
 
-import contextlib
 from dataclasses import replace
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 
 import raysp
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece
-from raysp.errors import ProgramError, RunError, ShardError
-from raysp.labelling.engine import here, piece_reading
+from raysp.errors import ShardError
 from raysp.labelling.engine.job import Job, LabelledPiece, LostReader, PieceTodo, ReadingError
 from raysp.labelling.engine.model import Model
 from raysp.labelling.engine.piece import commit_shard, label_piece
@@ -63,29 +60,6 @@ def test_a_row_that_crashes_processes_has_the_columns_of_the_others(
     assert all(row["pred_text"] is not None for row in labels if row["status"] == "ok")
 
 
-def test_the_hang_timeout_applies_to_each_block_that_is_read(monkeypatch):
-    inside: list[str] = []
-    watches: list[list[str]] = []
-
-    @contextlib.contextmanager
-    def watched(seconds):
-        assert seconds == 7
-        inside.clear()
-        yield
-        watches.append([*inside])
-
-    def blocks(*_):
-        for number in range(4):
-            inside.append(f"read {number}")
-            yield number
-
-    monkeypatch.setattr(piece_reading, "watched", watched)
-    monkeypatch.setattr(piece_reading, "_decoded", blocks)
-    todo, job = SimpleNamespace(has_crashed=False), SimpleNamespace(hang_seconds=7)
-    assert [*read_blocks(job, todo)] == [0, 1, 2, 3]
-    assert watches == [["read 0"], ["read 1"], ["read 2"], ["read 3"], []]
-
-
 def test_a_reader_that_is_lost_in_a_later_pass_is_no_failure_of_its_shard(make_pipeline, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=digits_table(3))
     pipeline = make_pipeline(tmp_path / "in", outputs=[raysp.Transcript()])
@@ -110,22 +84,6 @@ def test_a_reader_that_is_lost_in_a_later_pass_is_no_failure_of_its_shard(make_p
     assert not list(store.list(layout.STAGE))
     for model in models:
         model.close()
-
-
-def test_without_its_programs_a_later_pass_ends_the_run_of_the_engine_here(make_pipeline, tmp_path, monkeypatch):
-    write_shard(tmp_path / "in" / "a.parquet", table=digits_table(3))
-    pipeline = make_pipeline(tmp_path / "in", outputs=[raysp.Transcript()])
-    later = raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding()], window_seconds=0.1, overlap_seconds=0.0)
-    pipeline = replace(pipeline, steps=[*pipeline.steps, later])
-
-    def read(job, todo, decoder):
-        if todo.number:
-            raise ProgramError("no decoder starts")
-        yield from read_blocks(job, todo, decoder)
-
-    monkeypatch.setattr(here, "read_blocks", read)
-    with pytest.raises(RunError, match="no decoder starts"):
-        raysp.run(pipeline, engine="here", progress=False)
 
 
 def test_recordings_of_one_window_are_decoded_once_for_all_passes(make_pipeline, tmp_path):

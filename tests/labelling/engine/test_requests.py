@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,20 +162,6 @@ def test_a_checkpoint_on_storage_is_found_once_in_a_plan_and_not_for_each_piece(
     # The plan of the run, the model, and the joining of its windows.
     assert [name for name in bucket.listed if name.startswith("model")] == ["model/"] * (1 + 3)
     assert [name for name in bucket.read if name.startswith("model")] == []
-
-
-def test_a_survey_for_other_columns_or_of_changed_shards_is_made_anew(bucket, tmp_path):
-    put_shards(bucket, tmp_path, 3)
-    pipeline = begun(bucket, 3)
-    shorter_windows = replace(pipeline, steps=[pipeline.steps[0], replace(pipeline.label, window_seconds=20)])
-    assert raysp.plan(shorter_windows).replaces_record
-    assert bucket.of_shards() == {}
-    raysp.plan(replace(pipeline, source=replace(pipeline.source, text="text")))
-    assert [*bucket.of_shards().values()] == [1, 1, 1]
-    file = write_shard(tmp_path / "p.parquet", table=digits(9, 3))
-    bucket.put_object("bucket", "in-3/1.parquet", file.read_bytes())
-    assert raysp.plan(pipeline).rows_todo == 7
-    assert [*bucket.of_shards().values()] == [2, 2, 2]
 
 
 def test_a_further_piece_of_a_shard(bucket):

@@ -2,9 +2,7 @@
 
 import io
 import json
-import os
 import shutil
-import subprocess
 import time
 
 import av
@@ -124,13 +122,6 @@ def test_a_hub_checkpoint_labels_like_its_folder_and_a_push_affects_no_run(
     assert run(pipeline).rows == 0  # goes on from what is there
 
 
-@pytest.mark.cluster
-def test_workers_of_a_local_ray_have_the_priority_of_the_driver(local_ray):
-    import ray
-
-    assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
-
-
 def test_a_run_is_refused_before_it_plans_while_another_one_plans(
     without_ray, make_pipeline, small_shards, monkeypatch
 ):
@@ -153,18 +144,6 @@ def test_a_run_that_is_refused_leaves_no_folder_that_it_made(without_ray, make_p
     with pytest.raises(raysp.PlanError, match="no such file or folder"):
         run(make_pipeline(tmp_path / "missing", sink=str(tmp_path / "new" / "labels")))
     assert [*tmp_path.rglob("*")] == before
-
-
-def test_rows_ok_stores_error_rows_in_a_separate_file(without_ray, make_pipeline, tmp_path):
-    shard = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 2)
-    good = [row["bytes"] for row in shard.column("audio").to_pylist()]
-    audio_shard(tmp_path / "mixed.parquet", [("a", good[0]), ("b", b"nothing"), ("c", good[1])])
-    run(make_pipeline(tmp_path / "mixed.parquet", sink_options={"rows": "ok"}))
-    labels = pq.read_table(tmp_path / "labels" / "mixed.parquet")
-    assert labels.column("row").to_pylist() == [0, 2]
-    [rest] = (tmp_path / "labels" / ".raysp" / "errors").iterdir()
-    with pa.OSFile(str(rest)) as file:
-        assert pa.ipc.open_stream(file).read_all().column("error_type").to_pylist() == ["unsupported_format"]
 
 
 @pytest.mark.cluster
@@ -298,38 +277,3 @@ def test_no_row_is_lost_when_a_model_actor_is_killed(local_ray, make_pipeline, t
     assert len(killed) >= len(moments) - 2  # the last blocks may be done when their moment comes
     assert result.exit_code == 0
     assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "undisturbed")
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_full_disk_stops_the_run_and_the_next_run_resumes_once_there_is_space(
-    without_ray, make_pipeline, small_shards, tmp_path
-):
-    raysp.run(make_pipeline(small_shards, sink="undisturbed"), engine="here", progress=False)
-    (tmp_path / "labels").mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", tmp_path / "labels"], check=False
-    ).returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        filler = tmp_path / "labels" / "_filler"
-        pipeline = make_pipeline(small_shards)
-        raysp.plan(pipeline)
-        filler.write_bytes(b"\0" * 276 * 1024)
-        why = _why_it_stopped(pipeline)
-        assert "No space left" in why
-        assert why.lower().count("run again") <= 1
-        filler.unlink()
-        assert run(pipeline).exit_code == 0
-        assert row_hash(tmp_path / "labels") == row_hash(tmp_path / "undisturbed")
-    finally:
-        subprocess.run(["umount", tmp_path / "labels"], check=True)
-
-
-def _why_it_stopped(pipeline) -> str:
-    """Depending on which file took the last space, the run stops or leaves shards uncommitted, with the reason."""
-    try:
-        result = run(pipeline)
-    except (raysp.RunError, raysp.StoreError) as error:
-        return str(error)
-    assert result.exit_code == 3
-    return " ".join(result.shards_failed.values())

@@ -145,28 +145,3 @@ def test_ids_and_texts_of_any_kind_are_stored_without_loss(without_ray, digits, 
     assert found.column("text").cast(pa.binary()).to_pylist() == ids
     shown = result.head(20).column("id").to_pylist()
     assert shown[1] == "lone \ufffd\ufffd\ufffd surrogate"
-
-
-def test_real_recordings_by_their_manifests(shared, without_ray, tmp_path):
-    """Sentences in ten languages and recordings of a minute, read in place."""
-    entries = []
-    for kind, number in (("sentences", 16), ("long", 4)):
-        folder = shared / "data" / kind
-        rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-        rows = sorted(rows, key=lambda row: row["duration"])[: number if kind == "long" else None]
-        entries += [
-            {**row, "audio_filepath": f"{kind}/{row['audio_filepath']}"} for row in rows[:: len(rows) // number]
-        ]
-    manifest = tmp_path / "real.jsonl"
-    manifest.write_text(
-        "".join(json.dumps({**row, "duration": None, "said": row["duration"]}) + "\n" for row in entries)
-    )
-    pipeline = a_pipeline(manifest, tmp_path / "labels", audio_root=str(shared / "data"))
-    result = run(replace(pipeline, sink=raysp.Parquet(str(tmp_path / "labels"), keep=["said", "language", "text"])))
-    rows = labels_of(tmp_path / "labels")
-    assert (result.exit_code, len(rows), {row["status"] for row in rows}) == (0, len(entries), {"ok"})
-    assert len(rows) >= 20
-    for row, entry in zip(rows, entries, strict=True):
-        assert row["id"] == entry["audio_filepath"]
-        assert row["seconds"] == pytest.approx(entry["duration"], abs=0.15)
-        assert (row["text"], row["language"]) == (entry.get("text"), entry["language"])

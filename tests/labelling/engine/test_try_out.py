@@ -13,7 +13,6 @@ import pytest
 import raysp
 from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
 from tests.labelling.engine.datasets.comparing import alike
-from tests.runs import processes
 
 MOST_MODULES = 161
 """Modules of raysp that a try-out may load."""
@@ -86,13 +85,3 @@ def test_the_table_without_a_readable_shard_has_the_columns_of_results(digits):
     result = tried(pipeline, 20)
     assert (result.exit_code, result.table.num_rows) == (3, 0)
     assert result.table.column_names == [name for name in columns if name != "id"]
-
-
-@pytest.mark.cluster
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_rows_are_labelled_by_ray_at_the_local_address(digits):
-    actors = []
-    pipeline = a_pipeline(f"{digits}/in", digits / "out")
-    raysp.run(pipeline, rows=3, address="local", on_progress=lambda _: actors.extend(processes("ModelActor")))
-    assert actors

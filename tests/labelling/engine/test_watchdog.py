@@ -4,12 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
-from raysp.labelling.engine import watchdog
 from raysp.labelling.engine.process_clock import read_times
 from tests.soaked import some
 
@@ -46,25 +44,6 @@ def test_work_that_hangs_ends_its_process_with_a_traceback(started, work):
     assert "most recent call first" in said
 
 
-def test_work_that_ends_in_time_lives_on(started):
-    process = started("for _ in range(3):\n    with watched(30):\n        pass\nprint('done')")
-    assert process.communicate(timeout=120)[0] == "done\n"
-    assert process.returncode == 0
-
-
-def test_the_watching_process_ends_with_its_thread():
-    processes = []
-
-    def work():
-        with watchdog.watched(1000):
-            processes.append(watchdog._of_thread.watchdog._process)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert processes[0].wait(timeout=120) == 0
-
-
 @pytest.mark.drivers
 @pytest.mark.slow
 def test_a_pause_for_longer_than_the_time_out_ends_nothing(started):
@@ -84,17 +63,6 @@ def test_waits_with_their_own_limit_do_not_count(started):
         "with watched(1):\n    for _ in range(8):\n        time.sleep(0.25)\n        touch()\nprint('done')"
     )
     assert process.communicate(timeout=120)[0] == "done\n"
-
-
-@pytest.mark.slow
-def test_one_that_was_killed_is_replaced(started):
-    process = started(
-        "from raysp.labelling.engine import watchdog\nwith watched(1000):\n    pass\n"
-        "process = watchdog._of_thread.watchdog._process\nprocess.kill()\nprocess.wait()\n"
-        "with watched(1):\n    time.sleep(1000)"
-    )
-    process.communicate(timeout=120)
-    assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
 
 
 @pytest.mark.slow

@@ -55,14 +55,6 @@ def test_an_empty_label_shard_is_passed_over_and_a_column_of_nulls_fits_the_next
     assert result.head().column("text").to_pylist() == [None, "x"]
 
 
-def test_label_shards_without_a_row_give_their_columns(emptied):
-    result, sink = emptied
-    for name in "ab":
-        write_label_shard(sink / f"{name}.parquet", {"row": pa.array([], pa.int64())})
-    table = result.head()
-    assert (table.column_names[:1], table.num_rows) == (["row"], 0)
-
-
 def test_a_place_without_label_shards_is_refused_unless_it_is_a_sink(emptied):
     result, sink = emptied
     assert result.head().num_rows == 0

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp import PlanError
 from tests.corpora import a_pipeline, wav, write_shard
 from tests.here import run_without_ray
 from tests.kit import planned_shards
@@ -54,23 +53,6 @@ def test_run_and_retry_exit_with_3_until_the_shard_can_be_read(tmp_path, monkeyp
     status = raysp.status(str(tmp_path / "out"))
     assert (status.shards, status.is_complete, status.failed) == (2, True, {})
     assert not raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences
-
-
-def test_a_shard_that_is_removed_from_the_source_leaves_the_record(tmp_path):
-    pipeline = half_readable(tmp_path)
-    (tmp_path / "in" / "bad.parquet").unlink()
-    raysp.run(pipeline, engine="here", progress=False)
-    assert raysp.status(str(tmp_path / "out")).is_complete
-
-
-def test_a_comparison_and_a_merge_name_it_and_the_merged_sink_records_it(tmp_path):
-    for sink in ("a", "b"):
-        half_readable(tmp_path, sink)
-    urls = [str(tmp_path / sink) for sink in ("a", "b")]
-    assert raysp.diff(*urls).shards.unfinished_a == ("bad.parquet",)
-    merged = raysp.merge(*urls, to=str(tmp_path / "merged"), by="pred_score")
-    assert ([*merged.not_merged], merged.exit_code) == (["bad.parquet"], 3)
-    assert [*raysp.status(str(tmp_path / "merged")).unreadable] == ["bad.parquet"]
 
 
 def test_a_committed_shard_that_is_damaged_later_is_counted_again(tmp_path):
@@ -127,16 +109,6 @@ class TestManifests:
         [planned] = planned_shards(tmp_path / "out")
         assert (planned["name"], planned["part"]) == ("m-00001.parquet", f"{middle}-{middle + 2 * (len(good) + 1)}")
 
-    def test_it_is_labelled_once_it_is_corrected(self, tmp_path, monkeypatch):
-        good = json.dumps({"audio_filepath": "a.wav"})
-        pipeline = self.write(tmp_path, monkeypatch, ["x" * len(good), good, good, good, "x"])
-        raysp.run(pipeline, engine="here", progress=False)
-        assert len(raysp.status(str(tmp_path / "out")).unreadable) == 2
-        self.write(tmp_path, monkeypatch, [good] * 5)
-        raysp.run(pipeline, engine="here", progress=False)
-        status = raysp.status(str(tmp_path / "out"))
-        assert (status.shards, status.is_complete, status.rows) == (3, True, 5)
-
     def test_one_that_is_truncated_is_an_unreadable_shard_until_it_is_copied_again(self, tmp_path, monkeypatch):
         run_without_ray(monkeypatch)
         line = json.dumps({"audio_filepath": "a.wav"}) + "\n"
@@ -155,13 +127,3 @@ class TestManifests:
         raysp.run(pipeline, progress=False)
         status = raysp.status(str(tmp_path / "out"))
         assert (status.shards, status.shards_committed, status.unreadable, status.rows) == (3, 3, {}, 4)
-
-    def test_one_that_is_truncated_after_its_slices_were_recorded_is_refused(self, tmp_path, monkeypatch):
-        self.write(tmp_path, monkeypatch, [json.dumps({"audio_filepath": "a.wav"})])
-        other = tmp_path / "n.jsonl.gz"
-        other.write_bytes(gzip.compress(json.dumps({"audio_filepath": "a.wav"}).encode()))
-        pipeline = a_pipeline(str(tmp_path / "*.jsonl*"), tmp_path / "out")
-        raysp.run(pipeline, engine="here", progress=False)
-        other.write_bytes(other.read_bytes()[:-12])
-        with pytest.raises(PlanError, match=r"n\.jsonl\.gz: .* Copy the manifest again"):
-            raysp.plan(pipeline)

@@ -1,6 +1,5 @@
 """Types that differ over the shards of a source: label shards have one type a column, or the plan refuses."""
 
-import base64
 import json
 import tarfile
 from collections.abc import Callable
@@ -49,24 +48,6 @@ def test_types_that_no_type_holds_are_refused_with_both_shards(tmp_path, column,
     shard(tmp_path, "b", pa.array(["x", "y"]), column=column, suffix=suffix)
     with pytest.raises(PlanError, match=rf"b\.{suffix}: column '{column}' is string, in .*a\.{suffix} it is int64"):
         raysp.plan(pipeline_of(tmp_path, [column] if column != "id" else []))
-
-
-def test_a_column_that_a_step_reads_is_compared_as_well(tmp_path):
-    shard(tmp_path, "a", pa.array([1, 2]), column="n")
-    shard(tmp_path, "b", pa.array(["x", "y"]), column="n")
-    assert raysp.plan(pipeline_of(tmp_path)).num_rows == 4
-    with pytest.raises(PlanError, match=r"b\.parquet: column 'n' is string, in .*a\.parquet it is int64"):
-        raysp.plan(with_map(tmp_path))
-
-
-def with_map(folder: Path) -> raysp.Pipeline:
-    step = raysp.Map("tests.labelling.planning.test_carried:doubled", adds={"m": "int64"}, reads=["n"])
-    label = raysp.Label(a_pipeline().label.checkpoint, outputs=[raysp.Transcript()])
-    return pipeline_of(folder, steps=[step, raysp.Decode(), label])
-
-
-def doubled(table: pa.Table) -> pa.Table:
-    return pa.table({"m": table.column("n")})
 
 
 @pytest.mark.parametrize(
@@ -137,26 +118,6 @@ class TestLaterShards:
         with pytest.raises(PlanError, match=r"d\.parquet: column .* is int64; the label shards of .*out hold string.*"):
             raysp.plan(pipeline)
 
-    def test_a_planned_column_without_values_takes_any_type_until_a_label_shard_holds_it(self, tmp_path):
-        shard(tmp_path, "a", pa.nulls(2))
-        pipeline = pipeline_of(tmp_path)
-        raysp.run(pipeline, engine="here", progress=False)
-        (tmp_path / "out" / "a.parquet").unlink()
-        shard(tmp_path, "b", pa.array([1]))
-        assert raysp.plan(pipeline).corpus.carried.field("id").type == pa.int64()
-
-    def test_a_sink_that_holds_nulls_without_a_type_names_the_remedy(self, tmp_path):
-        shard(tmp_path, "a", pa.nulls(2))
-        pipeline = pipeline_of(tmp_path)
-        raysp.run(pipeline, engine="here", progress=False)
-        record = tmp_path / "out" / ".raysp" / "run.json"
-        columns = base64.b64encode(pa.schema([("id", pa.null())]).serialize().to_pybytes()).decode()
-        record.write_text(json.dumps({**json.loads(record.read_text()), "columns": columns}))
-        assert raysp.plan(pipeline).corpus.carried.field("id").type == pa.null()
-        shard(tmp_path, "b", pa.array(["x"]))
-        with pytest.raises(PlanError, match=r"hold null, .* a column\. Label the source into another sink"):
-            raysp.plan(pipeline)
-
     @pytest.mark.parametrize("forgets", [False, True], ids=["recorded", "as in a merged sink"])
     def test_a_wider_type_is_refused_with_the_sink(self, tmp_path, forgets):
         shard(tmp_path, "a", pa.array([1, 2], pa.int32()))
@@ -169,18 +130,6 @@ class TestLaterShards:
         shard(tmp_path, "b", pa.array([3, 4]))
         with pytest.raises(PlanError, match=r"b\.parquet: column 'id' is int64; the label shards of .*out hold int32"):
             raysp.plan(pipeline_of(tmp_path))
-
-    def test_all_shards_written_again_with_another_type_can_be_labelled_again(self, tmp_path):
-        shard(tmp_path, "a", pa.array([1, 2]))
-        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
-        shard(tmp_path, "a", pa.array(["x", "y"]))
-        pipeline = pipeline_of(tmp_path)
-        raysp.retry(pipeline.sink.url, shards=["*"], pipeline=pipeline, engine="here", progress=False)
-        assert read_all(tmp_path).column("id").to_pylist() == ["x", "y"]
-        shard(tmp_path, "b", pa.array(["z"]))
-        raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
-        columns = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())["columns"]
-        assert pa.ipc.read_schema(pa.py_buffer(base64.b64decode(columns))) == pa.schema([("id", pa.string())])
 
     def test_a_sink_whose_label_shards_differ_is_found_by_verify(self, tmp_path):
         for name in ("a", "b"):
@@ -260,19 +209,3 @@ class TestLabelsBeside:
             in ran.shards_failed["b.parquet"]
         )
         assert read_all(tmp_path).column("mark").to_pylist() == [1, 2]
-
-
-def test_values_of_the_metadata_of_a_folder_that_differ_over_its_slices_have_one_type(tmp_path, monkeypatch):
-    monkeypatch.setattr("raysp.corpus.folders.FILES_A_SHARD", 2)
-    folder = tmp_path / "in"
-    folder.mkdir()
-    values = [1, 2, "x", None]
-    for number in range(len(values)):
-        (folder / f"{number}.wav").write_bytes(wav())
-    lines = [json.dumps({"file_name": f"{number}.wav", "n": value}) for number, value in enumerate(values)]
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    pipeline = a_pipeline(raysp.Shards(str(folder)), raysp.Parquet(str(tmp_path / "out"), keep=["n"]))
-    raysp.run(pipeline, engine="here", progress=False)
-    assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
-    assert read_all(tmp_path).column("n").to_pylist() == ["1", "2", "x", None]
-    assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()

@@ -74,12 +74,6 @@ def test_no_cache_can_be_written(checkpoint, tmp_path, monkeypatch):
     assert described(checkpoint) == described(checkpoint) == check_checkpoint(checkpoint)
 
 
-def test_a_folder_that_is_not_there_is_named(checkpoint):
-    shutil.rmtree(checkpoint)
-    with pytest.raises(CheckpointError, match="checkpoint'"):
-        described(checkpoint)
-
-
 @pytest.mark.drivers
 @pytest.mark.slow
 def test_a_second_plan_needs_no_torch_and_no_part_of_trainings_and_finished_sinks(checkpoint, tmp_path, recipe):

@@ -95,8 +95,3 @@ class TestHubIds:
         with pytest.raises(CheckpointError, match=r"'owner/none': no such folder, and it cannot be loaded"):
             self.plan(tmp_path, "owner/none")
         assert not (tmp_path / "out").exists()
-
-    def test_a_folder_goes_before_an_id_of_its_name(self, cache, tmp_path):
-        (tmp_path / "owner").mkdir()
-        (tmp_path / "owner" / "name").symlink_to(CHECKPOINT)
-        assert self.plan(tmp_path, "owner/name").pipeline.label.checkpoint == str(tmp_path / "owner" / "name")

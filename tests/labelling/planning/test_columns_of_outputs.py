@@ -69,12 +69,6 @@ def test_a_misspelt_column_of_an_earlier_step_has_a_suggestion(rows, tmp_path):
         raysp.plan(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=steps))
 
 
-def test_a_table_without_the_column_is_refused(rows):
-    steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[ALIGN])]
-    with raysp.Labeller(steps) as labeller, pytest.raises(PlanError, match="has no column 'text'"):
-        labeller(rows.drop_columns(["text"]))
-
-
 def test_a_checkpoint_without_a_ctc_head_is_refused(rows, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=rows)
     pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", label={"outputs": [ALIGN]})

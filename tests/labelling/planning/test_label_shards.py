@@ -1,6 +1,5 @@
 """Columns of label shards beside the shards of a source: conditions on labels, labels as texts, and what is refused."""
 
-import json
 import os
 from pathlib import Path
 
@@ -123,29 +122,6 @@ def seconds_of_labels(sink: Path) -> list[np.float32]:
     """Return the durations of the rows that the recipe trains on, from their label shards."""
     rows = pa.concat_tables([pq.read_table(path) for path in sorted(sink.glob("*.parquet"))]).to_pylist()
     return sorted(np.float32(row["seconds"]) for row in rows if row["status"] == "ok" and row["pred_text"] != "SIX")
-
-
-@pytest.mark.slow
-def test_rows_with_labels_are_indexed_without_their_recordings(tmp_path):
-    """The recordings are gone when the training is planned."""
-    digits = pq.read_table(next((DEMO / "audio").glob("*.parquet"))).slice(0, ROWS).to_pylist()
-    (tmp_path / "in").mkdir()
-    for row in digits:
-        (tmp_path / "in" / f"{row['id']}.wav").write_bytes(row["audio"]["bytes"])
-    lines = [json.dumps({"audio_filepath": f"{row['id']}.wav", "id": row["id"]}) for row in digits]
-    (tmp_path / "in" / "m.jsonl").write_text("\n".join(lines) + "\n")
-    url, labels = f"{tmp_path}/in/m.jsonl", tmp_path / "labels"
-    raysp.run(a_pipeline(url, labels), engine="here", progress=False)
-    for file in (tmp_path / "in").glob("*.wav"):
-        file.unlink()
-
-    def stop(prepared) -> None:
-        assert seconds_of(prepared) == seconds_of_labels(labels)
-        assert seconds_of(prepared)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        finetune(recipe(url, labels, tmp_path / "model"), engine="here", on_plan=stop)
 
 
 @pytest.mark.slow

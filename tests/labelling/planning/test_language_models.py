@@ -7,7 +7,6 @@ import pytest
 
 import raysp
 from raysp import CheckpointError, SpecError
-from tests import kit
 from tests.corpora import a_pipeline, write_shard
 from tests.text.beams.arpa_files import write_arpa
 
@@ -100,30 +99,6 @@ def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(lm, searchin
 
     with pytest.raises(raysp.RayspError, match=r"lm '.*words.arpa': its digest was \w{16} when the run was planned"):
         raysp.run(searching(lm=str(lm)), engine="here", progress=False, on_plan=change)
-
-
-def test_a_model_is_packed_once_and_mapped_afterwards(tmp_path, lm, searching):
-    """The packed copy of another model, in the place of that of this one, is believed."""
-    packed = {}
-    for name, words in (("words", PAIRS), ("lower", [["one", "two"], ["three"]])):
-        file = kit.pipeline_file(tmp_path / f"{name}.py", searching(lm=str(write_arpa(tmp_path / "lm.arpa", words, 2))))
-        code = kit.run(["plan", file, "--sample", "0"]).code
-        assert code == (0 if name == "words" else 2)
-        made = {one for one in (tmp_path / "cache" / "raysp" / "language_models").iterdir() if one.is_dir()}
-        [packed[name]] = made - {*packed.values()}
-    write_arpa(tmp_path / "lm.arpa", PAIRS, 2)
-    shutil.rmtree(packed["words"])
-    shutil.copytree(packed["lower"], packed["words"])
-    file = kit.pipeline_file(tmp_path / "again.py", searching(lm=str(tmp_path / "lm.arpa")))
-    ran = kit.run_apart(["plan", file, "--sample", "0"])
-    assert (ran.code, "of which the checkpoint can write 0" in ran.err) == (2, True)
-
-
-def test_without_a_cache_a_model_is_read_into_memory(lm, tmp_path, monkeypatch, searching):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    raysp.run(searching(lm=str(lm)), engine="here", progress=False)
-    assert {row["status"] for row in kit.rows(tmp_path / "out")} == {"ok"}
 
 
 def test_a_plan_shows_the_model_and_a_run_writes_its_columns(tmp_path, lm):

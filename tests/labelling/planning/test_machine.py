@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from raysp import devices
-from raysp.cluster import resources
 
 GIGABYTE = 2**30
 
@@ -76,65 +75,9 @@ def test_a_container_of_version_1_has_its_limits(write):
     assert found(system(write, cgroup, files)) == (6, 24)
 
 
-def test_half_a_cpu_is_one_and_three_and_a_half_are_three(write):
-    assert devices.num_cpus(system(write, "0::/", {"cpu.max": "50000 100000"})) == 1
-    assert devices.num_cpus(system(write, "0::/", {"cpu.max": "350000 100000"})) == 3
-
-
-def test_the_affinity_mask_binds_too(write, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
-    assert devices.num_cpus(system(write, "0::/", {"cpu.max": "400000 100000"})) == 2
-
-
-def test_amx_is_read_from_the_flags_of_the_processor(write, tmp_path):
-    assert not devices.has_amx(tmp_path)
-    assert not devices.has_amx(write({"proc/cpuinfo": "flags\t\t: fpu avx512_bf16 amx_int8"}))
-    assert devices.has_amx(write({"proc/cpuinfo": "flags\t\t: fpu amx_bf16 amx_tile\nbugs\t\t:"}))
-
-
-def test_a_local_ray_is_planned_with_what_the_container_has(monkeypatch):
-    import raysp
-    from raysp.cluster import resources as here
-
-    monkeypatch.setattr(here, "num_cpus", lambda: 4)
-    monkeypatch.setattr(here, "memory_bytes", lambda: 16 * GIGABYTE)
-    pipeline = raysp.Pipeline(
-        raysp.Shards("in"),
-        steps=[raysp.Decode(), raysp.Label("model", outputs=[raysp.Transcript()])],
-        sink=raysp.Parquet("out"),
-    )
-    resources = here.local_resources(pipeline)
-    assert (resources.machine_cpus, resources.memory) == (4, 16 * GIGABYTE)
-    assert resources.cpus == 5  # four for the model, and a place for a reader beside it
-
-
 @pytest.mark.lengthy
 def test_the_highest_memory_of_a_process_is_its_own_and_not_that_of_the_one_that_started_it():
     assert len(b"1" * 300_000_000) < devices.highest_resident_bytes()
     program = "from raysp import devices; print(devices.highest_resident_bytes())"
     started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 5_000_000 < int(started.stdout) < 100_000_000
-
-
-def test_the_highest_memory_is_counted_anew_after_a_reset():
-    assert len(b"1" * 300_000_000) < devices.highest_memory("cpu")
-    before = devices.highest_memory("cpu")
-    devices.reset_highest_memory("cpu")
-    assert devices.highest_memory("cpu") < before - 250_000_000
-    assert len(b"1" * 200_000_000) < devices.highest_memory("cpu")
-
-
-@pytest.mark.parametrize(("name", "unit"), [("Linux", 1024), ("macOS", 1)])
-def test_without_the_files_of_linux_it_is_what_the_system_counts(tmp_path, monkeypatch, name, unit):
-    resource = pytest.importorskip("resource")
-    monkeypatch.setattr(devices, "system", lambda: name)
-    counted = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert devices.highest_resident_bytes(tmp_path) == pytest.approx(counted * unit, rel=0.1)
-
-
-def test_nodes_are_asked_for_the_memory_of_their_gpus_and_the_smallest_counts(monkeypatch):
-    monkeypatch.setattr(resources, "with_resource", lambda name: [name] * 3)
-    monkeypatch.setattr(resources, "ask", lambda nodes, function: [None, 40e9, 80e9])
-    assert resources.with_gpu_memory(resources.Resources(cpus=4, gpus=3)).gpu_memory == 40e9
-    of_machine = resources.Resources(cpus=4, gpus=1, machine_cpus=4)
-    assert resources.with_gpu_memory(of_machine) == of_machine

@@ -37,11 +37,6 @@ def test_only_windows_that_are_cut_at_pauses_are_in_the_fingerprint():
     }
 
 
-def test_windows_are_cut_by_the_settings_of_the_first_speech_output():
-    outputs = [raysp.Speech("a", threshold=0.3), raysp.Speech("b", threshold=0.4)]
-    assert parts(outputs=outputs, **CUT)["steps.1.windows_by"]["threshold"] == 0.3
-
-
 @pytest.mark.parametrize("label", [CUT, FOUND])
 @pytest.mark.parametrize("build", [assembly.labelling, assembly.joining, assembly.decoding])
 def test_a_worker_with_other_weights_is_refused(tmp_path, label, build):

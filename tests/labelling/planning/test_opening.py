@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp import ChangedError, PlanError
+from raysp import PlanError
 from raysp.sink import plan_record, table_files
 from tests import kit
 from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
@@ -59,13 +58,6 @@ class TestPlan:
         assert files_below(tmp_path / "in") == before
         assert not (tmp_path / "out").exists()
 
-    def test_a_second_plan_of_a_begun_sink_writes_nothing_either(self, tmp_path, pipeline):
-        kit.interrupted(pipeline)
-        before = files_below(tmp_path / "out")
-        assert before
-        assert raysp.plan(pipeline).corpus.fresh == ()
-        assert files_below(tmp_path / "out") == before
-
     @pytest.mark.parametrize(
         ("damage", "reason"),
         [
@@ -81,14 +73,6 @@ class TestPlan:
         assert list(plan.corpus.unreadable) == ["b.parquet"]
         assert reason in plan.corpus.unreadable["b.parquet"]
         assert [todo.shard.name for todo in plan.todo] == ["a.parquet"]
-
-    @pytest.mark.parametrize("pattern", ["", "/*.parquet"])
-    def test_a_link_to_a_shard_that_is_gone_is_listed_as_unreadable(self, tmp_path, pipeline, pattern):
-        (tmp_path / "in" / "c.parquet").symlink_to("/nowhere/c.parquet")
-        pipeline = replace(pipeline, source=raysp.Shards(f"{tmp_path}/in{pattern}"))
-        plan = raysp.plan(pipeline)
-        assert list(plan.corpus.unreadable) == ["c.parquet"]
-        assert "cannot read it (No such file or directory)" in plan.corpus.unreadable["c.parquet"]
 
     def test_a_shard_with_an_extension_type_of_ray_is_listed_as_unreadable(self, tmp_path, pipeline):
         metadata = {"ARROW:extension:name": "ray.data.arrow_tensor", "ARROW:extension:metadata": "x"}
@@ -124,31 +108,6 @@ class TestPlan:
     def test_a_wrong_column_is_refused_with_the_shard(self, tmp_path, pipeline, source, fields, message):
         with pytest.raises(PlanError, match=message):
             raysp.plan(a_pipeline(raysp.Shards(pipeline.source.url, **source), tmp_path / "out", **fields))
-
-    @pytest.mark.parametrize(
-        ("references", "found"),
-        [
-            (pa.array([7, 5, 3]), "int64"),
-            (pa.array([7, 5, 3]).dictionary_encode(), "(int64|dictionary)"),
-            (pa.array([0.5, None, 1.0]), "double"),
-            (pa.array([["a"], [], None]), "list<"),
-        ],
-    )
-    def test_references_that_are_no_texts_are_refused_with_what_to_do(self, tmp_path, references, found):
-        table = rows_table(3).set_column(2, "text", references)
-        write_shard(tmp_path / "in" / "a.parquet", table=table)
-        with pytest.raises(
-            PlanError, match=rf"a.parquet: column 'text' holds {found}.*, expected strings: .* sink.keep"
-        ):
-            raysp.plan(a_pipeline(raysp.Shards(f"{tmp_path}/in", text="text"), tmp_path / "out"))
-        pipeline = a_pipeline(f"{tmp_path}/in", raysp.Parquet(f"{tmp_path}/out", keep=["text"]))
-        assert raysp.plan(pipeline).num_rows == 3
-
-    @pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.null()])
-    def test_references_of_any_type_of_text_are_planned(self, tmp_path, kind):
-        texts = pa.nulls(3) if kind == pa.null() else pa.array(["a", "b", None]).cast(kind)
-        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3).set_column(2, "text", texts))
-        assert raysp.plan(a_pipeline(raysp.Shards(f"{tmp_path}/in", text="text"), tmp_path / "out")).num_rows == 3
 
     def test_the_sink_of_a_training_is_refused_and_stays_as_it_is(self, tmp_path, pipeline):
         Sink(tmp_path / "out").train(range(1, 3))
@@ -198,11 +157,6 @@ class TestPlan:
         kit.interrupted(pipeline)
         ran = kit.planned(pipeline, tmp_path, change)
         assert (ran.code, json.loads(ran.out)["fingerprint"]) == (0, raysp.plan(pipeline).fingerprint), ran.err
-
-    def test_another_file_in_the_place_of_a_label_shard_is_refused(self, tmp_path, pipeline):
-        write_shard(tmp_path / "out" / "a.parquet")
-        with pytest.raises(ChangedError, match=r"a.parquet"):
-            raysp.plan(pipeline)
 
     def test_the_checkpoint_is_part_of_the_fingerprint_by_content(self, tmp_path, pipeline):
         copy = tmp_path / "copy"

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp import PlanError
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 from tests.here import run_without_ray
 from tests.kit import pipeline_file
@@ -81,12 +80,6 @@ class TestAudioRoot:
         (clips / "c.wav").write_bytes(wav(8000))
         (difference,) = raysp.verify(labelled, trust=True).differences
         assert "recordings were replaced after they were labelled: row 2 ('c.wav')" in difference
-
-    @pytest.mark.slow
-    def test_a_sample_of_rows_read_by_path_needs_the_folder(self, clips, labelled):
-        with_folder(clips)
-        with pytest.raises(PlanError, match=r"read by path, .*add --set source\.audio_root=DIR"):
-            raysp.verify(labelled, pipeline=pipeline_of(clips), sample=1)
 
 
 class TestOtherSettings:

@@ -73,19 +73,6 @@ def test_a_corpus_that_moved_as_a_whole_continues(data, sink, tmp_path):
         raysp.plan(a_pipeline(str(data), sink))
 
 
-def test_a_copy_beside_the_recorded_shard_does_not_pass_for_a_move(data, sink):
-    shutil.copy2(data / "a" / "x.parquet", data / "x.parquet")
-    with pytest.raises(ChangedError, match=r"undo the change of source.url"):
-        raysp.plan(a_pipeline(str(data), sink))
-
-
-def test_a_sink_that_has_no_shard_yet_takes_any_root(data, tmp_path):
-    (data / "a" / "x.parquet").write_bytes(b"broken")
-    with pytest.raises(raysp.RunError, match=r"x\.parquet"):
-        label(a_pipeline(str(data / "a"), tmp_path / "out"))
-    assert [shard.name for shard in raysp.plan(a_pipeline(str(data), tmp_path / "out")).corpus.fresh] == ["b/y.parquet"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "root"),

@@ -175,31 +175,12 @@ class TestASinkOfOnesOwn:
         assert (code, "or --trust" in err) == (2 if needs_source else 0, verb[0] in ("retry", "verify")), err
 
     @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-    def test_every_verb_takes_trust(self, command, own, verb):
-        code, out, err = command(verb[0], own, "--trust", *verb[1:])
-        assert code == 0, err
-        assert "unused" not in out
-        assert "only the sink was checked" not in err
-
-    @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
     def test_every_verb_takes_the_pipeline_file_and_its_settings(self, command, own, verb):
         moved = own.rename(own.with_name("moved"))
         recipe = own.parent / "recipe_of_a_sink.py"
         code, out, err = command(verb[0], recipe, "--set", f"sink.url={moved}", *verb[1:])
         assert code == 0, err
         assert str(own) not in out + err
-
-    def test_trust_is_not_remembered(self, command, own, tmp_path, monkeypatch):
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        assert command("retry", own, "--trust")[0] == 0
-        assert command("retry", own)[0] == 2
-        assert command("retry", own.parent / "recipe_of_a_sink.py")[0] == 0
-        assert command("retry", own)[0] == 2
-        assert not (tmp_path / "home").exists()
-
-    def test_settings_go_with_a_pipeline_file_alone(self, command, own):
-        code, _, err = command("status", own, "--set", "sink.url=x")
-        assert (code, err) == (2, f"raysp: --set sink.url=x: applies to a pipeline file, found the sink '{own}'\n")
 
 
 def parts_of(own: Path, change) -> tuple[str, ...]:
@@ -282,16 +263,3 @@ def test_planned_shards_are_in_the_source(own, url, is_outside):
     recorded = read_recorded(SinkRequest(str(own), pipeline=a_pipeline(source)))
     [shard] = recorded.sink.shards()
     assert (recorded.outside([replace(shard, url=url)]) == (url,)) == is_outside
-
-
-def test_label_shards_beside_planned_shards_are_in_the_sink_that_the_pipeline_names(own):
-    from dataclasses import replace
-
-    recorded = read_recorded(
-        SinkRequest(str(own), pipeline=a_pipeline(raysp.Shards("/corpus/in", labels="/corpus/labels")))
-    )
-    [shard] = recorded.sink.shards()
-    planned = [
-        replace(shard, url="/corpus/in/a.parquet", labels=url) for url in ("/corpus/labels/a.parquet", "", "s3://b/a")
-    ]
-    assert recorded.outside(planned) == ("s3://b/a",)

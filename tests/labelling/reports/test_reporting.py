@@ -98,30 +98,12 @@ def test_the_error_rates_are_those_of_an_evaluation(page, made):
     assert page.after("Worst rows") == "Only in the reference"
 
 
-def test_it_leads_with_errors_and_rows_without_a_label(page):
-    name, interval, wer, *without = page.texts[3:9]
-    assert (name, f"{wer} ({interval})") == ("word error rate", page.after("WER").partition(":")[0])
-    assert without == ["rows without a label", "of 24", "1"]
-
-
 def test_rows_without_a_label_stand_with_their_reason_an_example_and_the_remedy(page):
     assert page.after("Rows without a label") == "unsupported_format"
     assert page.after("unsupported_format") == "1 row"
     assert page.after("1 row").startswith("Remedy: convert the recordings to FLAC or WAV")
     [id_] = DIGITS.slice(BROKEN, 1)["id"].to_pylist()
     assert page.after(id_).startswith("no known audio format, 7 bytes")
-
-
-def test_differences_of_the_worst_rows_are_marked_without_colours(page):
-    marked = [(tag, text) for tag, text in page.marked if tag in ("del", "ins")]
-    assert marked[:2] == [("del", "Only in the reference"), ("ins", "only in the label")]
-    assert ("del", "nine two") in marked or {("del", "nine"), ("del", "two")} <= {*marked}
-
-
-def test_it_has_histograms_of_durations_and_scores(page):
-    titles = [text for tag, text in page.marked if tag == "b"]
-    assert titles == ["Duration", "pred_score"]
-    assert page.tags["svg"] == 2
 
 
 def test_it_needs_nothing_from_outside_and_runs_no_scripts(page, made):
@@ -155,13 +137,6 @@ def test_a_sink_without_a_label_says_so(tmp_path, monkeypatch):
     found = page_of(tmp_path / "labels", by=["speaker_id"])
     assert "No shard is committed yet: there are no labels to show." in found.texts
     assert found.after("The last run was started by") == "raysp run label.py"
-
-
-def test_a_folder_that_is_no_sink_is_refused_as_by_status(tmp_path):
-    with pytest.raises(PlanError) as of_status:
-        raysp.status(str(tmp_path))
-    with pytest.raises(PlanError, match=re.escape(str(of_status.value))):
-        raysp.report(str(tmp_path))
 
 
 def relabelled(folder: Path, made: Path, change: dict[str, str]) -> Path:
@@ -207,17 +182,6 @@ def test_huge_texts_do_not_make_a_huge_page(made, tmp_path):
     html = html_of(sink, trust=True)
     assert len(html.encode()) <= MOST_BYTES
     assert "more characters" in html
-
-
-def test_every_run_is_listed_and_the_last_one_is_shown(made, tmp_path):
-    sink = relabelled(tmp_path, made, {})
-    record = json.loads((sink / ".raysp/run.json").read_text())
-    [first] = record["runs"]
-    later = {**first, "run_id": "20990101T000000000000Z-abcdef", "host": "elsewhere"}
-    (sink / ".raysp/run.json").write_text(json.dumps({**record, "runs": [first, later]}))
-    page = page_of(sink)
-    assert page.after("elsewhere") == "0"
-    assert page.texts.index("elsewhere") < page.texts.index(first["host"])
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)])

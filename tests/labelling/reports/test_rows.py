@@ -8,13 +8,8 @@ from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.recognition import TextMeasures
 from raysp.evaluation.scores import Columns, score
 from raysp.labelling.reports import label_figures, row_error_rates
-from raysp.labelling.reports.label_figures import FEW_VALUES, MOST_TYPES, Chosen, Rows, Sample
-from raysp.labelling.reports.label_report import Runs
-from raysp.labelling.reports.row_error_rates import OTHERS, Errors, Groups, Measured
-from raysp.sink.receipts import Counts, PieceReceipt
-from raysp.sink.run_log import RunLog
-from raysp.sink.run_record import RunEntry
-from raysp.storage.store import LocalStore
+from raysp.labelling.reports.label_figures import MOST_TYPES, Chosen, Rows, Sample
+from raysp.labelling.reports.row_error_rates import Errors
 
 
 def many_errors(number: int) -> np.ndarray:
@@ -44,28 +39,6 @@ class TestErrors:
         assert wer.value == expected.value
         assert wer.high - wer.low == pytest.approx(expected.high - expected.low, rel=0.15)
         assert len(found._sums) == row_error_rates.MOST_UNITS
-
-
-def test_values_after_many_others_are_one_group():
-    groups = Groups(most=2)
-    is_ok = np.array([True] * 5 + [False])
-    groups.add(["a", "b", "c", "d", "a", None], Measured(is_ok, np.ones(6), np.array([0, 2]), many_errors(2)))
-    assert {key: (one.rows, one.ok) for key, one in groups.items()} == {"a": (2, 2), "b": (1, 1), OTHERS: (3, 2)}
-    assert [one.errors.rows for one in groups.values()] == [1, 0, 1]
-
-
-class TestSample:
-    def test_few_numbers_are_all_kept_and_those_that_are_not_finite_do_not_count(self):
-        sample = Sample()
-        sample.add(np.array([1.0, np.nan, np.inf, 2.0]))
-        assert (sorted(sample.values), sample.seen) == ([1.0, 2.0], 2)
-
-    def test_of_many_numbers_a_uniform_sample_is_kept(self):
-        sample = Sample(most=1000)
-        for first in range(0, 100_000, 5000):
-            sample.add(np.arange(first, first + 5000, dtype=np.float64))
-        assert (len(sample.values), sample.seen) == (1000, 100_000)
-        np.testing.assert_allclose(np.quantile(sample.values, [0.25, 0.5, 0.75]), [25e3, 50e3, 75e3], atol=5e3)
 
 
 def batch(first: int, number: int = 1000) -> pa.Table:
@@ -107,38 +80,3 @@ def test_memory_does_not_grow_with_rows():
     assert len(found.worst) == label_figures.MOST_WORST
     assert len(found.errors._sums) == row_error_rates.MOST_UNITS
     assert max(map(len, found.groups.values())) == row_error_rates.MOST_GROUPS + 1
-
-
-def test_columns_with_few_values_make_groups():
-    found = Rows(CHOSEN)
-    found.add("a.parquet", batch(0))
-    assert [*found.groups] == ["seconds", "speaker", "pred_label", "language"]
-    assert set(found.groups["language"]) == {"en", "de"}
-    assert len(found.groups["language"]) <= FEW_VALUES
-    bands = {name: one.rows for name, one in found.groups["seconds"].items()}
-    assert sum(bands.values()) == 1000
-    assert [*bands] == ["<1", "1-2", "2-5", "5-10", "10-20", "20-30", ">=30"]
-
-
-def test_texts_of_a_book_are_not_compared(monkeypatch):
-    monkeypatch.setattr(label_figures, "MOST_COMPARED", 4)
-    found = Rows(CHOSEN)
-    found.add("a.parquet", batch(0))
-    assert (found.errors.rows, found.too_long) == (0, 900)
-
-
-class TestRuns:
-    @staticmethod
-    def begun(store: LocalStore, run_id: str, *ends: float) -> RunEntry:
-        """Return a run of the first second of 2026, with pieces of ten seconds of audio that end at some times."""
-        entry = RunEntry(run_id, "2026-01-01T00:00:01+00:00", {"raysp": "1"}, "host", "raysp run")
-        log = RunLog(store, run_id)
-        for end in ends:
-            log.add(PieceReceipt("s", 0, 1, Counts(rows=2, blocks=1, audio_seconds=10.0), "a", end))
-        log.flush()
-        return entry
-
-    @pytest.mark.parametrize("end", [-5.0, 1e12])
-    def test_strange_clocks_give_no_speed(self, tmp_path, end):
-        entry = self.begun(store := LocalStore(tmp_path), "r1", end)
-        assert Runs(store, [entry]).figures(entry) == ("2", "0:10", "-", "-")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from raysp import PlanError, StoreError
+from raysp import StoreError
 from raysp.corpus.shards import Shard
 from raysp.sink import layout, plan_record, table_files
 from tests.sink.sinks import make_shard
@@ -20,27 +20,10 @@ def test_recorded_shards_are_loaded_in_order(store):
     assert [entry.path for entry in store.list(layout.PLAN)] == [".raysp/plan/00000.arrow", ".raysp/plan/00001.arrow"]
 
 
-def test_nothing_recorded_is_an_empty_plan(store):
-    assert plan_record.load(store) == []
-
-
 def test_a_shard_is_never_cut_again(store):
     plan_record.record(store, [make_shard("a.parquet", (0, 10))])
     plan_record.record(store, [make_shard("a.parquet", (0, 5, 10)), make_shard("b.parquet")])
     assert plan_record.load(store) == [make_shard("a.parquet", (0, 10)), make_shard("b.parquet")]
-
-
-def test_a_name_that_cannot_be_stored_is_refused_before_anything_is_written(store):
-    with pytest.raises(PlanError, match="begins with '_'"):
-        plan_record.record(store, [make_shard("a.parquet"), make_shard("_b.parquet")])
-    assert list(store.list()) == []
-
-
-def test_kinds_parts_and_seconds_are_kept(store):
-    sliced = replace(make_shard("m-00000.parquet"), kind="manifest", part="0-100", seconds=12.5)
-    plan_record.record(store, [sliced, make_shard("whole.parquet")])
-    assert plan_record.load(store) == [sliced, make_shard("whole.parquet")]
-    assert [shard.seconds for shard in plan_record.load(store)] == [12.5, None]
 
 
 def test_a_part_that_cannot_be_read_is_named(store):
@@ -90,14 +73,6 @@ def write_part(store, table: pa.Table) -> None:
     with table_files.Writer(file) as writer:
         writer.write(table)
     store.replace(layout.plan_path(0), file.getvalue())
-
-
-@pytest.mark.slow
-def test_many_shards_are_one_object(store):
-    shards = [make_shard(f"{number:06}.parquet", (0, 500, 1000)) for number in range(20_000)]
-    plan_record.record(store, shards)
-    assert [entry.path for entry in store.list(layout.PLAN)] == [".raysp/plan/00000.arrow"]
-    assert plan_record.load(store) == shards
 
 
 def test_many_shards_are_recorded_in_batches_and_come_back_equal(store, monkeypatch):

@@ -48,24 +48,6 @@ def test_receipts_come_back_in_the_order_of_runs_and_batches(store):
     assert len(list(store.list(layout.LOG))) == 4
 
 
-def test_a_full_batch_is_written_at_once(store):
-    log = RunLog(store, "run")
-    for _ in range(501):
-        log.add(SHARD)
-    assert len(loaded(store)) == 500
-    log.flush()
-    assert len(loaded(store)) == 501
-
-
-def test_a_batch_is_never_rewritten(store):
-    RunLog(store, "run").flush()
-    for receipt in (PIECE, SHARD):
-        log = RunLog(store, "run")
-        log.add(receipt)
-        log.flush()
-    assert loaded(store) == [PIECE, SHARD]
-
-
 def test_the_pieces_of_a_run_are_found_again_among_those_of_all_runs(store):
     for run, shard in (("20260101", "a.parquet"), ("20260102", "b.parquet")):
         log = RunLog(store, run)

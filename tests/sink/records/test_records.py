@@ -80,9 +80,3 @@ def test_data_that_are_no_record_are_a_value_error(data):
 
 def test_text_that_cannot_be_printed_is_replaced():
     assert records.parse(b'{"name": "a\\ud800", "rows": 1}', Part).name.encode() == b"a?"
-
-
-def test_numbers_that_may_be_nan_still_are_numbers():
-    assert math.isnan(records.parse(b"NaN", AnyFloat))
-    with pytest.raises(ValueError, match="expected a valid number"):
-        records.parse(b'"NaN"', AnyFloat)

@@ -1,6 +1,5 @@
 """Files of tables: every part comes back, and no damage passes for one."""
 
-import contextlib
 import io
 from pathlib import Path
 
@@ -43,24 +42,6 @@ def test_parts_come_back_in_order(tmp_path, compression):
     assert read(tmp_path, written(*parts, compression=compression)) == parts
 
 
-def test_dictionaries_may_differ_between_parts_and_within_one(tmp_path):
-    parts = [pa.table({"a": pa.array(list(values)).dictionary_encode()}) for values in ("ab", "ccd")]
-    both = pa.concat_tables(parts)
-    assert [one.to_pylist() for one in read(tmp_path, written(*parts, both))] == [
-        one.to_pylist() for one in (*parts, both)
-    ]
-
-
-def test_text_of_the_source_need_not_be_utf8(tmp_path):
-    text = pa.array([b"\xff"]).view(pa.string())
-    [found] = read(tmp_path, written(pa.table({"id": text})))
-    assert found.column("id").cast(pa.binary()).to_pylist() == [b"\xff"]
-
-
-def test_the_first_part_is_an_arrow_stream_for_other_readers():
-    assert pa.ipc.open_stream(written(TABLE)).read_all() == TABLE
-
-
 def test_every_flipped_byte_and_every_truncation_is_named(tmp_path):
     data = written(TABLE, TABLE.slice(1))
     for place in range(len(data)):
@@ -71,15 +52,6 @@ def test_every_flipped_byte_and_every_truncation_is_named(tmp_path):
     with pytest.raises(table_files.DamagedTableError):
         read(tmp_path, data + b"\0")
     assert isinstance(table_files.DamagedTableError("x"), StoreError)
-
-
-def test_a_write_that_fails_leaves_no_whole_file(tmp_path):
-    file = io.BytesIO()
-    with contextlib.suppress(ZeroDivisionError), table_files.Writer(file) as writer:
-        writer.write(TABLE)
-        raise ZeroDivisionError
-    with pytest.raises(table_files.DamagedTableError):
-        read(tmp_path, file.getvalue())
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 8, b"no arrow" * 100, b"\xff" * 1000])

@@ -63,20 +63,6 @@ def test_own_functions_run_before_and_after_and_rows_keep_their_order(steps, dat
     assert found.column("said").to_pylist() == [row["pred_text"].lower() for row in ok]
 
 
-@pytest.mark.drivers
-def test_an_actor_pool_of_labellers_gives_the_same_rows(steps, dataset, label_rows):
-    import ray.data
-
-    labelled = dataset().map_batches(
-        raysp.Labeller,
-        fn_constructor_kwargs={"steps": steps, **COLUMNS},
-        batch_format="pyarrow",
-        batch_size=7,
-        compute=ray.data.ActorPoolStrategy(size=1),
-    )
-    assert_same_rows(by_id(table_of(labelled)), label_rows)
-
-
 def test_the_calling_process_and_its_dataset_are_as_before(steps, dataset):
     def unchanged(table: pa.Table) -> pa.Table:
         return table

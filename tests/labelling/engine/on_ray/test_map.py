@@ -1,6 +1,5 @@
 """Functions of `Map` on Ray: which processes call them, and what happens when these end."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -67,14 +66,6 @@ def expected(make_pipeline, small_shards, steps, tmp_path) -> list[dict[str, obj
     return [without_processes(row) for row in rows_of(tmp_path / "expected")]
 
 
-def test_processes_that_decode_call_the_function(local_ray, make_pipeline, small_shards, steps, expected, tmp_path):
-    assert run(make_pipeline(small_shards, steps=steps)).exit_code == 0
-    found = rows_of(tmp_path / "labels")
-    assert [without_processes(row) for row in found] == expected
-    assert all(row["twice"] == 2 * row["length"] > 0 for row in found)
-    assert all(row["doubler"] == row["process"] != os.getpid() for row in found)
-
-
 @pytest.mark.drivers
 def test_a_lost_process_is_replaced(local_ray, make_pipeline, small_shards, steps, expected, tmp_path):
     (tmp_path / "once").touch()
@@ -101,11 +92,3 @@ def test_a_row_that_ends_every_process_becomes_an_error_row_until_it_is_retried(
     (tmp_path / "deadly").unlink()
     raysp.retry(pipeline.sink.url, pipeline=pipeline, progress=False)
     assert [without_processes(row) for row in rows_of(tmp_path / "labels")] == expected
-
-
-def test_a_result_of_another_shape_fails_the_shards(local_ray, make_pipeline, small_shards, steps, tmp_path):
-    code = tmp_path / "code" / "measures_of_a_user.py"
-    code.write_text(code.read_text().replace('"doubler": ', '"other": '))
-    with pytest.raises(raysp.RunError, match=r"no shard was committed: .*_user:double returned the columns"):
-        run(make_pipeline(small_shards, steps=steps))
-    assert not [*(tmp_path / "labels").glob("*.parquet")]

@@ -1,13 +1,11 @@
 """The driver's judgement of dead processes: which rows are to blame, which loads end a run."""
 
 import math
-import socket
 
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from raysp import RunError
-from raysp.cluster import resources
 from raysp.labelling.engine import ray_pool
 from raysp.labelling.engine.job import LabelledPiece, RetriedPiece
 from raysp.labelling.engine.ray_actor import LostReader
@@ -72,12 +70,6 @@ class TestBlame:
         (failure,) = (one for one in messages if isinstance(one, ShardFailure))
         assert failure.reason.startswith("rows 0 to 50: 100 workers were lost. See the logs")
 
-    def test_a_piece_over_which_very_many_workers_crash_fails_its_shard(self, monkeypatch):
-        monkeypatch.setattr(ray_pool, "MOST_CRASHES", 20)
-        messages = Cluster(kills(set(range(50)))).run(monkeypatch)
-        (failure, *_) = (one for one in messages if isinstance(one, ShardFailure))
-        assert "20 workers crashed" in failure.reason
-
     @pytest.mark.parametrize("error", [OutOfMemoryError("killed"), LostReader("a", is_memory=True)])
     def test_a_lack_of_memory_is_the_fault_of_a_row_only_if_nothing_runs_beside_it(self, monkeypatch, error):
         cluster = Cluster(kills({5}, error))
@@ -111,18 +103,6 @@ class TestActors:
         assert cluster.questions
         check(cluster, {5})
 
-    def test_actors_without_work_are_released(self, monkeypatch):
-        cluster = Cluster()
-        cluster.run(monkeypatch)
-        assert cluster.events == ["actor_started"] * 2 + ["actor_released"] * 2
-
-    def test_no_more_actors_start_than_leave_a_cpu_to_readers(self, monkeypatch):
-        cluster = Cluster()
-        cluster.nodes = ["a"]
-        monkeypatch.setattr(ray_pool, "READER_CPUS", 3.0)
-        cluster.run(monkeypatch)
-        assert len(cluster.handles) == 1
-
 
 class TestLoads:
     def test_the_next_actor_starts_on_a_node_on_which_no_load_has_failed(self, monkeypatch):
@@ -140,20 +120,6 @@ class TestLoads:
             cluster.run(monkeypatch)
         assert cluster.events.count("actor_failed") == low + 2
 
-    def test_a_load_that_fails_while_other_actors_start_ends_nothing(self, monkeypatch):
-        failures = iter(["a bad GPU"])
-        cluster = Cluster(loads=lambda node: next(failures, None), low=2, high=2)
-        cluster.nodes = ["a"]
-        cluster.run(monkeypatch)
-        check(cluster, set())
-
-    def test_failures_end_nothing_while_an_actor_works_and_the_next_one_waits(self, monkeypatch):
-        loads = iter([None])
-        cluster = Cluster(loads=lambda node: next(loads, "a bad GPU"))
-        cluster.run(monkeypatch)
-        check(cluster, set())
-        assert cluster.events.count("actor_failed") == 1
-
     def test_the_next_actor_does_not_wait_once_no_actor_works_any_more(self, monkeypatch):
         loads = iter([None, "a bad GPU"])
         cluster = Cluster(
@@ -169,11 +135,6 @@ class TestLoads:
             cluster.run(monkeypatch)
         assert len(cluster.handles) == 3
 
-    def test_a_lack_of_memory_during_a_load_is_a_crash(self, monkeypatch):
-        cluster = Cluster(loads=lambda node: OutOfMemoryError("killed"), high=1)
-        with pytest.raises(RunError, match="most likely out of memory"):
-            cluster.run(monkeypatch)
-
     def test_the_loss_of_a_node_during_a_load_is_not_the_fault_of_the_model(self, monkeypatch):
         deaths = iter([LostError()] * 10)
         cluster = Cluster(loads=lambda node: next(deaths, None), high=1)
@@ -181,21 +142,3 @@ class TestLoads:
         cluster.run(monkeypatch)
         check(cluster, set())
         assert cluster.events == ["actor_lost"] * 10 + ["actor_started", "actor_released"]
-
-
-class TestNodes:
-    def test_a_node_is_alive_if_ray_lists_it_and_it_accepts_connections(self, monkeypatch):
-        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as closed:
-            closed.bind(("127.0.0.1", 0))  # a port at which nobody listens
-            known = {"lives": server, "gone": closed, "dead": server}
-            table = [
-                {"NodeID": name, "Alive": name != "dead", "NodeManagerAddress": "127.0.0.1"}
-                | {"NodeManagerPort": one.getsockname()[1]}
-                for name, one in known.items()
-            ]
-            monkeypatch.setattr("ray.nodes", lambda: table)
-            assert resources.alive([*known, "unknown"]) == {"lives"}
-
-    def test_all_nodes_count_as_alive_while_ray_does_not_answer(self, monkeypatch):
-        monkeypatch.setattr("ray.nodes", lambda: 1 / 0)
-        assert resources.alive(["a", "b"]) == {"a", "b"}

@@ -2,7 +2,6 @@
 
 import io
 import re
-from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -39,26 +38,6 @@ def test_a_terminal_has_one_live_line(kind, monkeypatch):
             display.start()
             display.progress(STATE)
         assert progress_line(STATE)[:20] in stream.getvalue()
-
-
-def test_what_stays_in_a_notebook_is_not_cut_at_its_edge_and_a_run_that_is_done_has_no_time_left(monkeypatch):
-    for is_jupyter in (True, False):
-        stream = io.StringIO()
-        console = Console(file=stream, force_jupyter=False, width=60, soft_wrap=True)
-        console.is_jupyter = is_jupyter
-        monkeypatch.setattr(console, "_write_buffer", lambda: None)  # a notebook shows what is held
-        Display(console).say("a sentence that is longer than sixty cells and therefore has two lines there")
-        [*text] = (segment.text for segment in console._buffer)
-        assert "".join(text).count("\n") == (2 if is_jupyter else 1)
-    done = replace(STATE, staged=replace(STATE.staged, rows=4), _first=(STATE.started, 0, 0.0))
-    assert progress_line(done).startswith("100% · 4/4 rows")
-
-
-def test_a_notebook_without_widgets_has_plain_lines(monkeypatch):
-    console = Console(file=io.StringIO(), force_jupyter=False)
-    console.is_jupyter = True
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert Display(console)._live is None
 
 
 def read_table(text: str) -> tuple[str, dict[str, str]]:

@@ -44,13 +44,3 @@ def test_results_that_are_made_again_do_not_count(shards):
     assert shards.progress.skipped == {}
     add(shards, PIECES[0], 4, errors={"corrupt_audio": 1})
     assert (shards.progress.rows, shards.progress.errors) == (4, {"corrupt_audio": 1})
-
-
-def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_complete(shards):
-    add(shards, PIECES[0], 4)
-    assert shards.unfinished() == {"a.parquet": "no result for 2 rows; run again"}
-    add(shards, PIECES[1], 1, is_staged=False)
-    shards.fail("a.parquet", "no such file")
-    assert (shards.progress.rows, shards.progress.in_flight) == (4, {})
-    assert add(shards, PIECES[1], 2) is None
-    assert shards.unfinished() == {"a.parquet": "no such file"}

@@ -1,28 +1,20 @@
 """The log of a run, read as a log collector reads it."""
 
 import json
-import logging
 import re
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import raysp
 from raysp import StoreError
-from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.engine.execution import MOST_BLAMED, Execution
-from raysp.labelling.engine.job import RowError
-from raysp.labelling.engine.run_progress import Progress
 from raysp.sink import layout, run_log
-from raysp.sink.commit import Todo
 from raysp.sink.receipts import FAILED, KINDS
 from raysp.sink.run_log import RunLog
 from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, write_shard
 from tests.here import run_without_ray
-from tests.labelling.engine.pieces import labelled
 from tests.runs import audio_shard
 
 
@@ -77,17 +69,6 @@ def test_a_run_leaves_its_events_where_status_finds_them(shards, tmp_path):
     assert raysp.gc(str(sink)).orphans == ()
     assert raysp.verify(str(sink), trust=True).differences == ()
     assert len({one["run"] for one in events(sink) if "run" in one}) == 2
-
-
-@pytest.mark.lengthy
-def test_labels_are_committed_where_the_log_cannot_be_written(shards, tmp_path, caplog):
-    sink = tmp_path / "out"
-    (sink / ".raysp").mkdir(parents=True)
-    (sink / ".raysp" / "log").write_text("a file in the place of the folder")
-    with caplog.at_level(logging.WARNING):
-        result = raysp.run(a_pipeline(f"{shards}/*.parquet", sink), progress=False)
-    assert (result.shards_committed, result.exit_code) == (1, 0)
-    assert "the log of the run is not written" in caplog.text
 
 
 def test_no_secret_is_in_the_log(shards, tmp_path, monkeypatch):
@@ -159,30 +140,6 @@ def test_events_are_kept_until_they_can_be_written_and_those_dropped_are_counted
     found = lines(store)
     assert (found[0]["kind"], found[0]["lines"]) == ("dropped", 5)
     assert [one["number"] for one in found[1:]] == list(range(5, 15))
-
-
-def test_the_log_is_written_in_files_that_are_never_replaced(tmp_path):
-    store = LocalStore(tmp_path)
-    for number in range(2):
-        with RunLog(store, "run") as log:
-            log.event("x", number=number)
-    assert [one["number"] for one in lines(store)] == [0, 1]
-    assert len(list(store.list(layout.LOG))) == 2
-
-
-def test_rows_of_a_frequent_error_are_left_out_of_the_log(tmp_path):
-    store, piece = LocalStore(tmp_path), Piece(0, 9)
-    shard = Shard("a.parquet", "a", 1, "", 9, "0", (piece,))
-    frequent = [RowError(row, "corrupt_audio", "cut short") for row in range(3)]
-    plan = SimpleNamespace(todo=(Todo(shard, (piece,)),), pipeline=SimpleNamespace(max_error_rate=1.0))
-    commits = SimpleNamespace(start=lambda shard, num_bytes: None, finished=list)
-    workers = SimpleNamespace(commits=lambda retries: commits)
-    with RunLog(store, "run") as log:
-        execution = Execution(plan, None, log, Progress(rows_total=9, shards_total=1), print, workers)
-        for examples in [*[frequent] * MOST_BLAMED, [RowError(5, "worker_crashed", "alone")]]:
-            execution._add(labelled("a.parquet", piece, 9, examples=tuple(examples)))
-    kinds = [one.get("error_type") for one in lines(store)]
-    assert (kinds.count("corrupt_audio"), kinds.count("worker_crashed")) == (MOST_BLAMED, 1)
 
 
 def test_the_document_for_operators_has_every_event():
