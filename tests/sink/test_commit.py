@@ -12,7 +12,7 @@ from raysp import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.corpus.shards import Piece
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, stage
-from raysp.sink.commit import LabelShard, commit, committed, compare, outcomes
+from raysp.sink.commit import LabelShard, commit, committed, outcomes
 from raysp.sink.receipts import Counts, ShardReceipt
 from raysp.storage.opened import content_of
 from raysp.storage.store import LocalStore
@@ -37,32 +37,6 @@ def test_a_label_shard_answers_its_shard_row_for_row(store):
         fingerprint=FINGERPRINT,
         input_id=INPUT_ID,
     )
-
-
-def test_columns_stand_in_order_and_keep_their_types(store):
-    sinks.run(store, SHARD)
-    schema = sinks.parquet(store, SHARD.name).schema_arrow
-    assert schema.names == [
-        *("id", "speaker", "row", "seconds", "status", "error_type", "error_message"),
-        *("pred_text", "pred_score", "pred_words", "embedding"),
-    ]
-    assert pa.types.is_dictionary(schema.field("id").type)
-    assert pa.types.is_large_string(schema.field("speaker").type)
-    assert schema.field("embedding").type == pa.list_(pa.float32(), 3)
-    assert b"huggingface" not in (schema.metadata or {})
-
-
-def test_after_a_commit_only_the_label_shard_is_left(store):
-    sinks.run(store, SHARD)
-    assert [entry.path for entry in store.list()] == [SHARD.name]
-    assert not isinstance(store, LocalStore) or not Path(store.url, ".raysp/stage").exists()
-
-
-def test_a_second_commit_succeeds_and_reports_this(store):
-    [first] = sinks.run(store, SHARD)
-    before = sinks.last_write(store, SHARD.name)
-    assert sinks.commit_sample(store, SHARD) == replace(first, existing=True, version="")
-    assert sinks.last_write(store, SHARD.name) == before
 
 
 def test_only_ok_rows_are_written_on_request_and_the_others_kept_beside(store):
@@ -160,13 +134,6 @@ class TestRefusals:
         with pytest.raises(StoreError, match=r"/corpus/a/part 1.parquet: cannot read it \(Connection reset by peer\)"):
             commit(store, LabelShard(SHARD, FINGERPRINT, fail, OUTPUTS))
 
-    def test_types_that_differ_from_the_declared_ones_are_named(self, store):
-        for piece in SHARD.pieces:
-            sinks.stage_piece(store, SHARD, piece)
-        other = OUTPUTS.set(1, pa.field("pred_score", pa.float64()))
-        with pytest.raises(RunError, match="column 'pred_score' is float, expected double"):
-            commit(store, LabelShard(SHARD, FINGERPRINT, sinks.source_columns, other))
-
     def test_a_kept_column_that_has_the_name_of_a_result_column_is_refused(self, store):
         def columns(piece):
             return pa.table({"row": list(range(piece.num_rows))})
@@ -194,13 +161,6 @@ class TestInterruption:
             else:
                 break
         assert n > 7  # three pieces, the label shard, three removals
-
-    def test_rows_that_are_staged_are_not_computed_again(self, store):
-        for rows in (SHARD.pieces[0], Piece(9, 16)):
-            sinks.stage_piece(store, SHARD, rows)
-        _, [todo] = compare(store, [SHARD], FINGERPRINT)
-        assert todo.pieces == (SHARD.pieces[1], Piece(16, 23))
-        assert [staged.rows for staged in todo.staged] == [SHARD.pieces[0], Piece(9, 16)]
 
 
 class TestRaces:

@@ -53,14 +53,6 @@ def test_no_file_stands_where_another_shard_needs_a_folder(names, kind):
     assert not first.startswith(f"{second}/")
 
 
-@given(st.text(max_size=30))
-def test_any_other_path_is_not_one_of_these(text):
-    assert layout.parse_stage_path(text) is None
-    assert layout.parse_plan_path(text) is None
-    assert layout.parse_errors_path(text) is None
-    assert layout.parse_lease_path(text) is None
-
-
 def test_paths_read_as_the_design_says():
     name = layout.StagedName("a/b.parquet", Piece(0, 10), "1d", "f1", 2)
     assert layout.stage_path(name) == ".raysp/stage/a~/b.parquet~/0-10.1d.f1.2"

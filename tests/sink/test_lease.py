@@ -1,10 +1,8 @@
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -55,17 +53,6 @@ def test_held_over_nothing_it_leaves_nothing(store):
     assert [*store.list()] == []
     if isinstance(store, LocalStore):
         assert not os.path.exists(store.url)
-
-
-@sinks.S3_IN_SOAK
-def test_held_over_a_record_it_is_given_back(store, clock):
-    with suppress(PlanError), lease.held(store):
-        store.create(layout.RUN, b"")
-        raise PlanError("refused")
-    assert json.loads(store.read(layout.lease_path(1)))["released"]
-    with lease.held(store):
-        store.delete(layout.RUN)
-    assert epochs(store) == [layout.lease_path(1), layout.lease_path(2)]  # a suspended holder finds a higher one
 
 
 def test_a_living_owner_is_named_with_host_pid_and_the_age_of_its_beat(store, clock):
@@ -120,25 +107,6 @@ def test_a_wall_clock_that_is_an_hour_off_steals_no_lease(store, clock, hours, m
     for _ in range(5):
         with pytest.raises(PlanError, match="alice"):
             acquire(store, clock, "bob")
-
-
-@sinks.S3_IN_SOAK
-@pytest.mark.usefixtures("atomic_store")
-def test_who_is_late_does_not_take_an_epoch_that_others_held_and_forgot(store, clock, monkeypatch):
-    acquire(store, clock, "dead")
-    create, others = store.create, iter(["alice", "bob", "carol"])
-
-    def create_late(path, data):
-        monkeypatch.undo()
-        for name in others:
-            acquire(store, Clock(), name)
-        assert path == layout.lease_path(2)
-        assert path not in epochs(store)
-        return create(path, data)
-
-    monkeypatch.setattr(store, "create", create_late)
-    assert acquire(store, clock, "late").epoch == 5
-    assert epochs(store) == [layout.lease_path(4), layout.lease_path(5)]
 
 
 @sinks.S3_IN_SOAK

@@ -82,15 +82,6 @@ class TestCommit:
         (difference,) = verify(pipeline.sink.url, trust=True).differences
         assert "row 2 ('2.wav'); restore" in difference
 
-    def test_a_file_that_is_gone_keeps_its_label(self, pipeline, audio):
-        stage(pipeline, audio)
-        (audio / NAMES[3]).unlink()
-        raysp.run(pipeline, engine="here", progress=False)
-        assert labels_of(pipeline) == {**EXPECTED, "5.wav": None}
-        verified = verify(pipeline.sink.url, trust=True)
-        assert verified.differences == ()
-        assert [name.endswith("(1 recordings of its rows)") for name in verified.sources_missing] == [True]
-
     @pytest.mark.slow
     def test_a_file_replaced_between_two_reads_of_it_is_labelled_by_the_next_run(self, audio, tmp_path):
         reads = []
@@ -144,18 +135,6 @@ class TestFinished:
         assert raysp_command(*shlex.split(command)).code == 0
         assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5}
         assert verify(pipeline.sink.url, trust=True).differences == ()
-
-    @pytest.mark.slow
-    def test_a_retry_keeps_the_versions_of_other_rows(self, pipeline, audio):
-        whole = (audio / NAMES[0]).read_bytes()
-        (audio / NAMES[0]).write_bytes(b"nothing that anyone could decode")
-        raysp.run(pipeline, engine="here", progress=False)
-        (audio / NAMES[0]).write_bytes(whole)
-        replace_recording(audio, 2)
-        raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
-        assert labels_of(pipeline) == EXPECTED
-        (difference,) = verify(pipeline.sink.url, trust=True).differences
-        assert "row 2 ('2.wav'); restore" in difference
 
 
 @pytest.mark.slow

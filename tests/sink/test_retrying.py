@@ -131,13 +131,6 @@ class TestRetry:
         if rows == "all":
             assert sinks.labels(store, SHARD) == after_retry(again=[10])
 
-    def test_only_pieces_with_error_rows_are_read_again(self, store):
-        shard = make_shard(cuts=(0, 3, 5, 9, 23))
-        sinks.run(store, shard)
-        [todo] = find_error_rows(store, [shard], FINGERPRINT)
-        assert todo.pieces == (shard.pieces[1], shard.pieces[3])
-        assert todo.num_rows == 3
-
     def test_retried_rows_may_be_staged_in_parts(self, store):
         """Halves of a piece hold the same number of its retried rows, so they need not be halves of its rows."""
         begin(store)
@@ -147,16 +140,6 @@ class TestRetry:
         assert recommit_sample(store, todo).counts.errors == {}
         assert sinks.labels(store, SHARD) == after_retry()
         assert paths(store, layout.STAGE) == []
-
-    def test_a_label_shard_replaced_in_the_meantime_is_kept(self, store):
-        begin(store)
-        sinks.run(store, SHARD)
-        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
-        retry(store)
-        before = store.read(SHARD.name)
-        receipt = recommit_sample(store, todo)
-        assert receipt.counts.errors == {}
-        assert store.read(SHARD.name) == before
 
 
 class TestGc:
@@ -222,13 +205,6 @@ class TestUploads:
             assert orphan.reason == "an incomplete upload"
         assert uploads(s3, bucket) == ["beside the sink"]
         assert gc(store).orphans == ()
-
-    def test_one_that_may_still_be_going_on_is_left(self, s3, begun, monkeypatch):
-        store, bucket = begun
-        if s3.kind == "moto":  # which dates every upload to 2010
-            monkeypatch.setattr(orphans, "UPLOAD_SECONDS", 100 * 366 * 86_400.0)
-        assert gc(store).orphans == ()
-        assert uploads(s3, bucket) == ["beside the sink", f"labels/{SHARD.name}"]
 
 
 def uploads(s3, bucket) -> list[str]:

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.sink import sorting
 from raysp.sink.sorting import Sorter
 from tests.sink import sinks
 
@@ -38,13 +37,3 @@ def test_windows_are_sorted_and_those_of_a_row_stay_together(tmp_path_factory, l
     slices = list(sorter.slices())
     assert pa.concat_tables(slices).to_pylist() == table.to_pylist()
     assert len(slices) == {1: len(lengths), 1000: len(slices), 10**6: 1}[num_bytes]
-
-
-def test_a_row_of_several_numbers_is_not_cut(tmp_path, monkeypatch):
-    monkeypatch.setattr(sorting, "PART_BYTES", 300)
-    sorter = Sorter(lambda: tmp_path / "runs", 1, 4)
-    numbers = [0, 1, 2, 4, 8, 9, 16, 17, 18, 19]
-    for k in range(3):
-        sorter.add(sinks.results(numbers[k::3][::-1]))
-    found = [one.column("row").to_pylist() for one in sorter.slices()]
-    assert found == [[0, 1, 2], [4], [8, 9], [16, 17, 18, 19]]

@@ -149,14 +149,6 @@ class TestRemoval:
         assert stage.discard(store, SHARD.name) == 1
         assert set(stage.listed(store, [*others, removed], FINGERPRINT)) == names - {SHARD.name}
 
-    def test_results_with_errors_of_any_pipeline_are_discarded_and_others_stay(self, store):
-        for fingerprint in (FINGERPRINT, "beef"):
-            for rows in (Piece(0, 3), Piece(3, 4), Piece(4, 9), Piece(9, 12)):  # 3 and 10 are error rows
-                sinks.stage_piece(store, SHARD, rows, fingerprint)
-        assert stage.discard(store, SHARD.name, only_errors=True) == 4
-        assert sinks.staged(store, SHARD).keys() == {Piece(0, 3), Piece(4, 9)}
-        assert sinks.staged(store, SHARD, "beef").keys() == {Piece(0, 3), Piece(4, 9)}
-
 
 class TestWithoutFailed:
     def test_rows_of_files_with_too_many_errors_are_left_to_label_with_those_that_are_not_staged(self):

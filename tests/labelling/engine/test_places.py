@@ -86,15 +86,6 @@ def test_shards_recordings_checkpoints_and_files_that_workers_do_not_see_are_ref
     assert not [path for path in Path(pipeline.sink.url).rglob("*") if path.is_file()]
 
 
-def test_another_file_at_the_same_path_is_not_the_same(tmp_path):
-    file = tmp_path / "a.parquet"
-    file.write_bytes(b"four")
-    seen = shared_places.Seen("source.url", str(tmp_path), str(file), 4)
-    assert shared_places.look(str(tmp_path), {}, "", [seen]) == {}
-    file.write_bytes(b"five!")
-    assert shared_places.look(str(tmp_path), {}, "", [seen]) == {"source.url": f"{file}: found 5 bytes, expected 4"}
-
-
 def test_a_place_that_is_declared_as_shared_is_not_checked(local_ray, make_pipeline, small_shards, monkeypatch):
     """The workers fail on it later, with the reason."""
     monkeypatch.chdir(small_shards.parent)

@@ -49,7 +49,7 @@ def a_pipeline(url, sink, **source) -> raysp.Pipeline:
     )
 
 
-@pytest.mark.parametrize("form", ["file", "stream", "saved"])
+@pytest.mark.parametrize("form", ["file", "saved"])
 def test_arrow_shards_have_the_labels_of_parquet(without_ray, digits, expected, tmp_path, form):
     table = pa.Table.from_pylist(digits)
     folder = tmp_path / "in"

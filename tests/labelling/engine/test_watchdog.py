@@ -6,10 +6,8 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
-
-from raysp.labelling.engine.process_clock import read_times
-from tests.soaked import some
 
 START = "import ctypes, time\nfrom raysp.labelling.engine.watchdog import touch, watched\nprint(flush=True)\n"
 
@@ -32,13 +30,9 @@ def started():
         process.communicate()
 
 
-HANGS = ["time.sleep(1000)", "ctypes.PyDLL(None).sleep(1000)", "exec('while True: pass')"]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("work", some(HANGS, HANGS[1]))
-def test_work_that_hangs_ends_its_process_with_a_traceback(started, work):
-    process = started(f"with watched(1):\n    {work}")
+def test_work_that_hangs_ends_its_process_with_a_traceback(started):
+    process = started("with watched(1):\n    ctypes.PyDLL(None).sleep(1000)")  # holds the lock of the interpreter
     _, said = process.communicate(timeout=120)
     assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
     assert "most recent call first" in said
@@ -78,15 +72,9 @@ def test_work_of_one_thread_is_watched_while_that_of_another_ends(started):
 
 
 def test_it_ends_with_the_process_that_it_watches(started):
-    process = started(
-        "from raysp.labelling.engine import watchdog\nwith watched(1000):\n    pass\n"
-        "print(watchdog._of_thread.watchdog._process.pid, flush=True)\ninput()"
-    )
-    watching = int(process.stdout.readline())
-    assert read_times(watching) is not None
+    process = started("with watched(1000):\n    pass\nprint('ready', flush=True)\ninput()")
+    assert process.stdout.readline() == "ready\n"
+    [watching] = psutil.Process(process.pid).children()
     process.kill()
     process.communicate()
-    deadline = time.monotonic() + 60
-    while (found := read_times(watching)) is not None and found.states[0] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert psutil.wait_procs([watching], timeout=60)[1] == [] or watching.status() == psutil.STATUS_ZOMBIE

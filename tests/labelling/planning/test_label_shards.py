@@ -156,9 +156,3 @@ def test_labels_of_other_recordings_are_refused(url, labelled, tmp_path):
         PlanError, match=r"labels was made from another .*in/1\.parquet \([\d,]+ bytes.*: label it again"
     ):
         plan(a_pipeline(raysp.Shards(url, labels=str(labelled))))
-
-
-@pytest.mark.lengthy
-def test_a_column_that_neither_has_is_named(url, labelled):
-    with pytest.raises(PlanError, match=r"no column 'nothing', expected one; its columns are .*pred_text"):
-        plan(a_pipeline(raysp.Shards(url, labels=str(labelled), text="nothing")))

@@ -75,11 +75,6 @@ def test_a_model_whose_words_the_checkpoint_cannot_write_is_refused(tmp_path, pl
         planned(lm=str(path))
 
 
-def test_a_hot_word_that_the_checkpoint_cannot_write_is_refused(planned):
-    with pytest.raises(CheckpointError, match=r"hot_words: the checkpoint cannot write 'ÉTÉ'; its letters are"):
-        planned(hot_words={"ONE": 1.0, "ÉTÉ": 1.0})
-
-
 def test_the_fingerprint_has_the_model_by_content(tmp_path, lm, planned):
     def hashed(**fields: object) -> str:
         return planned(**fields).fingerprint

@@ -1,70 +1,47 @@
-"""The model of speech: part of the fingerprint, the same on all workers, and refused where it cannot be used."""
+"""The model of speech: part of the fingerprint, and refused where it cannot be used."""
 
-from dataclasses import replace
-from importlib.util import find_spec
+import sys
 
 import pytest
 
 import raysp
-from raysp.checkpoints import packaged
-from raysp.checkpoints.packaged import SPEECH
-from raysp.cluster.resources import Resources
-from raysp.errors import CheckpointError, SpecError
-from raysp.labelling import assembly
-from raysp.labelling.planning.settings import label_parts, resolve_settings
+from raysp import CheckpointError, SpecError
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
-from tests.specs.settled import settled
-
-CUT = {"windows": "speech"}
-FOUND = {"outputs": [raysp.Transcript(), raysp.Speech()]}
 
 
-def parts(**label: object) -> dict[str, object]:
-    made = a_pipeline(label=label)
-    return label_parts(made, settled(file_digests={SPEECH.key: "ab"}))
+def parts(folder, **label: object) -> dict[str, object]:
+    write_shard(folder / "in" / "a.parquet", 1)
+    return dict(raysp.plan(a_pipeline(f"{folder}/in", folder / "out", label=label)).parts)
 
 
-def test_only_windows_that_are_cut_at_pauses_are_in_the_fingerprint():
-    even, cut = parts(), parts(**CUT)
+def test_windows_at_pauses_and_the_first_output_that_cuts_them_are_in_the_fingerprint(tmp_path):
+    pytest.importorskip("silero_vad", reason='needs pip install "raysp[speech]"')
+    outputs = [raysp.Speech("a", threshold=0.3), raysp.Speech("b", threshold=0.4)]
+    even, cut = parts(tmp_path), parts(tmp_path, windows="speech")
     assert "steps.1.windows" not in even
     assert {key for key in {**even, **cut} if even.get(key) != cut.get(key)} == {
         "steps.1.windows",
         "steps.1.windows_by",
     }
+    assert len(cut["steps.1.windows_by"].pop("weights")) == 16
     assert cut["steps.1.windows_by"] == {
-        **{"type": "Speech", "name": "pred_speech", "threshold": 0.5, "weights": "ab"},
+        **{"type": "Speech", "name": "pred_speech", "threshold": 0.5},
         **{"min_speech_seconds": 0.25, "min_silence_seconds": 0.1},
     }
+    assert parts(tmp_path, outputs=outputs, windows="speech")["steps.1.windows_by"]["threshold"] == 0.3
 
 
-@pytest.mark.parametrize("label", [CUT, FOUND])
-@pytest.mark.parametrize("build", [assembly.labelling, assembly.joining, assembly.decoding])
-def test_a_worker_with_other_weights_is_refused(tmp_path, label, build):
-    write_shard(tmp_path / "in" / "a.parquet")
-    made = a_pipeline(str(tmp_path / "in"), label=label)
-    settings = resolve_settings(made, Resources(cpus=2))[0].settings
-    arguments = (None,) if build is assembly.decoding else ()
-    build(made, settings, *arguments)
-    other = replace(settings, file_digests={SPEECH.key: "0123456789abcdef"})
-    if build is assembly.decoding and label is FOUND:
-        build(made, other, *arguments)  # decodes, and needs no model of speech
-        return
-    with pytest.raises(CheckpointError, match=r"digest of its weights was 0123456789abcdef when .* it is \w{16}; inst"):
-        build(made, other, *arguments)
-
-
-@pytest.mark.parametrize("label", [CUT, FOUND])
-def test_without_the_package_the_plan_says_what_to_install(tmp_path, monkeypatch, label):
-    monkeypatch.setattr(packaged, "find_spec", lambda _: None)
-    with pytest.raises(CheckpointError, match=r"silero-vad.* is not installed: pip install 'raysp\[speech\]'"):
-        resolve_settings(a_pipeline(str(tmp_path), label=label), Resources(cpus=2))
-
-
-@pytest.mark.parametrize("absent", ["speechmos", "onnxruntime"])
-def test_without_a_package_of_the_model_of_opinions_the_plan_says_what_to_install(tmp_path, monkeypatch, absent):
-    monkeypatch.setattr(packaged, "find_spec", lambda name: None if name == absent else find_spec(name))
-    with pytest.raises(CheckpointError, match=rf"{absent}, .*rates recordings, is not installed: pip .*'raysp\[mos\]'"):
-        resolve_settings(a_pipeline(str(tmp_path), label={"outputs": [raysp.Mos()]}), Resources(cpus=2))
+@pytest.mark.parametrize(
+    ("label", "absent", "message"),
+    [
+        ({"windows": "speech"}, "silero_vad", r"silero-vad.* is not installed: pip install 'raysp\[speech\]'"),
+        ({"outputs": [raysp.Mos()]}, "speechmos", r"speechmos, .*rates recordings, is not installed: .*'raysp\[mos\]'"),
+    ],
+)
+def test_without_its_package_the_plan_says_what_to_install(tmp_path, monkeypatch, label, absent, message):
+    monkeypatch.setitem(sys.modules, absent, None)
+    with pytest.raises(CheckpointError, match=message):
+        parts(tmp_path, **label)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import raysp
 from raysp import PlanError
 from raysp.sink import plan_record, table_files
 from tests import kit
-from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.trainings import Sink
 from tests.user_specs import Counted
 
@@ -73,13 +73,6 @@ class TestPlan:
         assert list(plan.corpus.unreadable) == ["b.parquet"]
         assert reason in plan.corpus.unreadable["b.parquet"]
         assert [todo.shard.name for todo in plan.todo] == ["a.parquet"]
-
-    def test_a_shard_with_an_extension_type_of_ray_is_listed_as_unreadable(self, tmp_path, pipeline):
-        metadata = {"ARROW:extension:name": "ray.data.arrow_tensor", "ARROW:extension:metadata": "x"}
-        evil = pa.field("evil", pa.binary(), metadata=metadata)
-        table = rows_table(2).append_column(evil, pa.array([b"x", b"y"]))
-        write_shard(tmp_path / "in" / "b.parquet", table=table)
-        assert "would run code from the file" in raysp.plan(pipeline).corpus.unreadable["b.parquet"]
 
     @pytest.mark.parametrize(
         ("source", "fields", "message"),

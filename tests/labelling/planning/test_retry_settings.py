@@ -32,11 +32,6 @@ def pipeline_of(clips, **fields) -> raysp.Pipeline:
     return a_pipeline(raysp.Shards(f"{clips.parent}/in/*.parquet", **fields), clips.parent / "out")
 
 
-def with_folder(clips) -> object:
-    made = pipeline_of(clips, audio_root=str(clips))
-    return raysp.retry(made.sink.url, pipeline=made, engine="here", progress=False)
-
-
 def rows_of(clips) -> dict[str, dict]:
     return {row["id"]: row for row in pq.read_table(clips.parent / "out" / "a.parquet").to_pylist()}
 
@@ -71,15 +66,6 @@ class TestAudioRoot:
         after = rows_of(clips)
         assert [row["status"] for row in after.values()] == ["ok"] * 3
         assert after["b.wav"] == before["b.wav"]
-
-    @pytest.mark.slow
-    def test_the_record_keeps_the_folder_so_that_replaced_recordings_are_found(self, clips, labelled):
-        with_folder(clips)
-        raysp.run(pipeline_of(clips), engine="here", progress=False)  # names no folder
-        assert recorded(labelled)["source"]["audio_root"] == str(clips)
-        (clips / "c.wav").write_bytes(wav(8000))
-        (difference,) = raysp.verify(labelled, trust=True).differences
-        assert "recordings were replaced after they were labelled: row 2 ('c.wav')" in difference
 
 
 class TestOtherSettings:

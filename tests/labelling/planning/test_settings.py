@@ -1,6 +1,5 @@
 """Settings that are "auto": resolved by a sink's first plan, recorded, and taken by every later one."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,12 +76,6 @@ def test_a_device_of_the_pipeline_gives_one_fingerprint_whatever_is_up(corpus, l
     assert len({(where(plan), plan.fingerprint) for plan in plans}) == 1
 
 
-def test_a_sink_begun_without_gpus_stays_in_its_precision_when_they_are_up(corpus):
-    first = begun(corpus, SCALED_TO_ZERO)
-    assert where(first) == ("cpu", "float32", 0)
-    assert where(a_plan(corpus, WITH_GPUS)) == where(first)
-
-
 def test_a_machine_without_a_gpu_is_refused_with_the_remedy(corpus):
     begun(corpus, WITH_GPUS)
     message = (
@@ -114,9 +107,6 @@ class TestBudget:
         recorded = Resolved("float32", "cpu", 15)
         assert self.budget(recorded, Resources(4)) == 15
         assert 1 <= self.budget(recorded, Resources(4, memory=100e6)) < 15
-
-    def test_in_half_precision_it_holds_as_recorded(self):
-        assert self.budget(Resolved("bfloat16", "cuda", 333), replace(WITH_GPUS, gpu_memory=1e8)) == 333
 
 
 def test_a_cluster_without_a_cpu_for_decoding_is_refused():

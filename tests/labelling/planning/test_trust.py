@@ -169,12 +169,6 @@ class TestAForeignSink:
 
 class TestASinkOfOnesOwn:
     @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-    def test_a_verb_that_reads_the_sink_alone_needs_only_the_sink(self, command, own, verb):
-        code, _, err = command(verb[0], own, *verb[1:])
-        needs_source = verb[0] == "retry" or "--sample" in verb
-        assert (code, "or --trust" in err) == (2 if needs_source else 0, verb[0] in ("retry", "verify")), err
-
-    @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
     def test_every_verb_takes_the_pipeline_file_and_its_settings(self, command, own, verb):
         moved = own.rename(own.with_name("moved"))
         recipe = own.parent / "recipe_of_a_sink.py"
@@ -227,16 +221,6 @@ def test_the_urls_of_a_pipeline_hold_the_shards_that_it_planned(tmp_path, monkey
     raysp.run(pipeline, engine="here", progress=False)
     verified = verify(str(tmp_path / "out"), pipeline=pipeline, sample=2)
     assert (verified.sampled_equal, verified.unused) == (2, ())
-
-
-def test_a_root_of_the_pipeline_holds_shards_that_its_urls_left(tmp_path):
-    for day in ("monday", "tuesday"):
-        write_shard(tmp_path / "in" / day / "a.parquet", 1)
-        source = raysp.Shards(f"{tmp_path}/in/{day}", root=f"{tmp_path}/in")
-        pipeline = a_pipeline(source, tmp_path / "out")
-        raysp.run(pipeline, engine="here", progress=False)
-    assert verify(str(tmp_path / "out"), pipeline=pipeline).unused == ()
-    assert raysp.retry(str(tmp_path / "out"), pipeline=pipeline, engine="here", progress=False).rows == 0
 
 
 @pytest.mark.parametrize(

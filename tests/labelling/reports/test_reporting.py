@@ -98,14 +98,6 @@ def test_the_error_rates_are_those_of_an_evaluation(page, made):
     assert page.after("Worst rows") == "Only in the reference"
 
 
-def test_rows_without_a_label_stand_with_their_reason_an_example_and_the_remedy(page):
-    assert page.after("Rows without a label") == "unsupported_format"
-    assert page.after("unsupported_format") == "1 row"
-    assert page.after("1 row").startswith("Remedy: convert the recordings to FLAC or WAV")
-    [id_] = DIGITS.slice(BROKEN, 1)["id"].to_pylist()
-    assert page.after(id_).startswith("no known audio format, 7 bytes")
-
-
 def test_it_needs_nothing_from_outside_and_runs_no_scripts(page, made):
     html = html_of(made / "out", trust=True)
     assert not page.attributes & {"href", "srcset", "data", "action"}

@@ -9,36 +9,10 @@ from raysp.evaluation.recognition import TextMeasures
 from raysp.evaluation.scores import Columns, score
 from raysp.labelling.reports import label_figures, row_error_rates
 from raysp.labelling.reports.label_figures import MOST_TYPES, Chosen, Rows, Sample
-from raysp.labelling.reports.row_error_rates import Errors
-
-
-def many_errors(number: int) -> np.ndarray:
-    """Return counts of rows of five words, of which a fifth is wrong."""
-    random = np.random.default_rng(1)
-    counts = np.zeros((number, 8), np.int64)
-    counts[:, 0] = random.binomial(5, 0.2, number)
-    counts[:, 3] = 5
-    counts[:, 7] = 20
-    return counts
 
 
 def measured(counts: np.ndarray):
     return score(TextMeasures(counts[:, :4], counts[:, 4:]), len(counts), Columns(), Bootstrap())
-
-
-class TestErrors:
-    @pytest.mark.slow
-    def test_many_rows_keep_their_rate_and_about_their_interval(self):
-        counts = many_errors(20_000)
-        found = Errors()
-        for part in np.split(counts, 10):
-            found.add(part)
-        ours, theirs = found.scores(), measured(counts)
-        assert (ours.rows, ours.counts) == (20_000, theirs.counts)
-        wer, expected = ours.metrics["wer"], theirs.metrics["wer"]
-        assert wer.value == expected.value
-        assert wer.high - wer.low == pytest.approx(expected.high - expected.low, rel=0.15)
-        assert len(found._sums) == row_error_rates.MOST_UNITS
 
 
 def batch(first: int, number: int = 1000) -> pa.Table:

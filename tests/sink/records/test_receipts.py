@@ -48,20 +48,6 @@ def test_receipts_come_back_in_the_order_of_runs_and_batches(store):
     assert len(list(store.list(layout.LOG))) == 4
 
 
-def test_the_pieces_of_a_run_are_found_again_among_those_of_all_runs(store):
-    for run, shard in (("20260101", "a.parquet"), ("20260102", "b.parquet")):
-        log = RunLog(store, run)
-        for number in range(5):
-            log.add(replace(PIECE, shard=shard, first=number))
-            log.add(SHARD)
-            log.flush()
-    assert [piece.first for piece in receipts.recent_pieces(store, "20260102", batches=2)[0]] == [3, 4]
-    assert [(run, piece.shard) for run, piece in receipts.load(store, ("piece",))] == [
-        *[("20260101", "a.parquet")] * 5,
-        *[("20260102", "b.parquet")] * 5,
-    ]
-
-
 def test_counts_add_up():
     counts = PIECE.counts
     more = replace(counts, rows=3, errors={"no_audio": 1, "step_failed": 1}, skipped={})

@@ -98,35 +98,3 @@ def test_long_values_are_cut_to_where_they_differ():
     assert len(found) < 120
     assert "1'" in found
     assert "2'" in found
-
-
-def test_a_run_that_is_held_up_does_not_replace_the_record_of_a_later_one(store, monkeypatch):
-    begin(store, fingerprint="a1", stage_id="a")
-    is_open = run_record.is_open
-
-    def held_up(*asked):
-        is_open_then = is_open(*asked)
-        monkeypatch.setattr(run_record, "is_open", is_open)
-        begin(store, fingerprint="a2", stage_id="a")
-        store.create("0.parquet", b"")
-        return is_open_then
-
-    monkeypatch.setattr(run_record, "is_open", held_up)
-    with pytest.raises(ChangedError):
-        begin(store, fingerprint="a3", stage_id="a")
-    assert run_record.load(store).fingerprint == "a2"
-    monkeypatch.setattr(run_record, "is_open", is_open)
-    assert len(begin(store, fingerprint="a2", stage_id="a").runs) == 3
-
-
-def test_two_runs_that_begin_at_the_same_moment_are_both_recorded(store, monkeypatch):
-    begin(store)
-    check_same = run_record.check_same
-
-    def held_up(*asked, **values):
-        monkeypatch.setattr(run_record, "check_same", check_same)
-        begin(store)
-        check_same(*asked, **values)
-
-    monkeypatch.setattr(run_record, "check_same", held_up)
-    assert len(begin(store).runs) == 3

@@ -60,15 +60,6 @@ def test_other_content_is_refused_though_its_digest_is_right(tmp_path, data):
         read(tmp_path, of_bytes(data))
 
 
-def test_offsets_outside_of_a_buffer_are_refused_though_the_digest_is_right(tmp_path):
-    stream = io.BytesIO()
-    with pa.ipc.new_stream(stream, (table := pa.table({"a": ["x" * 0x1234]})).schema) as writer:
-        writer.write_table(table)
-    before, end, after = stream.getvalue().rpartition((0x1234).to_bytes(4, "little"))
-    with pytest.raises(table_files.DamagedTableError, match="offsets"):
-        read(tmp_path, of_bytes(before + (2**30).to_bytes(len(end), "little") + after))
-
-
 def test_buffers_that_announce_gigabytes_are_refused_though_the_digest_is_right(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "_half_of_memory", lambda: 0)
     stream, table = io.BytesIO(), pa.table({"a": [b"\0" * 100_000]})

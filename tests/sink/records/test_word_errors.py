@@ -1,17 +1,11 @@
 """Word errors against references: counted when a shard is committed, kept in its receipt and footer."""
 
-import shutil
-
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import raysp
-from raysp.sink import footer
 from raysp.sink.receipts import TextColumns, WordErrors
-from raysp.storage.store import LocalStore
-from tests.corpora import a_pipeline, rows_table, write_shard
 
 texts = st.none() | st.lists(st.sampled_from(["one", "Two", "it's", "three,", "-", "été"]), max_size=5).map(" ".join)
 
@@ -74,64 +68,11 @@ def test_texts_of_any_type_and_encoding_are_compared(kind):
 
 
 @pytest.mark.parametrize(
-    ("references", "expected"),
-    [
-        (pa.array([5, None]), WordErrors(1, words=1)),
-        (pa.array([7, 5]).dictionary_encode(), WordErrors(2, words=2, substitutions=2)),
-        (pa.array([["5"], []]), WordErrors()),
-        (pa.array([{"text": "5"}, None]), WordErrors()),
-        (pa.nulls(2), WordErrors()),
-    ],
-    ids=lambda value: str(getattr(value, "type", "")),
-)
-def test_references_of_any_type_are_compared_if_they_can_be_and_fail_no_commit(references, expected):
-    assert counted(references, ["5", "x"]) == expected
-
-
-@pytest.mark.slow
-def test_receipts_footers_and_status_have_them_and_no_row_is_read_again(tmp_path, monkeypatch):
-    silent = rows_table(2, audio=b"no audio")
-    for name, table in (("a", rows_table(2)), ("b", pa.concat_tables([rows_table(1), silent]))):
-        write_shard(tmp_path / "in" / f"{name}.parquet", table=table)
-    outputs = [raysp.Embedding(), raysp.Transcript("said")]
-    source = raysp.Shards(f"{tmp_path}/in/*.parquet", text="text")
-    pipeline = a_pipeline(source, tmp_path / "out", label={"outputs": outputs})
-    raysp.run(pipeline, engine="here", progress=False)
-    store = LocalStore(tmp_path / "out")
-    rows = [row for name in "ab" for row in footer_rows(store, f"{name}.parquet")]
-    expected = counted(*([row[name] for row in rows] for name in ("text", "said_text", "status")))
-    assert (expected.rows, expected.unlabelled, expected.words) == (3, 2, 6)
-    a, b = (footer.read(store, f"{name}.parquet").receipt.word_errors for name in "ab")
-    assert a + b == expected
-    monkeypatch.setattr("pyarrow.parquet.ParquetFile.iter_batches", None)
-    monkeypatch.setattr("pyarrow.parquet.ParquetFile.read", None)
-    read, footers = footer.read_expected, []
-    monkeypatch.setattr(footer, "read_expected", lambda *args: footers.append(args[1]) or read(*args))
-    assert raysp.status(str(tmp_path / "out"), pipeline=pipeline).word_errors == expected
-    assert footers == []  # the receipts have them
-    shutil.rmtree(tmp_path / "out" / ".raysp" / "log")
-    assert raysp.status(str(tmp_path / "out"), pipeline=pipeline).word_errors == expected
-    assert [shard.name for shard in footers] == ["a.parquet", "b.parquet"]
-
-
-def footer_rows(store: LocalStore, name: str) -> list[dict]:
-    with store.open(name) as file:
-        return pa.parquet.read_table(file).to_pylist()
-
-
-@pytest.mark.parametrize(
     ("text", "num_words"),
     [
         ("नमस्ते दुनिया, मैंने", 3),
-        ("বাংলা ভাষা", 2),
-        ("தமிழ் மொழி", 2),
-        ("ಕನ್ನಡ ನುಡಿ", 2),
-        ("മലയാളം ഭാഷ", 2),
         ("สวัสดีครับ", 1),
-        ("ភាសា ខ្មែរ", 2),
-        ("မြန်မာ စာ", 2),
         ("مَرْحَبًا بِكُم", 2),
-        ("שָׁלוֹם עֲלֵיכֶם", 2),
         ("Tiếng Viê\u0323t", 2),
         ("र्\u200dया क्\u200cष", 2),
         ("می\u200cخواهم", 2),

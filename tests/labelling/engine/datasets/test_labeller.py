@@ -10,7 +10,6 @@ import pytest
 
 import raysp
 from raysp import PlanError, SpecError
-from raysp.labelling.engine.datasets.table_job import TableColumns, table_job
 from tests.corpora import CHECKPOINT
 from tests.labelling.engine.datasets.comparing import assert_same_rows, by_id, stored_schema
 from tests.labelling.engine.datasets.conftest import COLUMNS
@@ -77,12 +76,13 @@ def test_missing_columns_and_other_types_are_refused(plain, rows, message):
 
 def test_a_row_number_that_is_no_integer_and_a_filter_of_another_type_are_refused(rows):
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
-    by_text = table_job([raysp.Decode(), label], TableColumns(row="text"))
-    with pytest.raises(PlanError, match="column 'text' is string, expected integers"):
-        by_text.check(rows.schema)
     filtered = [raysp.Keep(where=[("place", "==", "x")]), raysp.Decode(), label]
-    with pytest.raises(PlanError, match="dataset: Keep cannot compare 'place' == 'x'"):
-        table_job(filtered, TableColumns()).check(rows.schema)
+    for steps, columns, message in (
+        ([raysp.Decode(), label], {"row": "text"}, "column 'text' is string, expected integers"),
+        (filtered, {}, "dataset: Keep cannot compare 'place' == 'x'"),
+    ):
+        with raysp.Labeller(steps, **columns) as labeller, pytest.raises(PlanError, match=message):
+            labeller(rows)
 
 
 def test_batches_of_another_format_are_refused_with_the_format_to_ask_for(plain):

@@ -1,5 +1,7 @@
 """Rows that kill or stop the process that touches them: found one by one, and nothing else is lost."""
 
+from dataclasses import replace
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -27,6 +29,19 @@ def test_rows_that_crash_processes_become_errors_and_their_shards_are_committed(
     assert (result.exit_code, result.shards_committed) == (0, 4), result.shards_failed
     assert (result.rows, result.errors) == (2 + 3 + 2 + 4, {"worker_crashed": 4})
     check(tmp_path / "labels", {"crash", "deadly"})
+
+
+@pytest.mark.drivers
+def test_a_shard_whose_commit_crashes_its_worker_fails_alone(local_ray, make_pipeline, tmp_path):
+    """A filter behind `Label` runs when its shard is committed."""
+    (one, two), corpus = digits(2), tmp_path / "corpus"
+    corpus.mkdir()
+    for name, rows in {"a": [one], "b": [("deadly", two[1])], "c": [two]}.items():
+        audio_shard(corpus / f"{name}.parquet", rows)
+    pipeline = make_pipeline(corpus)
+    keep = raysp.Keep(where="tests.labelling.engine.deadly:spares_nobody")
+    result = run(replace(pipeline, steps=[*pipeline.steps, keep]))
+    assert (result.exit_code, result.shards_committed, [*result.shards_failed]) == (3, 2, ["b.parquet"])
 
 
 @pytest.mark.soak

@@ -2,17 +2,13 @@
 
 import json
 import re
-import threading
 from pathlib import Path
 
 import pytest
 
 import raysp
-from raysp import StoreError
-from raysp.sink import layout, run_log
+from raysp.sink import run_log
 from raysp.sink.receipts import FAILED, KINDS
-from raysp.sink.run_log import RunLog
-from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, write_shard
 from tests.here import run_without_ray
 from tests.runs import audio_shard
@@ -95,51 +91,6 @@ def test_no_secret_is_in_the_log(shards, tmp_path, monkeypatch):
     assert found[1]["command"].count("***") == 1
     assert found[-1]["reason"].startswith("denied for ***, ***, yyy")
     assert len(found[-1]["reason"]) == run_log.MOST_CHARACTERS
-
-
-class Refusing(LocalStore):
-    """Refuses files until it is allowed to write."""
-
-    allowed = False
-
-    def create(self, path: str, data: bytes) -> bool:
-        if not self.allowed:
-            raise StoreError("503 SlowDown")
-        return super().create(path, data)
-
-
-def lines(store: LocalStore) -> list[dict]:
-    files = [entry.path for entry in store.list(layout.LOG)]
-    return [json.loads(line) for file in files for line in store.read(file).splitlines()]
-
-
-def test_events_are_kept_until_they_can_be_written_and_those_dropped_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_log, "MOST_LINES", 10)
-    monkeypatch.setattr(run_log, "LEAST_SECONDS", 0.0)
-    store = Refusing(tmp_path)
-    refused = threading.Event()
-    create = store.create
-
-    def observed(path, data):
-        try:
-            return create(path, data)
-        finally:
-            refused.set()
-
-    store.create = observed
-    log = RunLog(store, "run").__enter__()
-    for number in range(4):
-        log.event("x", number=number)
-    log.write_soon()
-    assert refused.wait(30)
-    for number in range(4, 15):
-        log.event("x", number=number)
-    store.allowed = True
-    log.close()
-    log.event("too late")
-    found = lines(store)
-    assert (found[0]["kind"], found[0]["lines"]) == ("dropped", 5)
-    assert [one["number"] for one in found[1:]] == list(range(5, 15))
 
 
 def test_the_document_for_operators_has_every_event():
