@@ -17,7 +17,6 @@ from raysp.sink.commit import RESULT_SCHEMA, LabelShard, commit
 from raysp.sink.layout import StagedName
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_log import RunLog
-from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.store import Entry, LocalStore, Store
 from tests import s3_servers
 from tests.clouds.cloud import CLOUDS
@@ -137,19 +136,6 @@ def rows_of_streams(data: bytes) -> list[dict]:
 
 def parquet(store: Store, name: str) -> pq.ParquetFile:
     return pq.ParquetFile(store.open(name))
-
-
-def last_write(store: Store, name: str) -> object:
-    """Return a value that changes with every write of a file, even of the same bytes."""
-    if isinstance(store, LocalStore):
-        found = Path(store.url, name).stat()
-        return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-    if isinstance(store, FsspecStore):
-        facts = store._facts(name)
-        return facts.get("generation", facts["etag"])
-    bucket, _, folder = store.url.removeprefix("s3://").partition("/")
-    head = store._call(lambda s3: s3.head_object(Bucket=bucket, Key=f"{folder}/{name}"), "look at", name)
-    return head["Metadata"]["raysp-write"]
 
 
 def visible(store: Store) -> set[str]:

@@ -12,7 +12,7 @@ from raysp import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.corpus.shards import Piece
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, stage
-from raysp.sink.commit import LabelShard, commit, committed, outcomes
+from raysp.sink.commit import LabelShard, commit, outcomes
 from raysp.sink.receipts import Counts, ShardReceipt
 from raysp.storage.opened import content_of
 from raysp.storage.store import LocalStore
@@ -189,12 +189,3 @@ class TestCommitted:
         sinks.log(store, replace(receipt, counts=Counts(), **{field: "0"}))
         [(_, found)] = outcomes(store, [SHARD], FINGERPRINT, file_id="11")
         assert found.counts.rows == SHARD.num_rows
-
-    def test_a_label_shard_in_a_linked_folder_is_committed(self, tmp_path):
-        (tmp_path / "elsewhere").mkdir()
-        (tmp_path / "sink").mkdir()
-        (tmp_path / "sink" / "a").symlink_to(tmp_path / "elsewhere")
-        store = LocalStore(tmp_path / "sink")
-        sinks.run(store, SHARD)
-        assert (tmp_path / "elsewhere" / "part 1.parquet").exists()
-        assert committed(store, [SHARD], FINGERPRINT)[0] == {SHARD.name}

@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -132,67 +131,6 @@ def acquire_fails(store, clock, living) -> bool:
     except PlanError as refused:
         return "bob" in str(refused)
     return False
-
-
-HOLD = """
-import time
-import raysp, raysp.storage.store
-from raysp.sink import lease
-with lease.held({store}) as own:
-    print("held", own.epoch, flush=True)
-    while True:
-        time.sleep(0.05)
-        own.check()
-"""
-
-
-@pytest.mark.drivers
-class TestRealProcesses:
-    """With beats of one second or less instead of ten."""
-
-    @pytest.fixture
-    def hold(self, stores):
-        started = []
-
-        def start(beat_seconds: float) -> subprocess.Popen:
-            process = subprocess.Popen(
-                [sys.executable, "-c", HOLD.format(store=stores.code())],
-                env={**os.environ, lease.BEAT_VARIABLE: str(beat_seconds)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            started.append(process)
-            return process
-
-        yield start
-        for process in started:
-            process.kill()
-            process.communicate()
-
-    @pytest.mark.slow
-    def test_a_second_driver_is_refused_and_a_killed_one_taken_over_at_once(self, hold):
-        first = hold(1.0)  # six seconds without a beat, and it would be taken over
-        assert first.stdout.readline() == "held 1\n"
-        second = hold(1.0)
-        assert second.wait(60) == 1
-        assert f"pid {first.pid}" in second.stderr.read()
-        first.send_signal(signal.SIGKILL)
-        first.wait()
-        assert hold(1.0).stdout.readline() == "held 2\n"
-
-    @pytest.mark.slow
-    def test_a_driver_that_was_paused_is_taken_over_and_stops_when_it_continues(self, hold):
-        first = hold(0.2)
-        assert first.stdout.readline() == "held 1\n"
-        first.send_signal(signal.SIGSTOP)
-        second = hold(0.2)
-        assert second.stdout.readline() == "held 2\n"
-        first.send_signal(signal.SIGCONT)
-        assert first.wait(60) == 1
-        assert f"(pid {second.pid}" in first.stderr.read()
-        time.sleep(1)
-        assert second.poll() is None
 
 
 def _start(pid: int) -> str:

@@ -7,13 +7,12 @@ import shlex
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
-from raysp import PlanError, verify
-from tests import corpora, kit
+from raysp import verify
+from tests import kit
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 
 NAMES = [f"{number}.wav" for number in range(6)]
@@ -135,60 +134,3 @@ class TestFinished:
         assert raysp_command(*shlex.split(command)).code == 0
         assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5}
         assert verify(pipeline.sink.url, trust=True).differences == ()
-
-
-@pytest.mark.slow
-def test_a_manifest_whose_lines_changed_is_cut_again_when_they_are_labelled_again(audio, tmp_path, monkeypatch):
-    monkeypatch.setattr("raysp.corpus.manifests.LINES_A_SHARD", 2)
-    lines = [{"audio_filepath": name, "id": name, "text": ""} for name in NAMES]
-    write = (audio / "m.jsonl").write_text
-    write("".join(json.dumps(line) + "\n" for line in lines))
-    pipeline = a_pipeline(raysp.Shards(str(audio / "m.jsonl"), text="text"), tmp_path / "out")
-    raysp.run(pipeline, engine="here", progress=False)
-    files = [tmp_path / "out" / f"m-{number:05}.parquet" for number in range(3)]
-    times = [file.stat().st_mtime_ns for file in files]
-    lines[2]["text"] = "a longer line"  # so that what is recorded of the second and the third slice ends amid lines
-    write("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(PlanError, match=r"content changed.*`raysp retry PIPELINE --shard m-00001\.parquet`"):
-        raysp.run(pipeline, engine="here", progress=False)
-    again(pipeline, "m-00001.parquet")
-    assert [row["text"] for row in pq.read_table(tmp_path / "out").to_pylist()] == ["", "", "a longer line", "", "", ""]
-    assert [file.stat().st_mtime_ns == time for file, time in zip(files, times, strict=True)] == [True, False, True]
-    assert verify(pipeline.sink.url, trust=True).differences == ()
-    raysp.run(pipeline, engine="here", progress=False)  # what was cut anew is recorded
-    write("".join(json.dumps(line) + "\n" for line in [lines[0], lines[4], lines[5], lines[3]]))
-    with pytest.raises(PlanError, match=r"content changed.*--shard m-0000[012]\.parquet`"):
-        again(pipeline, "m-00001.parquet")
-    again(pipeline, "m-*")
-    assert pq.read_table(tmp_path / "out").column("id").to_pylist() == [NAMES[number] for number in (0, 4, 5, 3)]
-    assert verify(pipeline.sink.url, trust=True).differences == ()
-    write(json.dumps(lines[1]) + "\n")
-    again(pipeline, "m-*")
-    assert pq.read_table(tmp_path / "out").column("id").to_pylist() == [NAMES[1]]
-    assert verify(pipeline.sink.url, trust=True).differences == ()
-    write("".join(json.dumps(line) + "\n" for line in lines[1:4]))
-    raysp.run(pipeline, engine="here", progress=False)  # of lines that are added it makes new slices
-    assert pq.read_table(tmp_path / "out").column("id").to_pylist() == NAMES[1:4]
-
-
-def recordings_in_the_footer(out) -> str:
-    """Return what the footer of the label shard holds of the versions of its recordings."""
-    return pq.read_metadata(out / "m.parquet").metadata.get(b"raysp.recordings", b"").decode()
-
-
-@pytest.mark.slow
-def test_versions_of_many_recordings_stay_small(audio, tmp_path):
-    for row in range(600):
-        (audio / f"copy-{row}.wav").write_bytes((audio / NAMES[0]).read_bytes())
-        os.utime(audio / f"copy-{row}.wav", ns=(row, row))
-    rows = [{"bytes": None, "path": f"copy-{row}.wav"} for row in range(600)]
-    table = pa.table({"id": [str(row) for row in range(600)], "audio": pa.array(rows, AUDIO)})
-    shard = write_shard(tmp_path / "in" / "m.parquet", table=table)
-    pipeline = corpora.reading(raysp.Shards(str(shard), audio_root=str(audio)), tmp_path / "out")
-    raysp.run(pipeline, engine="here", progress=False)
-    assert 600 < len(recordings_in_the_footer(tmp_path / "out")) <= 4.1 * 600 + 40
-    assert verify(f"{tmp_path}/out", trust=True).differences == ()
-    for row in (2, 599):
-        os.utime(audio / f"copy-{row}.wav", ns=(1000, 1000))
-    (difference,) = verify(f"{tmp_path}/out", trust=True).differences
-    assert "row 2 ('copy-2.wav'), row 599 ('copy-599.wav')" in difference

@@ -6,7 +6,6 @@ import pyarrow as pa
 import pytest
 
 from raysp import ChangedError, PlanError, gc
-from raysp.corpus.shards import Piece
 from raysp.sink import label_rows, layout, lease, orphans, plan_record, run_record
 from raysp.sink.commit import LabelShard, Todo, committed, compare
 from raysp.sink.receipts import ShardReceipt
@@ -130,16 +129,6 @@ class TestRetry:
         assert todo.retry.rows == (10,)
         if rows == "all":
             assert sinks.labels(store, SHARD) == after_retry(again=[10])
-
-    def test_retried_rows_may_be_staged_in_parts(self, store):
-        """Halves of a piece hold the same number of its retried rows, so they need not be halves of its rows."""
-        begin(store)
-        sinks.run(store, SHARD)
-        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
-        stage_retried(store, replace(todo, pieces=(SHARD.pieces[0], Piece(9, 17), Piece(17, 23))))
-        assert recommit_sample(store, todo).counts.errors == {}
-        assert sinks.labels(store, SHARD) == after_retry()
-        assert paths(store, layout.STAGE) == []
 
 
 class TestGc:

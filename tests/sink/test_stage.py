@@ -137,19 +137,6 @@ class TestRead:
         assert sinks.staged(store, SHARD) == {}
 
 
-class TestRemoval:
-    def test_removing_a_shard_leaves_others_with_the_same_prefix(self, store):
-        others = SHARD, make_shard("a/part 1.parquet/deeper.parquet")
-        removed = make_shard("a/part 1.parquet2.parquet")
-        for shard in (*others, removed):
-            sinks.stage_piece(store, shard, PIECE)
-        stage.remove(store, sinks.staged(store, removed).values())
-        names = {shard.name for shard in others}
-        assert set(stage.listed(store, [*others, removed], FINGERPRINT)) == names
-        assert stage.discard(store, SHARD.name) == 1
-        assert set(stage.listed(store, [*others, removed], FINGERPRINT)) == names - {SHARD.name}
-
-
 class TestWithoutFailed:
     def test_rows_of_files_with_too_many_errors_are_left_to_label_with_those_that_are_not_staged(self):
         kept = files(Piece(0, 4)) | files(Piece(4, 6), errors=1)

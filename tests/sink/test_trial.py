@@ -2,7 +2,6 @@
 
 import os
 import time
-import uuid
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from raysp.storage.stores import open_store
 from tests import kit
 
 
-def test_on_one_machine_it_is_a_temporary_folder():
-    with trial_sink(raysp.Parquet("s3://labels/out", storage_options={"key": "k"}), is_shared=False) as sink:
-        assert Path(sink.url).is_dir()
-        assert sink.storage_options == {}
-    assert not Path(sink.url).exists()
-
-
 @pytest.mark.parametrize("was_there", [False, True])
 def test_on_a_cluster_it_is_hidden_below_the_sink_and_nothing_of_it_stays(tmp_path, was_there):
     place = tmp_path / "a" / "labels"
@@ -30,15 +22,6 @@ def test_on_a_cluster_it_is_hidden_below_the_sink_and_nothing_of_it_stays(tmp_pa
         open_store(sink.url).create("x/part.parquet", b"x")
         assert (Path(sink.url) / "x" / "part.parquet").relative_to(place).parts[0] == ".raysp"
     assert list(tmp_path.rglob("*")) == ([tmp_path / "a", place] if was_there else [])
-
-
-def test_on_an_object_store_too():
-    url = f"memory://{uuid.uuid4().hex}"
-    open_store(url).create(layout.RUN, b"{}")
-    with trial_sink(raysp.Parquet(url), is_shared=True) as sink:
-        open_store(sink.url).create("part.parquet", b"x")
-        assert len(list(open_store(url).list())) == 2
-    assert [entry.path for entry in open_store(url).list()] == [layout.RUN]
 
 
 def test_gc_removes_the_files_of_one_that_no_longer_writes(tmp_path):

@@ -108,35 +108,6 @@ def test_a_plan_and_the_status_of_a_sink_do_not_ask_for_each_shard_again(bucket,
     assert found[0] == found[1]
 
 
-def begun(bucket: Bucket, number: int) -> raysp.Pipeline:
-    """Return a pipeline that was planned and recorded, and has labelled nothing, since its source was away."""
-    pipeline = a_pipeline(f"s3://bucket/in-{number}", f"s3://bucket/out-{number}")
-    shards = {name: bucket.get_object("bucket", name)["Body"].read() for name in bucket.names(f"in-{number}/")}
-    with pytest.raises(raysp.RunError):
-        raysp.run(pipeline, progress=False, on_plan=lambda _: [bucket.delete_object("bucket", name) for name in shards])
-    for name, data in shards.items():
-        bucket.put_object("bucket", name, data)
-    bucket.read.clear()
-    return pipeline
-
-
-@pytest.mark.parametrize(("columns", "reads"), [(["id", "audio"], 2), (["audio"], 1)])
-def test_a_recorded_survey_is_used_again_though_nothing_is_staged(bucket, tmp_path, columns, reads):
-    """Without a column of ids, one footer shows that there is none."""
-    for place in range(3):
-        file = write_shard(tmp_path / "p.parquet", table=digits(2 * place, 2).select(columns))
-        bucket.put_object("bucket", f"in-3/{place}.parquet", file.read_bytes())
-    pipeline = begun(bucket, 3)
-    plan = raysp.plan(pipeline)
-    assert (plan.rows_todo, len(plan.corpus.fresh)) == (6, 3)
-    footers = Counter() if "id" in columns else Counter({"in-3/0.parquet": 1})
-    assert bucket.of_shards() == footers
-    assert raysp.run(pipeline, progress=False).rows == 6
-    # Each shard is read once to be labelled, and once for its ids when it is committed.
-    each_shard = Counter({f"in-3/{place}.parquet": reads for place in range(3)})
-    assert bucket.of_shards() == each_shard + footers + footers
-
-
 @pytest.mark.parametrize("columns", [["id", "audio"], ["audio"]])
 def test_a_first_plan_reads_each_footer_once(bucket, tmp_path, columns):
     for place in range(3):

@@ -1,6 +1,5 @@
 """Shards that cannot be read stay in the record of a sink until they are planned, and every verb counts them."""
 
-import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -108,22 +107,3 @@ class TestManifests:
         middle = len(good) + len("nonsense") + 2
         [planned] = planned_shards(tmp_path / "out")
         assert (planned["name"], planned["part"]) == ("m-00001.parquet", f"{middle}-{middle + 2 * (len(good) + 1)}")
-
-    def test_one_that_is_truncated_is_an_unreadable_shard_until_it_is_copied_again(self, tmp_path, monkeypatch):
-        run_without_ray(monkeypatch)
-        line = json.dumps({"audio_filepath": "a.wav"}) + "\n"
-        self.write(tmp_path, monkeypatch, [line.strip()])
-        whole = gzip.compress(b"".join(line.replace("a.wav", f"./{n}/../a.wav").encode() for n in range(3)))
-        other = tmp_path / "n.jsonl.gz"
-        other.write_bytes(whole[: len(whole) // 2])
-        pipeline = a_pipeline(str(tmp_path / "*.jsonl*"), tmp_path / "out")
-        ran = raysp.run(pipeline, progress=False)
-        assert (ran.exit_code, [*ran.shards_failed]) == (3, ["n-00000.parquet"])
-        status = raysp.status(str(tmp_path / "out"))
-        assert (status.shards, status.shards_committed) == (2, 1)
-        assert "n.jsonl.gz: " in status.unreadable["n-00000.parquet"]
-        assert "Copy the manifest again" in status.unreadable["n-00000.parquet"]
-        other.write_bytes(whole)
-        raysp.run(pipeline, progress=False)
-        status = raysp.status(str(tmp_path / "out"))
-        assert (status.shards, status.shards_committed, status.unreadable, status.rows) == (3, 3, {}, 4)

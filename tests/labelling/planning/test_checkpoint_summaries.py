@@ -68,12 +68,6 @@ def test_a_damaged_cache_is_written_again(checkpoint):
     assert file.read_text() == whole
 
 
-def test_no_cache_can_be_written(checkpoint, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert described(checkpoint) == described(checkpoint) == check_checkpoint(checkpoint)
-
-
 @pytest.mark.drivers
 @pytest.mark.slow
 def test_a_second_plan_needs_no_torch_and_no_part_of_trainings_and_finished_sinks(checkpoint, tmp_path, recipe):
