@@ -14,7 +14,6 @@ import pytest
 import raysp
 from raysp import PlanError
 from tests.corpora import a_pipeline, rewrite, rows_table, wav, write_shard
-from tests.here import run_without_ray
 
 pytestmark = pytest.mark.lengthy
 
@@ -41,8 +40,7 @@ def read_all(folder: Path) -> pa.Table:
     return pyarrow.dataset.dataset(str(folder / "out"), format="parquet").to_table()
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
-@pytest.mark.parametrize("column", ["id", "speaker"])
+@pytest.mark.parametrize(("column", "suffix"), [("id", "parquet"), ("speaker", "arrow")])
 def test_types_that_no_type_holds_are_refused_with_both_shards(tmp_path, column, suffix):
     shard(tmp_path, "a", pa.array([1, 2]), column=column, suffix=suffix)
     shard(tmp_path, "b", pa.array(["x", "y"]), column=column, suffix=suffix)
@@ -54,31 +52,26 @@ def test_types_that_no_type_holds_are_refused_with_both_shards(tmp_path, column,
     ("first", "second", "expected"),
     [
         (pa.array([1, 2], pa.int32()), pa.array([2**40, None]), pa.int64()),
-        (pa.array([2**40, None]), pa.array([1, 2], pa.int32()), pa.int64()),
         (pa.nulls(2), pa.array(["x", "y"]), pa.string()),
         (pa.array(["x", "y"]), pa.array(["x", None], pa.large_string()), pa.large_string()),
         (pa.array(["x", "y"]).dictionary_encode(), pa.array(["x", "z"]), pa.string()),
-        (pa.array(["x", "y"], pa.string_view()), pa.array(["x", "z"]), pa.string()),
         (pa.array([[1], []], pa.list_(pa.int8())), pa.array([[300], None]), pa.list_(pa.int64())),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("column", ["id", "kept"])
-def test_types_are_widened_and_every_reader_reads_the_sink(tmp_path, column, first, second, expected):
+def test_types_are_widened_and_every_reader_reads_the_sink(tmp_path, first, second, expected):
+    column = "id" if expected == pa.int64() else "kept"
     shard(tmp_path, "a", first, column=column)
     shard(tmp_path, "b", second, column=column)
     pipeline = pipeline_of(tmp_path, [column] if column != "id" else [])
     plan = raysp.plan(pipeline)
-    if {first.type, second.type} != {pa.string_view(), pa.string()}:  # the same type once views are replaced
-        shown = str(expected).replace("<item", "<element")  # as Parquet names the items of lists
-        assert any(note.startswith(f"column {column!r} is ") and f"hold {shown}" in note for note in plan.notes)
+    shown = str(expected).replace("<item", "<element")  # as Parquet names the items of lists
+    assert any(note.startswith(f"column {column!r} is ") and f"hold {shown}" in note for note in plan.notes)
     raysp.run(pipeline, engine="here", progress=False)
     types = [pq.read_schema(tmp_path / "out" / f"{name}.parquet").field(column).type for name in "ab"]
     assert types == [expected, expected]
     assert read_all(tmp_path).column(column).to_pylist() == [*first.to_pylist(), *second.to_pylist()]
     assert raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences == ()
-    raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
-    assert raysp.plan(pipeline).rows_todo == 0
 
 
 def test_a_nullable_field_metadata_and_a_shard_without_rows_make_no_difference(tmp_path):
@@ -167,7 +160,6 @@ def manifests(folder: Path, values: list[list[object]]) -> None:
     [
         ([[1, 2], ["x", None]], ["1", "2", "x", None]),
         ([[1, 2], [0.5, None]], [1.0, 2.0, 0.5, None]),
-        ([[None, None], [True, False]], [None, None, True, False]),
         ([[True], [{"a": 1}]], ["true", '{"a": 1}']),
     ],
 )
@@ -197,12 +189,10 @@ def label_shards_beside(folder: Path, *ids: "pa.Array[Any]") -> raysp.Pipeline:
 class TestLabelsBeside:
     """Columns of label shards that stand beside the shards: a sink of raysp has one type a column."""
 
-    @pytest.mark.parametrize("second", [pa.array(["x"]), pa.array([2**40])], ids=["string", "wider"])
-    def test_a_shard_whose_values_do_not_fit_fails_by_name_and_the_others_are_committed(
-        self, tmp_path, monkeypatch, second
-    ):
-        run_without_ray(monkeypatch)
-        ran = raysp.run(label_shards_beside(tmp_path, pa.array([1, 2], pa.int32()), second), progress=False)
+    def test_a_shard_whose_values_do_not_fit_fails_by_name_and_the_others_are_committed(self, tmp_path):
+        second = pa.array([2**40])
+        labelled = label_shards_beside(tmp_path, pa.array([1, 2], pa.int32()), second)
+        ran = raysp.run(labelled, engine="here", progress=False)
         assert (ran.exit_code, [*ran.shards_failed]) == (3, ["b.parquet"])
         assert (
             f"column 'mark' is {second.type}, and the label shards of the sink hold int32"
