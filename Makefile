@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 # of models, whose process takes 0.7 GB more with this.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=536870912 MALLOC_TOP_PAD_=67108864
 TEST_ENVIRONMENT := $(ONE_THREAD) $(KEEP_MEMORY)
-SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
+SPREAD := -n $(WORKERS)
 
 # Tests start hundreds of processes, each of which would compile raysp again, and pytest its rewritten tests.
 unexport PYTHONDONTWRITEBYTECODE

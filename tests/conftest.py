@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,65 +40,18 @@ settings.register_profile("a few", settings.get_profile("the same every time"), 
 settings.load_profile("the same every time")
 
 
-SERVERS = {"local_ray", "s3_server", "moto_server", "gcs_server", "azure_server"}
-ON_CLOUDS = ("labelling/engine/test_clouds_runs.py", "storage/test_clouds.py")
-"""Files with tests that use an emulated cloud without a parameter that names it; checked as the others are."""
-ON_OBJECT_STORAGE = (
-    "by_promise/test_export_to_a_bucket.py",
-    "by_promise/test_archived.py",
-    "by_promise/test_tables.py",
-    "checkpoints/test_fetching.py",
-    "kubernetes/test_keys_of_a_store.py",
-    "kubernetes/test_policies.py",
-    "cli/test_storage_options.py",
-    "corpus/test_metadata.py",
-    "cluster/test_isolated_nodes.py",
-    "cluster/submitting/test_real_head.py",
-    "labelling/engine/test_object_storage.py",
-    "labelling/planning/test_checkpoints.py",
-    "ops/test_refusals.py",
-    "by_promise/export/test_in_a_bucket.py",
-    "labelling/reports/test_in_a_bucket.py",
-    "training/reading/test_in_a_bucket.py",
-    "sink/test_retrying.py",
-    "storage/test_guards.py",
-    "storage/test_s3.py",
-    "storage/test_s3_options.py",
-    "storage/test_versions.py",
-    "tests/test_readme.py",
-)
-"""Files with tests that use the object store without a parameter that names it; checked when tests are collected."""
-
-ON_RAY = (
-    "by_promise/test_several_labels.py",
-    "by_promise/test_clips_at_scale.py::test_tasks",
-    "by_promise/test_engine.py",
-    "cli/test_refusals.py",
-    "cluster/test_",
-    "labelling/engine/datasets/",
-    "labelling/engine/on_ray/",
-    "cluster/submitting/test_head.py",
-    "labelling/engine/test_places.py",
-    "labelling/engine/test_protocol.py::test_retry_verify",
-    "labelling/engine/test_running.py",
-    "labelling/engine/test_try_out.py",
-    "specs/code/test_travelling.py::test_workers",
-    "training/runs/test_several_workers.py",
-    "labelling/planning/test_machine.py",
-    "training/test_indexes.py::test_tasks",
-)
-"""Folders, files and tests that use the shared Ray, whose start takes seconds of both cores."""
-LONG = (
-    "labelling/engine/test_clusters.py",
-    "labelling/engine/test_protocol.py",
-    "slurm/test_slurm.py",
-    "versions/test_stand_in_device.py",
-)
-"""Files whose tests take longest, one after the other in one process."""
-
+GROUPS = {
+    "local_ray": "Ray",
+    "s3_server": "object storage",
+    "moto_server": "object storage",
+    "gcs_server": "clouds",
+    "azure_server": "clouds",
+}
+"""Fixtures that start a server, which takes seconds of both cores: one process of `-n` has each of them."""
+CASES = {"s3": "s3_server", **CLOUDS}
+"""Parameters by which a fixture asks for a server; that of the object store may go on with a dash."""
 NOT_FAST = ("cluster", "drivers", "gpu", "slow", "soak")
 """Marks of tests that `--fast` leaves out."""
-_WHOLLY_SLOW = re.compile(rf"^pytestmark = .*\.(?:{'|'.join(NOT_FAST)})\b", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,150 +66,62 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--fast"):
         settings.load_profile("a few")
+    if config.getoption("dist", "no") == "load":  # `-n`: tests of a group in one process
+        config.option.dist = "loadgroup"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave `tests/device` to a process of its own (`test_stand_in_device.py`), unless nothing else is asked for.
-
-    Leave out files too in which `make test-drivers` or `--fast` runs nothing, since importing them takes long.
+    """Leave `tests/device` to a process of its own (`test_stand_in_device.py`), and import no file without drivers
+    for `make test-drivers`.
     """
-    is_alone = all("tests/device" in str(argument) for argument in config.args)
-    if collection_path == Path(__file__).parent / "device" and not is_alone:
-        return True
-    if collection_path.suffix != ".py":
-        return None
-    if config.option.markexpr.startswith("drivers"):
-        return None if _names_drivers(collection_path) else True
-    return True if config.getoption("--fast") and _WHOLLY_SLOW.search(collection_path.read_text()) else None
-
-
-def _names_drivers(file: Path) -> bool:
-    return "drivers" in file.read_text()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
-    """Drop cases that will not run before they become items, which takes longer than most tests."""
-    yield
-    cases, config = metafunc._calls, metafunc.config
-    if config.getoption("--fast"):
-        fast = [one for one in cases if not _is_marked(one, *NOT_FAST) and not _servers_of_case(f"[{one.id}]")]
-        metafunc._calls = (fast or cases)[:1]
-    elif "not soak" in config.option.markexpr.split(" and "):
-        metafunc._calls = [one for one in cases if not _is_marked(one, "soak")] or cases
+    if collection_path == Path(__file__).parent / "device":
+        return None if all("tests/device" in str(argument) for argument in config.args) else True
+    is_left_out = config.option.markexpr.startswith("drivers") and collection_path.suffix == ".py"
+    return True if is_left_out and "drivers" not in collection_path.read_text() else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the first case of each test for `--fast`, and divide the tests among the processes of `-n`."""
+    """Keep the first case of each test for `--fast`, and tests of a server, or else of a file, in one process."""
     if config.getoption("--fast"):
-        chosen = _first_cases(items)
-        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-        items[:] = [item for item in items if item in chosen]
+        first: dict[str, pytest.Item] = {}
+        for item in items:
+            if not _servers(item) and not any(item.get_closest_marker(name) for name in NOT_FAST):
+                first.setdefault(item.nodeid.partition("[")[0], item)
+        config.hook.pytest_deselected(items=[item for item in items if item not in first.values()])
+        items[:] = first.values()
     for item in items:
-        servers, group = _servers(item), _group(item.nodeid)
-        if item.get_closest_marker("drivers") and not _names_drivers(item.path):
-            raise pytest.UsageError(
-                f"{item.nodeid} has the marker drivers from elsewhere: `make test-drivers` misses it"
-            )
-        if servers & {"s3_server", "moto_server"} and group != "object storage":
-            raise pytest.UsageError(f"{item.nodeid} uses the object store: add its file to ON_OBJECT_STORAGE")
-        if servers & {*CLOUDS.values()} and group != "clouds":
-            raise pytest.UsageError(f"{item.nodeid} uses an emulated cloud: add its file to ON_CLOUDS")
-        if servers == {"local_ray"} and group != "Ray":
-            raise pytest.UsageError(f"{item.nodeid} uses the shared Ray: add its file to ON_RAY")
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        items.sort(key=_turn)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[object]:
-    """Collect no garbage while tests are collected: modules and tests stay."""
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.enable()
-
-
-def pytest_collection_finish() -> None:
-    """Exempt modules and tests from garbage collection, which looks at each of them again and again.
-
-    It looks at all that tests import and keep ten times less often than by default.
-    """
-    gc.collect()
-    gc.freeze()
-    young, middle, old = gc.get_threshold()
-    gc.set_threshold(young, middle, 10 * old)
-    atexit.register(gc.unfreeze)  # else libraries report leaks; pytest, which collects before, would take seconds
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give the tests of a group to the same process of `-n`."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByGroup(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return _group(nodeid)
-
-    return ByGroup(config, log)
-
-
-def _first_cases(items: list[pytest.Item]) -> set[pytest.Item]:
-    first: dict[str, pytest.Item] = {}
-    for item in items:
-        is_slow = any(item.get_closest_marker(name) for name in NOT_FAST)
-        if not is_slow and not _servers(item):
-            first.setdefault(item.nodeid.partition("[")[0], item)
-    return set(first.values())
-
-
-def _is_marked(case: Any, *names: str) -> bool:
-    return any(mark.name in names for mark in case.marks)
+        group = next((GROUPS[name] for name in GROUPS if name in _servers(item)), item.nodeid.partition("::")[0])
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _servers(item: pytest.Item) -> set[str]:
-    """Return the servers that a test needs."""
-    return SERVERS.intersection(getattr(item, "fixturenames", ())) | _servers_of_case(item.name)
+    """Return the fixtures of servers that a test needs."""
+    cases = {CASES.get(str(value).partition("-")[0]) for value in getattr(item, "callspec", _NO_CASE).params.values()}
+    return GROUPS.keys() & {*getattr(item, "fixturenames", ()), *cases}
 
 
-def _servers_of_case(name: str) -> set[str]:
-    """Return the servers that parameters ask for by their names, as of a fixture by s3, the object store."""
-    object_store = {"s3_server"} if "[s3" in name or "-s3" in name else set()
-    return object_store | {CLOUDS[cloud] for cloud in _CLOUD.findall(name)}
+_NO_CASE = SimpleNamespace(params={})
 
 
-_CLOUD = re.compile(r"(?<=[\[-])(?:gs|az)(?=[\]-])")  # a parameter of a fixture
-
-
-def _group(nodeid: str) -> str:
-    """Return the name of the tests that run in the same process as a test.
-
-    One process has the object store, one the clouds, one the shared Ray. Other tests go by file, since they share
-    fixtures.
-    """
-    file, *_ = nodeid.partition("::")
-    if _CLOUD.search(nodeid) or file.endswith(ON_CLOUDS):
-        return "clouds"
-    if "[s3" in nodeid or "-s3" in nodeid or file.endswith(ON_OBJECT_STORAGE):
-        return "object storage"
-    return "Ray" if any(f"tests/{name}" in nodeid for name in ON_RAY) else file
-
-
-def _turn(item: pytest.Item) -> int:
-    """Return the turn of a test: the long groups come first, so that all processes end at about the same time."""
-    if _group(item.nodeid) in {"clouds", "object storage", "Ray"} or item.nodeid.partition("::")[0].endswith(LONG):
-        return 0
-    return 1 if item.get_closest_marker("slow") else 2 if item.get_closest_marker("cluster") else 3
+def pytest_collection_finish() -> None:
+    """Exempt modules and tests from garbage collection, which looks at each of them again and again."""
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # else libraries report leaks; pytest, which collects before, would take seconds
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Keep the shared Ray for the tests of its group: others would use whatever Ray this process is connected to."""
-    if _group(item.nodeid) != "Ray":
-        shared_ray.end()
-    elif "local_ray" in getattr(item, "fixturenames", ()):
+    """Keep the shared Ray for the tests of its file: others would use whatever Ray this process is connected to."""
+    global _file_on_ray
+    if "local_ray" in getattr(item, "fixturenames", ()):
+        _file_on_ray = item.path
         shared_ray.go_on()
+    elif item.path != _file_on_ray:
+        shared_ray.end()
+
+
+_file_on_ray: Path | None = None
 
 
 @pytest.fixture(scope="session")
