@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import yaml
+from packaging.utils import canonicalize_name
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 KUBERNETES = CLUSTER / "kubernetes"
@@ -46,6 +47,16 @@ METRICS = {
     "raysp_batch_memory_bytes": ("gauge", ""),
 }
 """Metrics of a run with their types and their labels beside `sink`; a test scrapes them from a node of Ray."""
+
+
+def _pins() -> dict[str, str]:
+    lines = (CLUSTER / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+PINS = _pins()
+"""Versions of what the images install, by canonical name."""
 
 KNOWN_FIELDS = {
     "apiVersion",

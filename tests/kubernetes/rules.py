@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from raysp import __version__
-from tests.kubernetes.manifests import Document
-from tests.kubernetes.pins import PINS
+from tests.kubernetes.manifests import PINS, Document
 
 SPOT_TAINTS = {
     ("cloud.google.com/gke-spot", "Equal", "true"),

@@ -1,4 +1,5 @@
-import copy
+"""The dashboard, the alerts and the scrapers of cluster/monitoring."""
+
 import inspect
 import json
 import re
@@ -33,7 +34,6 @@ OF_THE_SCRAPE = {"ip", "SessionName", "ray_io_cluster", "ray_io_group", "ray_io_
 OF_RAY = {"State", "Location", "GpuIndex", "NodeType"}
 WORDS = {"by", "sum", "avg", "max", "min", "count", "rate", "increase"}
 """Functions and words of PromQL that the dashboard uses."""
-FIXED_PORTS = {"metrics", "as-metrics", "dash-metrics"}
 
 
 def rays_own() -> set[str]:
@@ -74,102 +74,47 @@ def dashboard_faults(dashboard: Document, known: set[str]) -> list[str]:
     return found
 
 
-def test_every_panel_uses_metrics_of_raysp_and_of_ray_that_exist():
-    known = rays_own() | {f"ray_{name}" for name in RAYSP_METRICS}
+def test_the_panels_and_the_document_for_operators_have_the_metrics_that_exist_and_every_one_of_a_run():
+    of_a_run = {f"ray_{name}" for name in RAYSP_METRICS}
     assert len(rays_own()) > 50
-    assert dashboard_faults(DASHBOARD, known) == []
-
-
-def test_every_metric_of_a_run_is_shown():
-    shown = set().union(*(names_in(expression)[0] for expression in expressions(DASHBOARD)))
-    assert {f"ray_{name}" for name in RAYSP_METRICS} <= shown
-
-
-def test_the_document_for_operators_has_every_metric_with_its_type_and_label():
+    assert dashboard_faults(DASHBOARD, rays_own() | of_a_run) == []
+    assert of_a_run <= set().union(*(names_in(expression)[0] for expression in expressions(DASHBOARD)))
     rows = re.findall(r"^\| `(raysp_\w+)(?:\{(\w+)\})?` \| (\w+) \|", OPERATIONS, re.MULTILINE)
     assert sorted(rows) == sorted((name, label, kind) for name, (kind, label) in METRICS.items())
-
-
-def test_alerts_of_the_document_name_metrics_that_exist():
-    (alerts,) = re.findall(r"^```\n(# A run has work.*?)^```$", OPERATIONS, re.MULTILINE | re.DOTALL)
-    expressions = [line for line in alerts.splitlines() if not line.startswith("#")]
-    assert len(expressions) == 3
-    for expression in expressions:
+    [alerts] = re.findall(r"^```\n(# A run has work.*?)^```$", OPERATIONS, re.MULTILINE | re.DOTALL)
+    for expression in (line for line in alerts.splitlines() if not line.startswith("#")):
         metrics, labels = names_in(expression)
-        assert metrics - {"unless"} <= {f"ray_{name}" for name in RAYSP_METRICS}
+        assert metrics - {"unless"} <= of_a_run
         assert labels <= {SINK, "status"}
 
 
-def test_grafana_can_show_the_panels():
-    panels = DASHBOARD["panels"]
-    assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
-    cells = [
-        (x, y)
-        for place in (panel["gridPos"] for panel in panels)
-        for x in range(place["x"], place["x"] + place["w"])
-        for y in range(place["y"], place["y"] + place["h"])
-    ]
-    assert len(set(cells)) == len(cells)
-    assert max(x for x, _ in cells) < 24
-    for panel in panels:
-        assert panel["type"] in ("stat", "timeseries")
-        assert panel["fieldConfig"]["defaults"]["unit"]
-        letters = [target["refId"] for target in panel["targets"]]
-        assert len(set(letters)) == len(letters)
-        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
-    assert {variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "cluster", "sink"}
-
-
-def kept(config: Document, document: Document) -> set[tuple[str, str]]:
-    """Return the pods and ports of a RayJob that a scrape configuration keeps, as Prometheus relabels them."""
-    found = set()
-    for name, pod in pods(document):
-        group = next(
-            (one for one in at(document, "spec/rayClusterSpec/workerGroupSpecs") if one["groupName"] == name), {}
-        )
-        labels = {**pod["metadata"].get("labels", {}), **group.get("labels", {})}
-        meta = {f"__meta_kubernetes_pod_label_{re.sub(r'[^a-zA-Z0-9_]', '_', key)}": labels[key] for key in labels}
+def test_prometheus_and_the_pod_monitor_scrape_every_node_of_a_run():
+    [config] = yaml.safe_load((MONITORING / "prometheus-kubernetes.yml").read_text())["scrape_configs"]
+    kept = [one for one in config["relabel_configs"] if one.get("action") == "keep"]
+    [job] = [one for one in rendered(KUBERNETES / "job") if one["kind"] == "RayJob"]
+    [monitor] = [one for one in rendered(MONITORING) if one["kind"] == "PodMonitor"]
+    [selected] = at(monitor, "spec/selector/matchLabels").items()
+    ports = {}
+    for name, pod in pods(job):
+        labels = pod["metadata"].get("labels", {})
+        assert selected in labels.items()
+        meta = {f"__meta_kubernetes_pod_label_{re.sub('[^a-zA-Z0-9_]', '_', key)}": labels[key] for key in labels}
         for port in pod["spec"]["containers"][0].get("ports", []):
             meta["__meta_kubernetes_pod_container_port_name"] = port["name"]
-            keeps = [one for one in config["relabel_configs"] if one.get("action") == "keep"]
-            if all(re.fullmatch(one["regex"], meta.get(one["source_labels"][0], "")) for one in keeps):
-                found.add((name, port["name"]))
-    return found
+            if all(re.fullmatch(one["regex"], meta.get(one["source_labels"][0], "")) for one in kept):
+                ports.setdefault(name, set()).add(port["name"])
+    scraped = {one["port"] for one in at(monitor, "spec/podMetricsEndpoints")}
+    assert ports == {"head": scraped, "decode": {"metrics"}, "model": {"metrics"}}
 
 
-def test_prometheus_scrapes_every_node_of_a_run_and_nothing_else():
-    (config,) = yaml.safe_load((MONITORING / "prometheus-kubernetes.yml").read_text())["scrape_configs"]
-    (discovery,) = config["kubernetes_sd_configs"]
-    assert (discovery["role"], discovery["namespaces"]["names"]) == ("pod", ["raysp"])
-    job = next(one for one in rendered(KUBERNETES / "job") if one["kind"] == "RayJob")
-    assert kept(config, job) == {
-        *(("head", port) for port in FIXED_PORTS),
-        ("decode", "metrics"),
-        ("model", "metrics"),
-    }
-    assert {one["target_label"] for one in config["relabel_configs"] if "target_label" in one} > OF_THE_SCRAPE - {
-        "ip",
-        "SessionName",
-    }
-
-
-def test_the_pod_monitor_scrapes_the_same():
-    (monitor,) = [one for one in rendered(MONITORING) if one["kind"] == "PodMonitor"]
-    assert [*schema_faults(monitor)] == []
-    assert {one["port"] for one in at(monitor, "spec/podMetricsEndpoints")} == FIXED_PORTS
-    (selected,) = at(monitor, "spec/selector/matchLabels").items()
-    job = next(one for one in rendered(KUBERNETES / "job") if one["kind"] == "RayJob")
-    assert all(selected in pod["metadata"]["labels"].items() for _, pod in pods(job))
-    broken = copy.deepcopy(monitor)
-    broken["spec"]["podMetricsEndpoint"] = broken["spec"].pop("podMetricsEndpoints")
-    assert [*schema_faults(broken)]
-
-
-def test_grafana_finds_the_dashboard():
-    (configured,) = [one for one in rendered(MONITORING) if one["kind"] == "ConfigMap"]
+def test_grafana_finds_the_dashboard_and_kubernetes_accepts_what_monitors():
+    documents = rendered(MONITORING)
+    assert [fault for one in documents for fault in schema_faults(one)] == []
+    [configured] = [one for one in documents if one["kind"] == "ConfigMap"]
     assert configured["metadata"]["labels"] == {"grafana_dashboard": "1"}
     assert json.loads(configured["data"]["grafana-dashboard.json"]) == DASHBOARD
-    assert [*schema_faults(configured)] == []
+    identities = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len({*identities}) == len(identities)
 
 
 def test_a_prometheus_beside_the_head_reads_rays_list_of_nodes():
