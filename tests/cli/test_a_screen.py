@@ -10,7 +10,6 @@ import pytest
 
 from tests.commands import RECIPE, write_recipe
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
-from tests.here import run_without_ray
 
 MOST_LINES = 40
 MANY = 60
@@ -21,7 +20,6 @@ BROKEN = [
     {"bytes": b"no audio at all", "path": None},
     {"bytes": b"fLaC" + bytes(2000), "path": None},
 ]
-VERBS = ["plan", "run", "status", "evaluate", "inspect", "verify", "gc", "retry", "models", "doctor"]
 
 
 @pytest.fixture
@@ -56,7 +54,7 @@ def shown(raysp_command):
 
 @pytest.mark.slow
 def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, monkeypatch):
-    run_without_ray(monkeypatch)
+    monkeypatch.setenv("RAYSP_ENGINE", "here")
     recipe, out = write_recipe(corpus.parent, WITH_TEXT, source=str(corpus)), corpus.parent / "out"
     assert "... and 55 more shards; --json lists all" in shown(0, "plan", recipe)
     shown(3, "run", recipe, "--rows", 10)
@@ -80,17 +78,3 @@ def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, 
     for prefix in ("foreign-", "broken-"):
         assert len({one.partition(":")[0] for one in differences if one.startswith(prefix)}) == MANY
     assert len(differences) == 2 * MANY
-
-
-@pytest.mark.slow
-def test_nor_of_a_checkpoint_and_of_help(shown):
-    for arguments in (["inspect", DEMO / "unispeech-digits-ctc"], ["--help"]):
-        shown(0, *arguments)
-    for verb in VERBS:
-        shown(0, verb, "--help")
-
-
-@pytest.mark.drivers
-@pytest.mark.soak
-def test_nor_of_the_machine(shown):
-    shown(0, "doctor")
