@@ -5,7 +5,6 @@ import faulthandler
 import logging
 import os
 import signal
-import subprocess
 import sys
 import threading
 import warnings
@@ -15,28 +14,9 @@ import pytest
 import raysp
 from raysp import run
 from tests.cluster.ray_starts import findings
-from tests.corpora import write_shard
-from tests.runs import CHECKPOINT, DEMO
 
 RAYS_LOGGERS = ("ray", "ray._private.worker", "ray.data", "ray.data._internal.execution", "ray.train", "ray.serve")
 RULES = "def every_row(table):\n    return [True] * table.num_rows\n"
-PROGRAM = """
-import ray, ray.data, raysp, torch  # torch configures its logger when it is imported
-from tests.cluster.test_process_state import differing, snapshot
-
-pipeline = raysp.Pipeline(
-    source=raysp.Shards({corpus!r}),
-    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
-    sink=raysp.Parquet({sink!r}),
-)
-raysp.plan(pipeline)
-before = snapshot()
-assert raysp.run(pipeline).exit_code == 0
-assert not ray.is_initialized()
-assert not (found := differing(before)), found
-ray.init(address="local", num_cpus=2, include_dashboard=False)
-assert ray.data.range(100, override_num_blocks=2).map_batches(lambda rows: rows).materialize().num_blocks() == 2
-"""
 
 
 class Interrupted(BaseException):
@@ -125,14 +105,13 @@ def test_a_run_leaves_its_callers_process_and_datasets_as_they_were(two_blocks, 
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize("raised", [pytest.param(raysp.RunError, marks=pytest.mark.soak), Interrupted])
-def test_a_run_that_fails_or_is_interrupted_leaves_them_as_well(two_blocks, with_a_function, small_shards, raised):
+def test_a_run_that_is_interrupted_leaves_them_as_well(two_blocks, with_a_function, small_shards):
     before = snapshot()
 
     def stop(_):
-        raise raised("stopped by its caller")
+        raise Interrupted("stopped by its caller")
 
-    with pytest.raises(raised) as kept:  # `kept` holds every frame that the exception came through
+    with pytest.raises(Interrupted) as kept:  # `kept` holds every frame that the exception came through
         run(with_a_function(small_shards / "part-0.parquet"), on_progress=stop)
     assert differing(before) == []
     assert num_blocks(two_blocks()) == 2
@@ -162,18 +141,3 @@ def test_an_environment_is_restored_except_for_what_its_owner_has_changed_since(
     assert [os.environ[name] for name in names] == ["7", "7", "the owner's"]
     assert (os.environ["RAYSP_TEST_MINE"], os.environ["RAYSP_TEST_LATER"]) == ("7", "the owner's")
     assert "RAYSP_TEST_NEW" not in os.environ
-
-
-@pytest.mark.cluster
-@pytest.mark.soak
-def test_a_run_that_starts_a_ray_of_its_own_leaves_no_trace_of_it(tmp_path):
-    rows = write_shard(tmp_path / "in" / "a.parquet", table=first_rows())
-    program = PROGRAM.format(corpus=str(rows), checkpoint=str(CHECKPOINT), sink=str(tmp_path / "labels"))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def first_rows():
-    import pyarrow.parquet as pq
-
-    return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 5)

@@ -1,4 +1,4 @@
-"""A local Ray serves this machine and holders of its token only."""
+"""A local Ray serves this machine and holders of its token only, with the settings of nodes of a cluster."""
 
 import contextlib
 import os
@@ -8,6 +8,8 @@ import sys
 import psutil
 import pytest
 import ray
+
+from tests.kubernetes.manifests import RAY_SETTINGS
 
 pytestmark = pytest.mark.cluster
 
@@ -28,6 +30,8 @@ def test_the_servers_of_a_local_ray_listen_on_loopback_only(local_ray):
     found = listeners()
     assert {"gcs_server", "raylet"} <= {name for name, _ in found}
     assert {address for _, address in found} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    servers = {part for child in psutil.Process().children() for part in child.cmdline()}
+    assert not [part for part in servers if part.endswith("dashboard/dashboard.py")], "it has no API server"
 
 
 def test_a_local_ray_answers_nobody_without_its_token(local_ray):
@@ -43,3 +47,12 @@ def test_a_local_ray_answers_nobody_without_its_token(local_ray):
         refused = ask(**changes)
         assert refused.returncode != 0
         assert "uthenticat" in refused.stderr or "token" in refused.stderr.lower(), refused.stderr[-1000:]
+
+
+def test_workers_have_the_settings_that_nodes_of_a_cluster_are_given(local_ray):
+    @ray.remote(num_cpus=0)
+    def environment() -> dict[str, str]:
+        return dict(os.environ)
+
+    found = ray.get(environment.remote())
+    assert {name: found.get(name) for name in RAY_SETTINGS} == RAY_SETTINGS

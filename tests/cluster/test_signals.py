@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM while Ray starts and while a run goes on."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,13 +12,10 @@ import pytest
 import typer
 
 import raysp
-from raysp.cli.arguments import INTERRUPTED, TERMINATED
-from raysp.cli.stop_signals import stoppable_display
-from raysp.cluster.connection import local_ray
-from raysp.cluster.resources import Resources
-from raysp.labelling.engine.here import CommitsHere
-from raysp.sink.lease import Running
+from raysp.cli.stop_signals import interruptible_sleep, stoppable_display
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+
+INTERRUPTED, TERMINATED = 130, 143
 
 
 class Stopped(BaseException):
@@ -40,39 +36,26 @@ def number(request):
     signal.signal(request.param, before)
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_signal_while_ray_starts_ends_it_once_it_has_started(starts, number, times):
+@pytest.mark.parametrize(("times", "failing"), [(1, 0), (2, 0), (1, 9)])
+def test_a_signal_while_ray_starts_ends_it_once_it_has_started(starts, number, tmp_path, times, failing):
     """An exception within Ray's start would leave a half of it."""
     reached = []
 
     def look() -> None:
-        for _ in range(times):
+        for _ in range(times if not reached else 0):
             signal.pthread_kill(threading.main_thread().ident, number)
             time.sleep(0.1)
         reached.append("end")
 
-    starts.look = look
-    with pytest.raises(Stopped), local_ray(Resources(cpus=1)):
-        pytest.fail("it went on")
+    starts.look, starts.failing = look, failing
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    with pytest.raises(Stopped):
+        raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), engine="ray", progress=False)
     deadline = time.monotonic() + 10
-    while starts.seen != ["started", "ended"]:  # after a second signal it is not waited for
+    while starts.seen.count("started") != starts.seen.count("ended"):  # after a second signal it is not waited for
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert reached == ["end"]
-
-
-def test_a_signal_is_not_lost_where_ray_fails_to_start(starts, number):
-    starts.failing = 9
-    starts.look = lambda: signal.pthread_kill(threading.main_thread().ident, number)
-    with pytest.raises(Stopped), local_ray(Resources(cpus=1)):
-        pytest.fail("it went on")
-
-
-def test_a_handler_of_rays_library_is_undone(starts, number):
-    """It prints a stack trace on SIGTERM."""
-    starts.look = lambda: ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(signal.SIG_IGN))
-    with local_ray(Resources(cpus=1)), pytest.raises(Stopped):
-        signal.raise_signal(number)
+    assert (reached[0], signal.getsignal(number).__name__) == ("end", "stop")
 
 
 STOPPED_AMID_THE_IMPORT = """
@@ -100,6 +83,7 @@ def test_a_signal_amid_the_import_of_ray_leaves_no_half_of_it():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)])
 def test_a_stop_swallowed_by_other_code_is_raised_again(number, code):
+    """Python drops the exception of a handler that runs within a finaliser or a callback."""
     reached = []
 
     def run():
@@ -115,47 +99,14 @@ def test_a_stop_swallowed_by_other_code_is_raised_again(number, code):
     assert (stop.value.exit_code, reached) == (code, ["after"])
 
 
-@pytest.mark.lengthy
-def test_a_stop_swallowed_while_the_last_commits_are_awaited_ends_the_run(tmp_path, without_ray, monkeypatch):
-    """Python drops the exception of a handler that runs within a finaliser or a callback."""
-    write_shard(tmp_path / "in" / "a.parquet")
-
-    def await_commits(_):
-        with contextlib.suppress(BaseException):
-            signal.raise_signal(signal.SIGTERM)
-        yield []
-        raise AssertionError("the run goes on")
-
-    monkeypatch.setattr(CommitsHere, "rest", await_commits)
-    with pytest.raises(typer.Exit) as stop, stoppable_display() as display:
-        raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), on_progress=lambda _: display.check(), progress=False)
-    assert stop.value.exit_code == TERMINATED
-
-
-A_SLOW_END = """
-import os, signal, sys, time
-import typer
-from raysp.cli.stop_signals import stoppable_display
-
-try:
-    with stoppable_display():
-        try:
-            signal.alarm(1)  # as Ray's handler in C++ does before Python's
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
-        finally:
-            time.sleep(2)
-except typer.Exit as stop:
-    sys.exit(stop.exit_code)
-"""
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_a_stopped_run_has_the_time_that_it_needs_to_end():
-    ran = subprocess.run([sys.executable, "-c", A_SLOW_END], capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stderr.count("\n")) == (TERMINATED, 1)
-    assert ran.stderr.startswith("raysp: stopped; ")
+def test_ctrl_c_outside_of_a_sleep_raises_at_the_next_one_and_twice_at_once():
+    with interruptible_sleep() as sleep:
+        sleep(0)
+        signal.raise_signal(signal.SIGINT)  # in a finaliser its exception would be lost
+        with pytest.raises(KeyboardInterrupt):
+            sleep(0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 A_SLOW_STEP = """
@@ -216,4 +167,4 @@ def test_a_signal_to_a_command_and_then_to_its_process_group_ends_the_run_in_ord
         assert not sink.exists()
     else:
         assert f"To resume: raysp run {file}" in said
-        assert raysp.status(str(sink)).running is Running.NO
+        assert raysp.status(str(sink)).running.name == "NO"

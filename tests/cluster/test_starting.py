@@ -1,17 +1,42 @@
-"""A local Ray that is slow to start."""
+"""When and where a local Ray starts: while the checkpoint is checked, in a short folder, once more if it is slow."""
 
+import os
 import socket
+import tempfile
+from pathlib import Path
 
-import psutil
 import pytest
 
 import raysp
 from tests.cluster.ray_starts import findings
-from tests.corpora import a_pipeline, write_shard
+from tests.corpora import a_pipeline, digits_table, write_shard
+
+
+@pytest.fixture(autouse=True)
+def _without_a_token(monkeypatch, tmp_path) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    write_shard(tmp_path / "in" / "a.parquet", table=digits_table(2))
+    return tmp_path
+
+
+def run(pipeline: raysp.Pipeline):
+    return raysp.run(pipeline, engine="ray", progress=False)
 
 
 def test_one_that_is_too_slow_is_started_once_more_with_long_time_outs(starts, caplog):
     starts.failing = 1
+
+    def look() -> None:  # Ray starts without its API server then, which no run uses and which takes seconds
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", starts.options[-1]["dashboard_port"]))
+
+    starts.look = look
     assert findings()["local Ray"]["ok"]
     assert starts.seen == ["started", "ended", "started", "ended"]
     assert "timed out during startup" in caplog.text
@@ -20,27 +45,68 @@ def test_one_that_is_too_slow_is_started_once_more_with_long_time_outs(starts, c
             assert int(environment[name]) >= 120
 
 
-def test_its_api_server_has_a_port_that_is_taken(starts):
-    """Ray starts without the server then, which no run uses and which takes seconds."""
-
-    def look() -> None:
-        with pytest.raises(OSError, match="in use"):
-            socket.create_server(("127.0.0.1", starts.options[-1]["dashboard_port"]))
-
-    starts.failing, starts.look = 1, look
-    assert findings()["local Ray"]["ok"]
-    assert len(starts.options) == 2
-
-
-@pytest.mark.cluster
-def test_a_local_ray_has_no_api_server(local_ray):
-    servers = {part for child in psutil.Process().children() for part in child.cmdline()}
-    assert not [part for part in servers if part.endswith("dashboard/dashboard.py")]
-
-
-def test_one_that_does_not_start_twice_ends_the_run_with_the_reason(starts, tmp_path):
+def test_a_refusal_is_reported_even_if_ray_does_not_start_and_nothing_is_written(corpus, starts):
+    unfit = a_pipeline(f"{corpus}/in", corpus / "out", label={"outputs": [raysp.Classes()]})
+    with pytest.raises(raysp.CheckpointError, match="does not support Classes"):
+        run(unfit)
+    assert (starts.seen, (corpus / "out").exists()) == (["started", "ended"], False)
     starts.failing = 9
-    write_shard(tmp_path / "in" / "a.parquet", 1)
+    with pytest.raises(raysp.CheckpointError, match="does not support Classes"):
+        run(unfit)
+    before = len(starts.options)
     with pytest.raises(raysp.RunError, match=r"the local Ray did not start: .*timed out during startup.*raysp doctor"):
-        raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), engine="ray", progress=False)
-    assert len(starts.options) == 2
+        run(a_pipeline(f"{corpus}/in", corpus / "out"))
+    assert len(starts.options) == before + 2
+
+
+@pytest.mark.slow
+def test_an_unfit_source_or_no_work_starts_no_ray(corpus, starts):
+    no_model = raysp.Label(f"{corpus}/no-model", outputs=[raysp.Transcript()])
+    for pipeline in (
+        a_pipeline(f"{corpus}/elsewhere", corpus / "out"),
+        a_pipeline(raysp.Shards(f"{corpus}/in", audio="sound"), corpus / "out"),
+        a_pipeline(f"{corpus}/in", corpus / "out", steps=[raysp.Decode(), no_model]),
+    ):
+        with pytest.raises((raysp.PlanError, raysp.CheckpointError)):
+            run(pipeline)
+    raysp.run(a_pipeline(f"{corpus}/in", corpus / "out"), engine="here", progress=False)
+    result = run(a_pipeline(f"{corpus}/in", corpus / "out"))
+    assert (result.shards_before, result.rows, starts.seen) == (1, 0, [])
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_folder_that_is_too_long_for_sockets_is_replaced_by_a_short_one(starts, tmp_path, name):
+    folder = tmp_path / ("slurm" * 20)
+    folder.mkdir()
+    modes = []
+    starts.look = lambda: modes.append(Path(starts.options[0]["_temp_dir"]).stat().st_mode & 0o40077)
+    assert findings(**{name: str(folder)})["local Ray"]["ok"]
+    used = starts.options[0]["_temp_dir"]
+    assert modes == [0o40000]  # a folder of this user alone
+    assert len(f"{used}/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store") <= 107
+    assert not Path(used).exists()
+    starts.look = object
+    assert findings(TMPDIR="/tmp")["local Ray"]["ok"]
+    assert "_temp_dir" not in starts.options[-1]
+
+
+def test_without_any_short_folder_the_variable_to_set_is_named(starts, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: (_ for _ in ()).throw(PermissionError()))
+    found = findings(TMPDIR=str(tmp_path / ("slurm" * 20)))["local Ray"]
+    assert "Set RAY_TMPDIR to a short folder" in found["found"]
+    assert starts.options == []
+
+
+def test_a_home_that_cannot_be_written_gets_a_token_of_the_process_unless_the_user_has_one(starts, tmp_path):
+    (tmp_path / "token").write_text("0f" * 32 + "\n")
+    for variables in (
+        {"HOME": "/proc"},
+        {"HOME": "/proc"},
+        {"HOME": str(tmp_path)},
+        {"HOME": "/proc", "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")},
+    ):
+        assert findings(**variables)["local Ray"]["ok"]
+    first, second, *others = (environment.get("RAY_AUTH_TOKEN") for environment in starts.environments)
+    assert (len(first), first) == (64, second)  # Ray reads it once
+    assert others == [None, None]
+    assert "RAY_AUTH_TOKEN" not in os.environ

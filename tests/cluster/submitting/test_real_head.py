@@ -35,21 +35,6 @@ pipeline = raysp.Pipeline(
     sink=raysp.Parquet("s3://{bucket}/labels", keep=["speaker_id"], storage_options=options(STORE)),
 )
 """
-RECIPE = """
-import raysp
-from label_digits_on_s3 import options, pipeline
-from endpoints import STORE
-
-recipe = raysp.Finetune(
-    pipeline.source,
-    steps=[raysp.Decode()],
-    objective=raysp.CTC("s3://{bucket}/models/digits", text=raysp.Text("upper")),
-    schedule=raysp.Schedule(steps=3, learning_rate=1e-4),
-    batching=raysp.Batching(seconds=10, micro_batches=2),
-    sink=raysp.Checkpoint("s3://{bucket}/model", every=2, storage_options=options(STORE)),
-    pool=raysp.Pool((1, 2), cpus=1),
-)
-"""
 
 
 def secrets_of(s3: S3Server) -> dict[str, str]:
@@ -226,17 +211,6 @@ def refuse_secrets_in_what_ray_shows(head: RealHead, s3: S3Server) -> None:
     assert not [file for file in logs if s3.secret.encode() in file.read_bytes()]
 
 
-def test_relative_labels_of_a_plain_ray_job_are_refused(head, project, s3):
-    """Ray's own command runs in a package folder that it removes; labels there would be lost."""
-    entrypoint = "python -m raysp run label_digits_on_s3.py --set sink.url=labels --set source.url=in"
-    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", head.url]
-    command += ["--working-dir", str(project), "--", *entrypoint.split()]
-    ran = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=120, check=False)
-    assert ran.returncode != 0
-    assert "source.url: 'in' is the place '" in ran.stdout
-    assert "which Ray removes after the job. Give an object store" in ran.stdout
-
-
 RUN_IN_A_PROGRAM = """
 import json, sys, time
 import ray, raysp
@@ -302,18 +276,3 @@ def test_prometheus_reads_the_figures_of_a_run_from_its_node(head, small_shards,
         assert found == wanted
     finally:
         program.communicate("", timeout=120)
-
-
-@pytest.mark.soak
-def test_a_recipe_is_trained_by_the_workers_of_the_cluster(s3, bucket, client, head, project, tmp_path):
-    file = project / "train_digits_on_s3.py"
-    file.write_text(RECIPE.format(bucket=bucket))
-    code, out, said = client.run("submit", f"{file}:recipe", "--address", head.url)
-    assert code == 0, said + out
-    assert "1 to 2 workers, float32 on cpu" in out
-    assert f"checkpoint   s3://{bucket}/model" in out
-    files = {key for key in s3.download(bucket, tmp_path / "all") if key.startswith("model/")}
-    assert {"model/config.json", "model/model.safetensors", "model/README.md"} <= files
-    assert client.run("inspect", str(tmp_path / "all" / "model"))[0] == 0
-    code, out, said = client.run("submit", f"{file}:recipe", "--address", head.url)  # nothing is left to train
-    assert (code, "steps        3" in out) == (0, True), said + out
