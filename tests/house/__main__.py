@@ -19,7 +19,6 @@ TRACES = {
     "batch": "CTC batch of three rows, decoded block to columns",
     "start": "`raysp run` of the demo, before its first piece",
     "training": "training of two steps on the demo, recipe to checkpoint",
-    "step": "step of a training on the demo",
 }
 
 CEILINGS = {"batch": {"functions": 120, "files": 20}, "training": {"functions": 923}}

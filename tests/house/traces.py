@@ -1,7 +1,6 @@
 """Functions of raysp that some work calls: `python -m tests.house.traces NAME` prints their number as JSON.
 
-Names are `batch`, `start`, `training` and `step`. `--names` lists the functions by file, `--rooms` counts them by
-folder.
+Names are `batch`, `start` and `training`. `--names` lists the functions by file.
 """
 
 import contextlib
@@ -12,7 +11,6 @@ import os
 import sys
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, FrameType
@@ -59,13 +57,6 @@ class Trace:
         for code in sorted(codes, key=lambda one: (one.co_filename, one.co_firstlineno)):
             found.setdefault(str(Path(code.co_filename).relative_to(CHECKOUT)), []).append(code.co_qualname)
         return found
-
-    def rooms(self) -> dict[str, int]:
-        """Return the number of functions that were called by folder, the most first."""
-        rooms: Counter[str] = Counter()
-        for file, functions in self.names().items():
-            rooms[str(Path(file).parent)] += len(functions)
-        return dict(rooms.most_common())
 
     def figures(self) -> dict[str, int]:
         """Return the number of functions that were called, of their files, and of modules at the end of the trace."""
@@ -123,30 +114,13 @@ def trace_training() -> Trace:
     import raysp
 
     with tempfile.TemporaryDirectory() as folder:
-        recipe = _demo_recipe(folder, steps=2)
+        recipe = _demo_recipe(folder)
         with Trace() as trace:
             raysp.finetune(recipe, engine="here")
     return trace
 
 
-def trace_step() -> Trace:
-    """Trace a step of a training on the demo, from the end of the step before to its own: none is read or committed."""
-    import raysp
-
-    trace = Trace()
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-
-        def on_progress(progress: Any) -> None:
-            if progress.done == 2:
-                stack.enter_context(trace)
-            else:
-                stack.close()
-
-        raysp.finetune(_demo_recipe(folder, steps=4), engine="here", on_progress=on_progress)
-    return trace
-
-
-def _demo_recipe(folder: str, *, steps: int) -> Any:
+def _demo_recipe(folder: str) -> Any:
     import raysp
 
     demo = CHECKOUT / "pipelines" / "demo"
@@ -154,7 +128,7 @@ def _demo_recipe(folder: str, *, steps: int) -> Any:
         raysp.Shards(f"{demo}/audio/*.parquet", text="text"),
         steps=[raysp.Decode()],
         objective=raysp.CTC(f"{demo}/unispeech-digits-ctc", text=raysp.Text("upper")),
-        schedule=raysp.Schedule(steps=steps),
+        schedule=raysp.Schedule(steps=2),
         batching=raysp.Batching(seconds=4, micro_batches=2),
         pool=raysp.Pool(1, cpus=1),
         sink=raysp.Checkpoint(f"{folder}/out"),
@@ -162,10 +136,8 @@ def _demo_recipe(folder: str, *, steps: int) -> Any:
 
 
 if __name__ == "__main__":
-    works = {"batch": trace_batch, "start": trace_start, "training": trace_training, "step": trace_step}
+    works = {"batch": trace_batch, "start": trace_start, "training": trace_training}
     made = works[sys.argv[1]]()
-    for room, number in made.rooms().items() if "--rooms" in sys.argv else ():
-        sys.stdout.write(f"{number:5} {room}\n")
     for file, functions in made.names().items() if "--names" in sys.argv else ():
         sys.stdout.write(f"{len(functions):3} {file}: {', '.join(functions)}\n")
     sys.stdout.write(f"{json.dumps(made.figures())}\n")

@@ -175,20 +175,6 @@ def test_a_job_whose_ray_ends_ends_too_and_continues_when_it_starts_again(cluste
     assert len(labels(cluster)) == SHARDS
 
 
-@pytest.mark.soak
-def test_a_job_that_is_asked_to_end_while_ray_starts_ends_in_order(cluster):
-    near = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)
-    cancelled = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)
-    for job in (near, cancelled):
-        job.wait_until(lambda job=job: [*cluster.nodes[0].path("/tmp").glob(f"raysp-{job.number}-*")])
-    near.near_the_limit()
-    cancelled.process.terminate()
-    assert (near.ends(), near.requeued) == (143, [str(near.number)]), near.log
-    assert (cancelled.ends(), cancelled.requeued) == (143, []), cancelled.log
-    assert left(cluster) == []
-    assert labels(cluster) == []
-
-
 @pytest.mark.drivers
 def test_a_node_on_which_ray_does_not_start_ends_the_job_with_its_log(cluster):
     job = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes, SLURM_CPUS_ON_NODE="none")
@@ -235,11 +221,14 @@ def test_scripts_of_the_shell_are_clean(script):
     assert shellcheck(script.read_text()) == []
 
 
-def test_the_options_are_those_that_end_a_job_in_order():
+def test_the_options_end_a_job_in_order_and_settings_are_named_in_the_readme():
     options = directives(SCRIPT.read_text())
     assert re.fullmatch(r"B:USR1@1[5-9]\d", options["signal"]), "a submitted run has two minutes to end"
     assert options["ntasks-per-node"] == "1"
     assert {"requeue", "open-mode"} <= options.keys()
+    named = set(re.findall(r"RAYSP_\w+|RAY_TMPDIR", README.read_text() + SCRIPT.read_text().partition("set -u")[0]))
+    assert named == {"RAYSP_HEAD_ADDRESS", "RAYSP_START_SECONDS", "RAY_TMPDIR"}
+    assert all(f"${{{name}:-" in SCRIPT.read_text() for name in named)
 
 
 def test_jobs_that_start_at_once_without_a_token_agree_on_one(tmp_path):
@@ -269,20 +258,3 @@ def test_the_first_labels_take_at_most_ten_commands_that_are_understood():
         if name and not line.startswith(("pip", "python")):
             assert run([*shlex.split(words), "--help"]).code == 0, line  # other options are parsed first
     assert any(line.startswith("sbatch ") for line in lines)
-
-
-def test_settings_of_the_script_are_named_in_its_readme_and_used():
-    named = set(re.findall(r"RAYSP_\w+|RAY_TMPDIR", README.read_text() + SCRIPT.read_text().partition("set -u")[0]))
-    assert named == {"RAYSP_HEAD_ADDRESS", "RAYSP_START_SECONDS", "RAY_TMPDIR"}
-    assert all(f"${{{name}:-" in SCRIPT.read_text() for name in named)
-
-
-@pytest.mark.drivers
-def test_the_command_of_the_readme_labels_the_bundled_speech(cluster):
-    (line,) = re.findall(r"raysp\.sbatch (run .*)$", README.read_text(), re.MULTILINE)
-    words = line.replace("$HOME", str(cluster.folder)).replace(" pipelines/", f" {ROOT}/pipelines/").split()
-    job = cluster.sbatch(*words, nodes=cluster.nodes)
-    assert job.ends() == 0, job.log
-    for said in ("2 of 2 shards committed", "300 rows", "word errors  2.33%"):
-        assert said in job.log
-        assert said.split()[-1] in README.read_text()

@@ -52,17 +52,11 @@ def used() -> dict[str, set[tuple[str, bool]]]:
 
 
 @pytest.mark.slow
-def test_each_library_that_raysp_imports_is_required_or_an_extra(used):
+def test_each_library_that_raysp_imports_is_required_or_an_extra_that_is_imported_where_it_is_used(used):
     assert len(used) > 20
     assert used.keys() - REQUIRED.keys() - EXTRAS.keys() == set()
-
-
-@pytest.mark.slow
-def test_an_extra_is_imported_where_it_is_used_alone(used):
-    at_the_top = {
-        (name, file) for name in EXTRAS for file, is_at_top in used.get(name, ()) if is_at_top and not ROOMS.match(file)
-    }
-    assert at_the_top == set()
+    at_the_top = {(name, file) for name in EXTRAS for file, is_at_top in used.get(name, ()) if is_at_top}
+    assert {(name, file) for name, file in at_the_top if not ROOMS.match(file)} == set()
 
 
 @pytest.mark.slow

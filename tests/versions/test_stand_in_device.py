@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.soaked import some
+from tests.soaked import soaked
 
 
 @pytest.mark.drivers
-@pytest.mark.parametrize("marked", some(["not soak", "soak"], "not soak"))
+@pytest.mark.parametrize("marked", ["not soak", *soaked(["soak"])])
 def test_what_runs_on_a_gpu_runs_on_the_stand_in_and_equals_the_cpu(marked):
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, "tests/device"],
