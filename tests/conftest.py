@@ -68,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("a few")
     if config.getoption("dist", "no") == "load":  # `-n`: tests of a group in one process
         config.option.dist = "loadgroup"
+    config.option.loadgroup = True  # in each process of `-n`, which reads the command line anew
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
