@@ -1,6 +1,5 @@
 """The engines: rows do not depend on them, and `here` works in the calling process."""
 
-import json
 import os
 import subprocess
 import sys
@@ -221,25 +220,6 @@ def test_a_run_that_ends_in_order_leaves_no_begun_piece(corpus, mapping):
     assert (corpus / "out" / ".raysp" / "run.json").exists()
     assert not list((corpus / "out").glob(".raysp/begun/*"))
     assert raysp.run(pipeline(corpus, "out", step), engine="here", progress=False).exit_code == 0
-
-
-@pytest.mark.cluster
-@pytest.mark.slow
-def test_a_run_on_ray_removes_records_of_begun_pieces_and_gc_those_of_committed_shards(corpus, local_ray):
-    record = corpus / "out" / ".raysp" / "begun" / "20260101T000000000000Z-aaaaaa.json"
-
-    def leave() -> None:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"fingerprint": "00", "open": [["0.parquet", 0, 3]], "ended": 0}))
-
-    kit.interrupted(pipeline(corpus, "out"))
-    leave()
-    assert record.name not in {Path(one.path).name for one in raysp.gc(str(corpus / "out")).orphans}
-    assert raysp.run(pipeline(corpus, "out"), engine="ray", progress=False).exit_code == 0
-    assert not record.exists()
-    leave()
-    assert [one.path for one in raysp.gc(str(corpus / "out")).orphans] == [f".raysp/begun/{record.name}"]
-    assert not record.exists()
 
 
 @pytest.mark.drivers

@@ -47,10 +47,6 @@ def run(pipeline: raysp.Pipeline, **options: object):
     return raysp.run(pipeline, engine="here", progress=False, **options)
 
 
-def retry(pipeline: raysp.Pipeline):
-    return raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
-
-
 def statuses(pipeline: raysp.Pipeline) -> dict[str, list[str]]:
     """Return the statuses of the rows of each label shard."""
     files = sorted(Path(pipeline.sink.url).glob("*.parquet"))
@@ -177,12 +173,3 @@ def test_results_that_a_worker_of_the_stopped_run_stages_late_are_not_used(corpu
     check_corrected(pipeline)
     assert raysp.gc(pipeline.sink.url).orphans != ()
     check_corrected(pipeline)
-
-
-def test_a_retry_continues_if_its_shards_are_mostly_labelled_although_most_retried_rows_fail_again(corpus):
-    write_recordings(corpus, dict.fromkeys(range(MANIFESTS), 2))
-    run(by_path(corpus))
-    write_recordings(corpus, dict.fromkeys(range(MANIFESTS - 1), 2))
-    result = retry(by_path(corpus))
-    assert (result.exit_code, result.rows, result.errors) == (0, 20, {"unsupported_format": 18})
-    assert statuses(by_path(corpus))[name(MANIFESTS - 1)] == ["ok"] * ROWS

@@ -159,23 +159,6 @@ def test_texts_of_a_recogniser_without_times_have_those_of_a_second_model(talks,
     }
 
 
-def test_files_shards_and_the_working_directory_have_labels_beside_their_folder(talks, monkeypatch):
-    corpus = kit.corpus(talks.parent / "corpus" / "audio", rows=2)
-    made = as_json("--to srt", folder=corpus.url)
-    assert Path(made["sink"]) == talks.parent / "corpus" / "audio-labels"
-    assert made["export"]["dest"] == f"{made['sink']}-srt"
-    assert as_json("--to jsonl --words", folder=f"{talks.parent}/corpus/audio")["rows"] == 0
-
-    one = as_json("--to srt", folder="talks/talk 0.wav")
-    assert Path(one["sink"]) == talks.parent / "talks-labels"
-    assert [*subtitles(talks)] == ["talk 0.srt"]
-    monkeypatch.chdir(talks)
-    both = as_json("--to srt", folder=".")
-    assert (both["sink"], both["rows"]) == (one["sink"], 2)
-    assert len(subtitles(talks)) == 3
-    assert as_json("--to ctm", folder=".")["export"]["dest"] == f"{one['sink']}-ctm"
-
-
 def test_a_try_out_names_the_command_that_labels_all(talks):
     ran = label("--to srt --rows 2 --set max_error_rate=1")
     assert ran.code == 0, ran.err

@@ -113,27 +113,6 @@ def test_rows_of_label_shards_keep_their_outcome_and_duration(tmp_path, beside):
     assert (again.counts.errors, kit.rows(tmp_path / "out")) == ({"no_audio": 1}, found)
 
 
-def test_functions_and_filters_work_beside_it(shards, monkeypatch):
-    (shards / "of_texts.py").write_text(
-        "def lengths(rows):\n    return {'length': [len(text or '') for text in rows.column('text').to_pylist()]}\n"
-    )
-    monkeypatch.syspath_prepend(shards)
-    steps = [
-        raysp.Keep(where=[("id", "!=", "a-3")]),
-        raysp.Map("of_texts:lengths", adds={"length": "int32"}, reads=["text"]),
-        raysp.Keep(where=[("length", ">", 20)]),
-        COMPARED,
-        raysp.Agreement("pred_text", of=raysp.Column("text"), name="back", normalise="none"),
-        AGREED,
-    ]
-    assert run(["run", pipeline_file(shards / "compare.py", made(shards, *steps))]).code == 0
-    found = kit.rows(shards / "out")
-    assert found[3]["error_message"].startswith("id is 'a-3'")
-    ok = [row for row in found if row["status"] == "ok"]
-    assert ok
-    assert all(row["length"] > 20 and row["back"]["edits"] == row["agreement"]["edits"] for row in ok)
-
-
 def test_verbs_work_on_its_sink(shards):
     file = pipeline_file(shards / "compare.py", made(shards))
     again = pipeline_file(shards / "again.py", made(shards, out="again"))

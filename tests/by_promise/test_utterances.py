@@ -15,7 +15,7 @@ import soundfile
 
 import raysp
 from raysp import PlanError, ShardError
-from tests.corpora import a_pipeline, digits_table, labelled, rewrite, samples_of
+from tests.corpora import a_pipeline, digits_table, labelled, samples_of
 from tests.kit import AUDIO, failing_files, rows
 
 RATES = (16_000, 8000, 22_050, 44_100)
@@ -246,24 +246,6 @@ def test_the_cuts_by_words_sentences_turns_and_speech(tmp_path):
     assert cut(tmp_path, by="turns") == cut(tmp_path, max_pause=1.5)
     assert cut(tmp_path, by="speech", max_pause=1) == [(0.5, 2.5, None, "speaker_0"), (5.5, 3.5, None, "speaker_1")]
     assert cut(tmp_path, max_pause=1.5, padding=0.1)[0] == (0.4, 2.2, "One two.", "speaker_0")
-
-
-def test_turns_without_words_are_cut_where_several_speak(tmp_path):
-    a_sink(tmp_path, pred_turns=[TURNS])
-    sink = tmp_path / "out" / "a.parquet"
-    rewrite(sink, lambda table: table.drop_columns(["pred_words"]))
-    exported = export(tmp_path, by="turns", padding=0, max_seconds=20)
-    assert [(line["offset"], line["duration"], line["speaker"]) for line in lines_of(tmp_path)] == [
-        (0.0, 3.0, "speaker_0"),
-        (4.0, 4.0, "speaker_1"),
-        (8.5, 0.5, "speaker_0"),
-    ]
-    assert exported.left_out == {"utterance_of_several_speakers": 1}
-    assert exported.facts["left out"] == "1 utterance (utterance_of_several_speakers)"
-    with pytest.raises(PlanError, match=r"utterances needs a column pred_speech .*Ask for them with Speech\(\)"):
-        export(tmp_path, by="speech", restart=True)
-    with pytest.raises(PlanError, match="utterances needs a column pred_words "):
-        export(tmp_path, by="sentences", restart=True)
 
 
 def test_rows_of_shards_in_an_object_store_are_read(recordings, tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from raysp.evaluation import verification
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns, units_of
+from raysp.evaluation.scores import units_of
 from raysp.evaluation.verification import PairMeasures, compare_known_speakers, compare_speakers
 
 NO_DRAWS = Bootstrap(draws=0)
@@ -108,37 +108,6 @@ def test_values_calculated_by_hand(speakers, degrees, rate):
     found = eer([*speakers], vectors)
     assert found.value == rate
     assert (found.low is None) == (rate is None)
-
-
-def test_pairs_above_the_bound_are_drawn_once_each_and_are_the_same_every_time(monkeypatch):
-    speakers, vectors = voices(12, 10, noise=1.0)
-    whole = eer(speakers, vectors, bootstrap=NO_DRAWS).value
-    monkeypatch.setattr(verification, "MOST_PAIRS", 400)
-    [drawn, again, other] = [
-        verification._measures_of_pairs(speakers, vectors, Columns(), Bootstrap(seed=seed)) for seed in (0, 0, 1)
-    ]
-    counts = drawn.counts()
-    assert (counts["target_pairs"], counts["non_target_pairs"], counts["speakers"]) == (400, 400, 12)
-    pairs = drawn._pairs
-    assert len({*zip(pairs.left_P.tolist(), pairs.right_P.tolist(), strict=True)}) == 800
-    for left, right, is_target in zip(pairs.left_P, pairs.right_P, pairs.is_target_P, strict=True):
-        assert left != right
-        assert (speakers[left] == speakers[right]) == is_target
-    assert np.array_equal(pairs.left_P, again._pairs.left_P)
-    assert not np.array_equal(pairs.left_P, other._pairs.left_P)
-    assert eer(speakers, vectors, bootstrap=NO_DRAWS).value == pytest.approx(whole, abs=0.05)
-
-
-@pytest.mark.lengthy
-def test_intervals_of_few_speakers_are_wider_over_speakers_than_over_rows():
-    speakers, vectors = voices(6, 20, noise=1.5, size=8)
-    of_rows, of_speakers = eer(speakers, vectors), eer(speakers, vectors, Columns(over=speakers))
-    assert of_rows.value == of_speakers.value
-    for one in (of_rows, of_speakers):
-        assert one.low < one.value < one.high
-    assert of_speakers.high - of_speakers.low > 1.2 * (of_rows.high - of_rows.low)
-    assert eer(speakers, vectors, Columns(over=speakers)) == of_speakers
-    assert eer(speakers, vectors, Columns(over=["x"] * len(speakers))).low is None
 
 
 @pytest.mark.parametrize("missing", [None, np.zeros(16, np.float32), np.full(16, np.nan, np.float32)])
