@@ -2,7 +2,6 @@
 
 import io
 import re
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +12,12 @@ import soundfile
 import raysp
 from raysp import RunError
 from raysp.ops.step_ops import Computing, added_columns, samples_column
-from tests import user_specs
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, wav, write_shard
 from tests.user_specs import Counted, called, decibels, loudness
 
 SCHEMA = pa.schema([("n", pa.float32()), ("s", pa.list_(pa.string()))])
 ROWS = pa.table({"a": [1, 2, 3, 4, 5]})
-ADDED = ("words", "loudness", "duration")
+ADDED = ("words", "loudness", "duration", "decibels", "called")
 
 
 def computed(function, rows: pa.Table = ROWS) -> tuple[pa.Table, list[str | None]]:
@@ -57,13 +55,6 @@ def test_only_rows_for_which_a_function_fails_alone_fail():
     assert [2] in calls
 
 
-def test_a_function_is_not_called_without_rows():
-    def never(rows):
-        raise AssertionError
-
-    assert computed(never, ROWS[:0]) == (SCHEMA.empty_table(), [])
-
-
 @pytest.mark.parametrize(
     ("result", "message"),
     [
@@ -93,49 +84,54 @@ def test_samples_are_float32_between_minus_one_and_one():
     ]
 
 
-def the_steps():
-    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], window_seconds=6, overlap_seconds=2)
-    levels = raysp.Map(loudness, adds={"loudness": "float32", "duration": "float64"}, reads=["audio", "text"])
-    return [raysp.Keep(where=[("text", "!=", "left out")]), Counted(), raysp.Decode(), levels, label]
+ROWS_OF_A_RUN = {
+    "plain": (wav(9000, seed=1), "one two"),
+    "long": (wav(200_000, seed=2), "one"),
+    "long and refused": (wav(200_000, seed=3), "unbearable"),
+    "refused": (wav(9000, seed=4), "unbearable"),
+    "left out": (wav(9000), "left out"),
+    "broken": (b"not a recording", "one"),
+    "too short": (wav(200), "one"),
+    "other": (wav(8000, rate=8000, seed=5), ""),
+}
+"""Recordings and texts by ids."""
 
 
 @pytest.fixture(scope="module")
 def rows() -> pa.Table:
-    found = {
-        "plain": (wav(9000, seed=1), "one two"),
-        "long": (wav(200_000, seed=2), "one"),
-        "long and refused": (wav(200_000, seed=3), "unbearable"),
-        "refused": (wav(9000, seed=4), "unbearable"),
-        "left out": (wav(9000), "left out"),
-        "broken": (b"not a recording", "one"),
-        "too short": (wav(200), "one"),
-        "other": (wav(8000, rate=8000, seed=5), None),
-    }
-    audio = pa.array([{"bytes": one, "path": None} for one, _ in found.values()], AUDIO)
-    texts = [text or "" for _, text in found.values()]
-    return pa.table({"id": [*found], "audio": audio, "text": texts})
+    audio = pa.array([{"bytes": one, "path": None} for one, _ in ROWS_OF_A_RUN.values()], AUDIO)
+    return pa.table({"id": [*ROWS_OF_A_RUN], "audio": audio, "text": [text for _, text in ROWS_OF_A_RUN.values()]})
 
 
 @pytest.fixture(scope="module")
-def labelled(rows, tmp_path_factory):
-    """A sink, and the pipeline that made it."""
-    folder = tmp_path_factory.mktemp("added")
+def chained(rows, tmp_path_factory) -> raysp.Pipeline:
+    """A pipeline that has run, whose steps read the columns that others add."""
+    folder = tmp_path_factory.mktemp("chained")
     write_shard(folder / "in" / "a.parquet", table=rows)
-    pipeline = a_pipeline(f"{folder}/in", folder / "out", steps=the_steps())
+    steps = [
+        raysp.Keep(where=[("text", "!=", "left out")]),
+        Counted(),
+        raysp.Decode(),
+        raysp.Map(loudness, adds={"loudness": "float32", "duration": "float64"}, reads=["audio", "text"]),
+        raysp.Map(decibels, adds={"decibels": "float32"}, reads=["loudness", "words"]),
+        raysp.Keep(where=[("words", "<", 2), ("decibels", ">", -99.0)]),
+        raysp.Map(called, adds={"called": "bool"}, reads=["decibels"]),
+        raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], window_seconds=6, overlap_seconds=2),
+    ]
+    pipeline = a_pipeline(f"{folder}/in", folder / "out", steps=steps)
     raysp.run(pipeline, engine="here", progress=False)
     return pipeline
 
 
-def read(pipeline) -> dict[str, dict[str, object]]:
-    return {row["id"]: row for row in pq.read_table(f"{pipeline.sink.url}/a.parquet").to_pylist()}
+@pytest.fixture(scope="module")
+def found(chained) -> dict[str, dict[str, object]]:
+    return {row["id"]: row for row in pq.read_table(f"{chained.sink.url}/a.parquet").to_pylist()}
 
 
 @pytest.mark.lengthy
-def test_values_are_those_of_whole_recordings_and_null_in_rows_without_a_label(labelled, rows):
-    found = read(labelled)
-    statuses = {name: row["error_type"] for name, row in found.items()}
-    assert statuses == {
-        "plain": None,
+def test_values_are_those_of_whole_recordings_and_null_in_rows_without_a_label(found):
+    assert {name: row["error_type"] for name, row in found.items()} == {
+        "plain": "filtered",
         "long": None,
         "long and refused": "step_failed",
         "refused": "step_failed",
@@ -144,105 +140,40 @@ def test_values_are_those_of_whole_recordings_and_null_in_rows_without_a_label(l
         "too short": "too_short",
         "other": None,
     }
-    for row in rows.to_pylist():
-        label = found[row["id"]]
-        if label["status"] != "ok":
-            assert [label[name] for name in ADDED] == [None] * 3
+    for name, row in found.items():
+        recording, text = ROWS_OF_A_RUN[name]
+        if row["status"] != "ok":
+            assert [row[column] for column in (*ADDED, "pred_text")] in ([None] * 6, [None] * 5 + [""])
             continue
-        samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
-        assert label["words"] == len(row["text"].split())
-        assert label["duration"] == label["seconds"] == len(samples) / rate
+        samples, rate = soundfile.read(io.BytesIO(recording))
+        assert (row["words"], row["called"]) == (len(text.split()), True)
+        assert row["duration"] == row["seconds"] == len(samples) / rate
+        assert row["decibels"] == pytest.approx(20 * np.log10(row["loudness"]), rel=1e-4)
         if rate == 16_000:
-            assert label["loudness"] == pytest.approx(np.sqrt(np.mean(samples**2)), rel=1e-4)
+            assert row["loudness"] == pytest.approx(np.sqrt(np.mean(samples**2)), rel=1e-4)
+    assert found["plain"]["error_message"] == "words is 2, expected < 2"
     failed = r"Map tests\.user_specs:loudness failed: tests/user_specs\.py:\d+: ValueError: cannot bear .'unbearable'."
     for name in ("refused", "long and refused"):
         assert re.fullmatch(failed, found[name]["error_message"])
 
 
 @pytest.mark.slow
-def test_a_retry_adds_the_values_of_rows_that_succeed_now(labelled, tmp_path, monkeypatch):
-    pipeline = replace(labelled, sink=raysp.Parquet(str(tmp_path / "out"), rows="ok"))
-    raysp.run(pipeline, engine="here", progress=False)
-    before = read(pipeline)
-    assert sorted(before) == ["long", "other", "plain"]
-    monkeypatch.setattr(user_specs, "REFUSED", frozenset())
-    raysp.retry(pipeline.sink.url, pipeline=pipeline, engine="here", progress=False)
-    after = read(pipeline)
-    assert sorted(after) == ["long", "long and refused", "other", "plain", "refused"]
-    assert {name: after[name] for name in before} == before
-    assert after["long and refused"]["duration"] == 12.5
-    assert after["refused"]["words"] == 1
-
-
-FILTERED = "words is 2, expected < 2"
-
-
-@pytest.fixture(scope="module")
-def chained(rows, tmp_path_factory):
-    """A pipeline that has run, whose steps read the columns that others add."""
-    folder = tmp_path_factory.mktemp("chained")
-    write_shard(folder / "in" / "a.parquet", table=rows)
-    *before, levels, label = the_steps()
-    more = raysp.Map(decibels, adds={"decibels": "float32"}, reads=["loudness", "words"])
-    keep = raysp.Keep(where=[("words", "<", 2), ("decibels", ">", -99.0)])
-    last = raysp.Map(called, adds={"called": "bool"}, reads=["decibels"])
-    pipeline = a_pipeline(f"{folder}/in", folder / "out", steps=[*before, levels, more, keep, last, label])
-    raysp.run(pipeline, engine="here", progress=False)
-    return pipeline
-
-
-@pytest.mark.slow
-def test_a_step_reads_the_columns_that_steps_before_it_add(chained, labelled):
-    found, expected = read(chained), read(labelled)
-    for name in ("long", "other"):
-        assert found[name]["decibels"] == pytest.approx(20 * np.log10(found[name]["loudness"]), rel=1e-4)
-        same = ("loudness", "words", "pred_text", "pred_score", "seconds")
-        assert [found[name][column] for column in same] == [expected[name][column] for column in same]
-    assert found["refused"]["error_type"] == found["long and refused"]["error_type"] == "step_failed"
-
-
-@pytest.mark.lengthy
-def test_a_filter_by_an_added_column_skips_rows_whole(chained):
-    found = read(chained)
-    assert {name: row["error_type"] for name, row in found.items() if row["status"] == "skipped"} == {
-        "plain": "filtered",
-        "left out": "filtered",
-        "too short": "too_short",
-    }
-    assert found["plain"]["error_message"] == FILTERED
-    nulls = ("loudness", "words", "decibels", "called", "pred_text")
-    assert [found["plain"][name] for name in nulls] == [None] * 5
-    assert found["long"]["called"] is found["other"]["called"] is True
-
-
-@pytest.mark.slow
-def test_rows_recomputed_alone_have_the_same_values_of_chained_steps(chained):
+def test_rows_alone_have_the_values_that_they_have_in_a_run(chained, found, rows):
     checked = raysp.verify(chained.sink.url, sample=2, pipeline=chained)
     assert (checked.differences, checked.sampled_equal) == ((), checked.sampled)
-
-
-@pytest.fixture(scope="module")
-def labeller():
-    with raysp.Labeller(the_steps()) as found:
-        yield found
-
-
-@pytest.mark.slow
-def test_a_row_alone_gets_the_values_that_it_gets_in_a_run(labeller, rows, labelled):
-    expected = read(labelled)
-    together = labeller(rows)
-    assert together.column_names[-5:] == [*ADDED, "pred_text", "pred_score"]
-    alone = pa.concat_tables([labeller(rows[number : number + 1]) for number in (0, 1, 3)])
+    with raysp.Labeller(chained.steps) as labeller:
+        together = labeller(rows)
+        alone = pa.concat_tables([labeller(rows[number : number + 1]) for number in (0, 1, 3)])
+    assert together.column_names[-7:] == [*ADDED, "pred_text", "pred_score"]
     for row in [*together.to_pylist(), *alone.to_pylist()]:
-        assert {name: row[name] for name in ADDED} == {name: expected[row["id"]][name] for name in ADDED}
+        assert {name: row[name] for name in ADDED} == {name: found[row["id"]][name] for name in ADDED}
 
 
-def test_a_column_with_the_name_of_a_staged_one_is_refused(labeller):
-    staged = labeller._models[0].op.outputs[0].staged.names[0]
+def test_a_column_with_the_name_of_a_staged_one_is_refused():
     steps = [
         raysp.Decode(),
-        raysp.Map(loudness, adds={staged: "int8"}, reads=["text"]),
+        raysp.Map(loudness, adds={"pred_frame_ids": "int8"}, reads=["text"]),
         raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()]),
     ]
-    with pytest.raises(RunError, match=f"a step adds the column '{staged}', a name that an output uses"):
+    with pytest.raises(RunError, match="a step adds the column 'pred_frame_ids', a name that an output uses"):
         raysp.Labeller(steps)

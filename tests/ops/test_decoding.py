@@ -1,6 +1,5 @@
 """Decoding a piece: every row in one block with its row_status, waves that are the same on the other side."""
 
-import io
 import struct
 
 import numpy as np
@@ -16,6 +15,7 @@ from raysp.ops.step_ops import Keeping
 from tests.audio.test_decoding import encode, noise, with_flac_streaminfo
 from tests.corpora import AUDIO, wav
 
+BYTES_ALONE = pa.struct([("bytes", pa.large_binary())])
 WINDOWING = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)
 
 waves = st.lists(
@@ -55,8 +55,7 @@ def decoded(op: Decoding, rows: pa.Table, first: int = 0) -> list[dict[str, obje
 
 
 class TestWaves:
-    @pytest.mark.slow
-    @settings(deadline=None)
+    @settings(deadline=None, max_examples=50)
     @given(waves)
     def test_waves_are_bit_for_bit_the_same_on_the_other_side(self, given_waves):
         found = waves_of(with_waves(table_of(len(given_waves)), given_waves))
@@ -83,12 +82,6 @@ class TestWaves:
             expected = [None if w is None else w.tobytes() for w in waves_of(whole)[first : first + count]]
             assert [None if w is None else w.tobytes() for w in waves_of(whole.slice(first, count))] == expected
 
-    def test_waves_are_handed_on_without_a_copy(self):
-        table = with_waves(table_of(2), [np.ones(3, np.float32), np.ones(2, np.float32)])
-        one, two = waves_of(table)
-        assert not one.flags.owndata
-        assert two.ctypes.data - one.ctypes.data == 12
-
 
 class TestDecoding:
     @pytest.mark.lengthy
@@ -107,16 +100,15 @@ class TestDecoding:
         lengths = [1600, 16_000, 3200, 15_000]
         blocks = blocks_of(decoding(), piece([wav(n) for n in lengths]))
         assert [block.column("row").to_pylist() for block in blocks] == [[1], [3], [2, 0]]
+        assert [block.num_rows for block in blocks_of(decoding(), piece([]))] == [0]
 
     @pytest.mark.parametrize(
         ("recording", "status", "error_type", "message"),
         [
             (None, "error", "no_audio", "null; expected the bytes of an audio file"),
-            ({"bytes": None, "path": None}, "error", "no_audio", "null; expected the bytes"),
             (b"", "error", "no_audio", ""),
             ({"bytes": None, "path": "/etc/passwd"}, "error", "path_not_allowed", "only the path '/etc/passwd'; embed"),
             ({"bytes": b"", "path": "a.wav"}, "error", "path_not_allowed", "only the path 'a.wav'"),
-            ({"bytes": None, "path": ""}, "error", "no_audio", ""),
             (b"garbage" * 100, "error", "unsupported_format", "700 bytes beginning"),
             (wav(8000)[:30], "error", "corrupt_audio", ""),
             (wav(200, subtype="FLOAT")[:-4] + struct.pack("<f", float("nan")), "error", "invalid_audio", ""),
@@ -132,11 +124,10 @@ class TestDecoding:
         assert (found[1]["error_type"], found[1]["seconds"]) == (error_type, None)
         assert message in found[1]["error_message"]
 
-    @pytest.mark.parametrize("claimed", [2**31 - 2, 1_000_000_000])
-    def test_a_header_that_lies_does_not_count_as_audio_left_once_it_is_decoded(self, claimed):
+    def test_a_header_that_lies_does_not_count_as_audio_left_once_it_is_decoded(self):
         raw = bytearray(wav(16_000))
         place = raw.index(b"data")
-        raw[place + 4 : place + 8] = struct.pack("<I", claimed)
+        raw[place + 4 : place + 8] = struct.pack("<I", 2**31 - 2)
         rows = [wav(16_000), wav(40 * 16_000), bytes(raw), None, wav(16_000), wav(8000)]
         blocks = blocks_of(decoding(), piece(rows))
         left = [seconds_left(block) for block in blocks]
@@ -145,23 +136,12 @@ class TestDecoding:
         is_decoded = [2 in block.column("row").to_pylist() for block in blocks].index(True)
         assert max(left[is_decoded:]) <= 2.5  # the three short rows
 
-    @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
-    def test_recordings_may_be_in_a_column_of_bytes(self, kind):
-        rows = pa.table({"audio": pa.array([wav(100), None, wav(200)], kind)})
-        assert [row["samples"] for row in decoded(decoding(), rows)] == [100, None, 200]
-
-    def test_recordings_may_be_in_a_struct_without_paths_and_in_several_chunks(self):
-        kind = pa.struct([("bytes", pa.large_binary())])
-        chunks = [pa.array([{"bytes": wav(n)}], kind) for n in (100, 200)]
-        rows = pa.table({"audio": pa.chunked_array([*chunks, pa.array([None], kind)])})
+    @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), BYTES_ALONE])
+    def test_recordings_may_be_in_a_column_of_bytes_or_of_structs_without_paths(self, kind):
+        values = [{"bytes": one} if kind is BYTES_ALONE else one for one in (wav(100), wav(200))]
+        chunks = [pa.array([one], kind) for one in (*values, None)]
+        rows = pa.table({"audio": pa.chunked_array(chunks)})
         assert [row["samples"] for row in decoded(decoding(), rows)] == [100, 200, None]
-
-    def test_a_row_that_is_not_wanted_is_never_decoded(self, monkeypatch):
-        monkeypatch.setattr("raysp.audio.stream_decoding.decode_chunks", lambda *args, **kwargs: pytest.fail("decoded"))
-        monkeypatch.setattr("raysp.audio.decode_chunks", lambda *args, **kwargs: pytest.fail("decoded"))
-        op = decoding(before=[Keeping(where=[("lang", "==", "en")])])
-        found = decoded(op, piece([wav(100), b"", None], lang=["de", "de", None]))
-        assert [(row["status"], row["error_type"]) for row in found] == [("skipped", "filtered")] * 3
 
     def test_rows_are_judged_by_their_decoded_length_and_by_their_own_columns(self):
         op = decoding(after=[Keeping(where=[("lang", "==", "en")], min_seconds=0.05)], block_seconds=0.5)
@@ -170,20 +150,6 @@ class TestDecoding:
         assert [row["error_type"] for row in found] == ["filtered", None, "filtered", None]
         assert [row["samples"] for row in found] == [None, 8000, None, 16_000]
         assert found[0]["seconds"] == 100 / 16_000
-
-    def test_the_audio_may_be_resampled_and_one_channel_chosen(self):
-        import soundfile
-
-        file = io.BytesIO()
-        samples = np.stack([np.zeros(800), np.full(800, 0.5)], axis=1)
-        soundfile.write(file, samples, 8_000, format="WAV")
-        (block,) = blocks_of(decoding(channel=1), piece([file.getvalue()]))
-        (wave,) = waves_of(block)
-        assert len(wave) == 1600
-        assert wave[400:1200].mean() == pytest.approx(0.5, abs=0.01)
-
-    def test_a_piece_without_rows_gives_one_empty_block(self):
-        assert [block.num_rows for block in blocks_of(decoding(), piece([]))] == [0]
 
 
 def test_measured_durations_are_those_of_all_joined_streams():

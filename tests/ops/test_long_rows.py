@@ -31,6 +31,8 @@ from tests.ops.test_decoding import blocks_of, piece
 STRIDE, NEEDED, RATE = 320, 400, 16_000
 OUTPUT = raysp.Transcript(words=True, chars=True)
 TOKENS = 20
+LENGTHS = (40_000, 3_000, 200, 81_234, 16_000, 16_079, 16_080, 15_999, 120_000)
+"""Of rows in samples."""
 WINDOWING = Windowing.of(
     sample_rate=RATE, frame_stride=STRIDE, min_samples=NEEDED, window_seconds=1, overlap_seconds=0.25
 )
@@ -130,12 +132,6 @@ def join(op: Labelling, tables: Sequence[pa.Table], output: raysp.Transcript = O
     return {row["row"]: row for row in pa.concat_tables([whole, joined]).to_pylist()}
 
 
-@pytest.fixture(scope="module")
-def rows() -> pa.Table:
-    lengths = [40_000, 3_000, 200, 81_234, 16_000, 16_079, 16_080, 15_999, 120_000]
-    return piece([wav(n, seed=n) for n in lengths])
-
-
 def assert_same(found: object, expected: object, name: str = "") -> None:
     """Compare labels: all of it equal, but scores to three digits, since sums may be added up in any order."""
     if isinstance(expected, dict):
@@ -154,7 +150,7 @@ def assert_same(found: object, expected: object, name: str = "") -> None:
 
 class TestTheSameLabel:
     @pytest.mark.slow
-    @settings(deadline=None, max_examples=30)
+    @settings(deadline=None, max_examples=15)
     @given(
         seconds=st.lists(st.floats(0.03, 6), min_size=1, max_size=4),
         window=st.floats(0.3, 2),
@@ -174,7 +170,8 @@ class TestTheSameLabel:
             assert_same(found[row], expected)
 
     @pytest.mark.lengthy
-    def test_of_a_long_row_alone_and_among_others_in_any_order_of_blocks(self, nearsighted, rows):
+    def test_of_a_long_row_alone_and_among_others_in_any_order_of_blocks(self, nearsighted):
+        rows = piece([wav(n, seed=n) for n in LENGTHS])
         op = labelling(nearsighted)
         together = label(op, rows, order=[2, 0, 1, *range(3, len(blocks_of(decoding(op.windowing), rows)))])
         assert len(together) == rows.num_rows
@@ -184,7 +181,8 @@ class TestTheSameLabel:
 
 
 class TestBlocks:
-    def test_long_rows_come_first_as_a_stream_and_number_their_windows(self, rows):
+    def test_long_rows_come_first_as_a_stream_and_number_their_windows(self):
+        rows = piece([wav(n) for n in LENGTHS])
         found = blocks_of(decoding(WINDOWING, block_seconds=2.5), rows)
         places = [
             (row["row"], row["window"], row["windows"])
@@ -217,73 +215,56 @@ class TestBlocks:
 class TestStatuses:
     """What becomes of a row whose windows were handed on before it was known."""
 
-    def row_status(self, op, recording, **changes):
-        good = [wav(40_000, seed=1), wav(3_000, seed=2)]
-        found = label(op, piece([good[0], recording, good[1]]), **changes)
-        expected = label(op, piece(good))
-        assert_same(found[0], expected[0])
-        assert_same({**found[2], "row": 1}, expected[1])
-        return found[1]
-
-    def test_a_stream_that_breaks_off_in_the_middle_is_an_error_row(self, nearsighted):
+    @pytest.mark.parametrize(
+        ("recording", "changes", "outcome"),
+        [
+            ("broken", {}, ("error", "corrupt_audio", None)),
+            ("hidden", {"max_seconds": 5}, ("skipped", "too_long", None)),
+            ("hidden", {"after": [Keeping(where=None, max_seconds=5)]}, ("skipped", "filtered", 5.625)),
+        ],
+    )
+    def test_a_row_that_is_refused_at_its_end_has_no_outputs(self, nearsighted, recording, changes, outcome):
         broken = bytearray(flac(150_000))
         broken[len(broken) // 2 : len(broken) // 2 + 400] = b"\x55" * 400
-        found = self.row_status(labelling(nearsighted), bytes(broken))
-        assert (found["status"], found["error_type"]) == ("error", "corrupt_audio")
-        assert [found[name] for name in ("seconds", "pred_text", "pred_score", "pred_words")] == [None] * 4
+        odd = {"broken": bytes(broken), "hidden": flac_of_unknown_length(90_000)}[recording]
+        op, good = labelling(nearsighted), [wav(40_000, seed=1), wav(3_000, seed=2)]
+        found = label(op, piece([good[0], odd, good[1]]), **changes)
+        expected = label(op, piece(good))
+        assert_same([found[0], {**found[2], "row": 1}], [expected[0], expected[1]])
+        assert tuple(found[1][name] for name in ("status", "error_type", "seconds")) == outcome
+        assert [found[1][name] for name in ("pred_text", "pred_score", "pred_words")] == [None] * 3
 
-    def test_a_row_that_is_too_long_is_skipped_and_no_window_of_it_is_labelled(self, nearsighted):
+    @pytest.mark.parametrize(
+        ("changes", "outcome"),
+        [
+            ({"max_seconds": 5}, ("skipped", "too_long", None)),
+            ({"after": [Keeping(where=None, max_seconds=5)]}, ("skipped", "filtered", 5.625)),
+            ({"after": [Keeping(where=None, min_seconds=6)]}, ("skipped", "filtered", 5.625)),
+        ],
+    )
+    def test_a_row_whose_header_says_that_it_is_refused_is_never_labelled(self, nearsighted, changes, outcome):
         op = labelling(nearsighted)
-        found = self.row_status(op, wav(90_000), max_seconds=5)
-        assert (found["status"], found["error_type"], found["seconds"]) == ("skipped", "too_long", None)
         op.loaded.model.calls.clear()
-        label(op, piece([wav(90_000)]), max_seconds=5)
+        found = label(op, piece([flac(90_000)]), **changes)[0]
+        assert tuple(found[name] for name in ("status", "error_type", "seconds")) == outcome
         assert op.loaded.model.calls == []
 
-    def test_a_row_that_hides_that_it_is_too_long_is_skipped_at_its_end(self, nearsighted):
-        found = self.row_status(labelling(nearsighted), flac_of_unknown_length(90_000), max_seconds=5)
-        assert (found["status"], found["error_type"], found["pred_text"]) == ("skipped", "too_long", None)
-
-    @pytest.mark.parametrize("keep", [Keeping(where=None, max_seconds=5), Keeping(where=None, min_seconds=6)])
-    def test_a_row_that_is_filtered_by_its_length_is_never_labelled_and_its_length_told(self, nearsighted, keep):
+    def test_decoding_decides_before_windows_do_and_the_first_window_that_fails_before_others(self, nearsighted):
         op = labelling(nearsighted)
-        op.loaded.model.calls.clear()
-        found = label(op, piece([flac(90_000)]), after=[keep])[0]
-        assert (found["status"], found["error_type"], found["seconds"]) == ("skipped", "filtered", 90_000 / RATE)
-        assert op.loaded.model.calls == []
-
-    def test_a_row_that_hides_its_length_is_filtered_at_its_end(self, nearsighted):
-        keep = Keeping(where=None, max_seconds=5)
-        found = label(labelling(nearsighted), piece([flac_of_unknown_length(90_000)]), after=[keep])[0]
-        assert (found["status"], found["error_type"], found["seconds"]) == ("skipped", "filtered", 90_000 / RATE)
-        assert found["pred_text"] is found["pred_words"] is None
-
-    def test_a_window_that_fails_fails_its_row(self, nearsighted):
-        op = labelling(nearsighted)
-        tables = [op(block)[0] for block in blocks_of(decoding(op.windowing), piece([wav(90_000), wav(40_000)]))]
-        for number, kind in ((2, "step_failed"), (1, "model_output")):
-            tables = [failing(table, row=0, window=number, error_type=kind) for table in tables]
+        kinds = {(0, 1): "model_output", (0, 2): "step_failed", (1, 1): "step_failed"}
+        rows = piece([wav(90_000), flac_of_unknown_length(120_000), wav(40_000)])
+        blocks = blocks_of(decoding(op.windowing, after=[Keeping(where=None, max_seconds=6)]), rows)
+        tables = []
+        for block in blocks:
+            made = op(block)[0].to_pylist()
+            for one in made:
+                if kind := kinds.get((one["row"], one["window"])):
+                    one.update(status="error", error_type=kind, error_message="it failed")
+                    one.update({name: None for name in one if name.startswith("pred_")})
+            tables.append(pa.Table.from_pylist(made, op(block)[0].schema))
         found = join(op, tables)
-        assert (found[0]["status"], found[0]["error_type"], found[0]["pred_text"]) == ("error", "model_output", None)
-        assert found[0]["seconds"] == 90_000 / RATE
-        assert found[1]["status"] == "ok"
-
-    def test_what_decoding_says_of_the_whole_row_goes_before_what_a_window_says(self, nearsighted):
-        op = labelling(nearsighted)
-        keep = Keeping(where=None, max_seconds=5)
-        blocks = blocks_of(decoding(op.windowing, after=[keep]), piece([flac_of_unknown_length(90_000)]))
-        tables = [failing(op(block)[0], row=0, window=1, error_type="step_failed") for block in blocks]
-        assert join(op, tables)[0]["error_type"] == "filtered"
-
-
-def failing(table: pa.Table, *, row: int, window: int, error_type: str) -> pa.Table:
-    """Make one window fail."""
-    rows = table.to_pylist()
-    for one in rows:
-        if (one["row"], one["window"]) == (row, window):
-            one.update(status="error", error_type=error_type, error_message="it failed")
-            one.update({name: None for name in one if name.startswith("pred_")})
-    return pa.Table.from_pylist(rows, table.schema)
+        assert [found[row]["error_type"] for row in range(3)] == ["model_output", "filtered", None]
+        assert (found[0]["status"], found[0]["pred_text"], found[0]["seconds"]) == ("error", None, 90_000 / RATE)
 
 
 def flac(num_samples: int, *, silent: bool = False) -> bytes:

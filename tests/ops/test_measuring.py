@@ -1,6 +1,5 @@
 """Signals: loudness as recommended, noise, bandwidth and clipping of known size, in any batch and any windows."""
 
-import json
 from itertools import pairwise
 
 import numpy as np
@@ -11,9 +10,7 @@ import torch
 
 import raysp
 from benchmarks.inputs.corpus import read_utterances
-from raysp.audio import decode
 from raysp.audio.levels import filters
-from raysp.ops import measuring
 from raysp.ops.forward import Forward
 from raysp.ops.measuring import Measuring
 from raysp.specs.outputs.signals import LEVELS
@@ -74,7 +71,7 @@ def test_the_filters_of_48_khz_are_those_of_the_recommendation():
     assert high_pass[1] == pytest.approx((1, -1.99004745483398, 0.99007225036621), abs=1e-12)
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+@pytest.mark.parametrize("rate", [8_000, 48_000])
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
@@ -92,7 +89,7 @@ def test_loudness_is_that_of_the_recommendation(rate, parts, expected):
     assert found["peak"] == pytest.approx(max(level for level, _ in parts), abs=0.1)
 
 
-@pytest.mark.parametrize("snr", [0, 5, 10, 15, 20])
+@pytest.mark.parametrize("snr", [0, 10, 20])
 def test_noise_of_a_known_level_is_found_in_speech(speech, snr):
     noise = np.random.default_rng(1).standard_normal(len(speech))
     noise *= np.sqrt((speech**2).mean() / (noise**2).mean() / 10 ** (snr / 10))
@@ -101,25 +98,18 @@ def test_noise_of_a_known_level_is_found_in_speech(speech, snr):
     assert found["noise"] == pytest.approx(10 * np.log10((noise**2).mean()), abs=1)
 
 
-@pytest.mark.slow
-def test_a_telephone_is_told_from_a_wide_band(shared):
-    folder = shared / "data" / "sentences"
-    rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-    files = [folder / row["audio_filepath"] for row in rows if row["source"].startswith("resemble-ai")][:12]
-    waves = [np.array(decode(path.read_bytes(), sample_rate=RATE), np.float32) for path in files]
-    waves = [wave / 32768 if np.abs(wave).max() > 1 else wave for wave in waves]
-    narrow = [soxr.resample(soxr.resample(wave, RATE, 8_000), 8_000, RATE) for wave in waves]
-    assert min(row["bandwidth"] for row in measured(*waves)) > 6_000
-    assert all(3_700 < row["bandwidth"] < 4_200 for row in measured(*narrow))
+def test_a_telephone_is_told_from_a_wide_band():
+    wide = np.random.default_rng(2).standard_normal(10 * RATE) / 30
+    narrow = soxr.resample(soxr.resample(wide, RATE, 8_000), 8_000, RATE)
+    found = [row["bandwidth"] for row in measured(wide, narrow[: len(wide)])]
+    assert found[0] > 6_000
+    assert 3_700 < found[1] < 4_200
 
 
 @pytest.mark.parametrize(("gain", "expected"), [(0.9, 0), (1.01, 0.127), (2, 0.67)])
-def test_samples_at_the_rail_are_counted(gain, expected):
+def test_samples_at_the_rail_are_counted_unless_they_are_single(gain, expected):
     wave = np.clip(gain * sine(200, 0, 3), -1, 1)
     assert measured(wave)[0]["clipped"] == pytest.approx(expected, abs=0.01)
-
-
-def test_single_samples_at_the_rail_are_not_clipped():
     wave = np.zeros(RATE)
     wave[::100] = wave[1::100] = 1
     assert measured(wave)[0]["clipped"] == 0
@@ -148,11 +138,9 @@ def test_silence_has_the_lowest_levels():
 
 
 @pytest.mark.slow
-def test_levels_depend_on_no_other_row_of_a_batch(speech, monkeypatch):
+def test_levels_depend_on_no_other_row_of_a_batch(speech):
     waves = [speech[:at] for at in (480_000, 400, 5_000, 123_456)] + [np.ones(9_000)]
     alone = [row for wave in waves for row in measured(wave)]
-    assert measured(*waves) == alone
-    monkeypatch.setattr(measuring, "SAMPLES_AT_ONCE", 500_000)
     assert measured(*waves) == alone
     assert all(None not in [row[name] for name in LEVELS] for row in alone)
 
@@ -169,19 +157,14 @@ def test_levels_of_windows_are_those_of_the_whole_row_to_the_last_bit(speech, le
     assert joined(op(), windows, parts) == measured(wave)[0]
 
 
-def test_windows_without_overlap_change_the_loudness_alone_and_little(speech):
-    windows, frames = speech.reshape(5, -1), 6 * RATE // STRIDE
-    ends = [frames] * 4 + [(len(windows[-1]) - 400) // STRIDE + 1]
-    found, whole = joined(op(), [*windows], [(0, end) for end in ends]), measured(speech)[0]
-    assert found["loudness"] == pytest.approx(whole["loudness"], abs=0.01)
-    assert {**found, "loudness": whole["loudness"]} == whole
-
-
-def test_windows_that_end_at_quiet_points_have_the_levels_of_the_row(speech):
-    edges = [0, 3 * RATE, 11 * RATE, len(speech)]
+@pytest.mark.parametrize("at_quiet_points", [False, True])
+def test_windows_without_overlap_change_the_loudness_alone_and_little(speech, at_quiet_points):
+    edges = [0, 3 * RATE, 11 * RATE, len(speech)] if at_quiet_points else [*range(0, len(speech) + 1, 6 * RATE)]
     windows = [speech[a:b] for a, b in pairwise(edges)]
-    parts = [(0, (len(wave) - 400) // STRIDE + 1) for wave in windows]
-    found, whole = joined(op(at_quiet_points=True), windows, parts), measured(speech)[0]
+    ends = [(len(wave) - 400) // STRIDE + 1 if at_quiet_points else len(wave) // STRIDE for wave in windows]
+    ends[-1] = (len(windows[-1]) - 400) // STRIDE + 1
+    found = joined(op(at_quiet_points=at_quiet_points), windows, [(0, end) for end in ends])
+    [whole] = measured(speech)
     assert found["loudness"] == pytest.approx(whole["loudness"], abs=0.01)
     assert {**found, "loudness": whole["loudness"]} == whole
 

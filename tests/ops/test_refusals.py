@@ -88,24 +88,18 @@ class TestOnDisk:
         ):
             assert part in message
 
-    def test_a_piece_of_one_row_is_judged_by_its_folder(self, folder):
-        (folder / "0.wav").chmod(0)
-        with without_privileges():
-            assert types_of(AudioRoot(str(folder)), ["0.wav"]) == ["not_readable"]
-
-    def test_a_folder_that_refuses_everything_is_not_an_error_of_a_row(self, folder):
-        for name in ROWS:
-            (folder / name).chmod(0)
-        with (
-            without_privileges(),
-            pytest.raises(StoreError, match=r"Access to all 12 recordings tried in .* is denied"),
-        ):
-            types_of(AudioRoot(str(folder)), ROWS)
-
-    def test_a_closed_root_is_not_an_error_of_a_row(self, folder):
-        folder.chmod(0)
-        with without_privileges(), pytest.raises(StoreError, match=r"Permission denied.*Access to all 2 recordings"):
-            types_of(AudioRoot(str(folder)), ROWS[:2])
+    @pytest.mark.parametrize(
+        ("closed", "rows", "message"),
+        [
+            ("files", ROWS, r"Access to all 12 recordings tried in .* is denied"),
+            ("root", ROWS[:2], r"Permission denied.*Access to all 2 recordings"),
+        ],
+    )
+    def test_a_folder_that_refuses_everything_is_not_an_error_of_a_row(self, folder, closed, rows, message):
+        for place in [folder] if closed == "root" else [folder / name for name in rows]:
+            place.chmod(0)
+        with without_privileges(), pytest.raises(StoreError, match=message):
+            types_of(AudioRoot(str(folder)), rows)
 
 
 class TestOnAnObjectStore:
@@ -121,27 +115,23 @@ class TestOnAnObjectStore:
             s3.client.put_object(Bucket=bucket, Key=f"audio/{name}", Body=wav(800))
         return AudioRoot(f"s3://{bucket}/audio", proxy.options)
 
-    def test_one_that_is_refused_costs_its_row(self, root, proxy):
-        proxy.judge = lambda method, path: "403 AccessDenied" if path.endswith("/0.wav") else None
-        assert types_of(root, ROWS) == ["not_readable"] + [None] * 11
-
-    def test_without_permission_to_list_the_others_decide(self, root, proxy):
-        proxy.judge = lambda method, path: "403 AccessDenied" if "/0.wav" in path or "list-type" in path else None
+    @pytest.mark.parametrize("is_listed", [True, False])
+    def test_one_that_is_refused_costs_its_row_also_where_others_must_decide(self, root, proxy, is_listed):
+        closed = ("/0.wav",) if is_listed else ("/0.wav", "list-type")
+        proxy.judge = lambda method, path: "403 AccessDenied" if any(one in path for one in closed) else None
         assert types_of(root, ROWS[:3]) == ["not_readable", None, None]
 
-    def test_a_store_that_refuses_everything_is_not_an_error_of_a_row(self, root, proxy):
-        proxy.judge = lambda method, path: "403 AccessDenied"
-        with pytest.raises(StoreError, match=r"recordings tried in .* is denied"):
-            types_of(root, ROWS)
-
-    def test_wrong_keys_are_no_rows_error_and_are_not_tried_on_others(self, root, proxy):
-        proxy.judge = lambda method, path: "403 SignatureDoesNotMatch" if method == "GET" else None
-        with pytest.raises(StoreError, match="give other credentials"):
-            types_of(root, ROWS)
-
-    def test_an_outage_is_not_an_error_of_a_row(self, root, proxy):
-        proxy.judge = lambda method, path: "503" if path.endswith("/4.wav") else None
-        with pytest.raises(StoreError, match="6 attempts"):
+    @pytest.mark.parametrize(
+        ("answer", "place", "message"),
+        [
+            ("403 AccessDenied", "", r"recordings tried in .* is denied"),
+            ("403 SignatureDoesNotMatch", ".wav", "give other credentials"),
+            ("503", "/4.wav", "6 attempts"),
+        ],
+    )
+    def test_a_store_that_refuses_everything_or_is_out_is_no_rows_error(self, root, proxy, answer, place, message):
+        proxy.judge = lambda method, path: answer if place in path else None
+        with pytest.raises(StoreError, match=message):
             types_of(root, ROWS)
 
 

@@ -41,8 +41,5 @@ def test_a_message_becomes_one_bounded_line_without_controls(message):
     assert len(found) <= MAX_MESSAGE
     assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in found)
     assert found.encode("utf-8").decode() == found
-
-
-def test_the_text_of_a_message_is_kept():
     assert plain("a\nb\x1b[31m größer") == "a b [31m größer"
     assert plain("x" * 501) == "x" * 499 + "…"

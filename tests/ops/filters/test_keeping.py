@@ -77,13 +77,10 @@ def test_a_row_that_failed_or_was_not_decoded_is_not_judged_again():
     assert [row_status.error_type for row_status in statuses] == ["no_audio", None]
 
 
-def test_a_function_is_given_the_columns_and_says_which_rows_to_keep():
+def test_a_function_is_given_the_columns_and_returns_which_rows_to_keep():
     statuses = judged(Keeping(where=odd_rows), pa.table({"a": [1, 2, 3]}))
     assert [row_status.status for row_status in statuses] == ["skipped", "ok", "skipped"]
     assert statuses[0].error_message == "does not meet where=tests.user_specs:odd_rows"
-
-
-def test_a_function_that_returns_too_few_values_is_named():
     with pytest.raises(RunError, match=r"Keep tests.user_specs:too_few returned 1 value for 3 rows"):
         judged(Keeping(where=too_few), pa.table({"a": [1, 2, 3]}))
 

@@ -1,6 +1,7 @@
 """Turns of rows: those of a row alone in any batch, over windows of longer rows, with the speakers of words."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ import torch
 
 import raysp
 from raysp import CheckpointError, SpecError
-from raysp.models import check_checkpoint, load_checkpoint
+from raysp.models import check_checkpoint
 from raysp.ops.speakers import turning
-from raysp.ops.speakers.frame_turning import WindowFrames
 from raysp.specs.outputs import turns as turns_spec
-from tests.classifiers import make_frame_classifier, make_speaker_model
+from tests.classifiers import make_speaker_model
 from tests.corpora import CHECKPOINT, a_pipeline
+from tests.device.class_cases import make_checkpoint
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
 
 THRESHOLD = 0.02
@@ -77,16 +78,27 @@ class Loud:
         return torch.stack([(middles > 0).double(), (middles <= 0).double()], 1).float()
 
 
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory) -> str:
+    """A frame classifier with three classes of random weights."""
+    make_checkpoint("Wav2Vec2ForAudioFrameClassification", folder := tmp_path_factory.mktemp("frames") / "model")
+    return str(folder)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("windows", ["even", "speech"])
-def test_turns_of_a_row_are_those_that_it_has_alone(speakers, waves, tmp_path, windows):
-    output = raysp.Turns(checkpoint=speakers, threshold=THRESHOLD, least_seconds=0.5)
-    fields = {"windows": windows}
+@pytest.mark.parametrize("kind", ["x-vectors", "x-vectors of speech", "classes of frames"])
+def test_turns_of_a_row_are_those_that_it_has_alone(speakers, frames, waves, tmp_path, kind):
+    if kind == "classes of frames":
+        output, fields = raysp.Turns(threshold=0.5, merge_seconds=0.1), {"checkpoint": frames}
+    else:
+        output = raysp.Turns(checkpoint=speakers, threshold=THRESHOLD, least_seconds=0.5)
+        fields = {"windows": "speech" if "speech" in kind else "even"}
     source = write_recordings(tmp_path / "in", waves, rows_a_group=10)
-    together = labelled(tmp_path / "out", source, output, batch_seconds=60, **fields)
-    small = labelled(tmp_path / "small", source, output, batch_seconds=11, **fields)
-    assert_alike(together.column("pred_turns").to_pylist(), small.column("pred_turns").to_pylist())
-    found = together.column("pred_turns").to_pylist()
+    found, small = (
+        labelled(tmp_path / str(seconds), source, output, batch_seconds=seconds, **fields)["pred_turns"].to_pylist()
+        for seconds in (60, 11)
+    )
+    assert_alike(found, small)
     assert max(len({turn["speaker"] for turn in one or ()}) for one in found) > 1  # or nothing would be tested
     label_alone, rows = raysp.Labeller(steps_of(output, **fields)), pq.read_table(tmp_path / "in" / "a.parquet")
     for row in reversed(range(len(waves))):
@@ -116,49 +128,20 @@ def test_windows_of_a_longer_row_have_the_turns_of_the_whole(speakers, tmp_path,
         assert speakers_at[0] == speakers_at[1] or [] in speakers_at  # regions of speech differ where windows begin
 
 
-@pytest.mark.slow
-def test_classes_of_windows_of_a_longer_row_give_the_turns_of_the_whole(tmp_path, monkeypatch):
-    draw = np.random.default_rng(0)
-    made = np.repeat(draw.permuted(np.tile([-0.5, 0.1, 0.5], (20, 1)), axis=1).ravel(), RATE).astype(np.float32)
-    source = write_recordings(tmp_path / "in", [made])
-    calls = []
-
-    def of_level(self: object, wave: torch.Tensor) -> torch.Tensor:
-        """Stand in for the model: two speakers, of whom one or both speak, in another order in each window."""
-        levels = wave.unfold(0, 86, 80).mean(1)
-        logits = 8 * torch.stack([(levels < 0.3).float() - 0.5, (levels > -0.3).float() - 0.5], 1)
-        calls.append(len(wave))
-        return logits.flip(1) if len(calls) % 2 else logits
-
-    monkeypatch.setattr(WindowFrames, "__call__", of_level)
-    output = raysp.Turns(checkpoint=make_frame_classifier(tmp_path / "two", "a", "b"), merge_seconds=0)
-    tables = [
-        labelled(tmp_path / name, source, output, raysp.Transcript(words=True), window_seconds=seconds)
-        for name, seconds in (("whole", 120), ("parts", 8))
-    ]
-    assert len(calls) > 8
-    assert_alike(*(table["pred_turns"].to_pylist() for table in tables))
-    [turns] = tables[0]["pred_turns"].to_pylist()
-    assert {one["speaker"] for one in turns} == {0, 1}
-    shared = sum(
-        max(0, min(a["end"], b["end"]) - max(a["start"], b["start"])) for a in turns for b in turns if a is not b
-    )
-    assert shared / 2 == pytest.approx(20, abs=2)  # seconds in which both speak
-
-
-def test_a_recording_shorter_than_the_other_model_takes_is_filled_up(speakers):
-    loaded = load_checkpoint(Path(speakers), dtype="float32", device="cpu")
-    assert turning.WindowVectors(loaded)(torch.ones(50), [0], 50).shape == (1, 12)
-
-
 class TestWords:
     @pytest.mark.slow
     def test_words_have_the_speakers_of_their_turns(self, speakers, waves, tmp_path):
         turns = raysp.Turns(checkpoint=speakers, threshold=THRESHOLD, least_seconds=0.5)
         source = write_recordings(tmp_path / "in", waves)
-        plain = labelled(tmp_path / "plain", source, raysp.Transcript(words=True), turns.__class__(checkpoint=speakers))
-        found = labelled(tmp_path / "out", source, raysp.Transcript(words=True), turns)
-        assert plain.schema == found.schema
+        outputs = [raysp.Transcript(words=True, chars=True), raysp.Align(of="pred"), raysp.Transcript("other")]
+        without = labelled(tmp_path / "without", source, *outputs)
+        found = labelled(tmp_path / "out", source, *outputs[:2], turns, outputs[2])
+        names = ("pred_words", "aligned_words")
+        for name in names:
+            bare = [[{**word, "speaker": 0} for word in row] for row in found[name].to_pylist()]
+            assert bare == [[{**word, "speaker": 0} for word in row] for row in without[name].to_pylist()]
+        others = [name for name in without.column_names if name not in names]
+        assert found.select(others).equals(without.select(others))
         several = 0
         for row in found.to_pylist():
             for word in row["pred_words"]:
@@ -168,22 +151,6 @@ class TestWords:
                 several += word["speaker"] > 0
         assert several
         assert pa.types.is_int32(found.schema.field("pred_words").type.value_type.field("speaker").type)
-
-    @pytest.mark.slow
-    def test_each_column_of_words_has_them_and_nothing_else_changes(self, speakers, waves, tmp_path):
-        source = write_recordings(tmp_path / "in", waves[:3])
-        outputs = [raysp.Transcript(words=True, chars=True), raysp.Align(of="pred"), raysp.Transcript("other")]
-        turns = raysp.Turns(checkpoint=speakers, threshold=THRESHOLD)
-        without = labelled(tmp_path / "without", source, *outputs)
-        found = labelled(tmp_path / "out", source, *outputs[:2], turns, outputs[2])
-        for name in ("pred_words", "aligned_words"):
-            assert all("speaker" in word for row in found[name].to_pylist() for word in row)
-            bare = [
-                [{k: v for k, v in word.items() if k != "speaker"} for word in row] for row in found[name].to_pylist()
-            ]
-            assert bare == without[name].to_pylist()
-        others = [name for name in without.column_names if name not in ("pred_words", "aligned_words")]
-        assert found.select(others).equals(without.select(others))
 
     def test_rows_that_fail_have_neither(self, speakers, tmp_path):
         source = write_recordings(tmp_path / "in", [np.zeros(RATE, np.float32), np.zeros(10, np.float32)])
@@ -198,14 +165,6 @@ class TestWords:
 
 
 class TestSpec:
-    @pytest.mark.slow
-    def test_the_checkpoint_of_the_step_may_have_the_vectors(self, speakers, waves, tmp_path):
-        source = write_recordings(tmp_path / "in", waves[:4])
-        fields = {"threshold": THRESHOLD, "least_seconds": 0.5}
-        own = labelled(tmp_path / "own", source, raysp.Turns(**fields), checkpoint=speakers)
-        other = labelled(tmp_path / "other", source, raysp.Turns(checkpoint=speakers, **fields))
-        assert own["pred_turns"].to_pylist() == other["pred_turns"].to_pylist()
-
     def test_a_further_checkpoint_of_another_backend_is_refused_with_a_way_out(self, tmp_path):
         folder = Path(make_speaker_model(tmp_path / "other"))
         config = json.loads((folder / "config.json").read_text())
@@ -217,40 +176,22 @@ class TestSpec:
             raysp.plan(a_pipeline(source, tmp_path / "out", steps=steps))
 
     def test_what_can_change_a_label_is_in_the_fingerprint(self, speakers):
-        base = raysp.Turns(checkpoint=speakers)
-        changed = {
-            "speakers": 2,
-            "threshold": 0.4,
-            "window_seconds": 2.0,
-            "step_seconds": 0.3,
-            "least_seconds": 2.0,
-            "merge_seconds": 0.1,
-            "checkpoint": "other",
-        }
+        changes = [
+            {"speakers": 2}, {"threshold": 0.4}, {"window_seconds": 2.0}, {"step_seconds": 0.3}, {"least_seconds": 2.0},
+            {"merge_seconds": 0.1}, {"checkpoint": "other"}, {},
+        ]  # fmt: skip
         digests = {"raysp[speech]": "0123", speakers: "aa", "other": "bb"}
-        found = [base.label_fields(digests)]
-        found += [
-            type(base)(**{"checkpoint": speakers, name: value}).label_fields(digests) for name, value in changed.items()
-        ]
-        found.append(base.label_fields({**digests, "raysp[speech]": "4567"}))
-        found.append(base.label_fields({**digests, speakers: "cc"}))
+        found = [raysp.Turns(**{"checkpoint": speakers, **one}).label_fields(digests) for one in changes]
+        found += [raysp.Turns(checkpoint=speakers).label_fields({**digests, one: "cc"}) for one in [*digests][:2]]
         assert len({str(one) for one in found}) == len(found)
-
-    def test_a_threshold_that_is_left_out_is_none_that_can_be_given(self):
-        digests = {"raysp[speech]": "0123"}
-        found = [raysp.Turns(threshold=one).label_fields(digests) for one in (None, 0.7, 0.5)]
-        assert len({str(one) for one in found}) == 3
-        assert found[0]["threshold"] == 0.7  # as before classes of frames could be given
 
     @pytest.mark.parametrize(
         ("fields", "words"),
         [
             ({"speakers": (3, 2)}, "the lower bound is above the upper one"),
-            ({"speakers": 0}, "greater than or equal to 1"),
             ({"step_seconds": 2.0}, "step_seconds=2 is above window_seconds=1: windows would leave out speech"),
             ({"checkpoint": ""}, "checkpoint is empty; name a checkpoint, or leave it out"),
             ({"threshold": 0}, "threshold"),
-            ({"window_seconds": 0}, "window_seconds"),
         ],
     )
     def test_invalid_fields_are_refused(self, fields, words):
@@ -268,10 +209,25 @@ class TestSpec:
 
     @pytest.mark.parametrize("package", ["scipy", "silero_vad"])
     def test_a_missing_package_is_named(self, speakers, monkeypatch, package):
-        from raysp.checkpoints import hub, packaged
-
-        found = hub.find_spec
-        for module in (hub, packaged):
-            monkeypatch.setattr(module, "find_spec", lambda name: None if name == package else found(name))
+        monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(CheckpointError, match=r"is not installed: pip install 'raysp\[(turns|speech)\]'"):
             raysp.Turns().check(check_checkpoint(speakers))
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"speakers": 4}, r"3 classes of frames, and Turns\(speakers=4\); each speaker needs a class"),
+            ({"speakers": (4, 6)}, r"3 classes of frames, and Turns\(speakers=\(4, 6\)\)"),
+            ({"threshold": 1.0}, r"Turns\(threshold=1\), which no probability of a class of frames exceeds"),
+        ],
+    )
+    def test_fields_that_a_frame_classifier_cannot_meet_are_refused(self, frames, fields, words):
+        raysp.Turns(speakers=(1, 6), threshold=0.9).check(check_checkpoint(Path(frames)))
+        with pytest.raises(CheckpointError, match=words):
+            raysp.Turns(**fields).check(check_checkpoint(Path(frames)))
+
+    def test_windows_without_shared_frames_are_refused(self, frames, waves, tmp_path):
+        steps = [raysp.Decode(), raysp.Label(frames, outputs=[raysp.Turns()], windows="speech")]
+        source = write_recordings(tmp_path / "in", waves[:1])
+        with pytest.raises(CheckpointError, match="use windows='even', or a checkpoint with x-vectors"):
+            raysp.plan(a_pipeline(source, tmp_path / "out", steps=steps))

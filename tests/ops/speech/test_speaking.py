@@ -1,20 +1,13 @@
 """Regions of speech: those of the original for the same probabilities, whatever windows a row is cut into."""
 
-import io
-
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import soundfile
 import torch
 
-import raysp
-from benchmarks.inputs.corpus import read_utterances
 from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.forward import Forward
 from raysp.ops.speech.speaking import Chunks, Speaking, regions
-from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
 from tests.ops.phases import a_pass, columns_of
 
 STRIDE = 320
@@ -51,7 +44,7 @@ def probabilities(seed: int, count: int = 300) -> np.ndarray:
 
 
 @pytest.mark.parametrize("fields", [(0.5, 250, 100), (0.5, 0, 0), (0.3, 100, 200), (0.8, 0, 400), (0.1, 250, 64)])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_regions_are_those_of_the_original(seed, fields):
     from silero_vad.utils_vad import get_speech_timestamps_from_probs
 
@@ -90,7 +83,7 @@ def steps_of(seconds: float, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(parts)[: int(16_000 * seconds)])
 
 
-@pytest.mark.parametrize(("length", "overlap"), [(5.0, 1.0), (7.0, 2.0), (10.0, 0.0)])
+@pytest.mark.parametrize(("length", "overlap"), [(5.0, 1.0), (10.0, 0.0)])
 def test_windows_give_the_regions_of_the_whole_row(length, overlap):
     wave, op = steps_of(31.3), speaking()
     size, step = (round(16_000 * one / STRIDE) * STRIDE for one in (length, length - overlap))
@@ -116,39 +109,3 @@ def test_a_recording_without_speech_has_no_regions():
     [found], *_ = columns_of(speaking(), forward([torch.zeros(20_000)], [None]))
     assert found == []
     assert speaking().empty() == ([],)
-
-
-@pytest.mark.slow
-def test_a_pipeline_finds_the_words_of_a_row_in_one_window_and_in_several(tmp_path):
-    utterances = read_utterances(str(DEMO / "audio" / "*.parquet"), 16_000)["jackson"]
-    silence = np.random.default_rng(0).integers(-8, 9, 16_000).astype(np.int16)
-    parts, spans, place = [silence], [], len(silence)
-    for one in utterances[:12]:
-        spans.append((place / 16_000, (place + len(one.samples)) / 16_000))
-        parts += [one.samples, silence]
-        place += len(one.samples) + len(silence)
-    file = io.BytesIO()
-    soundfile.write(file, np.concatenate(parts), 16_000, format="FLAC")
-    table = pa.table({"id": ["a"], "audio": pa.array([{"bytes": file.getvalue(), "path": None}], AUDIO)})
-    write_shard(tmp_path / "in" / "a.parquet", table=table)
-    found = []
-    for window_seconds in (30, 6):
-        sink = tmp_path / str(window_seconds)
-        label = {
-            "outputs": [raysp.Speech(), raysp.Transcript()],
-            "window_seconds": window_seconds,
-            "overlap_seconds": 2,
-        }
-        raysp.run(a_pipeline(str(tmp_path / "in"), str(sink), label=label), engine="here", progress=False)
-        [row] = pq.read_table(sink / "a.parquet").to_pylist()
-        found.append(row["pred_speech"])
-        assert row["pred_text"]
-    for regions_ in found:
-        heard = [
-            sum(max(0.0, min(one["end"], end) - max(one["start"], start)) for one in regions_) / (end - start)
-            for start, end in spans
-        ]
-        assert min(heard) > 0.5
-        silent = sum(one["end"] - one["start"] for one in regions_) - sum(end - start for start, end in spans)
-        assert silent < 3
-        assert all(0.5 < one["score"] <= 1 for one in regions_)

@@ -45,13 +45,10 @@ def test_rates_and_words_are_those_of_the_text():
     assert [found[name] for name in ("unread", "unread_share", "script_share")] == [None] * 3
 
 
-def test_an_empty_text_repeats_nothing_and_reads_nothing():
+def test_an_empty_text_repeats_nothing_and_without_a_text_its_signals_are_null():
     found = measured(text="")["signal"]
     assert [found[name] for name in ("repetition", "compression", "longest_word", "unique_words")] == [0, 0, 0, 1]
     assert [found[name] for name in ("unread", "unread_share")] == [6, 1]
-
-
-def test_without_a_text_its_signals_are_null():
     for row in (measured(), measured(text=None)):
         assert {row["signal"][name] for name in row["signal"] if name not in LEVELS} == {None}
 
@@ -61,11 +58,7 @@ def test_speech_comes_from_its_own_output_if_there_is_one():
     assert found["speech_share"] == 0.25
     assert found["unread"] == pytest.approx(1)
     assert measured(text="one", words=words((1, 1.5)))["signal"]["unread"] == pytest.approx(4)
-
-
-def test_words_without_times_are_passed_over():
     assert measured(text="one 2", words=words((1, 5.5), (None, None)))["signal"]["unread"] == pytest.approx(0.75)
-    assert measured(words=words((None, None)))["signal"]["unread"] == 6
 
 
 def test_windows_without_a_text_are_unread_where_words_have_no_times():

@@ -14,7 +14,7 @@ import pytest
 import raysp
 from raysp.models import load_checkpoint
 from raysp.ops.transcribing import Transcribing
-from raysp.ops.transcripts.search_processes import MOST_TOGETHER, SearchProcesses, packed
+from raysp.ops.transcripts.search_processes import SearchProcesses, packed
 from raysp.ops.transcripts.searched_texts import SearchedTexts, SearchSettings
 from tests.corpora import CHECKPOINT
 from tests.ops.test_searching import NUMBERS, noisy
@@ -39,16 +39,12 @@ def frames():
     return top_frames(noisy(1, 4, 40), blank=0)
 
 
-@pytest.fixture(scope="module")
-def shared_one():
-    return SearchProcesses(1)
-
-
 @pytest.fixture
-def one(shared_one):
-    """A process that has started, that of the test before if it is still there."""
-    shared_one.start()
-    return shared_one
+def one():
+    """A process that has started."""
+    made = SearchProcesses(1)
+    made.start()
+    return made
 
 
 def assert_same(found, expected) -> None:
@@ -69,44 +65,25 @@ def test_texts_are_those_of_this_process_to_the_last_bit_in_any_number_of_thread
 
 
 @pytest.mark.slow
-def test_batches_that_wait_for_a_process_are_searched_together_to_the_same_texts(settings, one, monkeypatch):
-    asked: list[int] = []
-    [process] = one._idle
-    ask = process.ask
-
-    def noted(request):
-        asked.append(len(request[1]))
-        return ask(request)
-
-    monkeypatch.setattr(process, "ask", noted)
-    of_batches = [(top_frames(noisy(seed, 4, 40 + 5 * seed), blank=0), NUM_FRAMES) for seed in range(5)]
-    os.kill(process._process.pid, signal.SIGSTOP)
-    with ThreadPoolExecutor(5) as threads:
-        found = [threads.submit(one.search, packed(settings), *given) for given in of_batches]
-        while len(asked) + len(one._waiting) < 5:
-            time.sleep(0.01)
-        os.kill(process._process.pid, signal.SIGCONT)
-    assert sorted(asked) == [1, MOST_TOGETHER, 4 - MOST_TOGETHER]
-    for answer, given in zip(found, of_batches, strict=True):
-        assert_same(answer.result(), SearchedTexts(settings)(*given))
-
-
-@pytest.mark.slow
-def test_batches_with_other_settings_are_not_searched_together(settings, frames, one):
+def test_batches_that_wait_have_their_own_texts_also_with_other_settings(settings, one):
     others = replace(settings, beams=4)
     [process] = one._idle
+    given = [(top_frames(noisy(seed, 4, 40 + 5 * seed), blank=0), NUM_FRAMES) for seed in range(6)]
+    kinds = (settings, others, settings) * 2
     os.kill(process._process.pid, signal.SIGSTOP)
-    with ThreadPoolExecutor(4) as threads:
-        found = [threads.submit(one.search, packed(each), frames, NUM_FRAMES) for each in (settings, others) * 2]
-        while len(one._waiting) < 3:
+    with ThreadPoolExecutor(6) as threads:
+        found = [threads.submit(one.search, packed(each), *batch) for each, batch in zip(kinds, given, strict=True)]
+        while len(one._waiting) < 5:
             time.sleep(0.01)
         os.kill(process._process.pid, signal.SIGCONT)
-    for answer, each in zip(found, (settings, others) * 2, strict=True):
-        assert_same(answer.result(), SearchedTexts(each)(frames, NUM_FRAMES))
+    for answer, each, batch in zip(found, kinds, given, strict=True):
+        assert_same(answer.result(), SearchedTexts(each)(*batch))
 
 
 @pytest.mark.slow
-def test_batches_of_a_process_that_is_killed_are_all_without_texts(settings, frames, one):
+def test_batches_of_a_process_that_is_killed_are_without_texts_and_the_next_process_searches_on(
+    settings, frames, one, caplog
+):
     [process] = one._idle
     os.kill(process._process.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(3) as threads:
@@ -115,18 +92,11 @@ def test_batches_of_a_process_that_is_killed_are_all_without_texts(settings, fra
             time.sleep(0.01)
         os.kill(process._process.pid, signal.SIGKILL)
     answers = [answer.result() for answer in found]
+    assert "a process that searches texts ended with" in caplog.text
+    assert_same(one.search(packed(settings), frames, NUM_FRAMES), SearchedTexts(settings)(frames, NUM_FRAMES))
     assert answers.count(None) == 1
     for answer in filter(None, answers):
         assert_same(answer, SearchedTexts(settings)(frames, NUM_FRAMES))
-
-
-@pytest.mark.slow
-def test_a_process_that_is_killed_gives_no_texts_and_the_next_one_does(settings, frames, one, caplog):
-    [process] = one._idle
-    os.kill(process._process.pid, signal.SIGKILL)
-    assert one.search(packed(settings), frames, NUM_FRAMES) is None
-    assert "a process that searches texts ended with" in caplog.text
-    assert_same(one.search(packed(settings), frames, NUM_FRAMES), SearchedTexts(settings)(frames, NUM_FRAMES))
 
 
 @pytest.mark.slow
@@ -143,7 +113,6 @@ def test_processes_end_with_their_object():
     processes.start()
     [process] = processes._idle
     pid = process._process.pid
-    os.kill(pid, 0)
     del processes, process
     gc.collect()
     with pytest.raises(ProcessLookupError):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import raysp
-from raysp import CTC, CheckpointError, Classify
+from raysp import CTC, CheckpointError
 from raysp.capabilities import Capability
 from raysp.models import AutoProcessor, check_checkpoint, load_checkpoint
 from raysp.models.decoder.transducing import Path
@@ -97,7 +97,7 @@ def test_words_begin_with_their_first_token_and_last_for_its_duration(checkpoint
     assert [one["char"] for one in chars] == ["the", "cat", "s", "on", "on", "."]
 
 
-@pytest.mark.parametrize("joints", [(5,), (2, 10), (1, 3, 6, 12)])
+@pytest.mark.parametrize("joints", [(5,), (1, 3, 6, 12)])
 def test_windows_are_joined_to_the_label_of_the_row(checkpoint, joints):
     """Each window searches the same tokens, and owns those that begin between two joints."""
     op = op_of(checkpoint)
@@ -120,28 +120,19 @@ def test_windows_are_joined_to_the_label_of_the_row(checkpoint, joints):
 @pytest.mark.slow
 def test_a_row_has_its_label_in_any_batch_and_alone(checkpoint):
     waves = noise(SECONDS, seed=3)
-    together = labelled(checkpoint, waves)
+    together = labelled(checkpoint, waves, batch_seconds=4)
     assert len({row["pred_text"] for row in together}) >= len(waves) - 1
-    alone = [labelled(checkpoint, [wave])[0] for wave in waves]
-    assert_same(labelled(checkpoint, waves), alone)
-    assert_same(labelled(checkpoint, waves[::-1], batch_seconds=4)[::-1], together)
+    assert_same(together, [labelled(checkpoint, [wave])[0] for wave in waves])
 
 
-def test_a_recording_without_a_frame_has_an_empty_text(checkpoint):
-    [row] = labelled(checkpoint, [np.zeros(100, np.float32)])
-    assert (row["status"], row["pred_text"], row["pred_score"], row["pred_words"]) == ("skipped", "", None, [])
-
-
-def test_frames_that_are_not_finite_are_an_error(checkpoint):
+def test_a_recording_without_a_frame_has_an_empty_text_and_frames_that_are_not_finite_are_an_error(checkpoint):
     op = Labelling(str(checkpoint), lambda loaded: [OUTPUT.op(loaded.summary, loaded)], batch_seconds=20)
+    [row] = op(block_of([np.zeros(100, np.float32)]))[0].to_pylist()
+    assert (row["status"], row["pred_text"], row["pred_score"], row["pred_words"]) == ("skipped", "", None, [])
     with torch.no_grad():
         op.loaded.model.encoder_projector.bias[0] = torch.nan
     [row] = op(block_of(noise([1.0], seed=3)))[0].to_pylist()
     assert (row["status"], row["error_type"]) == ("error", "model_output")
-
-
-def test_outputs_of_a_transducer_are_texts_and_embeddings(checkpoint):
-    assert outputs_for(check_checkpoint(checkpoint)) == ("Transcript", "Embedding")
 
 
 @torch.no_grad()
@@ -161,9 +152,7 @@ def test_processors_decode_what_theirs_decode(checkpoint):
     ("output", "message"),
     [
         (raysp.Transcript(beams=4), "is a transducer, which is searched greedily: leave beams out"),
-        (raysp.Transcript(beams=4, lm="lm.arpa"), "is a transducer, which is searched greedily: leave beams out"),
         (raysp.Transcript(language="de"), "writes the language that it hears: leave language out"),
-        (raysp.Transcript(language=raysp.Column("lang")), "writes the language that it hears: leave language out"),
         (raysp.Transcript(task="translate"), "task is for checkpoints with a text decoder"),
         (raysp.Transcript(generate={"num_beams": 2}), "is for checkpoints with a text decoder"),
     ],
@@ -181,8 +170,7 @@ def test_a_blank_that_is_another_token_is_refused(tmp_path):
         check_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("objective", [CTC, Classify])
-def test_other_objectives_are_refused(checkpoint, objective):
-    given = {"column": "label"} if objective is Classify else {}
-    with pytest.raises(CheckpointError, match=rf"is a transducer, which {objective.__name__} cannot train: choose"):
-        objective(str(checkpoint), **given).check(check_checkpoint(checkpoint))
+def test_another_objective_is_refused(checkpoint):
+    assert outputs_for(check_checkpoint(checkpoint)) == ("Transcript", "Embedding")
+    with pytest.raises(CheckpointError, match=r"is a transducer, which CTC cannot train: choose"):
+        CTC(str(checkpoint)).check(check_checkpoint(checkpoint))
