@@ -201,7 +201,8 @@ class TestSpec:
     def test_checkpoints_without_vectors_or_classes_of_frames_are_refused(self, speakers):
         raysp.Turns().check(check_checkpoint(speakers))
         with pytest.raises(
-            CheckpointError, match=r"UniSpeechForCTC has neither x-vectors nor a speaker for each frame.*; set checkpoint"
+            CheckpointError,
+            match=r"UniSpeechForCTC has neither x-vectors nor a speaker for each frame.*; set checkpoint",
         ):
             raysp.Turns().check(check_checkpoint(CHECKPOINT))
         with pytest.raises(CheckpointError, match="UniSpeechForCTC has neither x-vectors"):
