@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysp import RunError
 from raysp.models import UniSpeechForCTC
-from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
 from tests.models.oracles import make_oracle
 
@@ -42,36 +40,6 @@ def test_an_average_forgets_by_its_decay_and_faster_at_first(decay):
         torch.testing.assert_close(one, expected[name].float(), rtol=1e-5, atol=1e-5)
 
 
-def test_weights_that_are_no_numbers_with_a_fraction_are_left_out():
-    weights, _ = changing()
-    assert {*values(MovingAverage(weights, 0.9))} == {"a", "b.c"}
-
-
-@pytest.mark.parametrize("stop", [0, 1, 7])
-def test_an_average_goes_on_from_its_state_bit_for_bit(tmp_path, stop):
-    weights, generator = changing()
-    whole = MovingAverage(weights, 0.9)
-    parts = MovingAverage(weights, 0.9)
-    for done in range(12):
-        if done == stop:
-            state.write(parts.tensors, tmp_path / "ema.safetensors")
-            parts = MovingAverage(weights, 0.9)
-            state.load_tensors(parts.tensors, tmp_path / "ema.safetensors")
-        change(weights, generator)
-        whole.update()
-        parts.update()
-    assert parts.updates == whole.updates == 12
-    for name, one in values(parts).items():
-        assert torch.equal(one, values(whole)[name])
-
-
-def test_a_state_of_other_weights_is_refused(tmp_path):
-    weights, _ = changing()
-    state.write(MovingAverage({"a": weights["a"]}, 0.9).tensors, tmp_path / "ema")
-    with pytest.raises(RunError, match=r"ema: the weights do not fit the model: b.c"):
-        state.load_tensors(MovingAverage(weights, 0.9).tensors, tmp_path / "ema")
-
-
 def model_and_inputs(tmp_path):
     make_oracle("UniSpeechForCTC").save_pretrained(tmp_path)
     wave = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 3000)).astype(np.float32))
@@ -96,18 +64,3 @@ def test_a_model_computes_with_the_average_and_then_with_its_own_weights_again(t
         assert not torch.allclose(averaged, own, atol=1e-3)
         fresh = UniSpeechForCTC.from_pretrained(tmp_path / "averaged")(wave).logits
     torch.testing.assert_close(fresh, averaged, rtol=1e-4, atol=1e-4)
-
-
-def fail_with(average: MovingAverage) -> None:
-    with average.applied():
-        raise RuntimeError("in between")
-
-
-def test_the_weights_come_back_after_an_error():
-    weights, generator = changing()
-    average = MovingAverage(weights, 0.5)
-    change(weights, generator)
-    own = {name: one.clone() for name, one in weights.items()}
-    with pytest.raises(RuntimeError, match="in between"):
-        fail_with(average)
-    assert all(torch.equal(weights[name], one) for name, one in own.items())

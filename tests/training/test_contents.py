@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -230,13 +229,3 @@ def test_recordings_that_are_not_read_since_they_are_labelled_are_compared_too(c
     of_files = r"parquet:4 \('clips/4\.wav'\); put the earlier files back"
     with pytest.raises(ChangedError, match="`recordings` was" if is_folder else of_files):
         (relabelled(corpus) if is_folder else corpus).begin()
-
-
-def test_a_corpus_that_is_copied_with_its_times_is_the_same(tmp_path, tiny):
-    folder = tmp_path / "in"
-    source = Shards(f"{folder}/{a_manifest(folder)}", text="text")
-    corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
-    before = corpus.begin()
-    shutil.move(folder, tmp_path / "moved")
-    shutil.copytree(tmp_path / "moved", folder)
-    assert corpus.begin() == before

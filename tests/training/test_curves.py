@@ -12,7 +12,6 @@ from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
 from raysp.training.objectives.task import Criterion
-from tests.soaked import some
 from tests.training.criteria import classify_criterion, seq2seq_criterion, speakers_criterion
 from tests.training.objectives.originals import ENCODERS, decoder_config, decoder_model, extractor_of
 from tests.training.teams import assert_equal_curves, train
@@ -103,13 +102,12 @@ def case(request):
     return new_training, steps, (train(training, steps, count=STEPS), training)
 
 
-@pytest.mark.parametrize("num_workers", some([2, 3, 4], 3))
-def test_the_curve_is_the_same_for_any_number_of_workers(case, num_workers):
+def test_three_workers_have_the_curve_of_one(case):
     new_training, steps, alone = case
-    assert_equal_curves(new_training, steps, alone, num_workers)
+    assert_equal_curves(new_training, steps, alone, 3)
 
 
-@pytest.mark.parametrize("case", some(CASES, "speakers", "classes"), indirect=True)
+@pytest.mark.parametrize("case", ["speakers"], indirect=True)
 def test_the_curve_depends_on_the_seed_alone(case):
     new_training, steps, (expected, _) = case
     assert train(new_training(), steps, count=STEPS) == expected  # bit for bit

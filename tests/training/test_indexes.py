@@ -3,8 +3,6 @@
 import contextlib
 import logging
 import subprocess
-import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,15 +113,6 @@ def test_shards_of_a_process_that_is_killed_are_indexed_by_this_one(planned, sta
 def test_few_rows_start_no_process(planned, monkeypatch, started):
     monkeypatch.setattr(indexing, "WORTH_ROWS", 70)
     prepared(planned(), monkeypatch, 8)
-    assert started == []
-
-
-def test_functions_of_the_main_program_are_called_in_this_process(planned, monkeypatch, started):
-    monkeypatch.setattr(sys.modules["__main__"], "upper_half", upper_half, raising=False)
-    plan = planned(steps=MAPPED)
-    steps = [MAPPED[0], replace(MAPPED[1], function="__main__:upper_half"), MAPPED[2]]
-    indexer = Indexer(replace(plan.recipe, steps=steps), plan.checkpoint, task_of(plan).targets, 400, plan.code)
-    assert len([*indexer.index(plan.corpus.shards, None, processes=8)]) == 5
     assert started == []
 
 

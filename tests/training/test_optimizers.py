@@ -53,13 +53,6 @@ def test_an_optimiser_goes_on_from_its_state_bit_for_bit(name, tmp_path):
         assert torch.equal(mine, expected)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_groups_have_their_rates_and_decays(name):
-    optimizer, _ = optimizer_of(parameters(), name)
-    set_rate(optimizer, 0.5)
-    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.5, 0.1), (5.0, 0.0)]
-
-
 def test_adamw_has_the_betas_of_fairseq():
     optimizer, _ = optimizer_of(parameters(), None)
     assert (type(optimizer), optimizer.defaults["betas"], optimizer.defaults["eps"]) == (

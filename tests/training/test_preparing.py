@@ -2,12 +2,11 @@
 
 import json
 
-import numpy as np
 import pyarrow as pa
 import pytest
 
 import raysp
-from raysp import Batching, CheckpointError, PlanError, Speakers, Text, finetune
+from raysp import Text
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 from tests.training.trained import indexed, planned
@@ -71,32 +70,6 @@ def test_every_row_that_is_left_out_has_a_reason(odd, tiny, tmp_path, late):
     }
 
 
-def test_a_filter_by_an_added_column_leaves_rows_out(words, tiny, tmp_path):
-    steps = [
-        raysp.Decode(),
-        raysp.Map(upper_half, adds={"half": "int32"}, reads=["text"]),
-        raysp.Keep(where=[("half", "==", 2)]),
-    ]
-    found = planned(a_recipe(words, tiny, tmp_path / "out", steps=steps))
-    assert found["left_out"] == {"filtered": 11}  # one, two, six
-    assert found["rows_trained"] == 19
-
-
-def test_durations_are_those_of_the_recordings(words, tiny, tmp_path):
-    found = planned(a_recipe(words, tiny, tmp_path / "out"))
-    lengths = [np.random.default_rng(seed).integers(4800, 11_200, rows) for seed, rows in ((0, 18), (100, 12))]
-    assert found["audio_seconds"] == pytest.approx(np.concatenate(lengths).sum() / 16_000, abs=1e-5)
-    longest = np.concatenate(lengths).max() / 16_000
-    for least, rows in ((longest - 1e-6, 1), (longest + 1e-6, 0)):
-        steps = [raysp.Decode(), raysp.Keep(min_seconds=0.0), raysp.Keep(min_seconds=least)]
-        recipe = a_recipe(words, tiny, tmp_path / "out", steps=steps)
-        if rows:
-            assert planned(recipe)["rows_trained"] == rows
-        else:
-            with pytest.raises(PlanError, match="no row is left"):
-                finetune(recipe)
-
-
 def test_durations_of_a_manifest_are_used_without_reading_audio(tiny, tmp_path):
     rows = [{"audio_filepath": f"missing-{n}.wav", "duration": 0.5 + n, "text": "six"} for n in range(3)]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -121,53 +94,6 @@ def test_an_index_is_made_once_for_a_shard_and_a_recipe(words, tiny, tmp_path):
 def test_a_vocabulary_is_built_from_the_texts_by_their_rules(words, headless, tmp_path):
     found = planned(a_recipe(words, headless, tmp_path / "out", objective={"text": Text("upper")}))
     assert [*found["vocabulary"]] == ["<pad>", "<unk>", "|", *"EFGHINORSTUVWXZ"]
-
-
-def test_facts_say_what_is_trained_on(odd, tiny, tmp_path):
-    recipe = a_recipe(odd, tiny, tmp_path / "out", objective={"vocabulary": "keep"})
-    facts = planned(recipe).facts
-    assert facts["rows"].startswith("3 rows, 0:04 of audio; left out: ")
-    assert facts["characters"] == "29 tokens; outside: '!' (1), 'ß' (1), 'ö' (1)"
-    assert facts["epoch"].startswith("1 step of 3 rows on average, padding efficiency ")
-
-
-@pytest.mark.parametrize(
-    ("fields", "error", "message"),
-    [
-        ({"steps": [raysp.Decode(0.1)]}, PlanError, r"no row is left to train on: 30 rows, left out: 30 too_long"),
-        ({"pool": raysp.Pool(4)}, PlanError, r"pool.actors=4: a step has 2 micro-batches, .*; lower pool.actors"),
-        ({"source": "words"}, PlanError, "words"),
-        ({"device": "cuda"}, PlanError, "device='cuda': found no GPU on this machine; set device='cpu'"),
-    ],
-)
-def test_what_cannot_begin_is_refused(words, tiny, tmp_path, fields, error, message):
-    fields = {**fields}
-    if "source" in fields:
-        fields["source"] = raysp.Shards(words, text=str(fields["source"]))
-    recipe = a_recipe(words, tiny, tmp_path / "out", **fields)
-    with pytest.raises(error, match=message):
-        raysp.estimate(recipe)
-
-
-def test_fewer_rows_than_workers_are_refused(tiny, tmp_path):
-    url = write_words(tmp_path / "few", 2)
-    batching = Batching(seconds=6, micro_batches=3)
-    recipe = a_recipe(url, tiny, tmp_path / "out", pool=raysp.Pool(3, cpus=1), batching=batching)
-    with pytest.raises(PlanError, match=r"2 rows to train on, and 3 workers: lower pool.actors"):
-        raysp.estimate(recipe)
-
-
-def test_a_vocabulary_is_kept_only_from_a_head(words, headless, tmp_path):
-    with pytest.raises(CheckpointError, match="UniSpeechModel has no CTC head whose vocabulary could be kept"):
-        finetune(a_recipe(words, headless, tmp_path / "out", objective={"vocabulary": "keep"}))
-
-
-def test_a_column_of_numbers_is_no_text(tiny, tmp_path):
-    table = words_table(3).set_column(2, "text", pa.array([1, 2, 3]))
-    write_shard(tmp_path / "in" / "a.parquet", table=table)
-    expected = r"column 'text' holds int64, expected strings: source.text holds the texts of rows; set it to a column"
-    with pytest.raises(PlanError, match=expected):
-        finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
 
 
 def test_a_shard_without_rows_and_one_that_cannot_be_read(tiny, tmp_path):
@@ -198,50 +124,3 @@ def test_rows_above_the_default_limit_are_left_out_and_counted(with_a_long_row, 
     assert found["left_out"] == {"too_long": 1}
     assert found.facts["longest row"] == "120 s, by default"
     assert "left out: 1 too_long (above 120 s; Decode(max_seconds=...) changes it)" in found.facts["rows"]
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
-        [raysp.Decode(150)],
-        [raysp.Decode(), raysp.Keep(max_seconds=150)],
-        [raysp.Decode(), raysp.Keep(min_seconds=0.1), raysp.Keep(max_seconds=400)],
-    ],
-)
-def test_a_limit_of_the_recipe_takes_the_place_of_the_default_one(with_a_long_row, tiny, tmp_path, steps):
-    indexed(a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=[raysp.Decode()]))
-    found = planned(a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=steps))  # not by that index
-    assert (found["rows_trained"], found["audio_seconds"], found["left_out"]) == (3, 241.5, {})
-    assert "longest row" not in found.facts
-
-
-def test_an_objective_that_cuts_rows_has_no_default_limit(with_a_long_row, tiny, tmp_path):
-    recipe = a_recipe(with_a_long_row, tiny, tmp_path / "out")
-    assert not recipe.limits_rows
-    assert recipe.longest_seconds == 120
-    speakers = a_recipe(with_a_long_row, tiny, tmp_path / "out", objective=Speakers(str(tiny), column="id"))
-    assert speakers.limits_rows
-    assert speakers.longest_seconds == raysp.Decode().max_seconds
-
-
-def test_a_corpus_of_long_rows_alone_is_refused_with_the_limit(tiny, tmp_path):
-    recordings = pa.array([{"bytes": wav(16_000 * 121), "path": None}], AUDIO)
-    table = pa.table({"id": ["a"], "audio": recordings, "text": ["six"]})
-    write_shard(tmp_path / "in" / "a.parquet", table=table)
-    with pytest.raises(PlanError, match=r"no row is left .* 1 too_long \(above 120 s; Decode\(max_seconds=\.\.\.\)"):
-        finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("SIX", r"outside: 'I' \(1\), 'S' \(1\), 'X' \(1\); text=raysp\.Text\('lower'\) brings them into it$"),
-        ("Größe", r"left out: 1 outside_vocabulary; characters: 29 tokens; outside: 'G' \(1\), 'ß' \(1\), 'ö' \(1\)$"),
-    ],
-)
-def test_characters_outside_the_vocabulary_are_named_where_no_row_is_left(tmp_path, tiny, text, message):
-    recordings = pa.array([{"bytes": wav(8000), "path": None}], AUDIO)
-    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a"], "audio": recordings, "text": [text]}))
-    objective = {"vocabulary": "keep", "text": Text()}
-    with pytest.raises(PlanError, match=message):
-        finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", objective=objective))

@@ -33,16 +33,6 @@ def test_few_primitives_are_kept_unless_the_environment_says_how_many(given, las
     assert last in created[-1]
 
 
-def test_settings_are_undone(monkeypatch):
-    monkeypatch.delenv(CACHE, raising=False)
-    before = torch.get_num_threads()
-    with process_settings(before + 1):
-        assert torch.get_num_threads() == before + 1
-        assert os.environ[CACHE] == str(CACHED_PRIMITIVES)
-    assert torch.get_num_threads() == before
-    assert CACHE not in os.environ
-
-
 def flags() -> tuple[object, ...]:
     cudnn = torch.backends.cudnn
     return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark, os.environ.get(WORKSPACE)

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp import Classify, Evaluation, Finetune, PlanError, SpecError, finetune
+from raysp import Classify, Finetune, PlanError, finetune
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
 from tests.training.trained import planned
@@ -48,43 +48,15 @@ def test_facts_name_the_classes_with_their_rows_and_what_is_none_of_them(headles
     assert found.facts["objective"] == "Classify, of the column target"
 
 
-def test_other_classes_are_another_training(headless, tmp_path):
-    given = [{}, {"classes": ["b", "a"]}]
-    recipes = [of_classes(tmp_path, headless, ["b", "a"], TEXTS, **fields) for fields in given]
-    assert len({planned(recipe)["fingerprint"] for recipe in recipes}) == 2
-
-
 @pytest.mark.parametrize(
     ("values", "kind", "fields", "message"),
     [
-        ([1.5], pa.float64(), {}, r"column 'target' holds double, expected strings or integers, one for each row"),
         ([True], pa.bool_(), {}, r"column 'target' holds bool, expected strings or integers"),
         ([["a"]], LISTS, {}, r"column 'target' holds list<.*>, expected strings or integers, one for each row"),
         (["a", "a"], TEXTS, {}, r"objective.column: 'target' holds 'a', expected at least 2 classes"),
-        (["a"], TEXTS, {"column": "gender"}, r"column 'gender'"),
         ([None, None], TEXTS, {}, r"no row is left to train on: 2 rows, left out: 2 no_class"),
     ],
 )
 def test_what_holds_no_classes_is_refused(headless, tmp_path, values, kind, fields, message):
     with pytest.raises(PlanError, match=message):
         finetune(of_classes(tmp_path, headless, values, kind, **fields))
-
-
-def test_a_metric_of_texts_is_refused_for_classes(headless):
-    objective = Classify(str(headless), column="speaker")
-    with pytest.raises(SpecError, match=r"found evaluation.best='wer'; Classify has accuracy, f1, loss"):
-        a_recipe("in", headless, "out", objective=objective, evaluation=Evaluation(raysp.Shards("dev")))
-
-
-def test_references_of_an_evaluation_have_the_same_types(words, headless, tmp_path):
-    write_shard(tmp_path / "dev" / "a.parquet", table=words_table(3))
-    evaluation = Evaluation(raysp.Shards(f"{tmp_path}/dev/*.parquet"), column="age", best="accuracy")
-    objective = Classify(str(headless), column="speaker")
-    with pytest.raises(PlanError, match=r"evaluation.*column 'age' holds double, expected strings or integers"):
-        finetune(a_recipe(words, headless, tmp_path / "out", objective=objective, evaluation=evaluation))
-
-
-def test_unknown_fields_of_masks_are_refused(words, headless, tmp_path):
-    objective = Classify(str(headless), column="speaker", masks={"mask_tiem_prob": 0.1})
-    with pytest.raises(PlanError, match=r"objective.masks: .*mask_tiem_prob"):
-        finetune(a_recipe(words, headless, tmp_path / "out", objective=objective))

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,39 +66,6 @@ def test_the_memory_is_that_of_the_longest_row_wherever_it_is_and_nothing_from_b
     assert found.peak > usual.peak + 2 * 2 * 3000**2 * 4
     assert found.rows == pytest.approx(2 * 2 * 16_000 * 60, rel=0.05)  # two windows of its 60 s, in int16
     assert found.needed == found.peak + found.rows
-
-
-def test_too_little_memory_is_warned_of_with_the_settings_that_help(words, tiny, tmp_path):
-    found = raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), calibrate=True)
-    assert found.messages == ()
-    small = replace(found, memory=replace(found.memory, limit=1e8))
-    [message] = small.messages
-    assert re.match(
-        r"the training needs [\d.]+ [MG]B of memory, and this machine has 100 MB: lower batching\.", message
-    )
-    [message] = replace(found, memory=replace(small.memory, on_gpu=True)).messages
-    assert "and a worker's GPU has 100 MB" in message
-    assert replace(found, memory=replace(found.memory, limit=None)).messages == ()
-
-
-@pytest.mark.slow
-def test_rows_are_augmented_and_workers_share_windows_and_the_machine(words, tiny, tmp_path):
-    augment = [raysp.Speed((0.5,)), raysp.Gain((-6, 6))]
-    one, two = (
-        raysp.estimate(a_recipe(words, tiny, tmp_path / "out", augment=changes, pool=pool), calibrate=True).memory
-        for changes, pool in (([], raysp.Pool(1, cpus=1)), (augment, raysp.Pool(2, cpus=1)))
-    )
-    assert 2 <= two.rows / one.rows * 2 <= 8  # of twice the seconds, in float32, for two
-    assert two.needed == 2 * (two.peak + two.rows)
-
-
-@pytest.mark.slow
-def test_empty_micro_batches_are_not_chosen(listener, tmp_path):
-    write_shard(tmp_path / "in" / "0.parquet", table=words_table(3))
-    objective = raysp.Speakers(listener, column="speaker", crop_seconds=0.35)
-    batching = Batching(seconds=32, micro_batches=8)
-    recipe = a_recipe(f"{tmp_path}/in", tmp_path, tmp_path / "out", objective=objective, batching=batching)
-    assert raysp.estimate(recipe, calibrate=True).speed.rtfx > 0
 
 
 @pytest.mark.slow

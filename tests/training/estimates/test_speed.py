@@ -1,6 +1,5 @@
 """Speed of a worker from the steps of earlier trainings."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -46,11 +45,6 @@ def test_the_speed_is_that_of_a_worker_without_the_first_step_and_without_waitin
     )
 
 
-def test_a_single_step_counts(recipe, parts, tmp_path):
-    train(tmp_path, parts, num_steps=1, workers=1)
-    assert raysp.estimate(recipe, like=str(tmp_path)).speed.rtfx == pytest.approx(10 / 20)
-
-
 def test_the_steps_are_those_of_the_last_run(recipe, parts, tmp_path):
     sink = Sink(tmp_path, record={"parts": dict(parts)}, resolved=ALIKE)
     figures = {"audio_seconds": 10.0, "waited": 0.0}
@@ -61,31 +55,11 @@ def test_the_steps_are_those_of_the_last_run(recipe, parts, tmp_path):
     assert (found.rtfx, found.origin.partition(" in ")[0]) == (pytest.approx(2.5), "4 steps")
 
 
-def test_of_many_steps_the_last_ones_count(recipe, parts, tmp_path):
-    sink = Sink(tmp_path, record={"parts": dict(parts)}, resolved=ALIKE)
-    for first in range(1, 601, 100):
-        seconds = 20.0 if first == 1 else 2.0
-        sink.write_metrics(range(first, first + 100), audio_seconds=10.0, seconds=seconds)
-    sink.commit(600)
-    found = raysp.estimate(recipe, like=str(tmp_path)).speed
-    assert (found.rtfx, found.origin.partition(" in ")[0]) == (pytest.approx(5.0), "500 steps")
-
-
 @pytest.mark.parametrize("other", [{"device": "cuda"}, {"cpus_per_worker": 8}, {"dtype": "bfloat16"}])
 def test_steps_on_another_device_give_no_speed(recipe, parts, tmp_path, other):
     train(tmp_path, parts, resolved={**ALIKE, **other})
     with pytest.raises(PlanError, match=r"--like .*: its last run has no steps on float32 on cpu, 1 CPU a worker"):
         raysp.estimate(recipe, like=str(tmp_path))
-
-
-def test_steps_of_an_unknown_device_count(recipe, parts, tmp_path):
-    train(tmp_path, parts, resolved={})
-    assert raysp.estimate(recipe, like=str(tmp_path)).speed is not None
-
-
-def test_another_training_with_the_same_checkpoint_gives_the_speed(recipe, parts, tmp_path):
-    train(tmp_path, parts, workers=1, seed=7)
-    assert raysp.estimate(recipe, like=str(tmp_path)).speed.rtfx == pytest.approx(5.0)
 
 
 @pytest.mark.parametrize(
@@ -102,21 +76,3 @@ def test_a_training_that_differs_in_what_speed_depends_on_is_refused(recipe, par
     with pytest.raises(PlanError, match=r"name the sink of a training that is alike, or state the speed") as raised:
         raysp.estimate(recipe, like=str(tmp_path))
     assert message in str(raised.value)
-
-
-def test_a_folder_without_a_training_is_refused(recipe, tmp_path):
-    with pytest.raises(PlanError, match="not the sink of a training"):
-        raysp.estimate(recipe, like=str(tmp_path))
-
-
-def test_without_steps_the_runs_are_named(recipe, parts, tmp_path):
-    Sink(tmp_path, record={"parts": dict(parts)}, resolved=ALIKE)
-    with pytest.raises(PlanError, match=r"found float32 on cpu, 1 CPU a worker\. Name another sink"):
-        raysp.estimate(recipe, like=str(tmp_path))
-
-
-@pytest.mark.slow
-def test_a_run_records_its_device(words, tiny, tmp_path):
-    raysp.finetune(a_recipe(words, tiny, tmp_path / "out", schedule=raysp.Schedule(steps=1)))
-    [run] = json.loads((tmp_path / "out" / ".raysp" / "recipe.json").read_text())["runs"]
-    assert run["resolved"] == ALIKE

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from raysp import CheckpointError, Classify
+from raysp import Classify
 from raysp.models import (
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForSequenceClassification,
@@ -25,14 +25,6 @@ def model_of(head: str, encoder: str = "wav2vec2 layer", **fields):
 @pytest.fixture(scope="module")
 def model():
     return model_of("ForSequenceClassification")
-
-
-def test_rows_of_one_class_are_trained_on(model):
-    losses = classify_criterion(model, EXTRACTOR)(random_batch([[1], [1], [1]]))
-    losses.total.backward()
-    assert torch.isfinite(losses.total)
-    assert model.classifier.weight.grad.any()
-    model.zero_grad()
 
 
 @pytest.mark.parametrize(
@@ -73,11 +65,6 @@ def test_a_new_head_has_the_names_of_the_classes(folder, tmp_path):
     assert torch.equal(theirs.classifier.weight, model.classifier.weight)
 
 
-def test_weights_of_a_checkpoint_in_half_precision_are_trained_in_float32(folder, tmp_path):
-    load_classifier(folder, NAMES).to(torch.float16).save_pretrained(tmp_path)
-    assert {one.dtype for one in load_classifier(tmp_path, ["yes", "no"]).parameters()} == {torch.float32}
-
-
 def test_a_head_with_the_same_classes_stays_and_one_with_others_is_new(folder, tmp_path):
     first = load_classifier(folder, NAMES, seed=1)
     first.save_pretrained(tmp_path)
@@ -92,13 +79,6 @@ def test_a_head_with_the_same_classes_stays_and_one_with_others_is_new(folder, t
         assert torch.equal(other.projector.weight, first.projector.weight)
 
 
-def test_the_weights_of_a_new_head_are_those_of_the_seed(folder):
-    weights = [load_classifier(folder, NAMES, seed=seed).state_dict() for seed in (1, 1, 2)]
-    for name in ("projector.weight", "classifier.weight"):
-        assert torch.equal(weights[0][name], weights[1][name])
-        assert not torch.equal(weights[0][name], weights[2][name])
-
-
 @pytest.mark.parametrize("part", ["feature_encoder", "encoder", "base"])
 def test_frozen_parts_are_those_below_the_head(folder, part):
     model = load_classifier(folder, NAMES)
@@ -106,9 +86,3 @@ def test_frozen_parts_are_those_below_the_head(folder, part):
     names = {name for name, one in model.named_parameters() if not one.requires_grad}
     prefix = "wav2vec2.feature_extractor." if part == "feature_encoder" else "wav2vec2."
     assert names == {name for name, _ in model.named_parameters() if name.startswith(prefix)}
-
-
-def test_an_encoder_without_convolutions_cannot_freeze_them():
-    model = model_of("ForCTC", "wav2vec2-bert")
-    with pytest.raises(CheckpointError, match="Wav2Vec2BertForCTC has no part 'feature_encoder'"):
-        freeze(model, "feature_encoder")

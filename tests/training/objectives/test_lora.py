@@ -59,25 +59,6 @@ def layers(model) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.parametrize("encoder", [one for one in ENCODERS if one != "wav2vec2 group"])
-def test_attention_is_adapted_and_the_head_is_trained_whole(encoder):
-    model = classifier(encoder)
-    add_lora(model, LoRA(4, alpha=8.0), seed=0)
-    assert layers(model) == {model.base_model_prefix: PROJECTIONS.get(encoder, OF_WAV2VEC2)}
-    trained = {name for name, one in model.named_parameters() if one.requires_grad}
-    head = {name for name in trained if not name.startswith(f"{model.base_model_prefix}.")}
-    assert head == {"projector.weight", "projector.bias", "classifier.weight", "classifier.bias"}
-    assert all(".lora_" in name for name in trained - head)
-
-
-@pytest.mark.parametrize("kind", DECODERS)
-def test_decoders_are_adapted_with_their_encoder(kind):
-    model = writer(kind)
-    add_lora(model, LoRA(4, alpha=8.0), seed=0)
-    assert layers(model) == {"encoder": OF_WAV2VEC2, "decoder": PROJECTIONS.get(kind, OF_WAV2VEC2)}
-    assert all(".lora_" in name for name, one in model.named_parameters() if one.requires_grad)
-
-
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_new_cross_attention_is_trained_whole(kind, tmp_path):
     classifier("wav2vec2 layer").base_model.save_pretrained(tmp_path / "encoder")
@@ -117,14 +98,6 @@ def check_merged(model, before, folder, encoder: str = "wav2vec2 layer") -> None
     torch.testing.assert_close(logits(model, encoder), expected)  # it is not changed
 
 
-def test_a_model_without_lora_has_its_own_weights():
-    model = classifier("wav2vec2 layer")
-    stored = model.stored_weights()
-    merged = merged_weights(model)
-    assert merged.keys() == stored.keys()
-    assert all(torch.equal(merged[name], one) for name, one in stored.items())
-
-
 def test_initial_weights_and_dropout_follow_from_seeds():
     def draws(seed: int, micro_batch: int) -> list[torch.Tensor]:
         model = adapted(classifier("wav2vec2 layer"), seed=seed, dropout=0.5).train()
@@ -137,38 +110,6 @@ def test_initial_weights_and_dropout_follow_from_seeds():
     assert not torch.equal(same[0], other[0])
     assert torch.equal(same[0], elsewhere[0])
     assert not torch.equal(same[1], elsewhere[1])
-
-
-def test_layers_are_chosen_by_the_last_parts_of_their_names():
-    model = classifier("wav2vec2 layer")
-    add_lora(model, LoRA(2, alpha=2.0, targets=["layers.1.feed_forward.output_dense", "v_proj"]), seed=0)
-    assert layers(model) == {"wav2vec2": {"v_proj", "output_dense"}}
-    assert sum(name.endswith("output_dense.lora_A.default.weight") for name, _ in model.named_parameters()) == 1
-
-
-def test_layers_of_frozen_parts_are_left_out():
-    model = writer("bert")
-    model.speech_encoder.requires_grad_(False)
-    add_lora(model, LoRA(2, alpha=2.0), seed=0)
-    assert layers(model).keys() == {"decoder"}
-
-
-@pytest.mark.parametrize(
-    ("targets", "message"),
-    [
-        (["attn"], r"found objective.lora.targets=\['attn'\], which no trained linear layer is named after; "),
-        (["q_proj", "proj"], r"targets=\['proj'\], .* the layers are intermediate_dense, k_proj, "),
-        (["classifier"], r"targets=\['classifier'\]"),
-    ],
-)  # fmt: skip
-def test_names_that_do_not_exist_are_refused_with_those_that_do(targets, message):
-    with pytest.raises(PlanError, match=message):
-        add_lora(classifier("wav2vec2 layer"), LoRA(2, alpha=2.0, targets=targets), seed=0)
-
-
-def test_tied_weights_are_no_target():
-    with pytest.raises(PlanError, match=r"targets=\['lm_head'\]"):
-        add_lora(writer("gpt2"), LoRA(2, alpha=2.0, targets=["lm_head"]), seed=0)
 
 
 def test_targets_are_checked_without_weights(tmp_path):

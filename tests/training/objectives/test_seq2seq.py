@@ -1,7 +1,5 @@
 """Training of encoders with decoders: the loss of tokens, warm starts, and texts that `generate` writes afterwards."""
 
-import json
-
 import pytest
 import torch
 
@@ -10,14 +8,12 @@ from raysp.models import SpeechEncoderDecoderModel, TextTokenizer, Wav2Vec2Featu
 from raysp.text.error_rates import TextRules
 from raysp.text.targets import OUTSIDE
 from raysp.training.objectives.seq2seq_task import (
-    SpecialIds,
     TokenTargets,
     special_ids,
     token_losses,
 )
 from raysp.training.objectives.starting_model import freeze
 from tests.models.oracles import make_oracle, transformers
-from tests.models.tokenizers.text_tokenizers import write_byte_tokenizer
 from tests.training.criteria import encoder_decoder, seq2seq_criterion
 from tests.training.objectives.originals import decoder_pair, extractor_of, random_batch, save_decoder
 
@@ -31,30 +27,6 @@ def parts(request, tmp_path_factory):
     make_oracle(feat_extract_norm="layer").save_pretrained(folder / "encoder")
     decoder = save_decoder(request.param, folder / "decoder")
     return request.param, folder / "encoder", decoder, TextTokenizer.from_pretrained(decoder)
-
-
-def test_a_warm_start_has_the_special_tokens_of_the_decoder(parts):
-    kind, encoder, decoder, tokenizer = parts
-    model = encoder_decoder(encoder, tokenizer, decoder=decoder)
-    config = model.config
-    expected = {"bert": (2, 3, 0), "gpt2": (0, 0, 0), "bart": (2, 2, 1)}[kind]
-    assert (config.decoder_start_token_id, config.eos_token_id, config.pad_token_id) == expected
-    assert special_ids(tokenizer, config, config.decoder) == SpecialIds(*expected)
-    assert model.generation_config.max_length == 64  # the decoder has no more positions
-    assert model.generation_config.eos_token_id == expected[1]
-
-
-def test_targets_are_the_tokens_of_a_text_without_the_start_and_with_the_end(parts):
-    kind, _, _, tokenizer = parts
-    config = {"bert": {}, "gpt2": {}, "bart": {"decoder_start_token_id": 2}}[kind]
-    config = type("Config", (), config)()
-    tokens = TokenTargets(TextRules(), tokenizer, special_ids(tokenizer, config), most=64)
-    ids, end = tokens.ids("the cat"), tokens.special.end
-    assert ids[-1] == end
-    assert ids.count(end) == 1
-    assert ids[0] != tokens.special.start
-    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "the cat"
-    assert tokenizer.decode(tokens.ids(""), skip_special_tokens=True) == ""
 
 
 def test_a_text_with_a_special_token_of_the_decoder_is_left_out(parts):
@@ -93,17 +65,6 @@ def test_both_libraries_generate_the_same_after_a_warm_start(parts, tmp_path):
     assert again.generate(wave).tolist() == mine.tolist()
 
 
-def test_options_of_a_text_models_generation_do_not_stay(tmp_path):
-    make_oracle(feat_extract_norm="layer").save_pretrained(tmp_path / "encoder")
-    decoder = save_decoder("bart", tmp_path / "decoder")
-    config = json.loads((decoder / "config.json").read_text())
-    (decoder / "config.json").write_text(json.dumps({**config, "no_repeat_ngram_size": 3, "num_beams": 4}))
-    tokenizer = TextTokenizer.from_pretrained(decoder)
-    model = encoder_decoder(tmp_path / "encoder", tokenizer, decoder=decoder, generate={"num_beams": 2})
-    assert model.generation_config.no_repeat_ngram_size is None
-    assert model.generation_config.num_beams == 2
-
-
 def test_a_whole_checkpoint_keeps_its_options_and_takes_those_given(parts, tmp_path):
     _, encoder, decoder, tokenizer = parts
     first = encoder_decoder(encoder, tokenizer, decoder=decoder, generate={"num_beams": 3, "max_length": 40})
@@ -115,18 +76,6 @@ def test_a_whole_checkpoint_keeps_its_options_and_takes_those_given(parts, tmp_p
     assert (config.mask_time_prob, config.layerdrop) == (0.3, 0.25)
     for name, weight in first.stored_weights().items():
         assert torch.equal(again.state_dict()[name], weight), name
-
-
-def test_weights_of_checkpoints_in_half_precision_are_trained_in_float32(parts, tmp_path):
-    _, encoder, decoder, tokenizer = parts
-    model = encoder_decoder(encoder, tokenizer, decoder=decoder)
-    model.to(torch.bfloat16).encoder.save_pretrained(tmp_path / "half")
-    model.save_pretrained(tmp_path / "whole")
-    for again in (
-        encoder_decoder(tmp_path / "half", tokenizer, decoder=decoder),
-        encoder_decoder(tmp_path / "whole", tokenizer),
-    ):
-        assert {one.dtype for one in again.parameters()} == {torch.float32}
 
 
 @pytest.mark.slow
@@ -144,30 +93,6 @@ def test_initial_weights_are_those_of_the_seed(parts):
     assert differs == (parts[0] != "bart")  # which has cross attention already
 
 
-@pytest.mark.slow
-def test_random_weights_are_those_of_the_seed_alone(parts):
-    _, encoder, decoder, tokenizer = parts
-    kept, first, again, other = (
-        encoder_decoder(encoder, tokenizer, decoder=decoder, seed=seed, random_weights=is_random)
-        for seed, is_random in ((0, False), (0, True), (0, True), (1, True))
-    )
-    name = "encoder.encoder.layers.0.attention.q_proj.weight"
-    found = [model.state_dict()[name] for model in (kept, first, other)]
-    assert all(torch.equal(*pair) for pair in zip(first.parameters(), again.parameters(), strict=True))
-    assert not any(torch.equal(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
-    assert first.config.eos_token_id == kept.config.eos_token_id
-
-
-def test_a_tokenizer_without_an_end_is_refused(tmp_path):
-    write_byte_tokenizer(tmp_path, "GPT2Tokenizer", [])
-    (tmp_path / "tokenizer.json").unlink(missing_ok=True)
-    tokenizer = TextTokenizer.from_pretrained(tmp_path)
-    for name in ("bos_token", "eos_token"):
-        tokenizer.tokens[name] = None
-    with pytest.raises(CheckpointError, match="expected one that begins a text"):
-        special_ids(tokenizer)
-
-
 @pytest.mark.parametrize("part", ["feature_encoder", "encoder"])
 def test_a_frozen_part_has_no_gradients_and_all_else_has(part):
     _, model = decoder_pair("wav2vec2 group", "bart")
@@ -178,15 +103,6 @@ def test_a_frozen_part_has_no_gradients_and_all_else_has(part):
     for name, one in model.named_parameters():
         if "masked_spec_embed" not in name:
             assert (one.grad is None) == (id(one) in frozen), name
-
-
-@pytest.mark.parametrize(
-    ("encoder", "part", "expected"), [("wav2vec2-bert", "feature_encoder", "convolutions"), ("sew-d", "base", "a head")]
-)
-def test_a_part_that_a_model_lacks_cannot_be_frozen(encoder, part, expected):
-    _, model = decoder_pair(encoder, "gpt2")
-    with pytest.raises(CheckpointError, match=f"has no part '{part}', expected a model with {expected}"):
-        freeze(model, part)
 
 
 def losses_of(model, targets, **options):

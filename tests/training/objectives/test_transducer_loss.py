@@ -1,16 +1,14 @@
 """The loss of pipelines/transducer against a sum over all paths, one by one, and against transformers."""
 
-import itertools
 import random
 
 import pytest
 import torch
 
-from pipelines.transducer.transducer_loss import Moves, move_scores, moves_of, row_losses, transducer_loss
+from pipelines.transducer.transducer_loss import Moves, moves_of, row_losses, transducer_loss
 from raysp import models
 from tests.models.oracles import make_oracle
 from tests.models.parity import inputs_and_mask
-from tests.soaked import some
 
 VOCAB, WIDTH = 4, 6
 DURATIONS = [(), (0, 1, 2, 3, 4), (0, 1), (1, 2), (0, 2, 3), (0, 1, 2, 4, 8)]
@@ -87,7 +85,7 @@ def assert_equal(found, given, expected, theirs):
         assert other.abs().max() > 0
 
 
-@pytest.mark.parametrize("seed", some(range(20), *range(4)))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("durations", DURATIONS)
 def test_losses_and_gradients_are_those_of_a_sum_over_all_paths(durations, seed):
     moves, given, labels, num_frames, num_labels = drawn(seed, durations)
@@ -102,12 +100,6 @@ def test_losses_and_gradients_are_those_of_a_sum_over_all_paths(durations, seed)
         assert_equal(found, given, expected, theirs)
 
 
-def test_rows_of_the_tests_have_no_path_too():
-    """Otherwise rows without a path are compared nowhere."""
-    counts = [by_paths(*drawn(seed, (1, 2)))[1] for seed in range(20)]
-    assert 0 in itertools.chain(*counts)
-
-
 @pytest.mark.parametrize("durations", DURATIONS)
 def test_the_least_number_of_frames_has_a_path(durations):
     moves = Moves(0, VOCAB, durations)
@@ -115,56 +107,6 @@ def test_the_least_number_of_frames_has_a_path(durations):
         needed = moves.frames_needed(num_labels)
         assert [*paths(moves, needed, num_labels)]
         assert not any([*paths(moves, frames, num_labels)] for frames in range(needed))
-
-
-@pytest.mark.parametrize("durations", DURATIONS)
-def test_padding_does_not_change_a_loss(durations):
-    moves, (frames, predicted, weight), labels, num_frames, num_labels = drawn(0, durations)
-    together = transducer_loss(joint_of(weight), frames, predicted, labels, num_frames, num_labels, moves)
-    for row, (length, count) in enumerate(zip(num_frames.tolist(), num_labels.tolist(), strict=True)):
-        one = slice(row, row + 1)
-        alone = transducer_loss(
-            joint_of(weight), frames[one, :length], predicted[one, : count + 1], labels[one, :count],
-            num_frames[one], num_labels[one], moves,
-        )  # fmt: skip
-        torch.testing.assert_close(alone, together[one])
-
-
-@pytest.mark.parametrize("chunk_bytes", CHUNKS)
-def test_losses_of_durations_equal_theirs(chunk_bytes):
-    from transformers.loss.loss_tdt import tdt_loss
-
-    generator = torch.Generator().manual_seed(0)
-    frames, predicted = (torch.randn(3, size, 16, generator=generator, requires_grad=True) for size in (40, 13))
-    weight = torch.randn(20 + 5, 16, generator=generator, requires_grad=True)
-    labels = torch.randint(0, 19, (3, 12), generator=generator)
-    moves, num_frames, num_labels = Moves(19, 20, (0, 1, 2, 3, 4)), torch.tensor([40, 21, 33]), torch.tensor([12, 7, 1])
-    given = (frames, predicted, weight)
-    found = transducer_loss(
-        joint_of(weight), frames, predicted, labels, num_frames, num_labels, moves, chunk_bytes=chunk_bytes
-    )
-    logits = joint_of(weight)(predicted[:, None], frames[:, :, None])
-    expected = tdt_loss(
-        logits[..., :20], logits[..., 20:], labels, num_frames, num_labels, 19, [0, 1, 2, 3, 4], reduction="none"
-    )
-    torch.testing.assert_close(found, expected)
-    pairs = zip(torch.autograd.grad(found.sum(), given), torch.autograd.grad(expected.sum(), given), strict=True)
-    for one, other in pairs:
-        torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
-
-
-def test_long_rows_in_float32_are_near_those_in_float64():
-    generator = torch.Generator().manual_seed(0)
-    frames, predicted, weight = (
-        torch.randn(*shape, generator=generator) for shape in ((1, 750, 8), (1, 201, 8), (9, 8))
-    )
-    labels, moves = torch.randint(0, 8, (1, 200), generator=generator), Moves(8, 9)
-    sizes = (torch.tensor([750]), torch.tensor([200]))
-    low, wide = (
-        transducer_loss(joint_of(weight.to(kind)), frames.to(kind), predicted.to(kind), labels, *sizes, moves)
-        for kind in (torch.float32, torch.float64)
-    )
-    torch.testing.assert_close(low.double(), wide, rtol=1e-5, atol=0)
 
 
 def test_no_logits_of_all_frames_exist_together():
@@ -182,13 +124,6 @@ def test_no_logits_of_all_frames_exist_together():
     ).sum().backward()
     assert max(rows * length * places for rows, length, places in sizes) * 8 * 4 <= 4000
     assert len(sizes) == 2 * 3 * 5  # each of five parts of three rows, once more in the backward pass
-
-
-def test_predictions_that_do_not_fit_the_labels_are_refused():
-    with pytest.raises(ValueError, match=r"predictions \(1, 3, 8\) and labels \(1, 3\) found, expected one prediction"):
-        move_scores(
-            None, torch.zeros(1, 2, 8), torch.zeros(1, 3, 8), torch.zeros(1, 3).long(), Moves(0, 4), chunk_bytes=1
-        )
 
 
 MELS, COUNTS = (97, 40, 75), torch.tensor([4, 2, 4])

@@ -34,29 +34,12 @@ def test_the_cost_of_a_micro_batch_is_that_of_its_longest_row_for_each_of_its_ro
             assert costs[step, number] == pytest.approx(len(seconds) * longest * (1 + longest / 60))
 
 
-def test_micro_batches_without_rows_cost_nothing():
-    index = an_index(3)
-    window = next(Epoch(index, SIZES, seed=0, epoch=0).windows_from(0))
-    costs = micro_batch_costs(window, index, SIZES)
-    assert (costs > 0).sum() == 3
-    assert imbalance(costs, 4) == pytest.approx(costs.max() / costs.mean())
-
-
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 6])
 def test_the_slowest_worker_is_compared_with_the_mean_of_each_step(num_workers):
     costs = np.random.default_rng(1).uniform(1, 2, (5, 4))
     loads = [[sum(step[worker::num_workers]) for worker in range(num_workers)] for step in costs.tolist()]
     expected = sum(map(max, loads)) / sum(sum(load) / num_workers for load in loads)
     assert imbalance(costs, num_workers) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(("num_workers", "expected"), [(2, 1.0), (3, 9 / 8), (5, 10 / 8), (8, 1.0)])
-def test_a_number_that_does_not_divide_the_micro_batches_costs_what_is_rounded_up(num_workers, expected):
-    assert imbalance(np.ones((2, 8)), num_workers) == pytest.approx(expected)
-
-
-def test_without_load_nothing_is_out_of_balance():
-    assert imbalance(np.zeros((1, 4)), 2) == 1.0
 
 
 @pytest.mark.parametrize(

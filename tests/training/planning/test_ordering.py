@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.training.planning.ordering import Epoch, Index, Sizes, micro_batch_edges, window_edges
+from raysp.training.planning.ordering import Epoch, Index, Sizes, window_edges
 
 
 def index_of(pieces: list[list[float]]) -> Index:
@@ -94,13 +94,6 @@ def test_epochs_and_seeds_differ_in_their_order_and_repeat_exactly():
     assert rows(0, 0) != rows(1, 0)
 
 
-def test_a_changed_duration_or_piece_changes_the_digest_of_the_index():
-    index = index_of([[1.0, 2.0], [3.0]])
-    assert index.digest == index_of([[1.0, 2.0], [3.0]]).digest
-    assert index.digest != index_of([[1.0, 2.5], [3.0]]).digest
-    assert index.digest != index_of([[1.0], [2.0, 3.0]]).digest
-
-
 @pytest.mark.parametrize("num_workers", [2, 4, 8])
 def test_batches_are_full_and_workers_wait_little_for_each_other(num_workers):
     index, sizes = corpus(20_000, rows_a_piece=500), Sizes(60, 8, 40_000)
@@ -136,9 +129,3 @@ def test_a_small_rest_joins_the_window_before_it():
     assert window_edges(np.asarray([20.0, 1.0, 7.0]), 8.0) == [0, 1, 3]
     assert window_edges(np.asarray([0.5]), 8.0) == [0, 1]
     assert window_edges(np.asarray([]), 8.0) == [0]
-
-
-def test_fewer_rows_than_micro_batches_leave_some_empty():
-    assert micro_batch_edges(np.asarray([3.0, 2.0]), 10.0, 4).tolist() == [0, 1, 2, 2, 2]
-    assert micro_batch_edges(np.asarray([]), 10.0, 4).tolist() == [0]
-    assert micro_batch_edges(np.asarray([30.0]), 10.0, 1).tolist() == [0, 1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raysp.evaluation.scores import Estimate, Scores
-from raysp.pages.page_charts import MOST_POINTS, SIDE, Chart
+from raysp.pages.page_charts import MOST_POINTS, Chart
 from raysp.training.reading.training_charts import curve, metric_chart
 from raysp.training.sink.step_evaluation import StepEvaluation
 
@@ -40,24 +40,8 @@ def test_a_point_of_a_long_curve_is_the_mean_of_neighbouring_steps(steps, width)
     assert chart.figure == f"last {np.arange(float(steps))[(steps - 1) // width * width :].mean():.4g}"
 
 
-def test_a_mean_of_ratios_is_that_of_both_quantities():
-    chart = drawn(np.full(480, 10.0), np.tile([1.0, 9.0], 240))
-    assert chart.figure == "last 2"
-
-
 def test_values_that_are_not_finite_are_left_out():
     assert len(points(drawn([1.0, np.inf, 2.0]).line)) == 2
-
-
-def test_a_single_step_is_a_dot():
-    chart = drawn([2.0])
-    assert re.fullmatch(r"M1000 \S+h0", chart.line)
-    assert [tick.text for tick in chart.x.ticks] == ["0", "1"]
-
-
-def test_the_grid_has_a_line_at_each_tick():
-    chart = drawn([0.0, 4.0])
-    assert chart.grid == "".join(f"M0 {height}H{SIDE}" for height in (1000, 750, 500, 250, 0))
 
 
 def test_a_metric_has_its_interval_and_its_best_point():
@@ -71,25 +55,6 @@ def test_a_metric_has_its_interval_and_its_best_point():
     assert chart.best == f"M500 {points(chart.line)[1, 1]:g}h0"
 
 
-def test_the_highest_accuracy_is_the_best():
-    chart = metric_chart("accuracy", evaluated((0.9,), (0.8,), metric="accuracy"), 20)
-    assert chart is not None
-    assert chart.best.startswith("M500 ")
-
-
-def test_one_evaluation_has_its_interval_as_a_vertical_line():
-    chart = metric_chart("wer", evaluated((0.4, 0.3, 0.5)), 10)
-    assert chart is not None
-    assert re.fullmatch(r"M1000 1000V0", chart.band)
-
-
 def test_a_metric_that_no_evaluation_defines_has_no_chart():
     assert metric_chart("wer", evaluated((None,), (float("nan"),)), 20) is None
     assert metric_chart("cer", evaluated((0.1,)), 10) is None
-
-
-def test_a_loss_is_no_share_and_has_no_interval():
-    found = {10: StepEvaluation("loss", Scores(1, {}, {}), {}, loss=2.5)}
-    chart = metric_chart("loss", found, 10)
-    assert chart is not None
-    assert (chart.title, chart.note, chart.figure) == ("Loss", "", "best 2.5 at step 10")

@@ -53,28 +53,6 @@ def test_it_shows_what_was_trained_on_what(sink):
     assert page.texts.count(sink.run["versions"]["torch"]) == 1
 
 
-def test_evaluation_and_augmentation_of_the_recipe_are_shown(tmp_path):
-    augment = [{"type": "Speed", "factors": [0.9, 1.1]}, {"type": "Noise"}]
-    sink = Sink(tmp_path / "model", evaluation={"source": {"url": ["a", "b"], "text": "t"}}, augment=augment)
-    page = page_of(sink)
-    assert page.after("Evaluated on") == "a, b, texts in the column t"
-    assert page.after("Augmentation") == "Speed, Noise"
-
-
-def test_the_place_of_a_row_is_not_repeated(sink):
-    page = with_worst(sink, {**EVALUATION["worst"][0], "id": "a.parquet:3"})
-    assert page.after("a.parquet:3") == "3 errors in 4 words, 1.0 s"
-
-
-def test_it_has_curves_of_the_training(sink):
-    page = page_of(sink)
-    titles = [text for tag, text in page.marked if tag == "b"]
-    assert titles == ["Loss", "Learning rate", "Gradient norm", "Speed", "Waiting for rows"]
-    assert page.after("Speed") == "last 50"
-    assert page.after("Waiting for rows") == "last 5.0%"
-    assert page.tags["svg"] == 5
-
-
 def test_it_has_curves_tables_and_worst_rows_of_evaluations(sink):
     sink.evaluate(10, 20)
     page = page_of(sink)
@@ -87,17 +65,6 @@ def test_it_has_curves_tables_and_worst_rows_of_evaluations(sink):
     differing = [(tag, text) for tag, text in page.marked if tag in ("del", "ins")]
     assert differing[2:] == [("del", "seven eight nine"), ("del", "five"), ("del", "two")]
     assert page.after("u3") == "3 errors in 4 words, 1.0 s, a.parquet, row 3"
-
-
-def test_curves_begin_with_the_weights_before_training(sink):
-    sink.evaluate(0, wer=1.0)
-    sink.evaluate(10, 20)
-    html = html_of(sink)
-    page = Page(html)
-    assert page.after("WER").startswith("best 50.00% (")
-    assert page.texts[page.texts.index("WER") + 2] == "95% intervals, 100.00% before training"
-    first = re.search(r'aria-label="WER.*?<path d="M([\d.]+) ([\d.]+)L', html, re.DOTALL)
-    assert first[1] == "0"
 
 
 def a_row(row: int, reference: str, hypothesis: str, *edits: dict[str, object]) -> dict[str, object]:
@@ -130,12 +97,6 @@ def test_rows_show_words_that_differ_side_by_side(sink):
     assert parts_of(page, "u3", 1) == [("removed", "seven eight")]
 
 
-def test_a_wrong_class_shows_both_classes_and_its_score(sink):
-    page = with_worst(sink, {**a_row(3, "de", "fr"), "score": 0.75})
-    assert parts_of(page, "u3", 2) == [("removed", "de"), ("added", "fr")]
-    assert page.after("u3") == "1 error, score 0.750, 1.0 s, a.parquet, row 3"
-
-
 def a_class(name: str, **fields: object) -> dict[str, object]:
     figures = {"rows": 1, "predicted": 1, "precision": None, "recall": 0.5, "f1": 0.4}
     return {"name": name, **figures, **fields}
@@ -143,7 +104,6 @@ def a_class(name: str, **fields: object) -> dict[str, object]:
 
 MOST_GROUPS = 20
 """Rows of a table."""
-MOST_RUNS = 10
 
 
 def test_long_tables_are_cut_and_say_so(sink):
@@ -157,14 +117,6 @@ def test_long_tables_are_cut_and_say_so(sink):
     assert f"c{MOST_GROUPS - 1}" in page.texts
     assert f"c{MOST_GROUPS}" not in page.texts
     assert "and 1 more class" in page.texts
-
-
-def test_only_the_last_runs_are_listed(sink):
-    for number in range(MOST_RUNS):
-        sink.begin(f"20260102T00000000{number:04}Z-0a1b2c")
-    page = page_of(sink)
-    assert "and 1 more run" in page.texts
-    assert page.texts.count(sink.run["versions"]["torch"]) == MOST_RUNS
 
 
 def html_of_texts(folder: Path, text: str) -> str:
@@ -196,32 +148,6 @@ def test_it_needs_nothing_from_outside_and_runs_no_scripts(sink):
     assert not page.tags.keys() & {"script", "link", "iframe", "img", "object"}
     assert "default-src 'none'" in html
     assert not re.search(r"@import|url\(", html)
-
-
-def test_a_training_that_ended_early_says_so(tmp_path):
-    sink = Sink(tmp_path / "model", evaluation={"patience": 1})
-    sink.train(range(1, 21))
-    sink.commit(30, best_misses=1)
-    assert page_of(sink).texts[2].startswith("Training ended early, 75% done.")
-
-
-@pytest.mark.parametrize(
-    ("steps", "state"), [(0, "Training has stopped, 0% done"), (20, "Training has stopped, 50% done")]
-)
-def test_a_training_that_is_not_done_has_a_report_too(tmp_path, steps, state):
-    sink = Sink(tmp_path / "model", name=None)
-    if steps:
-        sink.train(range(1, steps + 1))
-    page = page_of(sink)
-    assert page.texts[1] == "model"
-    assert page.texts[2].startswith(state)
-    assert ("No step is committed yet." in page.texts) == (not steps)
-    assert page.after("Checkpoint") == f"not exported yet to {sink.url}"
-
-
-def test_figures_of_another_program_are_left_out(sink):
-    sink.files.write("metrics.json", b'{"left_out": 1}')
-    assert "Rows" not in page_of(sink).texts
 
 
 def test_the_file_is_in_the_sink_or_where_it_is_asked_for(sink, tmp_path):

@@ -9,7 +9,6 @@ import pytest
 
 import raysp
 from raysp import PlanError, Schedule, StoreError, finetune
-from tests.corpora import a_pipeline
 from tests.recipes import a_recipe
 from tests.trainings import Sink, log_path
 
@@ -23,13 +22,6 @@ def status(sink: Sink):
     return raysp.status(sink.url)
 
 
-def test_a_training_without_a_commit_has_done_nothing(sink):
-    found = status(sink)
-    assert (found.steps, found.epochs, found.share, found.last_steps, found.last_commit) == (0, 0, 0.0, None, None)
-    assert (found.epochs_planned, found.steps_planned, found.is_done) == (4, None, False)
-    assert {name: getattr(found.last_run, name) for name in sink.run} == sink.run
-
-
 @pytest.mark.parametrize(
     ("done", "epochs", "share"), [(1, 0, 0.0), (2, 0, 0.05), (13, 1, 0.325), (20, 2, 0.5), (40, 4, 1.0)]
 )
@@ -38,13 +30,6 @@ def test_steps_epochs_and_share_are_those_of_the_last_commit(sink, done, epochs,
     found = status(sink)
     assert (found.steps, found.epochs, found.is_done) == (done, epochs, done == 40)
     assert found.share == pytest.approx(share)
-
-
-def test_the_share_of_a_training_of_some_steps_is_that_of_its_steps(tmp_path):
-    sink = Sink(tmp_path / "model", schedule={"epochs": None, "steps": 26})
-    sink.train(range(1, 14))
-    found = status(sink)
-    assert (found.steps_planned, found.epochs_planned, found.share) == (26, None, 0.5)
 
 
 def test_loss_rate_and_speed_are_those_of_the_last_fifty_steps(tmp_path):
@@ -131,25 +116,6 @@ def test_a_training_is_done_once_its_patience_is_at_an_end(tmp_path, patience, m
     sink.commit(20, best=0.5, best_done=10, best_misses=misses)
     found = status(sink)
     assert (found.has_given_up, found.is_done, found.share) == (has_given_up, has_given_up, 0.5)
-
-
-def test_it_turns_into_json(sink):
-    sink.train(range(1, 4))
-    found = json.loads(json.dumps(asdict(status(sink))))
-    assert found["last_run"]["versions"]["raysp"] == raysp.__version__
-
-
-def test_asking_writes_nothing(sink):
-    sink.train(range(1, 4))
-    before = sink.files.versions()
-    status(sink)
-    assert sink.files.versions() == before
-
-
-def test_a_pipeline_with_this_sink_is_one_of_labels(sink, tmp_path):
-    pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "model")
-    with pytest.raises(PlanError, match="the sink of a training, without label shards"):
-        raysp.status(sink.url, pipeline=pipeline)
 
 
 @pytest.mark.parametrize("verb", [raysp.verify, raysp.retry])

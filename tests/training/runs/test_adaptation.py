@@ -2,19 +2,16 @@
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
-import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 
 import raysp
-from raysp import CTC, CheckpointError, Classify, Evaluation, PlanError, Schedule, Seq2Seq, Text, finetune
+from raysp import CTC, CheckpointError, Schedule, Seq2Seq, Text, finetune
 from raysp.models import (
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
@@ -25,29 +22,13 @@ from raysp.models import (
     check_checkpoint,
     load_checkpoint,
 )
-from tests.corpora import write_shard
 from tests.hub_server import lay_out
-from tests.recipes import SMALL, a_recipe, second_shard, words_table
-from tests.soaked import some
-from tests.training.conftest import interrupted_amid_an_update
+from tests.recipes import SMALL, a_recipe, words_table
 from tests.training.objectives.originals import save_decoder
 from tests.training.runs.test_objectives import assert_same_logits
 from tests.training.trained import planned
 
 MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
-LORA = raysp.LoRA(4, dropout=0.1)
-KINDS = ("characters", "classes", "texts of a decoder")
-
-
-@pytest.fixture(params=some(KINDS, "texts of a decoder"))
-def objective(request, headless, tmp_path) -> CTC | Classify | Seq2Seq:
-    return {
-        "characters": lambda: CTC(str(headless), text=Text("lower"), vocabulary="build", masks=MASKS, lora=LORA),
-        "classes": lambda: Classify(str(headless), column="speaker", masks=MASKS, lora=LORA),
-        "texts of a decoder": lambda: Seq2Seq(
-            str(headless), decoder=str(save_decoder("gpt2", tmp_path / "decoder")), masks=MASKS, lora=LORA,
-        ),
-    }[request.param]()  # fmt: skip
 
 
 def trained(words, sink, objective, **fields):
@@ -65,7 +46,9 @@ def committed(sink: Path) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_stopped_training_with_lora_goes_on_and_its_checkpoint_is_a_plain_one(words, headless, objective, tmp_path):
+def test_a_stopped_training_with_lora_goes_on_and_its_checkpoint_is_a_plain_one(words, headless, tmp_path):
+    decoder = save_decoder("gpt2", tmp_path / "decoder")
+    objective = Seq2Seq(str(headless), decoder=str(decoder), masks=MASKS, lora=raysp.LoRA(4, dropout=0.1))
     finetune(trained(words, tmp_path / "once", objective, ema=0.9))
     stopped = finetune(trained(words, tmp_path / "out", objective, ema=0.9), should_stop=lambda: True)
     assert (stopped.steps, stopped.is_done) == (1, False)
@@ -78,17 +61,6 @@ def test_a_stopped_training_with_lora_goes_on_and_its_checkpoint_is_a_plain_one(
     assert not any("feature_extractor" in name for name in committed(tmp_path / "out"))
 
 
-@pytest.mark.slow
-def test_a_training_with_lora_that_was_interrupted_amid_a_step_goes_on_bit_for_bit(words, headless, tmp_path):
-    objective = CTC(str(headless), text=Text("lower"), vocabulary="build", masks=MASKS, lora=LORA)
-    finetune(trained(words, tmp_path / "once", objective))
-    with interrupted_amid_an_update():
-        finetune(trained(words, tmp_path / "out", objective))
-    assert finetune(trained(words, tmp_path / "out", objective)).is_done
-    once, found = weights(tmp_path / "once"), weights(tmp_path / "out")
-    assert all(torch.equal(found[name], value) for name, value in once.items())
-
-
 def check_changed(found: dict[str, torch.Tensor], before: dict[str, torch.Tensor]) -> None:
     """Check that of the encoder only weights of the attention's projections have changed."""
     changed = set()
@@ -97,36 +69,6 @@ def check_changed(found: dict[str, torch.Tensor], before: dict[str, torch.Tensor
         if not torch.equal(mine, value):
             changed.add(name.rpartition(".attention.")[2])
     assert changed == {f"{one}_proj.weight" for one in ("q", "k", "v", "out")}
-
-
-@pytest.mark.slow
-def test_the_best_weights_with_lora_are_exported(words, headless, tmp_path):
-    evaluation = Evaluation(second_shard(words), every=2, best="loss")
-    objective = CTC(str(headless), text=Text("lower"), vocabulary="build", lora=raysp.LoRA(4, targets=["q_proj"]))
-    assert finetune(trained(words, tmp_path / "out", objective, evaluation=evaluation)).is_done
-    assert_same_logits(tmp_path / "out")
-
-
-def test_without_peft_the_plan_names_the_extra(words, headless, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "peft", None)
-    recipe = trained(words, tmp_path / "out", Classify(str(headless), column="speaker", lora=LORA))
-    with pytest.raises(PlanError, match=r"needs the package peft, which is not installed; pip install 'raysp\[lora\]'"):
-        finetune(recipe)
-
-
-def test_wrong_targets_are_refused_by_the_plan(words, headless, tmp_path):
-    lora = raysp.LoRA(targets=["query"])
-    with pytest.raises(PlanError, match=r"targets=\['query'\], .* the layers are intermediate_dense, k_proj, "):
-        finetune(trained(words, tmp_path / "out", Classify(str(headless), column="speaker", lora=lora)))
-
-
-@pytest.mark.slow
-def test_another_lora_is_another_recipe(words, headless, tmp_path):
-    recipe = trained(words, tmp_path / "out", Classify(str(headless), column="speaker", lora=LORA))
-    plan = planned(recipe)
-    assert plan.facts["objective"] == "Classify, of the column speaker, LoRA of rank 4"
-    other = replace(recipe, objective=replace(recipe.objective, lora=raysp.LoRA(4)))
-    assert planned(other)["fingerprint"] != plan["fingerprint"]
 
 
 TOKENS = ["<pad>", "<s>", "</s>", "<unk>", "|"]
@@ -171,73 +113,40 @@ def of_language(checkpoint: object, adapter: str = "tur", **fields) -> CTC:
     return CTC(str(checkpoint), **{"text": Text("lower"), "vocabulary": "build", "adapter": adapter, **fields})
 
 
-@pytest.fixture(scope="module", params=["many_languages", "without_adapters"])
-def turkish(request, words, tmp_path_factory) -> tuple[Path, Path]:
-    """Folders of the checkpoint to begin with, and of the trained one."""
-    checkpoint = request.getfixturevalue(request.param)
-    sink = tmp_path_factory.mktemp("turkish") / "out"
-    assert finetune(trained(words, sink, of_language(checkpoint, masks=MASKS))).is_done
-    return checkpoint, sink
-
-
 @pytest.mark.slow
-def test_only_adapter_layers_and_head_are_trained_and_committed(turkish):
-    checkpoint, sink = turkish
+@pytest.mark.parametrize("name", ["many_languages", "without_adapters"])
+def test_a_stopped_training_of_a_language_goes_on_and_changes_its_adapter_alone(words, request, tmp_path, name):
+    checkpoint, sink = request.getfixturevalue(name), tmp_path / "out"
+    recipe = trained(words, sink, of_language(checkpoint, masks=MASKS))
+    finetune(replace(recipe, sink=raysp.Checkpoint(str(tmp_path / "once"))))
+    assert not finetune(recipe, should_stop=lambda: True).is_done
+    assert finetune(recipe).is_done
     before, after, adapter = weights(checkpoint), weights(sink), load_file(sink / "adapter.tur.safetensors")
-    parts = {name.rpartition(".")[0].rpartition(".")[2] for name in adapter}
+    assert all(torch.equal(after[key], value) for key, value in weights(tmp_path / "once").items())
+    parts = {key.rpartition(".")[0].rpartition(".")[2] for key in adapter}
     assert parts == {"norm", "linear_1", "linear_2", "lm_head"}
     assert committed(sink) == adapter.keys()
-    assert all(torch.equal(after[name], value) for name, value in adapter.items())
-    for name, value in before.items():
-        mine = after[name if name in after else f"wav2vec2.{name}"]
-        assert (mine.shape == value.shape and torch.equal(mine, value)) == (name not in adapter), name
+    for key, value in before.items():
+        mine = after[key if key in after else f"wav2vec2.{key}"]
+        assert (mine.shape == value.shape and torch.equal(mine, value)) == (key not in adapter), key
+    check_loads(sink, languages=["eng", "tur"] if name == "many_languages" else ["tur"])
 
 
-@pytest.mark.slow
-def test_the_checkpoint_of_a_language_loads_in_both_libraries(turkish):
-    checkpoint, sink = turkish
+def check_loads(sink: Path, *, languages: list[str]) -> None:
+    """Load a checkpoint in both libraries, and its adapter later."""
     assert check_checkpoint(sink).architecture == "Wav2Vec2ForCTC"
     assert_same_logits(sink)
-    vocabulary = json.loads((sink / "vocab.json").read_text())
-    assert [*vocabulary] == [*(["eng"] if (checkpoint / "adapter.eng.safetensors").exists() else []), "tur"]
+    assert [*json.loads((sink / "vocab.json").read_text())] == languages
     processor = transformers.AutoProcessor.from_pretrained(sink)
     assert processor.tokenizer.target_lang == "tur"
-    assert processor.tokenizer("one")["input_ids"] == load_checkpoint(sink).tokenizer("one")["input_ids"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("library", ["raysp", "transformers"])
-def test_the_adapter_is_loaded_beside_others_of_its_checkpoint(turkish, tmp_path, library):
-    checkpoint, sink = turkish
-    if not (checkpoint / "adapter.eng.safetensors").exists():
-        checkpoint = sink
-    shutil.copytree(checkpoint, tmp_path / "both")
-    shutil.copy(sink / "adapter.tur.safetensors", tmp_path / "both")
-    cls = Wav2Vec2ForCTC if library == "raysp" else transformers.Wav2Vec2ForCTC
-    expected = load_checkpoint(sink).model
-    found = cls.from_pretrained(tmp_path / "both", target_lang="tur", ignore_mismatched_sizes=True).eval()
-    later = cls.from_pretrained(tmp_path / "both").eval()
-    later.load_adapter("tur")
+    loaded = load_checkpoint(sink)
+    assert processor.tokenizer("one")["input_ids"] == loaded.tokenizer("one")["input_ids"]
     wave = torch.randn(1, 8000, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        for model in (found, later):
-            torch.testing.assert_close(model(wave).logits, expected(wave).logits, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.slow
-def test_a_pipeline_labels_with_the_checkpoint_of_a_language(turkish, tmp_path):
-    _, sink = turkish
-    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
-    label = raysp.Label(str(sink), outputs=[raysp.Transcript()])
-    out = raysp.Parquet(str(tmp_path / "labels"))
-    raysp.run(
-        raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=out),
-        engine="here",
-        progress=False,
-    )
-    texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
-    assert len(texts) == 4
-    assert {*"".join(texts)} <= {*" efghinorstuvwxz"}
+    for cls in (Wav2Vec2ForCTC, transformers.Wav2Vec2ForCTC):
+        model = cls.from_pretrained(sink).eval()
+        model.load_adapter("tur")
+        with torch.inference_mode():
+            torch.testing.assert_close(model(wave).logits, loaded.model(wave).logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -264,61 +173,30 @@ def _texts(checkpoint: Path, language: str | None) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_stopped_training_of_a_language_goes_on_bit_for_bit(words, turkish, tmp_path):
-    checkpoint, once = turkish
-    recipe = trained(words, tmp_path / "out", of_language(checkpoint, masks=MASKS))
-    assert not finetune(recipe, should_stop=lambda: True).is_done
-    assert finetune(recipe).is_done
-    expected, found = weights(once), weights(tmp_path / "out")
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("language", some(["eng", "fra"], "fra"))
-def test_the_adapter_of_a_checkpoint_is_trained_further(words, many_languages, tmp_path, language):
-    folder = with_french(many_languages, tmp_path / "checkpoint")
+def test_the_adapter_of_a_checkpoint_on_the_hub_is_trained_further(words, many_languages, tmp_path, monkeypatch):
+    pushed, cache = with_french(many_languages, tmp_path / "pushed"), tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    lay_out(cache, pushed)
     schedule = Schedule(steps=3, learning_rate=1e-5)
-    objective = of_language(folder, language, vocabulary="keep")
+    objective = of_language("owner/name", "fra", vocabulary="keep")
     assert finetune(trained(words, tmp_path / "out", objective, schedule=schedule)).is_done
-    before, after = (load_file(one / f"adapter.{language}.safetensors") for one in (folder, tmp_path / "out"))
+    before, after = (load_file(one / "adapter.fra.safetensors") for one in (pushed, tmp_path / "out"))
     assert before.keys() == after.keys()
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=0, atol=1e-3)
     assert any(not torch.equal(after[name], value) for name, value in before.items())
-    check_checkpoint(tmp_path / "out")
-    assert load_checkpoint(tmp_path / "out").text_tokenizer.target_lang == language
+    assert load_checkpoint(tmp_path / "out").text_tokenizer.target_lang == "fra"
 
 
-@pytest.mark.slow
-def test_the_file_of_a_language_is_fetched_from_the_hub(words, many_languages, tmp_path, monkeypatch):
-    asked, cache, original = [], tmp_path / "cache", huggingface_hub.snapshot_download
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-    def recorded(hub_id, *, allow_patterns, **options):
-        asked.extend(one for one in allow_patterns if one.startswith("adapter."))
-        return original(hub_id, allow_patterns=allow_patterns, **options)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", recorded)
-    lay_out(cache, with_french(many_languages, tmp_path / "pushed"))
-    schedule = Schedule(steps=1, learning_rate=1e-9)
-    recipe = trained(words, tmp_path / "out", of_language("owner/name", "fra", vocabulary="keep"), schedule=schedule)
-    assert finetune(recipe).is_done
-    before, after = (load_file(one / "adapter.fra.safetensors") for one in (tmp_path / "pushed", tmp_path / "out"))
-    torch.testing.assert_close(after["lm_head.weight"], before["lm_head.weight"], rtol=0, atol=1e-6)
-    assert {*asked} == {"adapter.fra.safetensors"}  # not that of the tokenizer's language
-
-
-def test_the_plan_names_the_adapter_and_a_language_that_the_checkpoint_lacks_is_refused(
-    words, many_languages, tmp_path
-):
-    many_languages = Path(shutil.copytree(many_languages, tmp_path / "checkpoint"))
-    plan = planned(trained(words, tmp_path / "out", of_language(many_languages)))
+def test_a_language_that_the_checkpoint_lacks_is_not_kept(words, many_languages, tmp_path):
+    folder = Path(shutil.copytree(many_languages, tmp_path / "checkpoint"))
+    plan = planned(trained(words, tmp_path / "out", of_language(folder)))
     assert plan.facts["objective"] == "CTC, vocabulary built from the texts, adapter of tur"
-    keeping = trained(words, tmp_path / "out", of_language(many_languages, vocabulary="keep"))
+    keeping = trained(words, tmp_path / "out", of_language(folder, vocabulary="keep"))
     with pytest.raises(CheckpointError, match=r"adapter.tur.safetensors not found; complete the checkpoint, or set"):
         finetune(keeping)
-    (many_languages / "adapter.tur.safetensors").write_bytes(b"")
+    (folder / "adapter.tur.safetensors").write_bytes(b"")
     with pytest.raises(CheckpointError, match="target_lang is 'tur', expected one of: eng"):
         finetune(keeping)
 
@@ -347,8 +225,3 @@ def test_a_training_begins_with_no_weights_of_another_language(words, many_langu
         return
     with pytest.raises(CheckpointError, match=r"'fra', but adapter layers and head of the weights.* equal those of"):
         finetune(recipe)
-
-
-def test_an_architecture_that_can_have_no_adapter_layers_is_refused(words, tiny, tmp_path):
-    with pytest.raises(CheckpointError, match="unispeech has adapter layers only with do_stable_layer_norm=True"):
-        finetune(trained(words, tmp_path / "out", of_language(tiny)))

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import raysp
-from raysp import Batching, ChangedError, PlanError, Schedule, SpecError, finetune
+from raysp import Batching, ChangedError, Schedule, finetune
 from raysp.models import load_checkpoint
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
 from tests.models.oracles import transformers
@@ -84,13 +84,6 @@ def test_texts_come_back_with_their_spaces_and_times(trained, pairs, tmp_path):
     exported = next((tmp_path / "csv").rglob("*.csv")).read_text()
     assert all(f",{text}" in exported for text in found.column("text").to_pylist())
     assert json.loads((trained / "metrics.json").read_text())["best"]["value"] == 0.0
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_a_trained_head_is_evaluated(trained, pairs):
-    found = raysp.evaluate(str(trained), pairs, text="text", progress=False)
-    assert found.scores.metrics["wer"].value == 0.0
 
 
 @pytest.mark.slow
@@ -196,19 +189,3 @@ def test_pieces_follow_byte_pair_encoding(tiny, tmp_path):
     assert [*map(tuple, model["merges"][:3])] == [("e", "s"), ("es", "t"), ("l", "o")]
     tokenizer = load_checkpoint(tmp_path / "out").tokenizer
     assert tokenizer.decode(tokenizer("lowest newer")["input_ids"]) == "lowest newer"
-
-
-@pytest.mark.parametrize("vocabulary", ["bpe:", "bpe:many", "bpe:-5", "bpe:9", "bpe:100001", "BPE:1.5"])
-def test_a_size_that_no_vocabulary_has_is_refused(vocabulary):
-    with pytest.raises(SpecError, match=rf"found vocabulary='{vocabulary}'; expected a number of tokens from 10 to"):
-        raysp.CTC("c", vocabulary=vocabulary)
-
-
-def test_pieces_for_adapters_are_refused():
-    with pytest.raises(SpecError, match=r"vocabularies of languages are of characters: use vocabulary='build'"):
-        raysp.CTC("c", vocabulary="bpe:100", adapter="tur")
-
-
-def test_fewer_tokens_than_characters_are_refused(words, tiny, tmp_path):
-    with pytest.raises(PlanError, match=r"found 'bpe:10'; the texts have 15 characters: set it to 'bpe:18' or more"):
-        finetune(a_recipe(words, tiny, tmp_path / "out", objective={"vocabulary": "bpe:10"}))

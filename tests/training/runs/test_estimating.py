@@ -29,14 +29,6 @@ def test_a_stated_speed_gives_time_and_money_and_nothing_is_written(words, tiny,
     assert "<table>" in found._repr_html_()
 
 
-def test_several_workers_wait_for_the_slowest(words, tiny, tmp_path):
-    recipe = a_recipe(words, tiny, tmp_path / "out", pool=raysp.Pool(2, cpus=1))
-    found = raysp.estimate(recipe, rtfx=2.0)
-    assert found.cost.actors == 2
-    assert found.cost.wall_seconds.value == pytest.approx(found.left.audio_seconds / 4 * found.imbalance[2])
-    assert found.cost.device_hours.value == pytest.approx(2 * found.cost.wall_seconds.value / 3600)
-
-
 @pytest.mark.slow
 def test_a_training_that_has_begun_gives_the_speed_of_what_is_left_and_of_another_one(words, tiny, tmp_path):
     recipe = a_recipe(words, tiny, Checkpoint(str(tmp_path / "out"), every=2), schedule=Schedule(steps=6))

@@ -11,10 +11,8 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp import (
-    CheckpointError,
     Classify,
     Evaluation,
-    PlanError,
     Schedule,
     Seq2Seq,
     Speakers,
@@ -23,9 +21,8 @@ from raysp import (
 from raysp.models import load_checkpoint
 from tests.corpora import write_shard
 from tests.recipes import WORDS, a_recipe, second_shard, words_table
-from tests.soaked import some
 from tests.training.objectives.originals import save_decoder
-from tests.training.trained import evaluations_of, planned, tried
+from tests.training.trained import evaluations_of, tried
 
 MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
 OBJECTIVES = {
@@ -44,7 +41,7 @@ def decoders(tmp_path_factory) -> dict[str, str]:
     return {kind: str(save_decoder(kind, folder / kind)) for kind in DECODERS}
 
 
-@pytest.fixture(params=some([*OBJECTIVES, *DECODERS], "single", "speakers", "bert"))
+@pytest.fixture(params=[*OBJECTIVES, "bert"])
 def objective(request, headless, listener, decoders) -> object:
     if request.param in DECODERS:
         generate = {"max_new_tokens": 8}
@@ -111,9 +108,8 @@ def test_a_checkpoint_of_classes_labels_them(words, headless, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("best", some(["accuracy", "f1", "loss"], "f1"))
-def test_the_best_weights_by_a_metric_of_classes_are_exported(words, headless, tmp_path, best):
-    evaluation = Evaluation(second_shard(words, text=None), every=1, best=best, by=["text"])
+def test_the_best_weights_by_a_metric_of_classes_are_exported(words, headless, tmp_path):
+    evaluation = Evaluation(second_shard(words, text=None), every=1, best="f1", by=["text"])
     schedule = Schedule(steps=3, learning_rate=3e-3)
     objective = Classify(str(headless), column="speaker")
     recipe = trained(words, tmp_path / "out", objective, evaluation=evaluation, schedule=schedule)
@@ -121,23 +117,12 @@ def test_the_best_weights_by_a_metric_of_classes_are_exported(words, headless, t
     evaluations = evaluations_of(tmp_path / "out")
     assert [*evaluations] == [0, 1, 2, 3]
     metrics = {done: found["scores"]["metrics"] for done, found in evaluations.items() if done}
-    values = (
-        {done: found[best]["value"] for done, found in metrics.items()}
-        if best != "loss"
-        else {done: found["loss"] for done, found in evaluations.items() if done}
-    )
-    chosen = min(values, key=values.get) if best == "loss" else max(values, key=values.get)
+    values = {done: found["f1"]["value"] for done, found in metrics.items()}
+    chosen = max(values, key=values.get)
     assert (result.best_step, result.best) == (chosen, values[chosen])
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert figures["best"] == {"metric": best, "value": values[chosen], "step": chosen}
+    assert figures["best"] == {"metric": "f1", "value": values[chosen], "step": chosen}
     assert metrics[1].keys() == {"accuracy", "f1"}
-
-
-@pytest.mark.slow
-def test_a_try_out_shows_classes(words, headless, tmp_path):
-    result = tried(trained(words, tmp_path / "out", Classify(str(headless), column="speaker")), 1)
-    assert len(result["texts"]) == 5
-    assert {one for pair in result["texts"] for one in pair} <= {"s0", "s1", "s2"}
 
 
 @pytest.fixture(scope="module")
@@ -154,22 +139,6 @@ def writer(words, headless, decoders, tmp_path_factory) -> Path:
 
 @pytest.mark.drivers
 @pytest.mark.slow
-def test_a_checkpoint_with_a_decoder_writes_texts(writer, tmp_path):
-    label = raysp.Label(str(writer), outputs=[raysp.Transcript()])
-    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))
-    sink = raysp.Parquet(str(tmp_path / "labels"))
-    raysp.run(
-        raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=[raysp.Decode(), label], sink=sink),
-        engine="here",
-        progress=False,
-    )
-    texts = pq.read_table(tmp_path / "labels" / "a.parquet").column("pred_text").to_pylist()
-    assert len(texts) == 4
-    assert all(isinstance(text, str) for text in texts)
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
 def test_a_checkpoint_with_a_decoder_is_trained_further(words, writer, tmp_path):
     objective = Seq2Seq(str(writer), freeze="encoder")
     schedule = Schedule(steps=2, learning_rate=3e-3)
@@ -181,33 +150,6 @@ def test_a_checkpoint_with_a_decoder_is_trained_further(words, writer, tmp_path)
     changed = {name.partition(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     assert "decoder" in changed
     assert "encoder" not in changed
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "decoder", "message"),
-    [
-        ("writer", "bert", "SpeechEncoderDecoderModel has a text decoder; Seq2Seq needs an encoder"),
-        ("headless", None, "UniSpeechModel has no text decoder; set objective.decoder to a text model with one"),
-        ("headless", "headless", "is not a text model with a decoder: use one"),
-    ],
-)
-@pytest.mark.slow
-def test_parts_that_do_not_fit_are_refused(words, writer, headless, decoders, tmp_path, checkpoint, decoder, message):
-    folders = {"writer": str(writer), "headless": str(headless), **decoders}
-    objective = Seq2Seq(folders[checkpoint], decoder=decoder and folders[decoder])
-    with pytest.raises(CheckpointError, match=message):
-        finetune(trained(words, tmp_path / "out", objective))
-
-
-def test_texts_that_a_decoder_cannot_be_trained_on_have_a_reason(headless, decoders, tmp_path):
-    texts = ["one", None, " ", "two " * 100]
-    write_shard(tmp_path / "in" / "a.parquet", table=words_table(4, texts=texts))
-    objective = Seq2Seq(str(headless), decoder=decoders["bert"])
-    recipe = trained(f"{tmp_path}/in/*.parquet", tmp_path / "out", objective)
-    plan = planned(recipe)
-    assert plan.facts["objective"] == f"Seq2Seq, decoder {decoders['bert']}"
-    assert plan["left_out"] == {"empty_text": 2, "label_too_long": 1}
-    assert plan.facts["tokens"].startswith("100 tokens, of which ")
 
 
 @pytest.mark.drivers
@@ -230,14 +172,3 @@ def test_a_checkpoint_of_speakers_embeds_recordings(words, listener, tmp_path):
     [column] = [name for name in pq.read_schema(tmp_path / "labels" / "a.parquet").names if "embedding" in name]
     found = pq.read_table(tmp_path / "labels" / "a.parquet").column(column).to_pylist()
     assert {len(one) for one in found if one is not None} == {12}
-
-
-def test_crops_that_no_model_could_read_are_refused(words, listener, tmp_path):
-    objective = Speakers(listener, column="speaker", crop_seconds=0.1)
-    with pytest.raises(PlanError, match=r"found objective.crop_seconds=0.1; expected at least 0\.\d+, the shortest"):
-        finetune(trained(words, tmp_path / "out", objective))
-
-
-def test_an_architecture_without_a_head_for_speakers_is_refused(words, headless, tmp_path):
-    with pytest.raises(CheckpointError, match="UniSpeech has none of the classes UniSpeechForXVector"):
-        finetune(trained(words, tmp_path / "out", Speakers(str(headless), column="speaker")))

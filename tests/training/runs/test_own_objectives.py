@@ -109,15 +109,6 @@ def test_a_stopped_training_goes_on_and_its_checkpoint_loads_in_both_libraries(d
         )
 
 
-@pytest.mark.slow
-def test_its_evaluation_is_that_of_the_checkpoint(digits, checkpoint, tmp_path):
-    evaluation = raysp.Evaluation(raysp.Shards(digits, text="text"), every=6)
-    finetune(recipe(digits, checkpoint, tmp_path / "out", evaluation=evaluation))
-    best = json.loads((tmp_path / "out" / "metrics.json").read_text())["best"]
-    evaluated = raysp.evaluate(str(tmp_path / "out"), digits, text="text", engine="here")
-    assert best["value"] == evaluated.scores.metrics["wer"].value
-
-
 @pytest.mark.drivers
 @pytest.mark.cluster
 @pytest.mark.slow

@@ -1,9 +1,6 @@
 """Trainings of several workers on Ray: the same weights for any number, and after any of their processes was killed."""
 
-import hashlib
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -22,8 +19,11 @@ from tests.recipes import a_recipe, write_words
 from tests.runs import processes
 from tests.training.objectives.originals import save_decoder
 from tests.training.runs.test_finetuning import DROPPING, broken_table
+from tests.training.runs.test_speakers import others
 from tests.training.runs.test_taking_over import take_over
-from tests.training.trained import commits_of, committed_file, error_rows_of, evaluations_of, steps_of
+from tests.training.trained import evaluations_of, steps_of
+
+__all__ = ["others"]  # a fixture
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
@@ -87,12 +87,6 @@ def test_a_named_cluster_trains_with_as_many_workers_as_it_has_room_for(local_ra
     check_same_curve(tmp_path / "out", alone)
 
 
-@pytest.mark.soak
-def test_three_workers_have_it_too(begun, alone, tmp_path):
-    begun(epochs=6, workers=3).end()
-    check_same_curve(tmp_path / "out", alone)
-
-
 def test_workers_that_leave_no_cpu_for_reading_are_refused(local_ray, words, tiny, tmp_path):
     with pytest.raises(PlanError, match=r"3 workers of 1 CPU each, and at least 0.5 CPUs for reading; found 3 CPUs"):
         finetune(several(words, tiny, tmp_path / "out", 3))
@@ -127,30 +121,6 @@ def test_workers_whose_lease_was_taken_over_end_and_replace_nothing(local_ray, w
     assert {path: (sink / path).read_bytes() for path in paths} == theirs
 
 
-def test_a_damaged_last_commit_is_trained_again_and_exported(local_ray, words, tiny, by_two, tmp_path):
-    sink = tmp_path / "out"
-    shutil.copytree(by_two, sink)
-    (sink / "config.json").unlink()
-    last = max(commits_of(sink))
-    path = committed_file(sink, last, "model.safetensors")
-    path.write_bytes(path.read_bytes()[:1000])
-    assert finetune(several(words, tiny, sink, 2)).is_done
-    found = commits_of(sink)
-    assert max(found) == last
-    for file in found[last]["files"].values():
-        assert hashlib.sha256((sink / file["path"]).read_bytes()).hexdigest() == file["sha256"]
-    assert (sink / "config.json").exists()
-    assert_same(sink, by_two)
-
-
-@pytest.mark.soak
-def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, by_two, tmp_path):
-    stopped = finetune(several(words, tiny, tmp_path / "out", 2), should_stop=lambda: True)
-    assert 0 < stopped.steps < 24
-    finetune(several(words, tiny, tmp_path / "out", 2))
-    assert_same(tmp_path / "out", by_two)
-
-
 def assert_same(found: Path, expected: Path) -> None:
     values = weights(found)
     for name, value in weights(expected).items():
@@ -165,16 +135,6 @@ def test_rows_of_all_workers_that_fail_are_in_the_records_of_steps(local_ray, ti
     assert result.error_examples[0].startswith("z.parquet:")
     listed = [(row["shard"], row["row"]) for step in steps_of(tmp_path / "out") for row in step.get("errors", ())]
     assert sorted(listed) == [("z.parquet", row) for row in range(6)]
-
-
-@pytest.mark.soak
-def test_an_error_of_one_worker_ends_the_training_with_its_message(local_ray, tiny, tmp_path):
-    write_words(tmp_path / "in", 6)
-    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(60))
-    recipe = several(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", 2)
-    with pytest.raises(RunError, match=r"rows cannot be decoded, more than max_error_rate=0.5; .* such as z.parquet:"):
-        finetune(recipe)
-    assert len(error_rows_of(tmp_path / "out")) >= 20
 
 
 class Run:
@@ -214,41 +174,6 @@ def begun(words, tiny, tmp_path):
     return begin
 
 
-def undisturbed_weights(begun, tmp_path) -> bytes:
-    begun("undisturbed").end()
-    return (tmp_path / "undisturbed" / "model.safetensors").read_bytes()
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("ray::RayTrainWorker", signal.SIGKILL),
-        ("ray::Feeder", signal.SIGKILL),
-        ("ray::TrainController", signal.SIGKILL),
-        ("ray::RayTrainWorker", signal.SIGSTOP),
-    ],
-)
-def test_a_training_goes_on_after_one_of_its_processes_was_killed(begun, tmp_path, name, number):
-    expected = undisturbed_weights(begun, tmp_path)
-    run = begun()
-    run.wait_for_commits(6)
-    processes(name, run.process.pid)[0].send_signal(number)
-    run.end()
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
-
-
-@pytest.mark.soak
-def test_a_training_whose_driver_was_killed_goes_on_when_it_is_run_again(begun, tmp_path):
-    expected = undisturbed_weights(begun, tmp_path)
-    run = begun()
-    run.wait_for_commits(6)
-    run.process.kill()
-    run.process.wait()
-    begun().end()
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == expected
-
-
 @pytest.mark.soak
 def test_a_training_outlives_the_nodes_of_its_cluster(begun, tmp_path):
     """Nodes of two CPUs: two workers of one while there are two nodes, one while there is one."""
@@ -265,33 +190,36 @@ def test_a_training_outlives_the_nodes_of_its_cluster(begun, tmp_path):
     check_same_curve(tmp_path / "out", tmp_path / "undisturbed")
 
 
-SOAKED = ("classes", "lora")
-"""Objectives whose curves the quick tests show without Ray."""
-KINDS = ("texts of a decoder", *(pytest.param(one, marks=pytest.mark.soak) for one in SOAKED))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_workers_have_the_curve_of_one_for_other_objectives(local_ray, words, headless, tmp_path, kind):
+def test_two_workers_have_the_curve_and_the_evaluation_of_one_for_other_objectives(
+    local_ray, words, headless, listener, others, tmp_path
+):
+    """Before the first step the weights are the same, and so is each value of the evaluation."""
     decoder = save_decoder("bert", tmp_path / "decoder")
-    objective = {
-        "classes": raysp.Classify(str(headless), column="speaker"),
-        "texts of a decoder": raysp.Seq2Seq(str(headless), decoder=str(decoder)),
-        "lora": raysp.CTC(str(headless), text=raysp.Text("lower"), vocabulary="build", lora=raysp.LoRA(4, dropout=0.2)),
-    }[kind]
+    objectives = {
+        "texts": raysp.Seq2Seq(str(headless), decoder=str(decoder), lora=raysp.LoRA(4, dropout=0.2)),
+        "speakers": raysp.Speakers(listener, column="speaker", crop_seconds=0.5),
+    }
+    evaluations = {
+        "texts": raysp.Evaluation(raysp.Shards(words, text="text"), every=4),
+        "speakers": raysp.Evaluation(raysp.Shards(others), every=4, best="eer"),
+    }
     schedule = Schedule(steps=4, learning_rate=1e-3)
-    for number in (1, 2):
-        finetune(several(words, headless, tmp_path / str(number), number, objective=objective, schedule=schedule))
-    check_same_curve(tmp_path / "2", tmp_path / "1")
+    for kind, objective in objectives.items():
+        fields = {"objective": objective, "evaluation": evaluations[kind], "schedule": schedule}
+        for number in (1, 2):
+            finetune(several(words, headless, tmp_path / f"{kind}{number}", number, **fields))
+        check_same_curve(tmp_path / f"{kind}2", tmp_path / f"{kind}1")
+        one, two = (evaluations_of(tmp_path / f"{kind}{number}") for number in (1, 2))
+        assert two[0] == one[0]
 
 
 def test_mixed_epochs_pieces_and_further_corpora_are_those_of_one_worker(local_ray, words, tiny, tmp_path):
     """What follows from the index, the texts and the recipe is the same on all workers."""
+    source = raysp.Shards(words, text="text")
     fields = {
-        "objective": {"vocabulary": "bpe:30", "masks": DROPPING},
+        "objective": {"vocabulary": "bpe:30", "masks": DROPPING, "blank_bias": -1.0},
         "mix": raysp.Mix({"0*": 1, "1*": 3}),
-        "evaluation": raysp.Evaluation(
-            raysp.Shards(words, text="text"), every=10, others={"again": raysp.Shards(words, text="text")}
-        ),
+        "evaluation": raysp.Evaluation(source, every=10, others={"again": source}),
         "schedule": Schedule(epochs=4, learning_rate=1e-3, optimizer="tests.training.optimizers:nadam"),
     }
     for number in (1, 2):
@@ -300,5 +228,7 @@ def test_mixed_epochs_pieces_and_further_corpora_are_those_of_one_worker(local_r
     assert two == pytest.approx(one, abs=1e-4)
     alone, both = (evaluations_of(tmp_path / f"by {number}") for number in (1, 2))
     assert [*alone] == [*both]
+    assert alone[0] == both[0]
+    assert any(row["hypothesis"] for row in alone[0]["worst"])
     for found in (*alone.values(), *both.values()):
         assert found["others"]["again"]["scores"] == found["scores"]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp import Batching, Classify, Evaluation, RunError, Schedule, Speakers, SpecError, finetune
+from raysp import Batching, Evaluation, Schedule, Speakers
 from tests import kit
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
@@ -16,7 +16,6 @@ from tests.training.trained import evaluations_of
 
 pytestmark = pytest.mark.slow
 
-PAIRS = ("target_pairs", "speakers")
 NAMES = ["s0", "s1", "new", "other", None, ""]
 
 
@@ -93,26 +92,3 @@ def test_the_rate_is_shown_where_people_look(trained):
     page = (trained.sink / ".raysp" / "report.html").read_text()
     assert ">EER<" in page
     assert f"best {value}" in page
-
-
-@pytest.mark.parametrize(
-    ("objective", "best", "message"),
-    [
-        (Classify("c", column="speaker"), "eer", "found evaluation.best='eer'; Classify has accuracy, f1, loss"),
-        (raysp.CTC("c"), "eer", "found evaluation.best='eer'; CTC has wer, cer, loss"),
-        (Speakers("c", column="speaker"), "wer", "found evaluation.best='wer'; Speakers has eer, accuracy, f1, loss"),
-    ],
-)
-def test_a_metric_that_an_objective_does_not_have_is_refused(objective, best, message):
-    evaluation = Evaluation(raysp.Shards("dev", text="text"), best=best)
-    with pytest.raises(SpecError, match=message):
-        a_recipe("in", Path(), "out", objective=objective, evaluation=evaluation)
-
-
-def test_a_corpus_without_pairs_has_no_rate_and_ends_the_training(words, listener, tmp_path):
-    table = words_table(6, seed=7)
-    table = table.set_column(table.column_names.index("speaker"), "speaker", pa.array([f"n{row}" for row in range(6)]))
-    write_shard(tmp_path / "dev" / "a.parquet", table=table)
-    recipe = recipe_of(words, listener, f"{tmp_path}/dev/*.parquet", tmp_path / "out", every=4, by=[])
-    with pytest.raises(RunError, match=r"step 0: the evaluation has no finite value of its metric \(eer, rows"):
-        finetune(recipe)

@@ -131,17 +131,6 @@ def test_a_damaged_commit_is_trained_again_and_made_whole(words, tiny, tmp_path,
     assert same(weights(tmp_path / "out"), weights(whole))
 
 
-def test_a_checkpoint_that_is_in_use_is_not_exported_again(words, tiny, whole, tmp_path):
-    recipe, sink = again(words, tiny, tmp_path / "out"), Path(shutil.copytree(whole, tmp_path / "out"))
-    (sink / "README.md").write_text("by the user")
-    before = files_of(sink)
-    assert finetune(recipe).is_done
-    assert files_of(sink) == before
-    (sink / "vocab.json").unlink()
-    assert finetune(recipe).is_done
-    assert (sink / "vocab.json").exists()
-
-
 def files_of(sink: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in sink.iterdir() if path.is_file()}
 
@@ -157,16 +146,6 @@ def test_a_restart_says_that_the_checkpoint_stays_and_replaces_it_when_it_is_don
     assert raysp.status(str(sink)).steps_exported is None
     finetune(changed)
     assert json.loads((sink / "metrics.json").read_text())["fingerprint"] == finetune(changed).fingerprint
-
-
-def test_a_training_begins_anew_after_a_restart_that_was_killed(words, tiny, whole, tmp_path):
-    """The record is removed first, so what was not removed yet has no record."""
-    recipe, sink = again(words, tiny, tmp_path / "out"), Path(shutil.copytree(whole, tmp_path / "out"))
-    (sink / ".raysp" / "recipe.json").unlink()
-    changed = dataclasses.replace(recipe, seed=1)
-    finetune(changed, should_stop=steps_until(2))
-    assert [step["done"] for step in steps_of(sink)] == [1, 2]
-    assert [*commits_of(sink)] == [2]
 
 
 def test_a_restart_needs_no_record_that_can_be_read(words, tiny, whole, tmp_path):

@@ -50,12 +50,6 @@ def test_of_a_step_that_several_runs_evaluated_the_last_run_counts(sink):
     assert (best(sink).estimate.value, best(sink).evaluations) == (0.2, 1)
 
 
-def test_evaluations_of_an_unknown_run_do_not_count(sink):
-    sink.evaluate(10, wer=0.5)
-    sink.evaluate(20, run_id="20270101", wer=0.1)
-    assert (best(sink).steps, best(sink).evaluations) == (10, 1)
-
-
 @pytest.mark.parametrize(
     ("metric", "values", "step"),
     [

@@ -5,8 +5,7 @@ import pytest
 from raysp import CheckpointError
 from raysp.sink.fencing import FencedStore
 from raysp.storage.store import LocalStore
-from raysp.training.sink import exports, training_record
-from raysp.training.sink.exports import Export
+from raysp.training.sink import exports
 
 FIRST = {"adapter.tur.safetensors": b"1", "config.json": b"{}", "model.safetensors": b"one", "vocab.json": b"[1]"}
 SECOND = {"config.json": b"{2}", "model.safetensors": b"two", "vocab.json": b"[2]", "README.md": b"read"}
@@ -84,9 +83,3 @@ def test_a_checkpoint_is_exported_once(sink):
     assert exports.is_exported(sink, "f", "s")
     sink.replace("vocab.json", b"")
     assert not exports.is_exported(sink, "f", "s")
-
-
-def test_a_record_that_cannot_be_read_is_that_of_no_export(sink, caplog):
-    sink.create(training_record.EXPORT, b"{")
-    assert Export.load(sink) is None
-    assert "not the record of an exported checkpoint" in caplog.text

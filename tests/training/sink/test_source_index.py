@@ -13,7 +13,6 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.sink.footer import Hashes
 from raysp.storage.store import LocalStore
 from raysp.training.sink import source_index
-from raysp.training.sink.corpus_index import combine
 from raysp.training.sink.source_index import Indexed, ShardIndex, SourceIndex
 
 
@@ -95,11 +94,6 @@ def test_only_shards_that_changed_are_made_again_and_all_of_another_recipe(sink)
     assert sink.made == []
 
 
-def test_a_plan_writes_nothing(sink):
-    sink.complete(SHARDS, saves=False)
-    assert not sink.file.exists()
-
-
 def test_shards_that_were_done_before_an_error_are_not_made_again(sink):
     shards = [shard(str(number), 3) for number in range(6)]
 
@@ -151,33 +145,9 @@ def test_shards_that_cannot_be_read_are_tried_again(sink):
     assert sink.file.read_bytes() == written
 
 
-def test_numbers_of_labels_beyond_the_type_are_the_largest():
-    index = ShardIndex.of(shard("a", 1), [(1.0, 100_000, "")], Hashes.zeros(1))
-    assert index.rows["num_labels"].to_pylist() == [65_535]
-
-
 @pytest.mark.parametrize("damage", [lambda data: b"not an index", lambda data: data[:-40]])
 def test_a_damaged_index_is_refused_with_the_remedy(sink, damage):
     sink.complete(SHARDS)
     sink.file.write_bytes(damage(sink.file.read_bytes()))
     with pytest.raises(StoreError, match=r"source\.parquet: damaged .*; remove this index, and run again"):
         sink.complete(SHARDS)
-
-
-def test_rows_and_pieces_are_counted_over_the_corpus(sink):
-    corpus = combine([*sink.complete(SHARDS), (shard("damaged", 7), "cannot be read")])
-    assert corpus.first_rows.tolist() == [0, 0, 10, 10, 15, 15]
-    assert corpus.piece_rows.tolist() == [0, 4, 10, 15]
-    found = [corpus.piece(number) for number in range(3)]
-    assert found == [(SHARDS[1], Piece(0, 4)), (SHARDS[1], Piece(4, 10)), (SHARDS[3], Piece(0, 5))]
-    places = [corpus.place_of(row) for row in (0, 9, 10, 14)]
-    assert places == [("a.parquet", 0), ("a.parquet", 9), ("b.parquet", 0), ("b.parquet", 4)]
-    assert corpus.seconds[:4].tolist() == [0.5, 0.0, 0.0, 3.5]
-    assert corpus.seconds[10:].tolist() == [0.5, 0.0, 0.0, 3.5, 0.0]
-    assert corpus.left_out == {"filtered": 3 + 2, "empty_text": 1 + 1}
-    assert corpus.counts == {"a": 15, "ß": 2}
-
-
-def test_a_corpus_without_shards_has_no_rows():
-    corpus = combine([])
-    assert (corpus.seconds.tolist(), corpus.piece_rows.tolist(), corpus.left_out) == ([], [0], {})

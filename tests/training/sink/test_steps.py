@@ -1,7 +1,6 @@
 """Committed steps: whole whenever they can be seen, never lost, the same whoever commits them."""
 
 import dataclasses
-import logging
 from pathlib import Path
 
 import pytest
@@ -50,51 +49,11 @@ def state(store, step: CommittedStep) -> dict[str, bytes]:
     return found
 
 
-def test_the_latest_step_is_read_back_as_it_was_committed(store):
-    assert committed_steps.latest(store) is None
-    commit(store, 9)
-    made = commit(store, 10)
-    found = committed_steps.latest(store)
-    assert found == made
-    assert (found.position, found.num_workers, found.metrics) == (Position(10, 2, 2), 2, {"loss": 1 / 11})
-    assert state(store, found) == {name: content(name, 10) for name in ("model", "optimizer")}
-    assert unnamed(store) == []
-
-
 def test_a_step_that_is_committed_twice_keeps_the_first_commit(store):
     first = commit(store, 3)
     assert commit(store, 3, num_workers=4) == first
     assert committed_steps.latest(store) == first
     assert len(unnamed(store)) == 2
-
-
-@pytest.mark.parametrize("damage", ["a missing file", "a shorter file", "an unreadable marker"])
-def test_a_damaged_step_is_passed_over_for_the_one_before_it_with_a_warning(store, caplog, damage):
-    before, last = commit(store, 3), commit(store, 4)
-    path = last.files["model"].path if "file" in damage else ".raysp/steps/4.json"
-    store.delete(path)
-    if damage != "a missing file":
-        store.create(path, b"{")
-    with caplog.at_level(logging.WARNING):
-        assert committed_steps.latest(store) == before
-    assert path in caplog.text
-    assert "going back to the committed step before it" in caplog.text
-
-
-def test_a_file_that_was_changed_is_refused(store):
-    step = commit(store, 3)
-    file = step.files["model"]
-    store.replace(file.path, b"x" * file.num_bytes)
-    with (
-        pytest.raises(RunError, match=r"3\..*/model was changed: .*Remove \.raysp/steps/3\.json to go on"),
-        committed_steps.local_file(store, step, "model"),
-    ):
-        pass
-    with (
-        pytest.raises(RunError, match=r"step 3 has no file 'ema' \(found: model, optimizer\)"),
-        committed_steps.local_file(store, step, "ema"),
-    ):
-        pass
 
 
 @pytest.mark.parametrize("damage", ["missing", "shorter", "changed", "marker"])
@@ -110,14 +69,6 @@ def test_a_damaged_step_is_made_whole_when_it_is_trained_again(store, damage):
     again = commit(store, 4)
     assert again == committed_steps.load(store, 4) == committed_steps.latest(store, checks=True)
     assert state(store, again) == {name: content(name, 4) for name in ("model", "optimizer")}
-
-
-def test_content_that_was_changed_is_passed_over_where_it_is_checked(store, caplog):
-    before, last = commit(store, 3), commit(store, 4)
-    store.replace(last.files["model"].path, b"x" * last.files["model"].num_bytes)
-    assert committed_steps.latest(store) == last
-    assert committed_steps.latest(store, checks=True) == before
-    assert "step 4 has missing, incomplete or changed files" in caplog.text
 
 
 def test_a_run_ends_at_the_marker_of_a_run_that_took_over(tmp_path):
@@ -151,27 +102,6 @@ def test_a_marker_that_a_suspended_process_adds_after_a_restart_does_not_count_a
     step = commit(store, 4)
     assert committed_steps.latest(store) == step != late
     assert "4.json was damaged or of an earlier training; it was replaced" in caplog.text
-
-
-def test_a_marker_that_cannot_be_parsed_is_removed_and_its_files_are_left_to_a_person(store):
-    commit(store, 3)
-    commit(store, 4)
-    store.replace(".raysp/steps/3.json", b"{")
-    assert unnamed(store) == []
-    commit(store, 5)
-    commit(store, 6)
-    committed_steps.remove_earlier(store, 6)
-    assert store.stat(".raysp/steps/3.json") is None
-    assert len(unnamed(store)) == 2
-
-
-def test_only_steps_before_the_own_one_are_removed_with_their_files(store):
-    for done in range(7):
-        commit(store, done)
-    committed_steps.remove_earlier(store, 5, {1})
-    assert sorted(step for step in range(7) if store.stat(f".raysp/steps/{step}.json")) == [1, 4, 5, 6]
-    assert len(list(store.list(".raysp/steps/"))) == 4 * 3
-    assert unnamed(store) == []
 
 
 def train(store, goal: int) -> None:
