@@ -110,12 +110,6 @@ def test_shards_of_a_process_that_is_killed_are_indexed_by_this_one(planned, sta
     assert "a process that indexes rows ended with signal SIGKILL; this process does the rest for it" in warning
 
 
-def test_few_rows_start_no_process(planned, monkeypatch, started):
-    monkeypatch.setattr(indexing, "WORTH_ROWS", 70)
-    prepared(planned(), monkeypatch, 8)
-    assert started == []
-
-
 @pytest.mark.drivers
 @pytest.mark.slow
 def test_tasks_of_a_cluster_make_the_index_that_one_process_makes(planned, monkeypatch, local_ray):

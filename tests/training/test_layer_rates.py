@@ -5,13 +5,12 @@ import pytest
 from raysp import Schedule
 from raysp.models import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel, TextTokenizer, registry
 from raysp.models.encoder.speech_model import SpeechModel
-from raysp.training.loop.optimizing import num_layers_above
+from raysp.training.loop.optimizing import group_parameters, num_layers_above
 from raysp.training.objectives.starting_model import head_names
 from tests.models.decoder_oracles import BART, BERT, GPT2, save_parts
 from tests.models.oracles import make_oracle
 from tests.training.conftest import SMALL
 from tests.training.criteria import encoder_decoder
-from tests.training.test_optimizing import rates_of
 
 TRANSFORMER = {
     "masked_spec_embed": 2,
@@ -81,6 +80,14 @@ DECODERS = {
     ),
 }
 DECODERS["mbart"] = (BART, {**DECODERS["bart"][1], "model.decoder.layer_norm": 0})
+
+
+def rates_of(model, schedule: Schedule) -> dict[str, float]:
+    """Return the factor of the learning rate of each parameter, each of which is in one group."""
+    groups = group_parameters(model, schedule)
+    rates = {id(weight): group["rate"] for group in groups for weight in group["params"]}
+    assert len(rates) == sum(len(group["params"]) for group in groups)
+    return {name: rates[id(weight)] for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def classes() -> list[type[SpeechModel]]:

@@ -9,7 +9,7 @@ import torch
 
 from raysp import Schedule
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.loop.not_finite import NotFinite, described_losses, has_grown
+from raysp.training.loop.not_finite import described_losses, has_grown
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import OneWorker, Training
 from tests.training.conftest import micro_batch, small_model
@@ -35,20 +35,6 @@ def alone(extractor, steps) -> tuple[list[float], Training]:
 
 def test_four_workers_have_the_curve_and_the_weights_of_one(alone, extractor, steps):
     assert_equal_curves(partial(new_training, extractor), steps, alone, 4)
-
-
-def test_a_loss_that_is_not_finite_changes_no_weight_and_names_the_rows(extractor, digits):
-    training = new_training(extractor)
-    before = [one.detach().clone() for one in parameters(training)]
-    good, bad = micro_batch(digits, 0, [0, 1]), micro_batch(digits, 1, [2, 3])
-    waves = [bad.waves[0], bad.waves[1] * float("nan")]
-    update = training.step(0, 0, [good, MicroBatch(1, bad.rows, waves, bad.targets)], learning_rate=1e-3)
-    assert not update.is_finite
-    assert update.failed_rows == [3]
-    for one, other in zip(parameters(training), before, strict=True):
-        assert torch.equal(one, other)
-    update = training.step(0, 0, [good], learning_rate=1e-3)
-    assert (update.is_finite, update.num_rows, update.failed_rows) == (True, 2, [])
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_names_the_rows(extractor, digits):
@@ -104,20 +90,6 @@ def test_the_update_is_that_of_the_mean_over_all_rows(extractor, steps, digits):
 )
 def test_a_loss_far_above_the_lowest_has_grown(losses, expected):
     assert has_grown(losses) is expected
-
-
-@pytest.mark.parametrize(
-    ("rows", "num_rows", "grew", "expected"),
-    [
-        ([4], 8, False, False),
-        ([4], 1, False, False),
-        ([1, 2], 2, False, True),
-        ([], 8, True, True),
-        ([], 8, False, False),
-    ],
-)
-def test_all_rows_of_several_are_the_fault_of_the_weights(rows, num_rows, grew, expected):
-    assert NotFinite("", rows, num_rows, grew, "").is_diverged is expected
 
 
 def test_the_history_says_since_when_the_loss_grew():

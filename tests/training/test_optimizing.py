@@ -8,15 +8,6 @@ from raysp.training.loop.course import Course
 from raysp.training.loop.optimizing import FlatGradients, group_parameters, new_optimizer, set_rate
 from tests.training.conftest import small_model
 
-RATES = raysp.Schedule(steps=1, head_rate=10.0, layer_decay=0.5)
-
-
-def rates_of(model, schedule) -> dict[str, float]:
-    """Return the factor of the learning rate of each parameter."""
-    groups = group_parameters(model, schedule)
-    rates = {id(weight): group["rate"] for group in groups for weight in group["params"]}
-    return {name: rates[id(weight)] for name, weight in model.named_parameters() if weight.requires_grad}
-
 
 def test_vectors_have_no_weight_decay():
     optimizer = new_optimizer(group_parameters(small_model(), raysp.Schedule(steps=1, head_rate=1.0, weight_decay=0.1)))

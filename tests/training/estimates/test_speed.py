@@ -45,16 +45,6 @@ def test_the_speed_is_that_of_a_worker_without_the_first_step_and_without_waitin
     )
 
 
-def test_the_steps_are_those_of_the_last_run(recipe, parts, tmp_path):
-    sink = Sink(tmp_path, record={"parts": dict(parts)}, resolved=ALIKE)
-    figures = {"audio_seconds": 10.0, "waited": 0.0}
-    sink.train(range(1, 8), FIRST, seconds=2.0, **figures)
-    sink.train(range(5, 7), SECOND, seconds=4.0, **figures)
-    sink.train(range(7, 10), SECOND, seconds=4.0, **figures)
-    found = raysp.estimate(recipe, like=str(tmp_path)).speed
-    assert (found.rtfx, found.origin.partition(" in ")[0]) == (pytest.approx(2.5), "4 steps")
-
-
 @pytest.mark.parametrize("other", [{"device": "cuda"}, {"cpus_per_worker": 8}, {"dtype": "bfloat16"}])
 def test_steps_on_another_device_give_no_speed(recipe, parts, tmp_path, other):
     train(tmp_path, parts, resolved={**ALIKE, **other})

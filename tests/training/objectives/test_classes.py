@@ -9,7 +9,6 @@ from raysp.models import (
     Wav2Vec2ForSequenceClassification,
 )
 from raysp.training.objectives.classify_task import ClassifyTask
-from raysp.training.objectives.starting_model import freeze
 from tests.models.oracles import make_oracle, transformers
 from tests.training.criteria import classify_criterion, plan_of
 from tests.training.objectives.originals import ENCODERS, model_pair, random_batch
@@ -77,12 +76,3 @@ def test_a_head_with_the_same_classes_stays_and_one_with_others_is_new(folder, t
         assert not any(torch.equal(row, first.classifier.weight[0]) for row in other.classifier.weight)
         assert not other.classifier.bias.any()
         assert torch.equal(other.projector.weight, first.projector.weight)
-
-
-@pytest.mark.parametrize("part", ["feature_encoder", "encoder", "base"])
-def test_frozen_parts_are_those_below_the_head(folder, part):
-    model = load_classifier(folder, NAMES)
-    freeze(model, part)
-    names = {name for name, one in model.named_parameters() if not one.requires_grad}
-    prefix = "wav2vec2.feature_extractor." if part == "feature_encoder" else "wav2vec2."
-    assert names == {name for name, _ in model.named_parameters() if name.startswith(prefix)}

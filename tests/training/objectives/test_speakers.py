@@ -74,13 +74,6 @@ def test_crops_are_parts_of_their_rows_drawn_from_the_seed_of_the_micro_batch(mo
     assert not any(np.array_equal(one, other) for one, other in zip(crops[0], crops[2], strict=True))
 
 
-@pytest.mark.parametrize("seconds", [None, 100.0, 6640 / 16_000])
-def test_rows_that_are_not_longer_than_a_crop_stay_whole(model, seconds):
-    batch = random_batch([[0], [1], [2]])
-    found = cropped(speakers_criterion(model, EXTRACTOR, crop_seconds=seconds), batch, 0, 0, 0, 0)
-    assert all(np.array_equal(one, wave) for one, wave in zip(found, batch.waves, strict=True))
-
-
 @pytest.mark.parametrize("encoder", ["wav2vec2 group", "wav2vec2 layer", "wav2vec2-bert"])
 def test_constant_audio_has_finite_gradients(encoder):
     """Whose statistics have a deviation of 0, where a square root has none."""

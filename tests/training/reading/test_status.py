@@ -46,14 +46,6 @@ def test_loss_rate_and_speed_are_those_of_the_last_fifty_steps(tmp_path):
     }
 
 
-def test_of_steps_that_several_runs_made_the_last_run_counts_and_steps_after_the_commit_do_not(sink):
-    sink.train(range(1, 9), "1", loss=1.0)
-    sink.write_metrics([9], "1", loss=1000.0)
-    sink.train(range(5, 9), "2", loss=3.0)
-    found = status(sink).last_steps
-    assert (found.number, found.loss) == (8, pytest.approx((4 * 1.0 + 4 * 3.0) / 8))
-
-
 @pytest.mark.parametrize("random_part", ["0a1b2c", "123456"])
 def test_a_damaged_log_is_refused_by_its_name(sink, random_part):
     run_id = f"20260102T000000000000Z-{random_part}"

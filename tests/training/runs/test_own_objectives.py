@@ -1,6 +1,5 @@
 """An objective of one's own, transducers, on real digits: what is learnt, resuming, evaluation, several workers."""
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -122,23 +121,6 @@ def test_workers_import_its_modules_as_the_driver_read_them(digits, checkpoint, 
     ran = kit.run_apart(line, RAYSP_ENGINE="ray")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["steps"] == 6
-
-
-def test_its_model_has_the_masks_and_the_random_weights_of_the_spec(digits, checkpoint, tmp_path):
-    def model_of(**fields):
-        made = recipe(digits, checkpoint, tmp_path / "out")
-        made = dataclasses.replace(made, objective=Transducer(str(checkpoint), **fields), seed=3)
-        plan, prepared = planned_training(made)
-        return prepared.task.model(plan)
-
-    stored, masked, drawn = model_of(), model_of(masks={"layerdrop": 0.25}), model_of(random_weights=True)
-    assert stored.encoder.config.layerdrop != masked.encoder.config.layerdrop == 0.25
-    weights = zip(stored.parameters(), masked.parameters(), drawn.parameters(), strict=True)
-    same = [(torch.equal(one, other), torch.equal(one, third)) for one, other, third in weights]
-    assert all(of_masked for of_masked, _ in same)
-    assert not all(of_drawn for _, of_drawn in same)
-    with pytest.raises(raysp.PlanError, match=r"objective.masks: .*no_such"):
-        model_of(masks={"no_such": 0.1})
 
 
 def test_its_modules_are_part_of_the_fingerprint(digits, checkpoint, tmp_path):

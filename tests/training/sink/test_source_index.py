@@ -12,7 +12,6 @@ from raysp import Shards, StoreError
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink.footer import Hashes
 from raysp.storage.store import LocalStore
-from raysp.training.sink import source_index
 from raysp.training.sink.source_index import Indexed, ShardIndex, SourceIndex
 
 
@@ -114,23 +113,6 @@ def test_shards_that_were_done_before_an_error_are_not_made_again(sink):
     assert values(found) == [
         (one.name, *value[1:]) for one, value in zip(shards, values(sink.complete(shards)), strict=True)
     ]
-
-
-def test_a_kill_loses_the_shards_since_the_last_part(sink, monkeypatch):
-    monkeypatch.setattr(source_index, "PART_SECONDS", -1)  # as if each shard took long
-    shards = [shard(str(number), 3) for number in range(6)]
-
-    def killed(one: Shard) -> Indexed:
-        assert len(sink.parts()) == 5 - int(one.name[0])
-        if one.name == "2.parquet":
-            raise KeyboardInterrupt
-        return an_index(one)
-
-    with pytest.raises(KeyboardInterrupt):
-        sink.complete(shards, make=killed)
-    sink.complete(shards)
-    assert sink.made == ["2.parquet", "1.parquet", "0.parquet"]
-    assert sink.parts() == []
 
 
 def test_shards_that_cannot_be_read_are_tried_again(sink):
