@@ -1,41 +1,15 @@
 """Speed and memory measured on a few micro-batches."""
 
 import multiprocessing
-import re
 
 import numpy as np
 import pytest
-import torch
 
 import raysp
 from raysp import Batching, PlanError
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table
 from tests.training.runs.test_finetuning import broken_table
-
-
-def seconds_of(text: str) -> float:
-    """Return the seconds of a duration such as 0:12."""
-    minutes, seconds = text.split(":")
-    return 60 * int(minutes) + int(seconds)
-
-
-@pytest.mark.slow
-def test_micro_batches_of_middle_cost_are_timed_and_an_update(words, tiny, tmp_path):
-    threads = torch.get_num_threads()
-    recipe = a_recipe(words, tiny, tmp_path / "out", ema=0.9, batching=Batching(seconds=12, micro_batches=3))
-    found = raysp.estimate(recipe, calibrate=True)
-    assert found.speed.rtfx > 0
-    told = re.fullmatch(
-        r"measured here on 1 CPU: (\d+:\d\d) of audio in ([\d.]+) s, of which an update is ([\d.]+) s",
-        found.speed.origin,
-    )
-    assert told
-    assert 4 <= seconds_of(told[1]) <= 8  # two micro-batches of at most 4 padded seconds
-    assert float(told[3]) <= float(told[2])
-    assert found.cost.wall_seconds.value == pytest.approx(found.left.audio_seconds / found.speed.rtfx)
-    assert torch.get_num_threads() == threads
-    assert not (tmp_path / "out").exists()
 
 
 def memory_in_a_process(recipe):
