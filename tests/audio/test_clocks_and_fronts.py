@@ -158,3 +158,40 @@ def test_a_hole_in_frames_without_a_container_is_an_error(kind):
         with pytest.raises(AudioError) as raised:
             decode(data[:place] + hole + data[place + len(hole) :], sample_rate=16_000)
         assert raised.value.error_type == "corrupt_audio"
+
+
+def test_an_mp3_may_begin_within_a_frame_and_stand_in_a_wav():
+    audio = encode(noise(RATE), RATE, "MP3")
+    with av.open(io.BytesIO(audio), format="mp3") as media:
+        plain = audio[next(media.demux(audio=0)).pos :]
+    num_samples = len(decode(plain, sample_rate=16_000))
+    assert abs(len(decode(plain[100:], sample_rate=16_000)) - num_samples) <= 800
+    head = b"\x55\0" + b"\x01\0" + RATE.to_bytes(4, "little") + (8000).to_bytes(4, "little")
+    head += b"\x01\0\0\0\x0c\0\x01\0\x02\0\0\0\x80\x01\x01\0\x71\x05"
+    riff = b"WAVEfmt " + len(head).to_bytes(4, "little") + head + b"data" + len(plain).to_bytes(4, "little") + plain
+    riff = b"RIFF" + len(riff).to_bytes(4, "little") + riff
+    assert abs(len(decode(riff, sample_rate=16_000)) - num_samples) <= 800
+
+
+@pytest.mark.parametrize("order", ["fmt data fmt data", "fmt data data", "data fmt"])
+def test_chunks_in_an_odd_order_are_no_part_of_a_recording(order):
+    audio = encode(noise(16_000))
+    chunks = {"fmt": audio[12:36], "data": audio[36:]}
+    body = b"WAVE" + b"".join(chunks[name] for name in order.split())
+    with pytest.raises(AudioError):
+        decode(b"RIFF" + len(body).to_bytes(4, "little") + body, sample_rate=16_000)
+
+
+@pytest.mark.parametrize("bits", [2, 5])
+def test_g726_in_a_wav_is_decoded(bits):
+    file = io.BytesIO()
+    tone = TONE[::6].copy()
+    with av.open(file, "w", format="wav") as media:
+        stream = media.add_stream("g726", rate=8000, layout="mono", options={"code_size": str(bits)})
+        frame = av.AudioFrame.from_ndarray(tone[None], "s16", "mono")
+        frame.sample_rate = 8000
+        media.mux(stream.encode(frame))
+        media.mux(stream.encode(None))
+    found = decode(file.getvalue(), sample_rate=8000)
+    assert abs(len(found) - len(tone)) <= 8
+    assert np.corrcoef(found[: len(tone)], tone[: len(found)])[0, 1] > 0.9

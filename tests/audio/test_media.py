@@ -206,3 +206,31 @@ def test_an_ogg_whose_first_or_last_page_is_damaged_is_corrupt(speech, codec, pl
     with pytest.raises(AudioError, match=r"the page at byte .* is damaged") as caught:
         decode(bytes(data), sample_rate=RATE)
     assert caught.value.error_type == "corrupt_audio"
+
+
+def box(kind: bytes, *parts: bytes) -> bytes:
+    data = b"".join(parts)
+    return struct.pack(">I4s", 8 + len(data), kind) + data
+
+
+def test_the_comment_of_itunes_gives_delay_and_end(speech):
+    data = encode(speech, "ipod", "aac").replace(b"edts", b"free")
+    comment = f" 00000000 {1024:08X} {0:08X} {len(speech):016X} 00000000".encode()
+    names = box(b"mean", bytes(4), b"com.apple.iTunes") + box(b"name", bytes(4), b"iTunSMPB")
+    items = box(b"ilst", box(b"----", names, box(b"data", struct.pack(">II", 1, 0), comment)))
+    handler = box(b"hdlr", bytes(8), b"mdirappl", bytes(9))
+    more = box(b"udta", box(b"meta", bytes(4), handler, items))
+    place = data.index(b"moov") - 4
+    size = int.from_bytes(data[place : place + 4], "big")
+    assert place + size == len(data)
+    data = data[:place] + struct.pack(">I", size + len(more)) + data[place + 4 :] + more
+    found = decode(data.replace(b"udta", b"free", 1) if data.count(b"udta") > 1 else data, sample_rate=RATE)
+    assert (len(found), lag_of(found, speech)) == (len(speech), 0)
+
+
+def test_a_list_of_edits_may_leave_out_sound(speech):
+    data = encode(speech, "ipod", "aac")
+    place = data.index(b"elst") + 12
+    whole = int.from_bytes(data[place : place + 4], "big")  # units of a second depend on FFmpeg
+    shortened = with_number(data, b"elst", 12, whole // 2)
+    assert len(decode(shortened, sample_rate=RATE)) == pytest.approx(len(speech) / 2, abs=16)

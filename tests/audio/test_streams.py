@@ -1,6 +1,7 @@
 """Streams joined in one file, headers that count too few samples, and data behind the samples that is no audio."""
 
 import io
+import itertools
 import struct
 
 import av
@@ -46,6 +47,12 @@ def plain_mp3(signal: np.ndarray, rate: int = RATE) -> bytes:
     audio = encode(signal, rate, "MP3")
     with av.open(io.BytesIO(audio), format="mp3") as media:
         return audio[next(media.demux(audio=0)).pos :]
+
+
+def with_mp3_count(audio: bytes, change) -> bytes:
+    place = max(audio.find(b"Xing"), audio.find(b"Info")) + 8
+    number = int.from_bytes(audio[place : place + 4], "big")
+    return audio[:place] + change(number).to_bytes(4, "big") + audio[place + 4 :]
 
 
 def replaced(audio: bytes, place: int, number: int, num_bytes: int = 4, order: str = "big") -> bytes:
@@ -230,3 +237,32 @@ def test_a_recording_that_announces_samples_and_has_none_is_corrupt(audio, annou
     with pytest.raises(AudioError, match=announced) as caught:
         decode(audio, sample_rate=RATE)
     assert caught.value.error_type == "corrupt_audio"
+
+
+def test_a_flac_that_is_cut_is_not_made_whole_by_frames_of_another_one():
+    one, other = encode(FIRST, RATE, "FLAC"), encode(np.tile(SECOND, 3), RATE, "FLAC")
+    for share in (0.2, 0.5, 0.9):
+        with pytest.raises(AudioError):
+            decode(one[: int(share * len(one))] + other, sample_rate=RATE)
+
+
+def test_an_mp3_is_decoded_beyond_the_frames_that_it_counts():
+    one, other = encode(np.tile(FIRST, 3), RATE, "MP3"), encode(SECOND, RATE, "MP3")
+    for change in (lambda n: 1, lambda n: n // 2, lambda n: n - 1):
+        audio = with_mp3_count(one, change)
+        for given, parts in ((audio, [one]), (audio + other, [one, other])):
+            # FFmpeg drops the padding, at most a frame, where the count ends.
+            assert abs(len(samples(given)) - sum(len(samples(part)) for part in parts)) <= 2 * 576
+
+
+def test_the_limit_of_seconds_counts_all_streams():
+    [found] = decode_all([Excerpt(JOINED)], DecodeOptions(RATE, max_seconds=6))
+    assert str(found) == "longer than max_seconds=6; stopped after 6.000 seconds"
+
+
+def test_a_part_of_joined_flac_streams_is_not_taken_from_another_one():
+    one, other = encode(FIRST, RATE, "FLAC"), encode(SECOND[:20_000], RATE, "FLAC")
+    for audio in (one + one, one + other, other + one):
+        whole = samples(audio)
+        for offset, given in itertools.product((0.3, 0.7, 1.1, 1.2, 1.4, 1.9, 2.4), (audio, io.BytesIO(audio))):
+            np.testing.assert_array_equal(samples(given, offset=offset), whole[round(offset * RATE) :])

@@ -321,3 +321,11 @@ class TestByColumn:
             raysp.PlanError, match=r"differ in the columns pred_words \(absent; list<.*merge labellings"
         ):
             raysp.merge(a, words, to=str(tmp_path / "to"), by="pred_score")
+
+    def test_forgotten_rows_stay_withdrawn(self, sinks, raysp_command, merged):
+        made = sinks(["a", "b", "c"], ["a", "b", "c"], ["a", "b", "x"])
+        assert raysp_command("forget", made[2], "u1").code == 0
+        for by in ("agreement", "vote"):
+            rows = merged(*made, by=by)
+            assert of_each(rows, "pred_text") == ["a", None, "c"]
+            assert of_each(rows, "error_type") == [None, "withdrawn", None]

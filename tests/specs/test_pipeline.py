@@ -137,6 +137,21 @@ class TestFingerprint:
     def test_it_changes_with_settings_that_can_change_a_label(self, change):
         assert hashed(with_overrides(a_pipeline(), [change])) != hashed(a_pipeline())
 
+    def test_it_changes_with_the_checkpoint_the_dtype_and_the_label_version(self, monkeypatch):
+        found = {
+            hashed(a_pipeline()),
+            hashed(a_pipeline(), checkpoint_digest="other"),
+            hashed(a_pipeline(), dtype="bfloat16"),
+        }
+        monkeypatch.setattr("raysp.labelling.planning.settings.LABEL_VERSION", 1_000)
+        assert len({*found, hashed(a_pipeline())}) == 4
+
+    def test_half_precision_has_a_label_version_of_its_own(self, monkeypatch):
+        before = {dtype: hashed(a_pipeline(), dtype=dtype) for dtype in ("float32", "tf32", "bfloat16", "float16")}
+        monkeypatch.setattr("raysp.labelling.planning.settings.HALF_LABEL_VERSION", 1_000)
+        changed = {dtype for dtype, found in before.items() if hashed(a_pipeline(), dtype=dtype) != found}
+        assert changed == {"bfloat16", "float16"}
+
     def test_every_field_of_every_spec_was_judged(self):
         """A field that is added must be put into one of the two lists above, or its default into `label_parts`."""
         judged = {
