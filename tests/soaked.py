@@ -8,10 +8,5 @@ import pytest
 
 def soaked(values: Iterable[object]) -> list[Any]:
     """Mark parameters for `make soak`. A tuple holds the values of several arguments."""
-    marked = [one if isinstance(one, tuple) else (one,) for one in values]
-    return [pytest.param(*one, marks=pytest.mark.soak) for one in marked]
-
-
-def some(values: Iterable[object], *kept: object) -> list[Any]:
-    """Return all parameters in their order, those that are not `kept` marked for `make soak`."""
-    return [one if one in kept else soaked([one])[0] for one in values]
+    arguments = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*each, marks=pytest.mark.soak) for each in arguments]
