@@ -24,6 +24,9 @@ TRACES = {
 CEILINGS = {"batch": {"functions": 120, "files": 20}, "training": {"functions": 923}}
 """Most functions and files of traces."""
 
+MOST_LINES = {"by promise": 15_000, "golden": 1_000}
+"""Most lines of layers of the tests."""
+
 
 def traced(name: str) -> dict[str, int]:
     """Return the figures of a trace, made in a fresh process."""

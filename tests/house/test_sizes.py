@@ -89,3 +89,9 @@ def test_tests_by_promise_use_public_names_and_patch_nothing_of_raysp():
     assert len(texts) > 20
     assert {name for name, text in texts.items() if sizes.inside_imports(text, sizes.CHECKOUT / "raysp")} == set()
     assert {name for name, text in texts.items() if sizes.patches(text)[1]} == set()
+
+
+@pytest.mark.parametrize("layer", house.MOST_LINES)
+def test_a_layer_of_the_tests_has_no_more_lines_than_its_ceiling(layer):
+    _, lines = sizes.layers(sizes.CHECKOUT / "tests")[layer]
+    assert lines <= house.MOST_LINES[layer]
