@@ -61,8 +61,9 @@ def test_a_type_of_ray_is_refused_and_its_code_is_not_run(tmp_path, ran, file, n
     write(path, pa.table([column], schema=pa.schema([pa.field("outer", kind) if nested else field])))
     assert corpora.refusal(path).startswith(f"{path}: its schema holds an extension type of Ray, which would run code")
     assert ran == []
-    FILES[file](path)
-    assert bool(ran) == (name == "ray.data.evil")  # so it would have been
+    if name == "ray.data.evil":
+        FILES[file](path)
+        assert ran  # so it would have been
 
 
 @pytest.mark.parametrize("file", FILES)

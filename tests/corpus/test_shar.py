@@ -138,7 +138,7 @@ BAD = {
     "not cuts": ([{"id": "1", "supervisions": [3]}], FILES, "cut '1' is not a cut of a recording"),
     "of several": ([{"id": "1", "type": "MixedCut", "tracks": [{}]}], FILES, "its type is 'MixedCut'; expected"),
     "a part": ([{"id": "1", "start": 0.1}], FILES, "it starts at 0.1; expected 0"),
-    "shorter": ([{"id": "1", "duration": 0.2, "recording": {"duration": 1}}], FILES, "duration is 0.2, that of its"),
+    "shorter": ([{"id": "1", "duration": 0.2, "recording": {"duration": 1}}], FILES, "is 0.2, its recording has 1"),
     "without end": ([{"id": "1", "duration": -1.0}], FILES, "its duration is -1.0; expected seconds"),
     "huge": ([{"id": "1", "supervisions": [{"start": 10**400}]}], FILES, "is not a cut of a recording"),
     "no gzip": (b"\x1f\x8b\x08rest", FILES, "expected a gzip file"),

@@ -169,7 +169,7 @@ def _parsed(store: Store, done: int) -> CommittedStep | None:
 def _markers(store: Store) -> Iterator[tuple[int, CommittedStep | None, list[str]]]:
     """Yield markers, the last step first, with the files that are missing or incomplete; None if it is not parsed."""
     sizes = {entry.path: entry.num_bytes for entry in store.list(STEPS)}
-    for done in sorted((int(match[1]) for match in map(_MARKER.fullmatch, sizes) if match), reverse=True):
+    for done in sorted(_committed(sizes), reverse=True):
         step = _parsed(store, done)
         files = step.files.values() if step else ()
         yield done, step, [file.path for file in files if sizes.get(file.path) != file.num_bytes]
@@ -244,12 +244,12 @@ def remove_earlier(store: FencedStore, last: int, kept: Collection[int] = ()) ->
 
     Steps after `last` are left alone: they belong to a process that took over.
     """
-    markers = [*_markers(store)]
-    whole = (done for done, step, broken in markers if done <= last and step and not broken)
+    whole = (done for done, step, broken in _markers(store) if done <= last and step and not broken)
     staying = {*islice(whole, LAST_COMMITS), *kept}
-    for done, step, _ in reversed(markers):
+    for done in sorted(_committed([entry.path for entry in store.list(STEPS)])):
         if done < last and done not in staying:
             with fault_injection.passing("step_removed"):
+                step = _parsed(store, done)
                 store.delete(_marker(done))
                 for file in step.files.values() if step else ():
                     store.delete(file.path)
@@ -257,6 +257,10 @@ def remove_earlier(store: FencedStore, last: int, kept: Collection[int] = ()) ->
 
 def _marker(done: int) -> str:
     return f"{STEPS}{done}.json"
+
+
+def _committed(paths: Collection[str]) -> set[int]:
+    return {int(match[1]) for match in map(_MARKER.fullmatch, paths) if match}
 
 
 UNCOMMITTED = "of a step that was not committed"

@@ -214,7 +214,7 @@ class TestClasses:
         [
             (("a", "b"), None, {}, raysp.PlanError, "found 'cat', 'dog', 'owl', none of which is a class of"),
             (("cat", "dog"), "multi_label_classification", {}, raysp.CheckpointError, "compares one class of several"),
-            (("cat", "dog", "owl"), None, {"fail_above": {"eer": 0.1}}, raysp.PlanError, "rate is that of two classes"),
+            (("cat", "dog", "owl"), None, {"fail_above": {"eer": 0.1}}, raysp.PlanError, "rate needs two classes"),
             (("cat", "dog"), None, {"fail_above": {"accuracy": 0.1}}, raysp.SpecError, "higher values of accuracy are"),
         ],
     )

@@ -145,7 +145,7 @@ def removing_the_files_of_a_step_before_its_marker(monkeypatch):
         markers = committed_steps._markers(store)
         whole = (done for done, step, broken in markers if step and not broken and done <= last)
         staying = {*islice(whole, committed_steps.LAST_COMMITS), *kept}
-        numbers = {done for done, _, _ in committed_steps._markers(store)}
+        numbers = committed_steps._committed([entry.path for entry in store.list(committed_steps.STEPS)])
         for done in sorted(done for done in numbers if done < last and done not in staying):
             step = committed_steps._parsed(store, done)
             for path in [*(file.path for file in step.files.values())] if step else []:
@@ -154,7 +154,7 @@ def removing_the_files_of_a_step_before_its_marker(monkeypatch):
 
     def latest(store, *, checks=False):
         """As before sizes were compared."""
-        numbers = {done for done, _, _ in committed_steps._markers(store)}
+        numbers = committed_steps._committed([entry.path for entry in store.list(committed_steps.STEPS)])
         return committed_steps.load(store, max(numbers)) if numbers else None
 
     monkeypatch.setattr(committed_steps, "remove_earlier", remove)
