@@ -30,7 +30,7 @@ from raysp import bounds, devices
 from raysp.labelling.engine import process_clock
 
 import os
-print(devices.system(), hasattr(devices.os, "sched_getaffinity"), hasattr(os, "sched_getaffinity"))
+print(devices.system(), hasattr(devices.os, "sched_getaffinity"))
 print(bounds.has_memory_limit())
 print(process_clock.read_times(os.getpid()), devices.num_cpus() >= 1, devices.memory_bytes() > 0)
 """
@@ -93,7 +93,7 @@ def test_macos_labels_as_linux_does_trains_and_refuses_what_it_lacks(sink):
     done = run_commands("macos", ["run label.py", training, A_CLUSTER, SEVERAL_WORKERS, LACKED], sink)
     assert {words: done[words].err for words in ("run label.py", training, LACKED) if done[words].code} == {}
     assert row_hash(sink / "new") == row_hash(sink / "out")
-    assert done[LACKED].out.splitlines()[:2] == ["macOS False True", "False"]
+    assert done[LACKED].out.splitlines()[:2] == ["macOS False", "False"]
     assert done[LACKED].out.endswith("None True True\n")
     refused = {A_CLUSTER: "macOS: a cluster (127.0.0.1:1) is used from Linux alone; raysp submit"}
     refused[SEVERAL_WORKERS] = "macOS: training by several workers or on a cluster needs Linux; use one worker here"
