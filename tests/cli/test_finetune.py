@@ -61,10 +61,7 @@ def test_a_try_out_prints_texts_and_the_command_that_trains(raysp_command, file,
 
 @pytest.mark.drivers
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)]
-)
-def test_a_signal_stops_after_a_commit_and_the_same_command_continues(file, tmp_path, number, code):
+def test_a_signal_stops_after_a_commit_and_says_how_to_continue(file, tmp_path):
     path = file(epochs=500)
     command = [sys.executable, "-m", "raysp", "finetune", str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -74,8 +71,8 @@ def test_a_signal_stops_after_a_commit_and_the_same_command_continues(file, tmp_
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(number)
-    assert process.wait(60) == code
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
     printed = process.stdout.read()
     assert printed.endswith(f"to continue  raysp finetune {path}\n")
     done = max(int(marker.stem) for marker in steps.glob("*.json"))
@@ -84,26 +81,16 @@ def test_a_signal_stops_after_a_commit_and_the_same_command_continues(file, tmp_
 
 
 @pytest.mark.slow
-def test_a_plan_of_a_recipe_is_calibrated(raysp_command, file, tmp_path):
+def test_a_plan_of_a_recipe_is_calibrated_and_writes_nothing(raysp_command, file, tmp_path):
     ran = raysp_command("plan", file(), "--calibrate")
     assert (ran.code, ran.complaints) == (0, [])
     lines = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
-    expected = (
-        r"[\d.]+ [MG]B resident at the peak, measured here, [\d.]+ MB of it for the training; two windows of rows "
+    assert re.match(
+        r"[\d.]+ [MG]B resident at the peak, measured here, [\d.]+ MB of it for the training", lines["memory"]
     )
-    assert re.match(expected, lines["memory"])
     assert re.match(r"[\d,.]+x real time on one worker, measured here on 1 CPU: 0:0\d of audio in ", lines["speed"])
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.lengthy
-def test_the_json_of_a_plan_has_its_values(raysp_command, file, tmp_path):
-    ran = raysp_command("plan", file(), "--rtfx", "0.005", "--price", "2", "--json")
-    found = json.loads(ran.out)
+    found = json.loads(raysp_command("plan", file(), "--json").out)
     assert (found["rows_trained"], found["steps_per_epoch"], found["vocabulary"]["<pad>"]) == (30, 4, 0)
-    estimate = found["estimate"]
-    assert (estimate["left"]["steps"], estimate["memory"], estimate["imbalance"].keys()) == (8, None, {"2", "3"})
-    assert estimate["cost"]["money"]["value"] > 0
     assert not (tmp_path / "out").exists()
 
 
@@ -114,7 +101,6 @@ def test_the_json_of_a_plan_has_its_values(raysp_command, file, tmp_path):
         ("finetune {half}", "Finetune needs 'steps', such as steps=[raysp.Decode()]"),
         ("run {recipe}", "expected one raysp.Pipeline, found a raysp.Finetune, which `raysp finetune {recipe}` takes"),
         ("plan {recipe} --sample 5", "--sample: the rows of a training are indexed, not sampled, found the recipe"),
-        ("plan {recipe} --rtfx 0", "rtfx: found 0, expected a number above 0"),
         ("plan {recipe} --like nowhere", "not the sink of a training"),
     ],
 )

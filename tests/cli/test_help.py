@@ -1,5 +1,6 @@
-"""What `--help` and `--version` show, of every verb."""
+"""What `--help`, `--version` and `models` show."""
 
+import json
 import re
 
 import pytest
@@ -38,3 +39,12 @@ def test_the_version_is_printed_and_without_arguments_the_help():
     assert (ran.code, ran.out, ran.err) == (0, f"raysp {raysp.__version__}\n", "")
     ran = kit.run("")
     assert (ran.code, ran.err, "Usage: raysp" in ran.out) == (2, "", True)
+
+
+def test_models_lists_what_transformers_runs_and_what_is_refused_with_the_reason():
+    words = " ".join(kit.run("models").out.split())
+    assert "granite_speech5_ctc, lasr_ctc, moonshine, omniasr_ctc" in words
+    assert "fun_asr_nano, granite_speech, granite_speech_plus: its features need torchaudio" in words
+    facts = json.loads(kit.run("models --json").out)
+    assert "whisper" in facts["others"]
+    assert "random noise" in facts["refused"]["vibevoice_asr"]

@@ -8,7 +8,6 @@ import pytest
 
 from tests import kit
 from tests.commands import RECIPE, Ran, write_recipe
-from tests.s3_servers import free_port
 from tests.trainings import Sink
 
 SECRET = "hunter2/Zq"
@@ -33,12 +32,14 @@ def refused(ran: Ran, message: str) -> None:
         (["plan", "."], ".: a folder; expected a Python file that defines a raysp.Pipeline or raysp.Finetune"),
         (["inspect", "nowhere"], "checkpoint 'nowhere': no such folder; expected a Hugging Face model folder"),
         (["status", "nowhere"], "nowhere: not a sink of raysp"),
+        (["plan", "RECIPE", "--price", "-1"], "price: found -1, expected a number above 0"),
+        (["plan", "RECIPE", "--rtfx", "4", "--calibrate"], "found rtfx and calibrate, expected one of them"),
         (["status", "nowhere://bucket/x"], "'nowhere://bucket/x': found the scheme 'nowhere'"),
     ],
 )
-def test_a_command_that_cannot_be_understood(raysp_command, tmp_path, monkeypatch, arguments, message):
+def test_a_command_that_cannot_be_understood(raysp_command, recipe, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    refused(raysp_command(*arguments), message)
+    refused(raysp_command(*(recipe.name if one == "RECIPE" else one for one in arguments)), message)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +65,13 @@ def test_a_command_that_cannot_be_understood(raysp_command, tmp_path, monkeypatc
 )
 def test_a_pipeline_that_cannot_run(raysp_command, recipe, tmp_path, monkeypatch, setting, message):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    Sink(tmp_path / "model").train(range(1, 3))
-    for verb in ("plan", "run"):
+    if "model" in setting:
+        Sink(tmp_path / "model").train(range(1, 3))
+    for verb in ("plan", "run") if "{tmp}" in setting else ("run",):
         ran = raysp_command(verb, recipe, "--set", setting.format(tmp=tmp_path))
         refused(ran, message.format(tmp=tmp_path))
         assert SECRET not in ran.err
     assert not (tmp_path / "out").exists()
-    assert raysp_command("plan", recipe, "--json", "--set", "source.id=key").out == ""
 
 
 @pytest.mark.parametrize(
@@ -124,22 +125,14 @@ def test_a_missing_gpu_is_planned_for_and_refused_on_a_machine_without_one(raysp
     refused(raysp_command("run", recipe, "--set", "steps.1.device=cuda"), "this machine has no more")
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "127.0.0.1:99999"])
-def test_an_address_at_which_nothing_listens_is_refused_at_once(raysp_command, recipe, address):
-    address = address.format(port=free_port())
-    ran = raysp_command("run", recipe, "--address", address)
-    assert (ran.code, ran.out) == (2, "")
-    assert f"--address {address}: no cluster answers there (" in ran.err
-
-
-@pytest.mark.parametrize("verb", ["models", "status out", "run p.py --rows 1", ""])
-def test_a_working_directory_that_is_gone_is_refused_with_what_to_do(raysp_command, tmp_path, monkeypatch, verb):
+def test_a_working_directory_that_is_gone_is_refused_with_what_to_do(raysp_command, tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    ran = raysp_command(*verb.split())
-    assert (ran.code, "the working directory is gone" in ran.err, "possibly a bug" in ran.err) == (2, True, False)
+    for line in ("models", "status out", "run p.py --rows 1", ""):
+        ran = raysp_command(*line.split())
+        assert (ran.code, "the working directory is gone" in ran.err, "possibly a bug" in ran.err) == (2, True, False)
 
 
 def test_a_traceback_is_shown_with_debug_before_or_after_the_verb_alone(raysp_command, tmp_path):
@@ -152,7 +145,7 @@ def test_a_traceback_is_shown_with_debug_before_or_after_the_verb_alone(raysp_co
 
 
 def test_an_unexpected_error_is_one_line_and_exit_code_1(raysp_command, recipe, monkeypatch):
-    monkeypatch.setattr("raysp.work.load_work", statistics.mean)  # Python's own, so no code of a user
+    monkeypatch.setattr("importlib.util.spec_from_file_location", statistics.mean)  # as if there were a bug in raysp
     ran = raysp_command("plan", recipe)
     assert ran.code == 1
     assert ran.err.splitlines()[-1].startswith("raysp: TypeError: ")
@@ -174,14 +167,14 @@ def stop(rows):
     ("name", "then", "code"),
     [
         ("SIGINT", "raise", 130),
-        ("SIGTERM", "raise", 143),
+        ("SIGTERM", "pass", 143),
         ("SIGTERM", "raise SystemError('wait returned a result with an exception set') from None", 143),
     ],
 )
 def test_a_signal_is_a_stop_with_its_code_and_how_to_resume(
     raysp_command, recipe, tmp_path, monkeypatch, name, then, code
 ):
-    """Also where native code turns it into another error."""
+    """Also where other code, such as a finaliser, drops its exception, or native code turns it into another error."""
     (tmp_path / "stopping_of_a_test.py").write_text(STOPPING.format(signal=name, then=then))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "argv", ["raysp", "run", str(recipe)])

@@ -10,7 +10,6 @@ import pytest
 
 import raysp
 from tests import kit, trainings
-from tests.corpora import a_pipeline, write_shard
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def training(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_killed_remote_and_active_runs_are_distinguished_and_a_plan_counts_what_they_committed(begun, monkeypatch):
+def test_killed_remote_and_active_runs_are_distinguished_and_a_plan_counts_what_they_committed(begun):
     before = sorted(begun.rglob("*"))
     ran = kit.run(["status", begun])
     assert (ran.code, ran.err) == (0, "")
@@ -52,6 +51,12 @@ def test_killed_remote_and_active_runs_are_distinguished_and_a_plan_counts_what_
     raysp.run(pipeline, engine="here", progress=False, on_progress=lambda _: seen.append(raysp.status(str(begun))))
     assert {one.running.name for one in seen} == {"YES"}
     assert raysp.status(str(begun)).running.name == "NO"
+    plain, details = (kit.run(["status", begun, *options]).out for options in ((), ("--verbose",)))
+    facts = dict(
+        line.split(maxsplit=1) for line in details.partition("Details\n")[2].splitlines() if " " in line.strip()
+    )
+    assert (facts["shards"], facts["rows"], "fingerprint" in plain) == ("2", "6", False)
+    assert (len(facts["fingerprint"]), facts["last_run.versions.raysp"]) == (16, raysp.__version__)
 
 
 def test_progress_is_ten_lines_at_most(begun):
@@ -85,12 +90,8 @@ def test_progress_is_ten_lines_at_most(begun):
     ("changes", "name", "expected"),
     [
         ({"steps": 81_200, "steps_planned": 90_000, "last_commit": None}, "steps", "81,200 of 90,000 committed (50%)"),
-        ({"epochs_planned": None}, "epochs", "2 done"),
         ({"has_given_up": True}, "epochs", "2 of 4 done, ended early by patience"),
-        ({"last_steps": None}, "loss", None),
         ({"eta_seconds": 9966.0}, "time left", "2:46:06"),
-        ({"eta_seconds": None}, "time left", None),
-        ({"best": None}, "evaluation", None),
         ({"steps_exported": 20}, "checkpoint", "exported, with the weights of step 20"),
         ({"epochs": 4}, "checkpoint", "not exported; the same command again exports it"),
     ],
@@ -114,22 +115,15 @@ def test_the_sink_of_a_training_may_be_named_by_its_recipe_and_is_none_of_labels
     assert "the sink of a training, without label shards; `raysp status` shows its progress" in ran.err
 
 
-def test_the_origin_of_the_labels_is_printed_on_request(tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet", 2)
-    raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
-    assert "fingerprint" not in kit.run(["status", tmp_path / "out"]).out
-    details = kit.run(["status", tmp_path / "out", "--verbose"]).out.partition("Details\n")[2]
-    facts = dict(line.split(maxsplit=1) for line in details.splitlines() if len(line.split()) > 1)
-    assert (facts["shards"], facts["rows"], facts["ok"]) == ("1", "2", "2")
-    assert (len(facts["fingerprint"]), facts["last_run.versions.raysp"]) == (16, raysp.__version__)
-
-
 @pytest.mark.slow
 def test_it_loads_nothing_that_takes_long_and_is_not_needed(begun, training):
-    for sink in (begun, training):
-        code = (
-            "import atexit, sys; from raysp.cli import main; atexit.register(lambda: print(*sys.modules)); "
-            f"main(['status', {str(sink)!r}])"
-        )
-        ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-        assert not {"torch", "ray", "pandas", "datasets", "boto3", "jinja2"} & {*ran.stdout.split()}
+    code = """
+import contextlib, sys
+from raysp.cli import main
+for sink in sys.argv[1:]:
+    with contextlib.suppress(SystemExit):
+        main(["status", sink])
+print(*sys.modules)
+"""
+    ran = subprocess.run([sys.executable, "-c", code, begun, training], check=True, capture_output=True, text=True)
+    assert not {"torch", "ray", "pandas", "datasets", "boto3", "jinja2"} & {*ran.stdout.split()}

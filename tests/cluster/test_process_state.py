@@ -12,7 +12,6 @@ import warnings
 import pytest
 
 import raysp
-from raysp import run
 from tests.cluster.ray_starts import findings
 
 RAYS_LOGGERS = ("ray", "ray._private.worker", "ray.data", "ray.data._internal.execution", "ray.train", "ray.serve")
@@ -88,34 +87,25 @@ def with_a_function(make_pipeline, tmp_path, monkeypatch):
 
 
 @pytest.mark.cluster
-def test_a_run_leaves_its_callers_process_and_datasets_as_they_were(two_blocks, with_a_function, small_shards):
+def test_a_run_leaves_its_callers_process_and_datasets_as_they_were_even_if_it_is_interrupted(
+    two_blocks, with_a_function, small_shards
+):
     pipeline = with_a_function(small_shards / "part-0.parquet")
     raysp.plan(pipeline)  # what torch and others change when they are first imported is not the run's doing
-    made_before = two_blocks()
-    before = snapshot()
-    meanwhile = []
-    result = run(
-        pipeline,
-        on_progress=lambda _: meanwhile.append(num_blocks(two_blocks())) if not meanwhile else None,
-    )
-    assert differing(before) == []
-    assert result.rows == 20
-    assert meanwhile == [2]
-    assert num_blocks(made_before) == num_blocks(two_blocks()) == 2
-
-
-@pytest.mark.cluster
-def test_a_run_that_is_interrupted_leaves_them_as_well(two_blocks, with_a_function, small_shards):
-    before = snapshot()
+    made_before, before, meanwhile = two_blocks(), snapshot(), []
 
     def stop(_):
         raise Interrupted("stopped by its caller")
 
-    with pytest.raises(Interrupted) as kept:  # `kept` holds every frame that the exception came through
-        run(with_a_function(small_shards / "part-0.parquet"), on_progress=stop)
+    with pytest.raises(Interrupted, match="stopped by its caller") as kept:  # it holds every frame that it came through
+        raysp.run(with_a_function(small_shards / "part-1.parquet", sink="interrupted"), on_progress=stop)
     assert differing(before) == []
-    assert num_blocks(two_blocks()) == 2
-    assert "stopped by its caller" in str(kept.value)
+    result = raysp.run(
+        pipeline, on_progress=lambda _: meanwhile.append(num_blocks(two_blocks())) if not meanwhile else None
+    )
+    assert differing(before) == []
+    assert (result.rows, meanwhile, kept.type) == (20, [2], Interrupted)
+    assert num_blocks(made_before) == num_blocks(two_blocks()) == 2
 
 
 def test_an_environment_is_restored_except_for_what_its_owner_has_changed_since(monkeypatch, starts):

@@ -6,7 +6,6 @@ import pytest
 import ray
 
 from raysp import RunError, run
-from raysp.cluster import waiting
 from raysp.cluster.waiting import Waiting
 from tests.runs import DEMO
 
@@ -31,8 +30,7 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(caplog, monkeypatch):
-    caplog.set_level(logging.WARNING)
+def cluster(monkeypatch):
     made = Cluster()
     monkeypatch.setattr(ray, "available_resources", lambda: made.free)
     monkeypatch.setattr(ray, "cluster_resources", lambda: TOTAL)
@@ -40,6 +38,7 @@ def cluster(caplog, monkeypatch):
 
 
 def test_missing_resources_are_named_after_a_minute_then_at_growing_intervals(cluster, caplog):
+    caplog.set_level(logging.WARNING)
     cluster.pass_by(60)
     assert cluster.warnings == []
     cluster.pass_by(1)
@@ -57,48 +56,41 @@ def test_missing_resources_are_named_after_a_minute_then_at_growing_intervals(cl
     assert said in cluster.warnings[-1]
 
 
-def test_the_run_ends_after_the_limit_with_the_remedy(cluster, monkeypatch):
+def test_the_run_ends_after_the_limit_with_the_remedy(cluster):
     with pytest.raises(
         RunError, match=r"no worker could start for 2:00:00: .*0 GPUs free of 8 CPUs, 2 GPUs.* Run again when .* pool"
     ):
         cluster.pass_by(7300)
-    monkeypatch.setenv("RAYSP_WAIT_SECONDS", "30")
-    with pytest.raises(RunError, match=r"no worker could start for 0:30: .* wait longer with RAYSP_WAIT_SECONDS"):
-        Cluster().pass_by(400)
 
 
-def test_a_worker_that_starts_restarts_the_count(cluster):
-    for _ in range(100):
+def test_a_worker_that_starts_and_a_pause_of_the_machine_restart_the_count(cluster):
+    for _ in range(3):
         cluster.pass_by(50)
         cluster.pass_by(1, NOTHING)
         cluster.pass_by(50, READER)
     cluster.pass_by(20_000, NOTHING)
-    assert cluster.warnings == []
-    cluster.pass_by(1)
-    for _ in range(3):  # a pause of the machine is no waiting
+    for _ in range(3):
         cluster.now += 3600
         cluster.waiting.look(*ACTOR)
-    assert [message[:34] for message in cluster.warnings] == ["waiting for the cluster for 1:00: "]
+    assert cluster.warnings == []
 
 
 @pytest.mark.drivers
 @pytest.mark.cluster
 @pytest.mark.slow
-def test_a_run_on_a_busy_ray_reports_this_and_ends(local_ray, make_pipeline, tmp_path, monkeypatch, caplog):
-    caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(waiting, "FIRST_WARNING_SECONDS", 1.0)
+def test_a_run_on_a_busy_ray_ends(local_ray, make_pipeline, monkeypatch):
     monkeypatch.setenv("RAYSP_WAIT_SECONDS", "3")
 
     class Holder:
         def hold(self) -> None:
             pass
 
-    cpus = ray.cluster_resources()["CPU"]
-    other = ray.remote(Holder).options(num_cpus=cpus).remote()
+    other = ray.remote(Holder).options(num_cpus=ray.cluster_resources()["CPU"]).remote()
     try:
         ray.get(other.hold.remote())
-        with pytest.raises(RunError, match=r"no worker could start for .*the cluster has 0 CPUs free of \d+ CPU"):
+        with pytest.raises(
+            RunError, match=r"no worker could start for .*the cluster has 0 CPUs free of \d+ CPU.* wait"
+        ):
             run(make_pipeline(DEMO / "audio"))
-        assert [said for said in caplog.messages if said.startswith("waiting for the cluster")]
     finally:
         ray.kill(other)

@@ -24,17 +24,12 @@ def relative(folder: Path, monkeypatch, **source: object) -> raysp.Pipeline:
     return a_pipeline(raysp.Shards("in/*.parquet", **source), steps=[raysp.Decode(), label, times], sink="out")
 
 
-def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeypatch):
+def test_every_local_path_of_a_record_is_absolute_and_the_fingerprint_the_same_elsewhere(tmp_path, monkeypatch):
     pipeline = relative(tmp_path, monkeypatch, root="in", audio_root=".")
     plan = raysp.plan(pipeline)
     (tmp_path / "two").mkdir()
     other = relative(tmp_path / "two", monkeypatch, root="in", audio_root=".")
     assert raysp.plan(other).fingerprint == plan.fingerprint
-    source = plan.pipeline.source
-    assert (source.url, source.root, source.audio_root) == (f"{tmp_path}/in/*.parquet", f"{tmp_path}/in", str(tmp_path))
-    assert plan.pipeline.sink.url == str(tmp_path / "out")
-    assert [label.checkpoint for label in plan.pipeline.flow.labels] == [str(tmp_path / "model")] * 2
-    assert plan.pipeline.outputs[0].lm == str(tmp_path / "words.arpa")
     monkeypatch.chdir(tmp_path)
     raysp.run(pipeline, engine="here", progress=False)
     monkeypatch.chdir("/")
@@ -63,36 +58,27 @@ def test_urls_stay_as_they_are(tmp_path, monkeypatch):
         assert raysp.plan(found).pipeline == found
 
 
-class TestInARayJob:
-    """The working directory of a job is the folder into which Ray unpacked its package."""
-
-    @pytest.fixture
-    def job(self, tmp_path, monkeypatch) -> raysp.Pipeline:
-        folder = tmp_path / "session_1" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
-        folder.mkdir(parents=True)
-        return relative(folder, monkeypatch)
-
-    @pytest.mark.parametrize(
-        ("field", "change"),
-        [
-            ("source.url", {}),
-            ("source.root", {"source.url": "/mnt/in", "source.root": "in"}),
-            ("source.audio_root", {"source.url": "/mnt/in", "source.audio_root": "clips"}),
-            ("sink.url", {"source.url": "/mnt/in"}),
-        ],
-    )
-    def test_a_relative_place_is_refused(self, job, field, change):
-        source = {name.partition(".")[2]: value for name, value in change.items()}
-        changed = dataclasses.replace(job, source=dataclasses.replace(job.source, **source))
-        match = (
-            rf"^{field}: .* is the place '/.*/_ray_pkg_1/.*' in this Ray job: .* Ray removes after the job\. Give an"
-        )
-        with pytest.raises(PlanError, match=match):
-            raysp.plan(changed)
-        assert not Path("out").exists()
-
-    def test_a_checkpoint_of_the_package_is_used(self, job, tmp_path):
-        write_shard(tmp_path / "elsewhere" / "a.parquet")
-        places = {"source": raysp.Shards(f"{tmp_path}/elsewhere"), "sink": raysp.Parquet(f"{tmp_path}/out")}
-        found = raysp.plan(dataclasses.replace(job, **places)).pipeline
+@pytest.mark.parametrize(
+    ("field", "source"),
+    [
+        ("source.url", {}),
+        ("source.root", {"root": "in"}),
+        ("source.audio_root", {"audio_root": "clips"}),
+        ("sink.url", {}),
+    ],
+)
+def test_a_relative_place_in_a_ray_job_is_refused_except_for_a_checkpoint(tmp_path, monkeypatch, field, source):
+    """The working directory of a job is the folder into which Ray unpacked its package, which it removes."""
+    folder = tmp_path / "session_1" / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    folder.mkdir(parents=True)
+    job = relative(folder, monkeypatch)
+    if field != "source.url":
+        write_shard(tmp_path / "in" / "a.parquet", 1)
+        job = dataclasses.replace(job, source=raysp.Shards(f"{tmp_path}/in", **source))
+    refusal = rf"^{field}: .* is the place '/.*/_ray_pkg_1/.*' in this Ray job: .* Ray removes after the job\. Give an"
+    with pytest.raises(PlanError, match=refusal):
+        raysp.plan(job)
+    assert not Path("out").exists()
+    if field == "sink.url":
+        found = raysp.plan(dataclasses.replace(job, sink=raysp.Parquet(f"{tmp_path}/out"))).pipeline
         assert found.label.checkpoint == str(Path("model").absolute())

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,3 +157,8 @@ class FakeHead:
         """The only job, as it was asked for."""
         [job] = self.jobs.values()
         return json.loads(json.dumps(job))
+
+    def sent(self) -> list[str]:
+        """The names of the files of the only package."""
+        [package] = self.packages.values()
+        return sorted(zipfile.ZipFile(io.BytesIO(package)).namelist())

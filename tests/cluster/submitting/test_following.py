@@ -26,18 +26,13 @@ def ends(head: FakeHead, code: int = 0):
     return lambda: head.end("raysp-a", "FAILED" if code else "SUCCEEDED", code)
 
 
-def test_lines_of_a_repeated_log_are_emitted_once_wherever_a_request_cuts_it(running):
+def test_lines_are_emitted_once_wherever_a_request_cuts_the_log_or_a_connection_is_lost(running):
     log = "first\n\nsecond\nthird"
-    running.logs = [*([log[:cut]] for cut in range(len(log) + 1)), [log, ends(running)], [log]]
-    assert followed(running)[1] == ["first", "", "second", "third"]
-
-
-def test_a_lost_connection_repeats_and_loses_no_line(running):
     away = [lambda: running.failing.extend([502, 503])]
-    last = ["one\ntwo\nthree\nfour\n", ends(running)]
-    running.logs = [["one\ntw", LOST], [LOST], ["one\ntwo\nthr"], away, last]
+    lost = [["first\n\nsec", LOST], [LOST], away]
+    running.logs = [*lost, *([log[:cut]] for cut in range(len(log) + 1)), [log, ends(running)], [log]]
     job, lines = followed(running)
-    assert (job.status, lines) == ("succeeded", ["one", "two", "three", "four"])
+    assert (job.status, lines) == ("succeeded", ["first", "", "second", "third"])
 
 
 def test_last_lines_that_a_log_leaves_out_as_the_job_ends_are_read_afterwards(running):
@@ -48,13 +43,17 @@ def test_last_lines_that_a_log_leaves_out_as_the_job_ends_are_read_afterwards(ru
     assert followed(running)[1] == []
 
 
-def test_a_head_that_stays_away_is_given_up(running):
-    running.logs = [["one\n", lambda: running.failing.extend([503] * 1000)]]
-    with pytest.raises(RunError, match=r"HTTP 503.* No answer for 0 s; the job may go on"):
+@pytest.mark.parametrize(
+    ("happens", "message"),
+    [
+        (lambda head: head.failing.extend([503] * 1000), r"HTTP 503.* No answer for 0 s; the job may go on"),
+        (
+            lambda head: head.jobs.clear(),
+            r"no job of raysp named 'raysp-a'.*Has the head been restarted\? Submit again",
+        ),
+    ],
+)
+def test_a_head_that_stays_away_or_forgot_the_job_ends_the_following(running, happens, message):
+    running.logs = [["one\n", lambda: happens(running)]]
+    with pytest.raises(RunError, match=message):
         followed(running, patience_seconds=0.1)
-
-
-def test_a_head_that_forgot_the_job_is_said_to_have_been_restarted(running):
-    running.logs = [["one\n", running.jobs.clear]]
-    with pytest.raises(RunError, match=r"no job of raysp named 'raysp-a'.*Has the head been restarted\? Submit again"):
-        followed(running)

@@ -44,151 +44,130 @@ def test_the_oldest_ray_is_the_one_of_the_requirements(head: FakeHead):
     assert f"found Ray {head.ray_version} there, expected {oldest} or later" in refusal(head.url)
 
 
-class TestAddresses:
-    def test_the_given_address_goes_before_the_environment_and_a_missing_scheme_is_http(self, head: FakeHead):
-        assert listed(head.url.removeprefix("http://"), RAY_ADDRESS="http://127.0.0.1:1") == []
-        shown = jobs(None, RAY_API_SERVER_ADDRESS=f"{head.url}/").out
-        assert " ".join(shown.split()) == f"jobs none of raysp at {head.url}"
-
-    def test_what_is_no_address_of_a_head_is_refused(self):
-        for variables in ({}, {"RAY_ADDRESS": "auto"}, {"RAY_ADDRESS": "head:6379"}):
-            assert refusal(None, **variables).startswith("no cluster given; give --address http://HEAD:8265")
-        assert refusal("ray://head:10001").startswith("--address ray://head:10001: expected the address of the")
-
-    def test_a_head_that_is_not_up_and_another_server_are_said_to_be(self, head: FakeHead):
-        address = f"http://127.0.0.1:{free_port()}"
-        ran = jobs(address)
-        assert ran.code in (1, 2)
-        assert ran.err.startswith(f"raysp: --address {address}: nothing answers there")
-        head.failing = [404]
-        assert re.search(rf"^raysp: --address {head.url}: .*404", jobs(head.url).err)
+def test_addresses_come_from_the_option_or_the_environment_and_odd_ones_are_refused(head: FakeHead):
+    assert listed(head.url.removeprefix("http://"), RAY_ADDRESS="http://127.0.0.1:1") == []
+    shown = jobs(None, RAY_API_SERVER_ADDRESS=f"{head.url}/").out
+    assert " ".join(shown.split()) == f"jobs none of raysp at {head.url}"
+    for variables in ({}, {"RAY_ADDRESS": "auto"}, {"RAY_ADDRESS": "head:6379"}):
+        assert refusal(None, **variables).startswith("no cluster given; give --address http://HEAD:8265")
+    assert refusal("ray://head:10001").startswith("--address ray://head:10001: expected the address of the")
+    address = f"http://127.0.0.1:{free_port()}"
+    assert refusal(address).startswith(f"--address {address}: nothing answers there")
+    head.failing = [404]
+    assert re.search(rf"^--address {head.url}: .*404", refusal(head.url))
 
 
-class TestTokens:
-    @pytest.fixture
-    def guarded(self, head: FakeHead, tmp_path, monkeypatch) -> FakeHead:
-        """A head with a token, of which the home of the user has another one."""
-        head.token = "right" * 8
-        self.home(tmp_path, monkeypatch, "wrong" * 8)
-        return head
-
-    def home(self, folder: Path, monkeypatch, token: str) -> None:
-        (folder / "home" / ".ray").mkdir(parents=True, exist_ok=True)
-        (folder / "home" / ".ray" / "auth_token").write_text(token)
-        monkeypatch.setenv("HOME", f"{folder}/home")
-        monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-
-    def test_a_given_token_is_sent(self, guarded, tmp_path):
-        assert listed(guarded.url, RAY_AUTH_TOKEN=guarded.token) == []
-        assert "requires a token and got none; set RAY_AUTH_MODE=" in refusal(guarded.url)
-        found = refusal(guarded.url, RAY_AUTH_MODE="token")
-        assert "the head refuses the token; set RAY_AUTH_TOKEN to the cluster's own" in found
-        (tmp_path / "token").write_text(guarded.token)
-        assert listed(guarded.url, RAY_AUTH_TOKEN_PATH=f"{tmp_path}/token") == []
-
-    def test_a_token_of_a_local_ray_is_not_sent_unasked(self, guarded, tmp_path, monkeypatch):
-        self.home(tmp_path, monkeypatch, guarded.token)
-        assert "requires a token" in refusal(guarded.url)
-        assert not any("Authorization" in headers for _, _, headers in guarded.requests)
-        assert listed(guarded.url, RAY_AUTH_MODE="token") == []
-
-    def test_headers_for_a_proxy_are_sent_beside_the_token(self, guarded):
-        given = {"RAY_AUTH_TOKEN": guarded.token}
-        assert listed(guarded.url, **given, RAY_JOB_HEADERS='{"X-Team": "speech"}') == []
-        assert guarded.requests[-1][2]["X-Team"] == "speech"
-        # There is no proxy here that takes its header away.
-        found = refusal(guarded.url, **given, RAY_JOB_HEADERS='{"Authorization": "Basic proxy"}')
-        assert "refuses the token" in found
-        sent = guarded.requests[-1][2]
-        assert (sent["Authorization"], sent["X-Ray-Authorization"]) == ("Basic proxy", f"Bearer {guarded.token}")
-        found = refusal(guarded.url, **given, RAY_JOB_HEADERS="X-Team: speech")
-        assert found.startswith("RAY_JOB_HEADERS: expected a JSON object")
-
-    def test_no_token_at_all_is_refused_before_any_request(self, guarded, tmp_path):
-        (tmp_path / "home" / ".ray" / "auth_token").unlink()
-        found = refusal(guarded.url, RAY_AUTH_MODE="token")
-        assert found.startswith("RAY_AUTH_MODE=token: found no token; set RAY_AUTH_TOKEN, or")
-        assert not guarded.requests
+@pytest.fixture
+def guarded(head: FakeHead, tmp_path, monkeypatch) -> FakeHead:
+    """A head with a token, of which the home of the user has another one."""
+    head.token = "right" * 8
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("wrong" * 8)
+    monkeypatch.setenv("HOME", f"{tmp_path}")
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    return head
 
 
-class TestTls:
-    @pytest.fixture(scope="class")
-    @classmethod
-    def certificate(cls, tmp_path_factory) -> Path:
-        """A certificate of no known authority for localhost, and its key beside it."""
-        folder = tmp_path_factory.mktemp("tls")
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-        today = datetime.datetime.now(datetime.UTC)
-        made = (
-            x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-            .not_valid_before(today - datetime.timedelta(days=1))
-            .not_valid_after(today + datetime.timedelta(days=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        (folder / "ca.pem").write_bytes(made.public_bytes(Encoding.PEM))
-        (folder / "key.pem").write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
-        )
-        return folder / "ca.pem"
+def test_a_given_token_is_sent_and_that_of_a_local_ray_only_if_it_is_asked_for(guarded, tmp_path):
+    of_ray = tmp_path / ".ray" / "auth_token"
+    assert "requires a token and got none; set RAY_AUTH_MODE=" in refusal(guarded.url)
+    assert not any("Authorization" in headers for _, _, headers in guarded.requests)
+    found = refusal(guarded.url, RAY_AUTH_MODE="token")
+    assert "the head refuses the token; set RAY_AUTH_TOKEN to the cluster's own" in found
+    (tmp_path / "token").write_text(guarded.token)
+    for given in ({"RAY_AUTH_TOKEN": guarded.token}, {"RAY_AUTH_TOKEN_PATH": f"{tmp_path}/token"}):
+        assert listed(guarded.url, **given) == []
+    of_ray.write_text(guarded.token)
+    assert listed(guarded.url, RAY_AUTH_MODE="token") == []
+    of_ray.unlink()
+    guarded.requests.clear()
+    found = refusal(guarded.url, RAY_AUTH_MODE="token")
+    assert found.startswith("RAY_AUTH_MODE=token: found no token; set RAY_AUTH_TOKEN, or")
+    assert not guarded.requests
 
-    @pytest.fixture
-    def secure(self, certificate):
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-        with FakeHead().serving(context) as serving:
-            yield serving
 
-    def test_a_private_authority_is_trusted_if_it_is_given(self, secure, certificate):
+def test_headers_for_a_proxy_are_sent_beside_the_token(guarded):
+    given = {"RAY_AUTH_TOKEN": guarded.token}
+    assert listed(guarded.url, **given, RAY_JOB_HEADERS='{"X-Team": "speech"}') == []
+    assert guarded.requests[-1][2]["X-Team"] == "speech"
+    # There is no proxy here that takes its header away.
+    assert "refuses the token" in refusal(guarded.url, **given, RAY_JOB_HEADERS='{"Authorization": "Basic proxy"}')
+    sent = guarded.requests[-1][2]
+    assert (sent["Authorization"], sent["X-Ray-Authorization"]) == ("Basic proxy", f"Bearer {guarded.token}")
+    found = refusal(guarded.url, **given, RAY_JOB_HEADERS="X-Team: speech")
+    assert found.startswith("RAY_JOB_HEADERS: expected a JSON object")
+
+
+def write_certificate(folder: Path) -> Path:
+    """Write a certificate of no known authority for localhost, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    today = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today - datetime.timedelta(days=1))
+        .not_valid_after(today + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    (folder / "ca.pem").write_bytes(made.public_bytes(Encoding.PEM) + secret)
+    return folder / "ca.pem"
+
+
+def test_a_private_authority_is_trusted_if_it_is_given(tmp_path):
+    certificate = write_certificate(tmp_path)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+    with FakeHead().serving(context) as secure:
         assert secure.url.startswith("https://")
         assert listed(secure.url, "--ca", certificate) == []
-        ran = jobs(secure.url)
-        assert ran.code in (1, 2)
-        assert re.search(rf"^raysp: --address {secure.url}: TLS failed \(.*certificate.*\).*--ca FILE", ran.err)
+        said = rf"^--address {secure.url}: TLS failed \(.*certificate.*\).*--ca FILE"
+        assert re.search(said, refusal(secure.url))
         assert re.search(r"^--ca: .*gone\.pem", refusal(secure.url, "--ca", "/gone.pem"))
 
 
-class TestJobs:
-    def test_the_jobs_of_raysp_alone_are_listed_oldest_first(self, head: FakeHead):
-        head.add("raysp-b", start_time=2000)
-        head.add("raysp-a", start_time=1000)
-        head.add("other", metadata={"team": "x"})
-        head.add("bare", metadata=None)
-        assert [job["id"] for job in listed(head.url)] == ["raysp-a", "raysp-b"]
-        for job_id in ("gone", "other"):
-            found = " ".join(refusal(head.url, job_id).split())
-            assert f"has no job of raysp named '{job_id}'; `raysp jobs` lists them" in found
+def test_the_jobs_of_raysp_alone_are_listed_oldest_first(head: FakeHead):
+    head.add("raysp-b", start_time=2000)
+    head.add("raysp-a", start_time=1000)
+    head.add("other", metadata={"team": "x"})
+    head.add("bare", metadata=None)
+    assert [job["id"] for job in listed(head.url)] == ["raysp-a", "raysp-b"]
+    for job_id in ("gone", "other"):
+        found = " ".join(refusal(head.url, job_id).split())
+        assert f"has no job of raysp named '{job_id}'; `raysp jobs` lists them" in found
 
-    def test_a_job_is_stopped_and_waited_for_unless_it_has_ended(self, head: FakeHead):
-        head.add("raysp-a")
-        head.add("raysp-b", "SUCCEEDED", driver_exit_code=0)
-        head.stops_after = 2
-        for job_id, status in (("raysp-a", "stopped"), ("raysp-b", "succeeded")):
-            ran = run(["stop", job_id, "--address", head.url, "--json"])
-            assert (ran.code, json.loads(ran.out)["status"]) == (0, status)
-        assert "asked_to_stop" not in head.jobs["raysp-b"]
 
-    def test_the_exit_code_is_that_of_the_run(self, head: FakeHead):
-        cases = [
-            ("RUNNING", None, "", None),
-            ("PENDING", None, "", None),
-            ("SUCCEEDED", 0, "", 0),
-            ("FAILED", 1, "", 1),
-            ("FAILED", 2, "", 2),
-            ("FAILED", 3, "", 3),
-            ("FAILED", -9, "", 137),
-            ("FAILED", 137, "", 137),
-            ("FAILED", None, "the node failed", 1),
-            ("STOPPED", None, "", 143),
-            ("FAILED", 127, "sh: 1: python: not found", 2),
-            ("FAILED", 1, "/usr/bin/python: No module named raysp", 2),
-            ("FAILED", None, "ModuleNotFoundError: No module named 'raysp'", 2),
-        ]
-        for number, (status, code, message, _) in enumerate(cases):
-            head.add(f"raysp-{number}", status, driver_exit_code=code, message=message, start_time=1000 * (number + 1))
-        found = [(job["status"], job["exit_code"]) for job in listed(head.url)]
-        assert found == [(status.lower(), exit_code) for status, *_, exit_code in cases]
-        [one] = listed(head.url, "raysp-6")
-        assert (one["id"], one["exit_code"]) == ("raysp-6", 137)
+def test_a_job_is_stopped_and_waited_for_unless_it_has_ended(head: FakeHead):
+    head.add("raysp-a")
+    head.add("raysp-b", "SUCCEEDED", driver_exit_code=0)
+    head.stops_after = 2
+    for job_id, status in (("raysp-a", "stopped"), ("raysp-b", "succeeded")):
+        ran = run(["stop", job_id, "--address", head.url, "--json"])
+        assert (ran.code, json.loads(ran.out)["status"]) == (0, status)
+    assert "asked_to_stop" not in head.jobs["raysp-b"]
+
+
+def test_the_exit_code_is_that_of_the_run(head: FakeHead):
+    cases = [
+        ("RUNNING", None, "", None),
+        ("PENDING", None, "", None),
+        ("SUCCEEDED", 0, "", 0),
+        ("FAILED", 1, "", 1),
+        ("FAILED", 2, "", 2),
+        ("FAILED", 3, "", 3),
+        ("FAILED", -9, "", 137),
+        ("FAILED", 137, "", 137),
+        ("FAILED", None, "the node failed", 1),
+        ("STOPPED", None, "", 143),
+        ("FAILED", 127, "sh: 1: python: not found", 2),
+        ("FAILED", 1, "/usr/bin/python: No module named raysp", 2),
+        ("FAILED", None, "ModuleNotFoundError: No module named 'raysp'", 2),
+    ]
+    for number, (status, code, message, _) in enumerate(cases):
+        head.add(f"raysp-{number}", status, driver_exit_code=code, message=message, start_time=1000 * (number + 1))
+    found = [(job["status"], job["exit_code"]) for job in listed(head.url)]
+    assert found == [(status.lower(), exit_code) for status, *_, exit_code in cases]
+    [one] = listed(head.url, "raysp-6")
+    assert (one["id"], one["exit_code"]) == ("raysp-6", 137)

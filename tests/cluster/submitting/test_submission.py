@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,42 +16,7 @@ import raysp
 from tests.cluster.submitting.conftest import write_pipeline
 from tests.cluster.submitting.fake_head import FakeHead
 from tests.corpora import CHECKPOINT, write_shard
-from tests.kit import Ran, run
-
-Submit = Callable[..., dict[str, object]]
-Refuse = Callable[..., str]
-
-
-def submit(head: FakeHead, file: Path, *settings: str, options: Sequence[object] = ()) -> Ran:
-    file = file / "label_speech.py" if file.is_dir() else file
-    line = ["submit", file, "--address", head.url, "--detach", *(f"--set={one}" for one in settings), *options]
-    return run(line)
-
-
-@pytest.fixture
-def submitted(head: FakeHead) -> Submit:
-    """A function that submits a pipeline file, and returns the job."""
-
-    def submitted(file: Path, *settings: str, options: Sequence[object] = ()) -> dict[str, object]:
-        head.jobs.clear()
-        ran = submit(head, file, *settings, options=options)
-        assert ran.code == 0, ran.err
-        return head.submitted()
-
-    return submitted
-
-
-@pytest.fixture
-def refusal(head: FakeHead) -> Refuse:
-    """A function that submits a pipeline file, and returns why it is refused."""
-
-    def refused(file: Path, *settings: str, options: Sequence[object] = ()) -> str:
-        jobs = dict(head.jobs)
-        ran = submit(head, file, *settings, options=options)
-        assert (ran.code, head.jobs) == (2, jobs)
-        return ran.err.removeprefix("raysp: ")
-
-    return refused
+from tests.kit import run
 
 
 def git_ignores(folder: Path, patterns: str) -> None:
@@ -60,66 +24,51 @@ def git_ignores(folder: Path, patterns: str) -> None:
     (folder / ".gitignore").write_text(patterns)
 
 
-def names_in_the_package(head: FakeHead) -> list[str]:
-    """Return the names of the files that were sent last."""
-    *_, package = head.packages.values()
-    return sorted(zipfile.ZipFile(io.BytesIO(package)).namelist())
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("source.url=corpus", "source.url: 'corpus' is relative to a folder of this machine"),
+        ("source.root=corpus", "source.root: 'corpus' is relative to a folder of this machine"),
+        ("sink.url=corpus", "sink.url: 'corpus' is relative to a folder of this machine"),
+        ("sink.url={project}/data", "/data' is in the folder of the submitted file, which a job"),
+        ("steps.2.checkpoint={project}/model", "/model' is a folder of this machine that is not shipped"),
+        ("steps.2.outputs.0.lm={project}/words.arpa", "/words.arpa' is a file of this machine that is not shipped"),
+    ],
+)
+def test_a_place_that_a_job_does_not_have_is_refused(project, setting, message, refusal):
+    (project / "data").mkdir()
+    shutil.copytree(CHECKPOINT, project / "model")
+    (project / "words.arpa").write_text("ngram")
+    git_ignores(project, "model/\nwords.arpa\n")
+    more = ["--set=steps.2.outputs.0.beams=2"] if "lm" in setting else []
+    assert message in refusal(project, *more, f"--set={setting.format(project=project)}")
 
 
-class TestChecks:
-    @pytest.mark.parametrize(
-        ("setting", "message"),
-        [
-            ("sink.ulr=s3://b/x", "Parquet has no field 'ulr'"),
-            ("source.url=corpus", "source.url: 'corpus' is relative to a folder of this machine"),
-            ("source.root=corpus", "source.root: 'corpus' is relative to a folder of this machine"),
-            ("sink.url=corpus", "sink.url: 'corpus' is relative to a folder of this machine"),
-            ("sink.url={project}/data", "/data' is in the folder of the submitted file, which a job"),
-            ("steps.2.checkpoint={project}/model", "/model' is a folder of this machine that is not shipped"),
-            ("steps.2.outputs.0.lm={project}/words.arpa", "/words.arpa' is a file of this machine that is not shipped"),
-        ],
-    )
-    def test_a_place_that_a_job_does_not_have_is_refused(self, project, setting, message, refusal):
-        (project / "data").mkdir()
-        shutil.copytree(CHECKPOINT, project / "model")
-        (project / "words.arpa").write_text("ngram")
-        git_ignores(project, "model/\nwords.arpa\n")
-        more = ["steps.2.outputs.0.beams=2"] if "lm" in setting else []
-        assert message in refusal(project, *more, setting.format(project=project))
-
-    def test_a_checkpoint_beside_the_pipeline_file_travels(self, project, monkeypatch, head, submitted, refusal):
-        shutil.copytree(CHECKPOINT, project / "model")
-        monkeypatch.chdir(project)
-        for place in (f"{project}/model", "model"):
-            head.packages.clear()
-            submitted(project, f"steps.2.checkpoint={place}")
-            assert "model/config.json" in names_in_the_package(head)
-        submitted(project, "steps.2.checkpoint=owner/name")  # of the hub
-        monkeypatch.chdir(project.parent)
-        said = "steps.2.checkpoint: 'project/model' is relative to "
-        assert refusal(project, "steps.2.checkpoint=project/model").startswith(said)
-
-    def test_code_and_wheels_that_do_not_travel_are_refused(self, project, monkeypatch, tmp_path, refusal):
-        (tmp_path / "raysp-1-any.whl").write_bytes(b"")
-        found = refusal(project, options=["--with-raysp", tmp_path / "raysp-1-any.whl"])
-        assert f"the wheel is outside of {project}, the folder of the submitted file" in found
-        git_ignores(project, "helper.py\n")
-        assert re.search(r"helper.py: .* left out of the package .*by the line !helper.py", refusal(project))
-        elsewhere = project.parent / "lib"
-        elsewhere.mkdir()
-        shutil.move(project / "helper.py", elsewhere / "helper.py")
-        monkeypatch.syspath_prepend(elsewhere)
-        sys.modules.pop("helper", None)
-        outside = f"{elsewhere}/helper.py: code of the submitted file is outside of {project}"
-        assert refusal(project).startswith(outside)
+def test_a_checkpoint_beside_the_pipeline_file_travels(project, monkeypatch, head: FakeHead, submitted, refusal):
+    shutil.copytree(CHECKPOINT, project / "model")
+    monkeypatch.chdir(project)
+    for place in (f"{project}/model", "model"):
+        submitted(project, f"--set=steps.2.checkpoint={place}")
+        assert "model/config.json" in head.sent()
+    submitted(project, "--set=steps.2.checkpoint=owner/name")  # of the hub
+    monkeypatch.chdir(project.parent)
+    said = "steps.2.checkpoint: 'project/model' is relative to "
+    assert refusal(project, "--set=steps.2.checkpoint=project/model").startswith(said)
 
 
-def test_the_command_runs_the_file_in_the_package_with_its_settings(project, submitted):
-    named = Path(f"{project}/label_speech.py:pipeline")
-    job = submitted(named, "steps.2.pool.actors=[1, 4]", "sink.url=s3://b/o")
-    assert job["entrypoint"] == (
-        "python -m raysp run label_speech.py:pipeline --set 'steps.2.pool.actors=[1, 4]' --set sink.url=s3://b/o"
-    )
+def test_code_and_wheels_that_do_not_travel_are_refused(project, monkeypatch, tmp_path, refusal):
+    (tmp_path / "raysp-1-any.whl").write_bytes(b"")
+    found = refusal(project, "--with-raysp", tmp_path / "raysp-1-any.whl")
+    assert f"the wheel is outside of {project}, the folder of the submitted file" in found
+    git_ignores(project, "helper.py\n")
+    assert re.search(r"helper.py: .* left out of the package .*by the line !helper.py", refusal(project))
+    elsewhere = project.parent / "lib"
+    elsewhere.mkdir()
+    shutil.move(project / "helper.py", elsewhere / "helper.py")
+    monkeypatch.syspath_prepend(elsewhere)
+    sys.modules.pop("helper", None)
+    outside = f"{elsewhere}/helper.py: code of the submitted file is outside of {project}"
+    assert refusal(project).startswith(outside)
 
 
 RECIPE = """
@@ -136,25 +85,21 @@ recipe = raysp.Finetune(
 """
 
 
-class TestARecipe:
-    def write(self, folder: Path, *, checkpoint: str = str(CHECKPOINT), evaluated: str = "s3://bucket/dev") -> Path:
-        file = folder / "train_speech.py"
-        file.write_text(RECIPE.format(checkpoint=checkpoint, evaluated=evaluated))
-        return file
+def test_the_job_of_a_recipe_trains_and_places_of_this_machine_alone_are_refused(project, submitted, refusal):
+    def write(*, checkpoint: str = str(CHECKPOINT), evaluated: str = "s3://bucket/dev") -> Path:
+        (project / "train_speech.py").write_text(RECIPE.format(checkpoint=checkpoint, evaluated=evaluated))
+        return project / "train_speech.py"
 
-    def test_its_job_trains(self, project, submitted):
-        job = submitted(self.write(project), "seed=3")
-        assert job["entrypoint"] == "python -m raysp finetune train_speech.py --set seed=3"
-        found = job["metadata"]
-        assert (found["raysp_sink"], found["raysp_file"]) == ("s3://bucket/model", "train_speech.py")
-
-    def test_places_of_this_machine_alone_are_refused(self, project, refusal):
-        found = refusal(self.write(project, evaluated="dev"))
-        assert re.search(r"^evaluation\.source\.url: 'dev' is relative to a folder of this machine", found)
-        (project / "model").mkdir()
-        git_ignores(project, "model/\n")
-        found = refusal(self.write(project, checkpoint=f"{project}/model"))
-        assert re.search(r"^objective\.checkpoint: .* is a folder of this machine that is not shipped", found)
+    job = submitted(write(), "--set=seed=3")
+    assert job["entrypoint"] == "python -m raysp finetune train_speech.py --set seed=3"
+    found = job["metadata"]
+    assert (found["raysp_sink"], found["raysp_file"]) == ("s3://bucket/model", "train_speech.py")
+    found = refusal(write(evaluated="dev"))
+    assert re.search(r"^evaluation\.source\.url: 'dev' is relative to a folder of this machine", found)
+    (project / "model").mkdir()
+    git_ignores(project, "model/\n")
+    found = refusal(write(checkpoint=f"{project}/model"))
+    assert re.search(r"^objective\.checkpoint: .* is a folder of this machine that is not shipped", found)
 
 
 def test_the_code_of_the_package_has_the_fingerprint_of_the_code_here(project, head, submitted, tmp_path):
@@ -192,18 +137,24 @@ class TestSubmitting:
             "RAY_JOB_STOP_WAIT_TIME_S": "120",
         }
         assert {*job["runtime_env"]} - {"excludes"} == {"env_vars", "working_dir"}
-        assert names_in_the_package(head) == ["helper.py", "label_speech.py"]
-        submitted(project)
+        assert head.sent() == ["helper.py", "label_speech.py"]
+        run(["submit", project / "label_speech.py", "--address", head.url, "--detach"])
         assert [method for method, path, _ in head.requests if "/packages/" in path].count("PUT") == 1
+        named = Path(f"{project}/label_speech.py:pipeline")
+        job = submitted(named, "--set=steps.2.pool.actors=[1, 4]", "--set=sink.url=s3://b/o")
+        assert job["entrypoint"] == (
+            "python -m raysp run label_speech.py:pipeline --set 'steps.2.pool.actors=[1, 4]' --set sink.url=s3://b/o"
+        )
 
     def test_a_secret_is_refused_with_the_way_to_give_it(self, project, monkeypatch, submitted, refusal):
         for name in ("CORPUS_SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "DB_PASSWORD"):
             monkeypatch.setenv(name, "hush-hush")
-            found = refusal(project, options=["--env", name])
+            found = refusal(project, "--env", name)
             assert found.startswith(f"--env {name}: looks like a secret, and Ray shows the variables of a job")
             assert ("Kubernetes Secret" in found, "hush-hush" in found) == (True, False)
+        monkeypatch.delenv("RAY_AUTH_TOKEN")
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
-        job = submitted(project, options=["--env", "OMP_NUM_THREADS"])
+        job = submitted(project, "--env", "OMP_NUM_THREADS")
         assert job["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "3"
 
     def test_raysp_comes_along_as_a_wheel_or_by_a_requirement(self, project, head: FakeHead, submitted):
@@ -211,21 +162,20 @@ class TestSubmitting:
         (project / name).write_bytes(b"wheel")
         place = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/"
         for given, pip in (
-            (f"{project / name}", f"{place}{name}[s3]"),
             (f"{project / name}[av,s3]", f"{place}{name}[av,s3]"),
+            (f"{project / name}", f"{place}{name}[s3]"),
             (f"raysp=={raysp.__version__}", f"raysp=={raysp.__version__}"),
         ):
-            job = submitted(project, options=["--with-raysp", given])
+            job = submitted(project, "--with-raysp", given)
             assert job["runtime_env"]["pip"]["packages"] == [pip]
-            assert name in names_in_the_package(head)
+            assert name in head.sent()
 
     def test_a_second_job_over_a_sink_is_refused_while_the_first_is_active(self, project, head: FakeHead, refusal):
         head.add("raysp-first")
         message = "the job raysp-first writes to s3://bucket/labels already (running); follow it with `raysp jobs"
         assert message in refusal(project)
         head.end("raysp-first", "STOPPED")
-        assert submit(head, project).code == 0
-        assert len(head.jobs) == 2
+        assert run(["submit", project / "label_speech.py", "--address", head.url, "--detach"]).code == 0
 
     @pytest.mark.parametrize(("seconds", "is_withdrawn"), [(-60, True), (60, False)])
     def test_of_two_jobs_submitted_at_the_same_moment_the_later_one_is_withdrawn(
@@ -233,7 +183,7 @@ class TestSubmitting:
     ):
         """The other job is in the listing only after the submission."""
         head.beside = lambda: head.add("raysp-other", start_time=int((time.time() + seconds) * 1000))
-        ran = submit(head, project)
+        ran = run(["submit", project / "label_speech.py", "--address", head.url, "--detach"])
         assert ran.code == (2 if is_withdrawn else 0)
         assert ("the job raysp-other writes to s3://bucket/labels already" in ran.err) == is_withdrawn
         stopped = [name for name, job in head.jobs.items() if job.get("asked_to_stop")]
