@@ -10,41 +10,29 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-import benchmarks
 from benchmarks import __main__ as command
 from benchmarks import models, recognisers, scale, throughput
 from benchmarks.inputs import corpus
 
 
-@pytest.fixture(scope="module")
-def utterances() -> dict[str, corpus.Utterance]:
-    return {one.id: one for speaker in corpus.read_utterances(corpus.DEMO_DIGITS).values() for one in speaker}
-
-
-def test_a_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
-    def built(name: str, seed: int) -> list[bytes]:
-        shards = corpus.build(tmp_path / name, "test-like", minutes=0.5, seed=seed, shards=2)
-        return [shard.read_bytes() for shard in shards]
-
-    first = built("a", 1)
-    assert len(first) == 2
-    assert built("b", 1) == first
-    assert built("c", 2) != first
-
-
 @pytest.mark.parametrize("kind", corpus.KINDS)
-def test_a_recording_is_the_utterances_of_its_reference_with_gaps_between_them(
-    tmp_path: Path, kind: str, utterances: dict[str, corpus.Utterance]
+def test_a_recording_is_the_utterances_of_its_reference_with_gaps_between_them_and_follows_from_a_seed(
+    tmp_path: Path, kind: str
 ) -> None:
-    shards = corpus.build(tmp_path, kind, minutes=1, seed=3, shards=2)
+    utterances = {one.id: one for speaker in corpus.read_utterances(corpus.DEMO_DIGITS).values() for one in speaker}
+    shards, again, other = (
+        corpus.build(tmp_path / name, kind, minutes=0.5, seed=seed, shards=2)
+        for name, seed in {"a": 3, "b": 3, "c": 4}.items()
+    )
+    contents = [[shard.read_bytes() for shard in found] for found in (shards, again, other)]
+    assert contents[0] == contents[1] != contents[2]
     rows = [row for shard in shards for row in pq.read_table(shard).to_pylist()]
     for row in rows:
         samples, rate = soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="int16")
         parts = [utterances[name] for name in row["parts"]]
-        gap = round(corpus.GAP_SECONDS * rate)
         assert row["text"].split() == [one.text for one in parts]
         assert row["duration"] == len(samples) / rate
-        start = 0
+        start, gap = 0, round(corpus.GAP_SECONDS * rate)
         for one in parts:
             np.testing.assert_array_equal(samples[start : start + len(one.samples)], one.samples)
             start += len(one.samples) + gap
@@ -112,30 +100,22 @@ COMMANDS = sorted(
 )
 
 
-def test_each_module_at_the_top_answers_a_question() -> None:
-    helpers = {"__init__", "__main__", "tables", "timing"}
-    names = {path.stem for path in Path(benchmarks.__file__).parent.glob("*.py")} - helpers
-    assert names == {*command.MEASUREMENTS.values()}
-    for name in names:
-        assert command.summary(name).endswith("?"), name
-
-
 @pytest.mark.slow
-def test_every_command_of_docs_is_a_part_with_options_that_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_of_docs_is_a_part_that_is_listed_with_options_that_it_has(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def said(*words: str) -> str:
+        with pytest.raises(SystemExit, match=r"^0$"):
+            command.main([*words])
+        return capsys.readouterr().out
+
+    assert [line.split()[0] for line in said().splitlines() if line.startswith("  ")] == [*command.PARTS]
+    assert all(command.summary(name).endswith("?") for name in command.MEASUREMENTS.values())
     assert len(COMMANDS) > 12
     assert {line.split()[0] for line in COMMANDS if line and not line.startswith("-")} <= {*command.PARTS}
     for part in command.PARTS:
-        with pytest.raises(SystemExit, match=r"^0$"):
-            command.main([part, "--help"])
-        options = {*re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out)}
+        options = {*re.findall(r"--[a-z][a-z-]*", said(part, "--help"))}
         given = [words for line in COMMANDS if (words := line.split()) and words[0] == part]
         assert {word for words in given for word in words if word.startswith("--")} <= options, part
-
-
-def test_the_command_alone_lists_its_parts_and_refuses_others(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match=r"^0$"):
-        command.main([])
-    listed = capsys.readouterr().out
-    assert [line.split()[0] for line in listed.splitlines() if line.startswith("  ")] == [*command.PARTS]
     with pytest.raises(SystemExit, match="benchmarks parts: no such part"):
         command.main(["parts"])

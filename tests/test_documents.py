@@ -96,14 +96,6 @@ def test_the_readme_can_be_read_on_a_package_page():
         assert not heading or re.search(rf"^#+ {heading}$", (README.parent / path).read_text(), re.MULTILINE), heading
 
 
-@pytest.mark.parametrize("page", [README, DOCS / "index.md"], ids=lambda page: page.name)
-def test_a_front_page_begins_with_the_installation_and_shows_few_commands_at_once(page):
-    text = page.read_text()
-    assert re.search("^## (.*)$", text, re.MULTILINE)[1] == "Install"
-    shell = re.findall(r"^```\n((?:raysp|pip|make) .*?)^```$", text, re.MULTILINE | re.DOTALL)
-    assert 1 < max(len(block.splitlines()) for block in shell) <= 5
-
-
 def commands(page: Path) -> list[list[str]]:
     """Return the words of each command of raysp in the blocks of a page that are for a shell."""
     found, kind = [], None
@@ -116,15 +108,12 @@ def commands(page: Path) -> list[list[str]]:
     return found
 
 
-def test_commands_and_python_on_pages_for_users_are_understood():
+def test_commands_on_pages_for_users_are_understood():
     lines = [one for page in [*USED, README] for one in commands(page)]
     assert len(lines) > 60
     for line in lines:
         if not line[0].startswith("-"):
             check_understood(*line)
-    for page in [*USED, README]:
-        for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
-            compile(block, page.name, "exec")
 
 
 def test_the_page_on_utterances_shows_the_file_as_it_is():
@@ -184,9 +173,20 @@ def vague(source: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("package", ["raysp", "benchmarks", "pipelines"])
-def test_docstrings_of_functions_begin_with_a_plain_verb(package):
-    sources = [*(TESTS.parent / package).rglob("*.py")]
-    assert sources
-    assert {file.name: found for file in sources if (found := vague(file.read_text()))} == {}
+def test_docstrings_of_functions_begin_with_a_plain_verb_and_no_message_is_written_as_shard_or_shards():
+    sources = [
+        file for package in ("raysp", "benchmarks", "pipelines") for file in (TESTS.parent / package).rglob("*.py")
+    ]
+    assert len(sources) > 500
+    texts = {str(file): file.read_text() for file in sources}
+    assert {name: found for name, text in texts.items() if (found := vague(text))} == {}
+    undecided = re.compile(r"[a-z]\((s|es)\)")
+    strings = (
+        (name, node.value)
+        for name, text in texts.items()
+        if undecided.search(text) and "/raysp/" in name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    assert [(name, text) for name, text in strings if undecided.search(text)] == []
     assert vague('class A:\n def a(self):\n  """Tell the size."""\n def b(self):\n  """Return the size."""') == ["a"]

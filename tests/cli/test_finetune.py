@@ -36,11 +36,15 @@ def file(words, tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_training_prints_where_the_checkpoint_is(raysp_command, file, words, tmp_path):
+def test_a_try_out_and_a_training_print_where_to_go_on(raysp_command, file, tmp_path):
+    ran = raysp_command("finetune", file(), "--steps", "2")
+    assert (ran.code, ran.complaints) == (0, [])
+    assert ran.out.count("(reference ") == 5
+    assert ran.out.endswith(f"next         raysp finetune {file()}\n")
+    assert not (tmp_path / "out").exists()
     ran = raysp_command("finetune", file(), "--set", "schedule.epochs=1")
     assert (ran.code, ran.complaints) == (0, [])
-    lines = ran.out.splitlines()
-    assert lines[-3:] == [
+    assert ran.out.splitlines()[-3:] == [
         f"checkpoint   {tmp_path}/out",
         f"report       {tmp_path}/out/.raysp/report.html",
         f"next         raysp inspect {tmp_path}/out",
@@ -48,15 +52,6 @@ def test_a_training_prints_where_the_checkpoint_is(raysp_command, file, words, t
     assert "1 whole epoch, loss " in ran.out
     inspected = raysp_command("inspect", tmp_path / "out")
     assert (inspected.code, "UniSpeechForCTC" in inspected.out) == (0, True)
-
-
-@pytest.mark.slow
-def test_a_try_out_prints_texts_and_the_command_that_trains(raysp_command, file, tmp_path):
-    ran = raysp_command("finetune", file(), "--steps", "2")
-    assert (ran.code, ran.complaints) == (0, [])
-    assert ran.out.count("(reference ") == 5
-    assert ran.out.endswith(f"next         raysp finetune {file()}\n")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.drivers

@@ -47,24 +47,14 @@ def test_lines_are_counted_by_room(package):
     assert [*rooms] == ["all", "room", "."]
 
 
-@pytest.mark.parametrize(
-    ("text", "modules"),
-    [
-        ("import raysp\nfrom raysp import Pipeline\nfrom raysp.cli import main\nimport numpy.raysp.room", set()),
-        ("from raysp import room, top", {"raysp.room", "raysp.top"}),
-        ("def test():\n    from raysp.room.one import name", {"raysp.room.one"}),
-        ("import raysp.room.below.two as two", {"raysp.room.below.two"}),
-    ],
-)
-def test_imports_of_the_inside_are_found(package, text, modules):
-    assert sizes.inside_imports(text, package) == modules
-
-
-def test_patches_of_raysp_are_told_from_others():
-    text = """
-import os
-from raysp.room import one
+def test_imports_of_the_inside_and_patches_of_raysp_are_found(package):
+    inside = """
+import raysp, numpy.raysp.room
+from raysp import Pipeline, top
+from raysp.cli import main
 def test(monkeypatch, patched, mocker):
+    from raysp.room import one
+    import raysp.room.below.two as two
     monkeypatch.setattr(one.Thing, "method", None)
     monkeypatch.setattr("raysp.room.one.LIMIT", 2)
     patched.setitem(one.TABLE["a"], "b", 2)
@@ -73,7 +63,9 @@ def test(monkeypatch, patched, mocker):
     monkeypatch.setenv("RAYSP_ENGINE", "here")
     setattr(one, "a", 2)
 """
-    assert sizes.patches(text) == (5, 4)
+    modules = {"raysp.top", "raysp.room", "raysp.room.one", "raysp.room.below.two"}
+    assert sizes.inside_imports(inside, package) == modules
+    assert sizes.patches(inside) == (5, 4)
 
 
 @pytest.mark.parametrize("name", house.CEILINGS)

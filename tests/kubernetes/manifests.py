@@ -59,14 +59,7 @@ PINS = _pins()
 """Versions of what the images install, by canonical name."""
 
 KNOWN_FIELDS = {
-    "apiVersion",
-    "kind",
-    "namespace",
-    "resources",
-    "components",
-    "images",
-    "configMapGenerator",
-    "patches",
+    *["apiVersion", "kind", "namespace", "resources", "components", "images", "configMapGenerator", "patches"]
 }
 """Fields of a kustomization that `rendered` knows. Others are refused, so that none is passed over."""
 
@@ -165,7 +158,8 @@ def schema_faults(document: Document) -> Iterator[str]:
     Pod templates of a RayJob or RayCluster are also checked as pods of Kubernetes.
     """
     if document["apiVersion"].partition("/")[0] in CUSTOM:
-        yield from _errors(_crd(document["apiVersion"], document["kind"]), document)
+        errors = _crd(document["apiVersion"], document["kind"]).iter_errors(document)
+        yield from (f"{error.json_path}: {error.message[:300]}" for error in errors)
         for where, pod in pods(document):
             as_pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": pod.get("spec")}
             yield from (f"{where}: {fault}" for fault in _of_kubernetes(as_pod))
@@ -191,10 +185,6 @@ def pods(document: Document) -> Iterator[tuple[str, Document]]:
     for group in groups:
         if isinstance(group, dict) and isinstance(group.get("template"), dict):
             yield group.get("groupName", "head"), group["template"]
-
-
-def _errors(validator: jsonschema.Draft202012Validator, document: Document) -> list[str]:
-    return [f"{error.json_path}: {error.message[:300]}" for error in validator.iter_errors(document)]
 
 
 @functools.cache

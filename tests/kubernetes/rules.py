@@ -1,7 +1,7 @@
-"""Rules for the pods of a run beyond the schemas: one function per concern, which yields the faults it finds."""
+"""Rules for the pods of a run beyond the schemas, one function per kind of pod."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from raysp import __version__
@@ -17,158 +17,115 @@ HEALTH = {"path": "/api/healthz", "port": 52365}
 """What the agent of each node of Ray answers without a token."""
 WRITABLE = {"/dev/shm", "/tmp", "/home/raysp", "/var/cache/raysp"}
 """Folders that Ray and raysp write to; the rest of the file system is read-only."""
-IMAGES = {"raysp-cpu", "raysp-cuda"}
 UNITS = {"": 1, "m": 1e-3, "Mi": 2**20, "Gi": 2**30}
 
 
-def faults(document: Document) -> list[str]:
-    """Return what is wrong with a RayJob or RayCluster of `cluster/kubernetes`."""
+def check_nodes(document: Document) -> None:
+    """Check a RayJob or RayCluster of `cluster/kubernetes`."""
     spec = document["spec"]
-    found = [*_job(spec)] if document["kind"] == "RayJob" else []
+    if document["kind"] == "RayJob":
+        _check_job(spec)
     cluster = spec.get("rayClusterSpec", spec)
-    found += [*_cluster(cluster), *_head(cluster["headGroupSpec"])]
+    assert cluster["rayVersion"] == PINS["ray"]
+    assert cluster["authOptions"]["mode"] == "token", "anyone who reaches the cluster could run code on it"
+    autoscaler = cluster["autoscalerOptions"]
+    assert (cluster["enableInTreeAutoscaling"], autoscaler["version"]) == (True, "v2")
+    check_confined(autoscaler["securityContext"])
+    _check_head(cluster["headGroupSpec"])
     groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
-    if set(groups) != {"decode", "model"}:
-        return [*found, f"worker groups: {sorted(groups)}"]
-    workers = [fault for group in groups.values() for fault in _worker(group)]
-    return [*found, *workers, *_decode(groups["decode"]), *_model(groups["model"])]
+    assert set(groups) == {"decode", "model"}
+    for group in groups.values():
+        _check_worker(group)
+    decode, model = (
+        {**group["rayStartParams"], **_resources(group)["limits"]} for group in (groups["decode"], groups["model"])
+    )
+    assert ("nvidia.com/gpu" in decode, decode["num-gpus"]) == (False, "0")
+    assert groups["decode"]["minReplicas"] >= 1, "a node has a CPU for the first task"
+    assert model["nvidia.com/gpu"] == _resources(groups["model"])["requests"]["nvidia.com/gpu"] == "1"
+    tolerated = {(one["key"], one["operator"]) for one in groups["model"]["template"]["spec"]["tolerations"]}
+    assert ("nvidia.com/gpu", "Exists") in tolerated
+    assert groups["model"]["minReplicas"] == 0, "GPUs would be paid for while nothing is labelled"
+    assert 1 <= int(model["num-cpus"]) <= 4, "it does not offer its CPUs to decoding"
 
 
-def _job(spec: Document) -> Iterator[str]:
+def _resources(group: Document) -> Document:
+    return group["template"]["spec"]["containers"][0]["resources"]
+
+
+def _check_job(spec: Document) -> None:
     head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    command = re.fullmatch(r"raysp run (\S+)/(\w+\.py)", spec["entrypoint"])
+    folder = re.fullmatch(r"raysp run (\S+)/\w+\.py", spec["entrypoint"])[1]
     mounts = {mount["mountPath"]: mount["name"] for mount in head["containers"][0]["volumeMounts"]}
     maps = {one["name"]: one["configMap"]["name"] for one in head["volumes"] if "configMap" in one}
-    if not command or maps.get(mounts.get(command[1])) != "raysp-pipeline":
-        yield "entrypoint: runs no file of the config map raysp-pipeline"
-    if spec["shutdownAfterJobFinishes"] is not True or spec["ttlSecondsAfterFinished"] <= 0:
-        yield "the cluster stays up after the run"
-    if spec["backoffLimit"] < 1:
-        yield "backoffLimit: nothing resumes a run whose head was lost"
-    if spec["activeDeadlineSeconds"] < 86400:
-        yield "activeDeadlineSeconds: less than a day"
+    assert maps[mounts[folder]] == "raysp-pipeline"
+    assert (spec["shutdownAfterJobFinishes"], spec["ttlSecondsAfterFinished"] > 0) == (True, True)
+    assert spec["backoffLimit"] >= 1, "a run whose head was lost is resumed"
+    assert spec["activeDeadlineSeconds"] >= 86400
     submitter = spec["submitterPodTemplate"]["spec"]
-    if submitter["automountServiceAccountToken"] is not False:
-        yield "submitter: has a token of Kubernetes"
-    yield from _pod("submitter", submitter, writable={"/tmp", "/home/raysp"})
+    assert submitter["automountServiceAccountToken"] is False
+    _check_pod(submitter, writable={"/tmp", "/home/raysp"})
 
 
-def _cluster(spec: Document) -> Iterator[str]:
-    if spec["rayVersion"] != PINS["ray"]:
-        yield f"rayVersion: {spec['rayVersion']}, where the images have {PINS['ray']}"
-    if spec["authOptions"]["mode"] != "token":
-        yield "authOptions: anyone who reaches the cluster can run code on it"
-    autoscaler = spec["autoscalerOptions"]
-    if spec["enableInTreeAutoscaling"] is not True or autoscaler["version"] != "v2":
-        yield "no autoscaler of version 2"
-    yield from confined("autoscaler", autoscaler["securityContext"])
-
-
-def _head(group: Document) -> Iterator[str]:
+def _check_head(group: Document) -> None:
     params, pod = group["rayStartParams"], group["template"]["spec"]
-    if (params["num-cpus"], params["num-gpus"]) != ("0", "0"):
-        yield "head: work is scheduled there"
-    if "tolerations" in pod:
-        yield "head: it may start on a spot node"
-    if pod["automountServiceAccountToken"] is not True:
-        yield "head: the autoscaler cannot ask for pods"
+    assert (params["num-cpus"], params["num-gpus"]) == ("0", "0"), "no work is scheduled there"
+    assert "tolerations" not in pod, "it does not start on a spot node"
+    assert pod["automountServiceAccountToken"] is True, "the autoscaler asks for pods"
     annotations = group["template"]["metadata"]["annotations"]
-    evicted = annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] != "false"
-    if evicted or annotations["karpenter.sh/do-not-disrupt"] != "true":
-        yield "head: may be evicted"
+    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
     environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
-    if not 30 <= int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) < pod["terminationGracePeriodSeconds"]:
-        yield "head: a stopped run has no time to end"
-    yield from _ray_pod("head", pod, params)
+    assert 30 <= int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) < pod["terminationGracePeriodSeconds"]
+    _check_ray_pod(pod, params)
 
 
-def _worker(group: Document) -> Iterator[str]:
-    name, pod = group["groupName"], group["template"]["spec"]
-    if not 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]:
-        yield f"{name}: replicas out of order"
-    if pod["automountServiceAccountToken"] is not False:
-        yield f"{name}: has a token of Kubernetes"
-    tolerated = {(one["key"], one["operator"], one.get("value")) for one in pod["tolerations"]}
-    if not tolerated >= SPOT_TAINTS:
-        yield f"{name}: does not start on spot nodes"
+def _check_worker(group: Document) -> None:
+    pod = group["template"]["spec"]
+    assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    assert pod["automountServiceAccountToken"] is False
+    assert {(one["key"], one["operator"], one.get("value")) for one in pod["tolerations"]} >= SPOT_TAINTS
     shell = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     drain = re.search(r"ray drain-node .*--deadline-remaining-seconds (\d+) && sleep (\d+)$", shell[2])
-    if not drain or not int(drain[1]) == int(drain[2]) < pod["terminationGracePeriodSeconds"]:
-        yield f"{name}: killed before it is drained"
-    if "labels" in group["rayStartParams"] or "resources" in group["rayStartParams"]:
-        yield f"{name}: KubeRay refuses these in rayStartParams"
-    yield from _ray_pod(name, pod, group["rayStartParams"])
+    assert int(drain[1]) == int(drain[2]) < pod["terminationGracePeriodSeconds"]
+    assert not {"labels", "resources"} & set(group["rayStartParams"]), "KubeRay refuses these"
+    _check_ray_pod(pod, group["rayStartParams"])
 
 
-def _decode(group: Document) -> Iterator[str]:
-    limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-    if "nvidia.com/gpu" in limits or group["rayStartParams"]["num-gpus"] != "0":
-        yield "decode: takes a GPU"
-    if group["minReplicas"] < 1:
-        yield "decode: no node has a CPU for the first task"
-
-
-def _model(group: Document) -> Iterator[str]:
-    pod = group["template"]["spec"]
-    resources = pod["containers"][0]["resources"]
-    if not resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == "1":
-        yield "model: not one GPU"
-    if ("nvidia.com/gpu", "Exists") not in {(one["key"], one["operator"]) for one in pod["tolerations"]}:
-        yield "model: does not start on nodes with GPUs"
-    if group["minReplicas"] != 0:
-        yield "model: GPUs are paid for while nothing is labelled"
-    if not 1 <= int(group["rayStartParams"]["num-cpus"]) <= 4:
-        yield "model: offers its CPUs to decoding"
-
-
-def _ray_pod(name: str, pod: Document, params: Mapping[str, str]) -> Iterator[str]:
+def _check_ray_pod(pod: Document, params: Mapping[str, str]) -> None:
     container = pod["containers"][0]
-    for probe in ("readinessProbe", "livenessProbe"):
-        if container[probe]["httpGet"] != HEALTH:
-            yield f"{name}: {probe}"
+    assert [container[probe]["httpGet"] for probe in ("readinessProbe", "livenessProbe")] == [HEALTH] * 2
     volumes = {one["name"]: one for one in pod["volumes"]}
     mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
     shared = volumes[mounts["/dev/shm"]]["emptyDir"]
     limits, requests = container["resources"]["limits"], container["resources"]["requests"]
-    if shared["medium"] != "Memory":
-        yield f"{name}: the object store is on a disk"
-    if not int(params["object-store-memory"]) < amount(shared["sizeLimit"]) < amount(limits["memory"]) / 2:
-        yield f"{name}: object store, shared memory and memory do not fit into each other"
-    if limits["memory"] != requests["memory"]:
-        yield f"{name}: its memory is not reserved"
-    if pod["securityContext"]["fsGroup"] != pod["securityContext"]["runAsGroup"]:
-        yield f"{name}: tokens of the cloud in its volumes are not readable"
-    yield from _pod(name, pod, writable=WRITABLE)
+    assert shared["medium"] == "Memory"
+    assert int(params["object-store-memory"]) < amount(shared["sizeLimit"]) < amount(limits["memory"]) / 2
+    assert limits["memory"] == requests["memory"]
+    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"], "tokens of the cloud are read"
+    _check_pod(pod, writable=WRITABLE)
 
 
-def _pod(name: str, pod: Document, *, writable: set[str]) -> Iterator[str]:
-    container = pod["containers"][0]
-    if pod["serviceAccountName"] != "raysp":
-        yield f"{name}: not the account that may read the corpus"
-    if pod["restartPolicy"] != "Never":
-        yield f"{name}: restartPolicy, which the autoscaler of version 2 refuses"
-    context = pod["securityContext"]
-    is_root = context["runAsNonRoot"] is not True or context["runAsUser"] < 1000 or context["runAsGroup"] < 1000
-    if is_root or context["seccompProfile"]["type"] != "RuntimeDefault":
-        yield f"{name}: securityContext of the pod"
-    yield from confined(name, container["securityContext"])
+def _check_pod(pod: Document, *, writable: set[str]) -> None:
+    container, context = pod["containers"][0], pod["securityContext"]
+    assert pod["serviceAccountName"] == "raysp", "the account that may read the corpus"
+    assert pod["restartPolicy"] == "Never", "the autoscaler of version 2 refuses others"
+    assert (context["runAsNonRoot"], context["seccompProfile"]["type"]) == (True, "RuntimeDefault")
+    assert min(context["runAsUser"], context["runAsGroup"]) >= 1000
+    check_confined(container["securityContext"])
     image, _, tag = container["image"].rpartition(":")
-    if image.rpartition("/")[2] not in IMAGES or tag != __version__:
-        yield f"{name}: image {container['image']}"
+    assert (image.rpartition("/")[2] in {"raysp-cpu", "raysp-cuda"}, tag) == (True, __version__)
     volumes = {one["name"]: one for one in pod["volumes"]}
     mounts = {one["mountPath"]: volumes[one["name"]] for one in container["volumeMounts"]}
     empty = {path: volume["emptyDir"] for path, volume in mounts.items() if "emptyDir" in volume}
-    if not writable <= {path for path, folder in empty.items() if amount(folder["sizeLimit"]) > 0}:
-        yield f"{name}: a folder is read-only that is written to"
-    for one in container.get("env", []):
-        if re.search("SECRET|PASSWORD|TOKEN|KEY", one["name"]) and "value" in one:
-            yield f"{name}: {one['name']} in clear"
+    assert writable <= {path for path, folder in empty.items() if amount(folder["sizeLimit"]) > 0}
+    secrets = [one for one in container.get("env", []) if re.search("SECRET|PASSWORD|TOKEN|KEY", one["name"])]
+    assert not [one for one in secrets if "value" in one]
 
 
-def confined(name: str, context: Mapping[str, Any]) -> Iterator[str]:
-    is_open = context["allowPrivilegeEscalation"] is not False or context["readOnlyRootFilesystem"] is not True
-    if is_open or context["capabilities"] != {"drop": ["ALL"]}:
-        yield f"{name}: securityContext of the container"
+def check_confined(context: Mapping[str, Any]) -> None:
+    """Check the security context of a container."""
+    assert (context["allowPrivilegeEscalation"], context["readOnlyRootFilesystem"]) == (False, True)
+    assert context["capabilities"] == {"drop": ["ALL"]}
 
 
 def amount(quantity: str) -> float:

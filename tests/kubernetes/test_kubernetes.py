@@ -8,7 +8,7 @@ import raysp
 from raysp import Pipeline
 from tests.kit import pipeline_in
 from tests.kubernetes.manifests import KUBERNETES, Document, pods, read, rendered, schema_faults
-from tests.kubernetes.rules import amount, confined, faults
+from tests.kubernetes.rules import amount, check_confined, check_nodes
 
 CLOUDS = ("overlays/eks", "overlays/gke")
 KEYED = ("overlays/on-premises", "overlays/aks", "overlays/kind")
@@ -50,14 +50,15 @@ def test_documents_are_valid_for_kubernetes_and_kuberay_and_nodes_have_what_a_ru
     for one in documents:
         assert one["metadata"].get("namespace") == (None if one["kind"] == "Namespace" else "raysp")
     if folder != "minio":
-        assert faults(of_ray(folder)) == []
+        check_nodes(of_ray(folder))
 
 
 @pytest.mark.slow
 def test_an_overlay_also_makes_a_cluster_that_stays_up_with_the_same_nodes():
     for overlay in ("overlays/eks", "overlays/on-premises"):
         cluster = standing_of(overlay)
-        assert [*schema_faults(cluster), *faults(cluster)] == []
+        assert [*schema_faults(cluster)] == []
+        check_nodes(cluster)
         assert cluster["spec"]["workerGroupSpecs"] == of_ray(overlay)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     budget = document("standing", "PodDisruptionBudget", "raysp-head")["spec"]
     labels = budget["selector"]["matchLabels"].items()
@@ -145,16 +146,10 @@ def test_only_the_cluster_itself_the_operator_and_prometheus_reach_its_pods(fold
         chosen = [pod for _, pod in pods(of_ray(folder))]
     else:
         chosen = [document(folder, "StatefulSet", name)["spec"]["template"]]
+        [container] = chosen[0]["spec"]["containers"]
+        check_confined(container["securityContext"])
+        assert chosen[0]["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert all("secretKeyRef" in one["valueFrom"] for one in container["env"])
+        assert name != "raysp-redis" or container["args"][-2:] == ["--requirepass", "$(REDIS_PASSWORD)"]
     assert chosen
     assert all(selected <= pod["metadata"]["labels"].items() for pod in chosen)
-
-
-@pytest.mark.parametrize(("folder", "name"), [("standing", "raysp-redis"), ("minio", "raysp-minio")])
-def test_a_store_of_the_cluster_is_confined_and_its_passwords_are_of_a_secret(folder, name):
-    pod = document(folder, "StatefulSet", name)["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    assert [*confined(name, container["securityContext"])] == []
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert all("secretKeyRef" in one["valueFrom"] for one in container["env"])
-    if name == "raysp-redis":
-        assert container["args"][-2:] == ["--requirepass", "$(REDIS_PASSWORD)"]

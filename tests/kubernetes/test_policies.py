@@ -6,11 +6,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-import raysp
-from tests import s3_servers
 from tests.corpora import CHECKPOINT, write_shard
 from tests.faulty_proxy import FaultyProxy
-from tests.kit import pipeline_in, run
+from tests.kit import run
 from tests.kubernetes.manifests import CLUSTER, Document
 
 POLICIES = CLUSTER / "policies"
@@ -61,36 +59,25 @@ def asked(method: str, url: str) -> tuple[str, str, str | None]:
     return "s3:GetObject" if method in ("GET", "HEAD") else "s3:PutObject", f"{ARN}{bucket}/{key}", None
 
 
-@pytest.fixture(scope="module")
-def requests(s3_server, tmp_path_factory):
-    """Requests of a run, its check and its clean-up, with the names of buckets that the policy has."""
-    folder = tmp_path_factory.mktemp("policies")
-    corpus, labels = s3_server.bucket(), s3_server.bucket()
-    write_shard(folder / "in" / "a.parquet", 3)
-    s3_server.upload(folder / "in", corpus, "audio/en/")
-    s3_server.upload(CHECKPOINT, corpus, "models/digits/")
-    with pytest.MonkeyPatch.context() as patched, FaultyProxy.in_front_of(s3_server) as proxy:
-        patched.setenv(s3_servers.SECRET_VARIABLE, s3_server.secret)
-        patched.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        recipe = folder / "of_policies.py"
-        values = {"key": s3_server.key, "endpoint": proxy.server.endpoint, "corpus": corpus, "labels": labels}
-        recipe.write_text(PIPELINE.format(**values))
-        pipeline = pipeline_in(recipe)
-        assert raysp.run(pipeline, progress=False).exit_code == 0
-        assert raysp.verify(f"s3://{labels}/first", pipeline=pipeline).differences == ()
-        raysp.gc(f"s3://{labels}/first", pipeline=pipeline)
-    named = {corpus: "my-corpus", labels: "my-labels"}
-    found = set()
-    for method, url, _ in proxy.requests:
-        action, resource, prefix = asked(method, url)
-        bucket, slash, key = resource.removeprefix(ARN).partition("/")
-        found.add((action, f"{ARN}{named[bucket]}{slash}{key}", prefix))
-    return found
-
-
 @pytest.mark.drivers
 @pytest.mark.slow
-def test_the_policy_allows_every_request_of_a_run_which_needs_each_of_its_statements(requests):
+def test_the_policy_allows_every_request_of_a_run_which_needs_each_of_its_statements(s3, tmp_path):
+    """Of a run, its check and its clean-up, with the names of buckets that the policy has."""
+    corpus, labels = s3.bucket(), s3.bucket()
+    write_shard(tmp_path / "in" / "a.parquet", 3)
+    s3.upload(tmp_path / "in", corpus, "audio/en/")
+    s3.upload(CHECKPOINT, corpus, "models/digits/")
+    recipe = tmp_path / "of_policies.py"
+    with FaultyProxy.in_front_of(s3) as proxy:
+        recipe.write_text(PIPELINE.format(key=s3.key, endpoint=proxy.server.endpoint, corpus=corpus, labels=labels))
+        for verb in ("run", "verify", "gc"):
+            ran = run([verb, recipe])
+            assert ran.code == 0, ran.err
+    requests = set()
+    for method, url, _ in proxy.requests:
+        action, resource, prefix = asked(method, url)
+        named = resource.replace(corpus, "my-corpus").replace(labels, "my-labels")
+        requests.add((action, named, prefix))
     assert len(requests) > 10
     assert [one for one in requests if not allows(RUN, *one)] == []
     for statement in RUN["Statement"]:

@@ -1,11 +1,8 @@
 """The README of cluster/ names what exists."""
 
-import json
 import re
 import subprocess
 
-from tests.corpora import CHECKPOINT, DEMO
-from tests.kit import run
 from tests.kubernetes.manifests import CLUSTER, CRDS, KUBERNETES, rendered
 
 ROOT = CLUSTER.parent
@@ -35,17 +32,6 @@ def test_names_are_those_of_the_manifests():
     (cluster,) = [one for one in documents if one["kind"] == "RayCluster"]
     secret = cluster["spec"]["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]["secretKeyRef"]
     assert f"create secret generic {secret['name']} --from-literal {secret['key']}=" in COMMANDS
-
-
-def test_the_settings_of_the_try_out_fit_the_pipeline(tmp_path):
-    settings = re.findall(r"--set (\S+)", next(line for line in COMMANDS.splitlines() if "--rows" in line))
-    places = {"source.url": f"{DEMO}/audio/*.parquet", "steps.1.checkpoint": CHECKPOINT, "sink.url": tmp_path / "out"}
-    changes = [*settings, *(f"{name}={value}" for name, value in places.items())]
-    file = KUBERNETES / "overlays/eks/label.py"
-    ran = run(["plan", file, "--sample", 0, "--json", *(f"--set={one}" for one in changes)])
-    assert ran.code == 0, ran.err
-    found = json.loads(ran.out)["settings"]
-    assert (found["device"], found["gpus_per_actor"], found["dtype"]) == ("cpu", 0, "float32")
 
 
 def test_commands_are_ones_that_a_shell_can_read_for_the_operator_that_manifests_are_checked_for():

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,47 +71,25 @@ def project(s3: S3Server, proxy, bucket, tmp_path) -> Path:
     return folder
 
 
-class Client:
-    """The command line of raysp in processes of its own, with the token of the cluster."""
+@pytest.fixture
+def start(head: RealHead, s3: S3Server, project) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """A function that starts a command of raysp in a process of its own, with the token of the cluster."""
+    environment = {**head.environment, **secrets_of(s3), "XDG_CACHE_HOME": str(project.parent / "cache")}
+    started: list[subprocess.Popen[str]] = []
 
-    def __init__(self, head: RealHead, s3: S3Server, project: Path) -> None:
-        self.file = str(project / "label_digits_on_s3.py")
-        self.head = head
-        self.started: list[subprocess.Popen] = []
-        self.environment = {
-            **head.environment,
-            **secrets_of(s3),
-            "XDG_CACHE_HOME": str(project.parent / "cache"),
-        }
-
-    def start(self, *arguments: str) -> subprocess.Popen:
+    def begin(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "raysp", *arguments]
         pipe = subprocess.PIPE
-        begun = subprocess.Popen(command, env=self.environment, stdout=pipe, stderr=pipe, text=True, cwd="/")
-        self.started.append(begun)
-        return begun
+        started.append(subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, cwd="/"))
+        return started[-1]
 
-    def kill(self) -> None:
-        """End commands that a failed test left behind."""
-        for command in self.started:
-            command.kill()
-            command.wait()
-
-    def submit(self, *more: str) -> subprocess.Popen:
-        return self.start("submit", self.file, "--address", self.head.url, *more)
-
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        return ended(self.start(*arguments))
+    yield begin
+    for command in started:  # that a failed test left behind
+        command.kill()
+        command.wait()
 
 
-@pytest.fixture
-def client(head, s3, project) -> Iterator[Client]:
-    made = Client(head, s3, project)
-    yield made
-    made.kill()
-
-
-def ended(command: subprocess.Popen) -> tuple[int, str, str]:
+def ended(command: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, said = command.communicate(timeout=300)
     return command.returncode, out, said
 
@@ -125,19 +103,15 @@ def hold_commits_after_the_first(proxy) -> threading.Event:
     first: list[str] = []
     lock, release = threading.Lock(), threading.Event()
 
-    def is_held(method: str, path: str) -> bool:
+    def judge(method: str, path: str) -> str | None:
         if method != "PUT" or "/labels/part-" not in path:
-            return False
+            return None
         with lock:
             first[:] = first or [path]
-            return path not in first
+        return None if path in first else "reset"
 
-    def hold(method: str, path: str) -> None:
-        if is_held(method, path):
-            release.wait(240)
-
-    proxy.hold = hold
-    proxy.judge = lambda method, path: "reset" if is_held(method, path) else None
+    proxy.hold = lambda method, path: judge(method, path) and release.wait(240)
+    proxy.judge = judge
     return release
 
 
@@ -150,10 +124,11 @@ def wait_for_a_commit(s3: S3Server, bucket: str, following: subprocess.Popen) ->
 
 
 def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_one_machine(
-    s3, proxy, bucket, client, head, make_pipeline, small_shards, tmp_path
+    s3, proxy, bucket, start, project, head, make_pipeline, small_shards, tmp_path
 ):
     release = hold_commits_after_the_first(proxy)
-    following = client.submit()
+    file, address = str(project / "label_digits_on_s3.py"), ("--address", head.url)
+    following = start("submit", file, *address)
     shown = []
     for line in following.stderr:  # live: the job cannot end before its commits are released
         shown.append(line)
@@ -163,26 +138,24 @@ def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_on
     job_id = next(line for line in shown if "following" in line).split()[2].rstrip(";")
     wait_for_a_commit(s3, bucket, following)
 
-    second, _, said = client.run("submit", client.file, "--address", head.url)
+    second, _, said = ended(start("submit", file, *address))
     assert (second, f"the job {job_id} writes to s3://{bucket}/labels already (running)" in said) == (2, True)
-    code, out, said = client.run("stop", job_id, "--address", head.url, "--json")
+    code, out, said = ended(start("stop", job_id, *address, "--json"))
     assert (code, json.loads(out)["status"]) == (0, "stopped"), said
     code, out, said = ended(following)
     assert code == 143
-    assert said.count("To resume: submit it again") == 1, (
-        said
-    )  # of the job, or of its client if Ray killed the job first
+    assert said.count("To resume: submit it again") == 1, said  # of the job, or of its client if Ray killed it first
     assert len(committed(s3, bucket, tmp_path / "half")) == 1
     release.set()
     proxy.hold, proxy.judge = lambda method, path: None, lambda method, path: None
 
-    code, out, said = ended(client.submit("--json"))
+    code, out, said = ended(start("submit", file, *address, "--json"))
     assert code == 0, said
     assert json.loads(out)["exit_code"] == 0
     before = re.search(r"(\d+) of 6 shards committed already", said)
     assert before, said
     assert int(before[1]) >= 1
-    code, out, said = client.run("jobs", "--address", head.url, "--json")
+    code, out, said = ended(start("jobs", *address, "--json"))
     assert [job["exit_code"] for job in json.loads(out)["jobs"]] == [143, 0]
 
     raysp.run(
@@ -196,7 +169,7 @@ def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_on
     assert len({json.loads(record.read_text())["fingerprint"] for record in records}) == 1
 
     # By --address too: nothing is left to do, which another fingerprint would refuse.
-    code, out, said = client.run("run", client.file, "--json", "--address", head.gcs)
+    code, out, said = ended(start("run", file, "--json", "--address", head.gcs))
     assert (code, json.loads(out or "{}").get("rows")) == (0, 0), said
     refuse_secrets_in_what_ray_shows(head, s3)
 

@@ -15,25 +15,21 @@ from types import ModuleType
 VARIABLE = "RAYSP_TESTS_LACK"
 NO_FOLDERS = ("/proc", "/sys", "/dev/shm")
 NAMES = {
-    "macos": {
-        "os": (
-            "copy_file_range eventfd getrandom memfd_create pidfd_open posix_fadvise posix_fallocate sched_getaffinity "
-            "sched_setaffinity sendfile splice"
-        ),
-        "fcntl": "F_SETPIPE_SZ F_GETPIPE_SZ",
-        "select": "epoll",
-        "signal": "SIGPWR SIGSTKFLT sigtimedwait sigwaitinfo",
-    },
+    "os": (
+        "copy_file_range eventfd getrandom memfd_create pidfd_open posix_fadvise posix_fallocate sched_getaffinity "
+        "sched_setaffinity sendfile splice"
+    ),
+    "fcntl": "F_SETPIPE_SZ F_GETPIPE_SZ",
+    "select": "epoll",
+    "signal": "SIGPWR SIGSTKFLT sigtimedwait sigwaitinfo",
 }
 """Missing names, by module."""
-LACKED = {"macos": "Darwin"}
-"""What `platform.system` returns."""
 
 
-def take_away(system: str) -> None:
-    """Take away from modules of raysp, imported from now on, what a system lacks."""
+def take_away() -> None:
+    """Take away from modules of raysp, imported from now on, what macOS lacks."""
     _hide_folders()
-    own = vars(builtins) | {"__import__": _Importer(system)}
+    own = vars(builtins) | {"__import__": _Importer()}
     sys.meta_path.insert(0, _Finder(own))
     if any("raysp/" in word or word.startswith("raysp.") for word in sys.orig_argv[1:]):  # `python -m raysp...`
         sys.modules["__main__"].__dict__["__builtins__"] = own
@@ -42,8 +38,7 @@ def take_away(system: str) -> None:
 class _Importer:
     """The function `__import__` of modules of raysp."""
 
-    def __init__(self, system: str) -> None:
-        self.system = system
+    def __init__(self) -> None:
         self.replaced: dict[str, ModuleType] = {}
 
     def __call__(self, name, globals=None, locals=None, fromlist=(), level=0):
@@ -53,10 +48,7 @@ class _Importer:
     def _without(self, module: ModuleType) -> ModuleType:
         name = module.__name__
         if name not in self.replaced:
-            missing = NAMES[self.system].get(name, "").split()
-            changed = _CHANGES.get((self.system, name), dict)() | _CHANGES.get(("both", name), dict)()
-            if name == "platform":
-                changed["system"] = lambda: LACKED[self.system]
+            missing, changed = NAMES.get(name, "").split(), _CHANGES.get(name, dict)()
             if not missing and not changed:
                 return module
             self.replaced[name] = _Without(module, missing, changed)
@@ -122,10 +114,8 @@ def _resource_of_macos() -> dict[str, object]:
     return {"setrlimit": setrlimit}
 
 
-_CHANGES = {
-    ("macos", "resource"): _resource_of_macos,
-    ("both", "platform"): dict,
-}
+_CHANGES = {"resource": _resource_of_macos, "platform": lambda: {"system": lambda: "Darwin"}}
+"""Functions that return names in place of a module's own, by module."""
 
 
 def _hide_folders() -> None:

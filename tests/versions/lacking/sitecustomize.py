@@ -5,4 +5,4 @@ import os
 import lacking_calls
 
 if os.environ.get(lacking_calls.VARIABLE):
-    lacking_calls.take_away(os.environ[lacking_calls.VARIABLE])
+    lacking_calls.take_away()
