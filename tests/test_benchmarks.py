@@ -46,6 +46,7 @@ def test_labels_that_differ_in_a_letter_stop_the_measurement() -> None:
         throughput.check_agreement({"a": "ONE", "b": "TWO"}, {"a": "ONE", "b": "TWQ"})
 
 
+@pytest.mark.drivers
 def test_every_model_to_measure_is_one_of_both_libraries() -> None:
     import transformers
 

@@ -34,7 +34,7 @@ def test_an_unfinished_sink_exports_what_there_is_with_a_warning(raysp_command, 
 
 @pytest.mark.lengthy
 def test_an_export_of_no_row_ends_with_exit_code_3_and_the_reasons(raysp_command, tmp_path):
-    pipeline = kit.corpus(tmp_path / "in", rows=1, faults=["not_audio"]).pipeline(tmp_path / "out")
+    pipeline = kit.corpus(tmp_path / "in", rows=0, faults=["not_audio"]).pipeline(tmp_path / "out")
     raysp.run(pipeline, engine="here", progress=False)
     ran = raysp_command("export", tmp_path / "out", tmp_path / "x", "--to", "dataset", "--trust")
     assert ran.code == 3

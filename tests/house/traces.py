@@ -32,18 +32,18 @@ class Trace:
         self._modules = 0
 
     def __enter__(self) -> "Trace":
-        threading.setprofile(self._on_event)
-        sys.setprofile(self._on_event)
+        threading.settrace(self._on_call)
+        sys.settrace(self._on_call)
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-        threading.setprofile(None)
+        sys.settrace(None)
+        threading.settrace(None)
 
-    def _on_event(self, frame: FrameType, event: str, _: object) -> None:
+    def _on_call(self, frame: FrameType, _event: str, _: object) -> None:
         code = frame.f_code
         # Modules and bodies of classes, which are no functions, are run without this flag.
-        if event != "call" or self._has_ended or not code.co_flags & inspect.CO_OPTIMIZED:
+        if self._has_ended or not code.co_flags & inspect.CO_OPTIMIZED:
             return
         if code.co_filename.startswith(self._ends_at):
             self._has_ended, self._modules = True, _num_modules()
