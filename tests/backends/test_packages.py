@@ -4,10 +4,8 @@ import json
 import shutil
 import sys
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -88,13 +86,18 @@ def test_name_version_and_code_of_the_package_are_part_of_the_fingerprint(packag
     assert raysp.plan(made).fingerprint != plan.fingerprint
 
 
-def test_a_package_that_changes_behind_the_plan_labels_nothing(package, checkpoint, tmp_path):
+def test_a_package_that_changes_or_goes_behind_the_plan_labels_nothing(package, checkpoint, tmp_path, monkeypatch):
     def change(_: object) -> None:
         (package / "raysp_loudness.py").write_text((package / "raysp_loudness.py").read_text() + "# changed\n")
+
+    def remove(_: object) -> None:
+        monkeypatch.setattr("sys.path", [one for one in sys.path if one != str(package)])
 
     made = pipeline(write_corpus(tmp_path), checkpoint)
     with pytest.raises(RayspError, match=r"planned with raysp-loudness 0.1 \w+, and here is raysp-loudness 0.1"):
         raysp.run(made, engine="here", progress=False, on_plan=change)
+    with pytest.raises(RayspError, match="the package raysp-loudness, which offers the model type 'loudness', is not"):
+        raysp.run(made, engine="here", progress=False, on_plan=remove)
     assert rows(tmp_path / "out") == []
 
 
@@ -105,25 +108,16 @@ def test_a_package_replaces_no_model_of_raysp(tmp_path, monkeypatch, tiny):
     assert json.loads(run(["inspect", tiny, "--json"]).out)["backend"] == "torch"
 
 
-def test_a_worker_without_the_package_names_it(package, checkpoint, tmp_path, monkeypatch):
-    def remove(_: object) -> None:
-        monkeypatch.setattr("sys.path", [one for one in sys.path if one != str(package)])
-
-    made = pipeline(write_corpus(tmp_path), checkpoint)
-    with pytest.raises(RayspError, match="the package raysp-loudness, which offers the model type 'loudness', is not"):
-        raysp.run(made, engine="here", progress=False, on_plan=remove)
-    assert rows(tmp_path / "out") == []
-
-
 def test_a_package_that_is_installed_or_removed_meanwhile_counts(checkpoint, tmp_path, monkeypatch):
-    folder = tmp_path / "installed"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
+    (tmp_path / "installed").mkdir()
+    monkeypatch.syspath_prepend(tmp_path / "installed")
     made = pipeline(write_corpus(tmp_path), checkpoint)
     with pytest.raises(CheckpointError, match="model_type is 'loudness', expected one of"):
         raysp.plan(made)
-    installed(folder)
-    assert raysp.plan(made).settings.checkpoint.backend == "raysp-loudness"
+    folder = installed(tmp_path / "installed")
+    summaries = [raysp.plan(made).settings.checkpoint for _ in range(2)]  # the second is from the cache
+    assert summaries[0] == summaries[1]
+    assert summaries[0].backend == "raysp-loudness"
     shutil.rmtree(folder / "raysp_loudness-0.1.dist-info")
     with pytest.raises(CheckpointError, match="model_type is 'loudness', expected one of"):
         raysp.plan(made)
@@ -136,11 +130,7 @@ def test_a_package_that_is_installed_or_removed_meanwhile_counts(checkpoint, tmp
             "import no_such_module",
             "package raysp-loudness 0.1, raysp_loudness:Loudness: describe failed with ModuleNot",
         ),
-        ("class Loudness:\n    def describe(self, folder):\n        return 1 / 0", "failed with ZeroDivisionError"),
-        (
-            "class Loudness:\n    def describe(self, folder):\n        return {}",
-            "describe returned {}, expected a Checkp",
-        ),
+        ("class Loudness:\n    def describe(self, folder):\n        return {}", "describe returned {}, expected a Che"),
         ("class Loudness: ...", "describe failed with AttributeError"),
     ],
 )
@@ -161,19 +151,6 @@ def test_two_packages_for_one_model_type_are_refused(package, checkpoint, tmp_pa
     monkeypatch.syspath_prepend(installed(tmp_path / "other", name="raysp-noise"))
     with pytest.raises(CheckpointError, match=r"found models of raysp-noise 0.1 and raysp-loudness 0.1"):
         raysp.plan(pipeline(write_corpus(tmp_path), checkpoint))
-
-
-def test_a_description_survives_the_cache(package, checkpoint, tmp_path):
-    made = pipeline(write_corpus(tmp_path), checkpoint)
-    first, again = (raysp.plan(made).settings.checkpoint for _ in range(2))
-    assert first == again == replace(first, backend="raysp-loudness")
-    assert np.isclose(first.frame_seconds, 0.01)
-
-
-def test_an_architecture_that_nobody_reads_is_one_clear_line(checkpoint, tmp_path):
-    words = r"model_type is 'loudness', expected one of hubert, .*: transformers [\d.]+ does not read it either; use a "
-    with pytest.raises(CheckpointError, match=words):
-        raysp.plan(pipeline(write_corpus(tmp_path), checkpoint, backend="torch"))
 
 
 def test_without_transformers_the_error_says_what_to_install(checkpoint, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import raysp
 from raysp import CheckpointError, PlanError
 from tests.backends.runs import check_run, pipeline, write_corpus
-from tests.backends.theirs import RATE, labelling, tiny_whisper, waves, written
+from tests.backends.theirs import RATE, labelling, waves, written
 from tests.here import run_without_ray
 from tests.hub_server import lay_out
 from tests.models.oracles import transformers
@@ -23,7 +24,6 @@ LENGTHS = (5_000, 9_000, 16_000, 25_000, 320, 32_000)
 @pytest.mark.parametrize(
     ("output", "options"),
     [
-        (raysp.Transcript(), {}),
         (raysp.Transcript(language="de", task="translate"), {"language": "de", "task": "translate"}),
         (raysp.Transcript(language="Turkish"), {"language": "tr"}),
         (raysp.Transcript(generate={"num_beams": 3, "max_new_tokens": 9}), {"num_beams": 3, "max_new_tokens": 9}),
@@ -55,6 +55,19 @@ def test_the_score_is_the_mean_log_probability_of_the_tokens_behind_the_prompt(w
     assert row["pred_score"] == pytest.approx(float(chosen[: int(end[0]) + 1 if len(end) else None].mean()), abs=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}])
+def test_scores_of_passes_at_once_are_those_of_passes_after_each_other(whisper, options):
+    op = labelling(whisper, raysp.Transcript(generate=options))
+    blocks = [block_of(waves([length])) for length in LENGTHS[:4]]
+    alone = [labels(op, block)[0]["pred_score"] for block in blocks]
+    assert len({*np.round(alone, 4)}) == 4
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = pool.map(lambda block: labels(op, block)[0]["pred_score"], blocks)
+            np.testing.assert_allclose([*found], alone, rtol=0, atol=1e-5)
+
+
 def test_embeddings_are_the_frames_of_the_recording_without_the_padding(whisper):
     [wave] = waves([9_000])
     [row] = labels(labelling(whisper, raysp.Embedding(layer=(0, 2, -1))), block_of([wave])).values()
@@ -78,17 +91,15 @@ def test_a_run_labels_every_row_once_and_is_verified(corpus, whisper, monkeypatc
     check_run(corpus, whisper)
 
 
-def test_a_checkpoint_may_be_an_id_of_the_hub(corpus, whisper, tmp_path, monkeypatch):
+def test_a_checkpoint_may_be_an_id_of_the_hub_and_the_backend_is_part_of_the_fingerprint(
+    corpus, whisper, tmp_path, monkeypatch
+):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     lay_out(tmp_path / "hub", whisper)
-    digests = [raysp.plan(pipeline(corpus, one)).parts["steps.1.checkpoint_digest"] for one in ("owner/name", whisper)]
-    assert digests[0] == digests[1]
-
-
-def test_the_backend_is_part_of_the_fingerprint(corpus, whisper):
-    parts = raysp.plan(pipeline(corpus, whisper)).parts
-    assert parts["steps.1.backend"] == "transformers"
+    parts = [raysp.plan(pipeline(corpus, one)).parts for one in ("owner/name", whisper)]
+    assert parts[0]["steps.1.checkpoint_digest"] == parts[1]["steps.1.checkpoint_digest"]
+    assert parts[0]["steps.1.backend"] == "transformers"
 
 
 @pytest.mark.parametrize(
@@ -97,11 +108,9 @@ def test_the_backend_is_part_of_the_fingerprint(corpus, whisper):
         ({"window_seconds": 30, "overlap_seconds": 5}, PlanError, r"takes at most 2 s; set window_seconds=2 or less"),
         ({"outputs": [raysp.Transcript(words=True)]}, CheckpointError, "writes text without times"),
         ({"outputs": [raysp.Transcript(beams=4)]}, CheckpointError, "use generate={'num_beams': 4}"),
-        ({"outputs": [raysp.Transcript(generate={"do_sample": True})]}, CheckpointError, "draws the samples of a"),
         ({"outputs": [raysp.Transcript(generate={"num_bems": 2})]}, CheckpointError, "did you mean 'num_beams'"),
         ({"outputs": [raysp.Transcript(generate={"max_new_tokens": 37})]}, CheckpointError, "asks for 41 tokens"),
         ({"outputs": [raysp.Transcript(language="fr")]}, CheckpointError, "expected one of its 3: de, en, tr$"),
-        ({"outputs": [raysp.Transcript(task="sing")]}, CheckpointError, "expected one of transcribe, translate"),
         ({"outputs": [raysp.Align("text")]}, CheckpointError, "does not support Align"),
         ({"backend": "torch"}, CheckpointError, "expected one of hubert.*: pass backend=\"transformers\" to Label$"),
     ],
@@ -109,12 +118,6 @@ def test_the_backend_is_part_of_the_fingerprint(corpus, whisper):
 def test_what_it_cannot_do_is_refused_by_the_plan(corpus, whisper, label, error, words):
     with pytest.raises(error, match=words):
         raysp.plan(pipeline(corpus, whisper, **label))
-
-
-def test_a_language_is_refused_for_a_whisper_of_one(corpus, tmp_path):
-    folder = tiny_whisper(tmp_path / "english", multilingual=False)
-    with pytest.raises(CheckpointError, match="this Whisper is for one language; leave them out"):
-        raysp.plan(pipeline(corpus, folder, outputs=[raysp.Transcript(language="en")]))
 
 
 def changed(whisper, folder, file: str, **values: object):
@@ -135,9 +138,7 @@ def changed(whisper, folder, file: str, **values: object):
         ),
         ("config.json", {"quantization_config": {"bits": 4}}, "use the checkpoint with its original weights"),
         ("config.json", {"max_source_positions": 70}, "expected a multiple of 70 positions"),
-        ("config.json", {"vocab_size": 9}, "the tokenizer's highest token id is"),
         ("adapter_config.json", {}, "merge it into the model"),
-        ("processor_config.json", {"feature_extractor": {"feature_extractor_type": "Nothing"}}, "cannot read it"),
         (
             "processor_config.json",
             {"feature_extractor": {"feature_extractor_type": "WhisperFeatureExtractor", "dither": 0.1}},

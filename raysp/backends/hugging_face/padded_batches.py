@@ -1,8 +1,8 @@
 """Classes of transformers whose texts do not depend on the padding of a batch, by what was measured.
 
-`tests/backends/recognisers/test_padding.py` measures each class with a random checkpoint in float32: logits of a short
-recording alone, and with a longer one in a batch. A class is listed if they differ by less than 1e-5. Windows of other
-classes, and of these with versions of transformers that were not measured, are passes of their own.
+`tests/backends/recognisers/test_texts.py` measures each class with a random checkpoint in float32: texts and scores of
+recordings alone, and in one batch. A class is listed if scores differ by less than 1e-5. Windows of other classes, and
+of these with versions of transformers that were not measured, are passes of their own.
 """
 
 from collections.abc import Callable, Sequence
