@@ -1,19 +1,16 @@
-"""Blocks and batches: every recording once, budgets kept, like lengths together."""
+"""Blocks and batches: every recording once, budgets kept, like lengths together; default sizes of a pass."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.ops import blocks
-from raysp.ops.blocks import (
-    PASS_COST,
-    cut_batches,
-    cut_blocks,
-    share_evenly,
-    would_wait,
-)
+from raysp.capabilities import Capability
+from raysp.models import check_checkpoint
+from raysp.ops.blocks import BLOCK_BYTES, LEAST_BATCH_SECONDS, PASS_COST, batch_seconds, cut_batches, cut_blocks
+from tests.corpora import CHECKPOINT
 
 durations = st.lists(st.floats(0, 100), max_size=40)
 lengths = st.lists(st.integers(1, 500), max_size=40)
@@ -30,7 +27,7 @@ def test_every_recording_is_in_one_block_that_keeps_both_budgets_unless_it_is_la
         held = sum(seconds[index] for index in block)
         with_sound = [index for index in block if seconds[index]]
         assert held <= block_seconds * 1.002 or len(with_sound) == 1
-        assert held * bytes_per_second <= blocks.BLOCK_BYTES * 1.002 or len(with_sound) == 1
+        assert held * bytes_per_second <= BLOCK_BYTES * 1.002 or len(with_sound) == 1
 
 
 @given(lengths, st.integers(1, 5000))
@@ -54,39 +51,24 @@ def _cost(batches, max_samples):
     return sum(batch[0] * len(batch) + PASS_COST * max_samples for batch in batches)
 
 
-@given(lengths, st.integers(1, 400), st.integers(1, 4))
-def test_passes_that_run_at_once_have_equal_work(num_samples, max_samples, at_once):
-    cut = cut_batches(num_samples, max_samples)
-    shared = share_evenly(cut, at_once)
-    assert sorted(index for batch in shared for index in batch) == list(range(len(num_samples)))
-    assert all(shared)
-    whole = len(cut) - len(cut) % at_once
-    assert shared[:whole] == cut[:whole]
-    for batch in cut[whole:]:
-        parts = [part for part in shared[whole:] if {*part} <= {*batch}]
-        assert len(parts) == min(at_once, len(batch))
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
-    for batch in shared:
-        assert [num_samples[i] for i in batch] == sorted((num_samples[i] for i in batch), reverse=True)
+SUMMARY = check_checkpoint(CHECKPOINT)
+WRITING = replace(SUMMARY, gives=(Capability.TEXT_DECODER,))
 
 
-@pytest.mark.parametrize(
-    ("padded", "at_once", "expected"),
-    [
-        ([30, 11], 2, True),
-        ([30, 11, 10, 8], 2, False),
-        ([30, 11, 10, 8], 4, True),
-        ([15, 15, 15], 2, True),
-        ([5, 5, 5], 1, False),
-    ],
-)
-def test_passes_run_one_after_another_where_threads_would_be_idle(padded, at_once, expected):
-    assert would_wait(padded, at_once) is expected
+def test_a_budget_is_what_fits_the_memory_and_never_more_than_is_of_use():
+    usual = batch_seconds(SUMMARY, on_gpu=False)
+    assert batch_seconds(SUMMARY, on_gpu=True, memory=1e12) == batch_seconds(SUMMARY, on_gpu=True) > usual > 0
+    half = 2 * (4 * SUMMARY.num_parameters + usual / 2 * 4 * SUMMARY.activations_per_second)
+    alone, shared = (batch_seconds(SUMMARY, on_gpu=False, memory=5e7, at_once=number) for number in (1, 4))
+    assert batch_seconds(SUMMARY, on_gpu=False, memory=half) == pytest.approx(usual / 2)
+    assert batch_seconds(SUMMARY, on_gpu=False, memory=1e6) == LEAST_BATCH_SECONDS
+    assert alone == pytest.approx(4 * shared)
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [({"kinds": [*"babaa"]}, [[3], [4, 1], [0, 2]]), ({"in_order": True}, [[0, 1], [2], [3], [4]])],
-)
-def test_blocks_hold_one_kind_after_the_other_or_neighbours(options, expected):
-    assert cut_blocks([3, 1, 2, 5, 4], block_seconds=6, bytes_per_second=1, **options) == expected
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_budget_is_larger_for_texts_that_are_written_together_and_for_coarse_frames(on_gpu):
+    usual = batch_seconds(SUMMARY, on_gpu=on_gpu)
+    assert batch_seconds(WRITING, on_gpu=on_gpu) > usual
+    assert batch_seconds(replace(WRITING, padded_samples=480_000, windows_together=8), on_gpu=on_gpu) >= 240
+    assert batch_seconds(replace(SUMMARY, hidden_stride=1280), on_gpu=on_gpu) == (usual if on_gpu else 120)
+    assert batch_seconds(replace(SUMMARY, hidden_stride=0), on_gpu=on_gpu) == usual  # without frames

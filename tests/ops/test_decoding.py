@@ -10,12 +10,10 @@ from hypothesis import strategies as st
 
 from raysp.audio.waveforms import Windowing
 from raysp.ops.decoding import Decoding, seconds_left
-from raysp.ops.rows import ROW_SCHEMA, waves_of, with_waves
-from raysp.ops.step_ops import Keeping
+from raysp.ops.rows import MAX_MESSAGE, ROW_SCHEMA, plain, waves_of, with_waves
 from tests.audio.test_decoding import encode, noise, with_flac_streaminfo
 from tests.corpora import AUDIO, wav
 
-BYTES_ALONE = pa.struct([("bytes", pa.large_binary())])
 WINDOWING = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)
 
 waves = st.lists(
@@ -55,32 +53,20 @@ def decoded(op: Decoding, rows: pa.Table, first: int = 0) -> list[dict[str, obje
 
 
 class TestWaves:
-    @settings(deadline=None, max_examples=50)
-    @given(waves)
-    def test_waves_are_bit_for_bit_the_same_on_the_other_side(self, given_waves):
-        found = waves_of(with_waves(table_of(len(given_waves)), given_waves))
-        all_int16 = all(wave.dtype == np.int16 for wave in given_waves if wave is not None)
-        assert len(found) == len(given_waves)
-        for wave, expected in zip(found, given_waves, strict=True):
-            if expected is None:
-                assert wave is None
-                continue
-            if expected.dtype == np.int16 and not all_int16:
-                expected = expected / np.float32(32768)
-            assert wave.dtype == expected.dtype
-            assert wave.tobytes() == expected.tobytes()
-
+    @settings(deadline=None, max_examples=25)
     @given(waves, st.integers(0, 8), st.integers(0, 8))
-    def test_a_slice_or_a_trip_through_arrow_holds_the_waves_of_its_rows(self, given_waves, first, count):
+    def test_waves_of_a_slice_are_bit_for_bit_the_same_on_the_other_side(self, given_waves, first, count):
         table = with_waves(table_of(len(given_waves)), given_waves)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        shipped = pa.ipc.open_stream(sink.getvalue()).read_all()
-        twice = pa.concat_tables([table, shipped])
-        for whole in (table, shipped, twice):
-            expected = [None if w is None else w.tobytes() for w in waves_of(whole)[first : first + count]]
-            assert [None if w is None else w.tobytes() for w in waves_of(whole.slice(first, count))] == expected
+        all_int16 = all(wave.dtype == np.int16 for wave in given_waves if wave is not None)
+        for whole, waves_of_whole in ((table, given_waves), (pa.concat_tables([table] * 2), given_waves * 2)):
+            found = waves_of(whole.slice(first, count))
+            for wave, expected in zip(found, waves_of_whole[first : first + count], strict=True):
+                if expected is None:
+                    assert wave is None
+                    continue
+                if expected.dtype == np.int16 and not all_int16:
+                    expected = expected / np.float32(32768)
+                assert (wave.dtype, wave.tobytes()) == (expected.dtype, expected.tobytes())
 
 
 class TestDecoding:
@@ -106,12 +92,8 @@ class TestDecoding:
         ("recording", "status", "error_type", "message"),
         [
             (None, "error", "no_audio", "null; expected the bytes of an audio file"),
-            (b"", "error", "no_audio", ""),
             ({"bytes": None, "path": "/etc/passwd"}, "error", "path_not_allowed", "only the path '/etc/passwd'; embed"),
-            ({"bytes": b"", "path": "a.wav"}, "error", "path_not_allowed", "only the path 'a.wav'"),
             (b"garbage" * 100, "error", "unsupported_format", "700 bytes beginning"),
-            (wav(8000)[:30], "error", "corrupt_audio", ""),
-            (wav(200, subtype="FLOAT")[:-4] + struct.pack("<f", float("nan")), "error", "invalid_audio", ""),
             (wav(48_001), "skipped", "too_long", "longer than max_seconds=3; stopped after"),
         ],
     )
@@ -136,24 +118,23 @@ class TestDecoding:
         is_decoded = [2 in block.column("row").to_pylist() for block in blocks].index(True)
         assert max(left[is_decoded:]) <= 2.5  # the three short rows
 
-    @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), BYTES_ALONE])
-    def test_recordings_may_be_in_a_column_of_bytes_or_of_structs_without_paths(self, kind):
-        values = [{"bytes": one} if kind is BYTES_ALONE else one for one in (wav(100), wav(200))]
-        chunks = [pa.array([one], kind) for one in (*values, None)]
-        rows = pa.table({"audio": pa.chunked_array(chunks)})
-        assert [row["samples"] for row in decoded(decoding(), rows)] == [100, 200, None]
-
-    def test_rows_are_judged_by_their_decoded_length_and_by_their_own_columns(self):
-        op = decoding(after=[Keeping(where=[("lang", "==", "en")], min_seconds=0.05)], block_seconds=0.5)
-        rows = piece([wav(n) for n in (100, 8000, 8000, 16_000)], lang=["en", "en", "de", "en"])
-        found = decoded(op, rows)
-        assert [row["error_type"] for row in found] == ["filtered", None, "filtered", None]
-        assert [row["samples"] for row in found] == [None, 8000, None, 16_000]
-        assert found[0]["seconds"] == 100 / 16_000
-
 
 def test_measured_durations_are_those_of_all_joined_streams():
     first, second = encode(noise(40_000), container="FLAC"), encode(noise(30_000), container="OGG")
     uncounted = with_flac_streaminfo(first, num_frames=0)
     statuses = decoding().measure(piece([first, first + second, first + first, uncounted]), 0)
     assert [one.seconds for one in statuses] == [2.5, 4.375, 5.0, 2.5]
+
+
+messages = st.text(max_size=60) | st.text(alphabet="\x1b[\n\t\x9b\ud800a", max_size=20)
+
+
+@settings(deadline=None, max_examples=25)
+@given(messages | st.text(min_size=600, max_size=700))
+def test_a_message_becomes_one_bounded_line_without_controls(message):
+    found = plain(message)
+    assert len(found) <= MAX_MESSAGE
+    assert not any(ord(c) < 32 or 127 <= ord(c) < 160 for c in found)
+    assert found.encode("utf-8").decode() == found
+    assert plain("a\nb\x1b[31m größer") == "a b [31m größer"
+    assert plain("x" * 501) == "x" * 499 + "…"

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 import raysp
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, a_pipeline, wav, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, wav
 
 RATE = 16_000
 TIMED = raysp.Transcript(words=True, chars=True)
@@ -64,38 +64,3 @@ def test_the_outputs_are_those_of_the_samples_before_the_damage(labelled, spoken
     for name in ("seconds", "pred_text", "pred_words", "pred_chars"):
         assert found[1][name] == expected[name], name
     assert found[1]["pred_score"] == pytest.approx(expected["pred_score"], abs=5e-4)
-
-
-def test_a_prefix_that_is_empty_or_too_short_has_no_outputs_and_filters_by_length_leave_errors(labelled, spoken):
-    short = bytearray(wav(20_000, subtype="FLOAT"))
-    short[-4 * 19_900 : -4 * 19_900 + 4] = np.float32("nan").tobytes()
-    recordings = [wav(8000), b"garbage" * 100, None, flac(np.zeros(30_000, np.int16))[:50], bytes(short)]
-    found = labelled([*recordings, halved(flac(spoken))], raysp.Keep(max_seconds=3), keep_prefix=True)
-    assert found[:4] == labelled(recordings[:4])
-    assert [row["status"] for row in found] == ["ok", *["error"] * 5]
-    names = ("error_type", "pred_text", "seconds")
-    assert [found[4][name] for name in names] == ["invalid_audio", None, 100 / RATE]
-    assert found[5]["error_type"] == "corrupt_audio"
-    assert found[5]["pred_text"]
-
-
-@pytest.mark.slow
-def test_a_run_counts_them_as_errors_and_verify_and_retry_hold(tmp_path, spoken):
-    good, damaged = wav(9_000), halved(flac(spoken))
-    audio = pa.array([{"bytes": one, "path": None} for one in (good, damaged, good)], AUDIO)
-    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": [*"abc"], "audio": audio}), row_group_size=2)
-    outputs = [raysp.Transcript(), raysp.Embedding()]
-    label = raysp.Label(str(CHECKPOINT), outputs=outputs, window_seconds=2, overlap_seconds=0.5)
-    steps = [raysp.Decode(keep_prefix=True), label]
-    sink = raysp.Parquet(str(tmp_path / "out"))
-    pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", sink, steps=steps, max_error_rate=1)
-    raysp.run(pipeline, engine="here", progress=False)
-    raysp.retry(sink.url, pipeline=pipeline, engine="here", progress=False)
-    found = {row["row"]: row for row in pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()}
-    assert [*found] == [0, 1, 2]
-    assert (found[1]["status"], found[1]["error_type"]) == ("error", "corrupt_audio")
-    assert found[1]["pred_text"]
-    assert len(found[1]["embedding"]) == len(found[0]["embedding"])
-    assert list(raysp.verify(sink.url, sample=3, trust=True).differences) == []
-    status = raysp.status(sink.url)
-    assert (status.ok, status.error, status.errors_by_type) == (2, 1, {"corrupt_audio": 1})

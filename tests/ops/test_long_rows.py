@@ -22,14 +22,21 @@ from raysp.models import LoadedCheckpoint, check_checkpoint, load_checkpoint
 from raysp.models.base.outputs import CausalLMOutput
 from raysp.ops.decoding import Decoding
 from raysp.ops.labelling import Labelling
-from raysp.ops.late_steps import Joining
+from raysp.ops.late_steps import Carrying, Joining
 from raysp.ops.rows import waves_of
 from raysp.ops.step_ops import Keeping
 from tests.corpora import CHECKPOINT, wav
-from tests.ops.test_decoding import blocks_of, piece
+from tests.ops.test_decoding import blocks_of
+from tests.ops.test_decoding import piece as piece_of
 
 STRIDE, NEEDED, RATE = 320, 400, 16_000
-OUTPUT = raysp.Transcript(words=True, chars=True)
+OUTPUTS = (
+    raysp.Transcript(words=True, chars=True),
+    raysp.Align("text", chars=True),
+    raysp.Align("text", name="wild", unknown="wildcard"),
+    raysp.Align("text", name="part", wildcard=True),
+)
+TEXTS = ("ONE two", None, "Nine, nine - X!", "one " * 100)
 TOKENS = 20
 LENGTHS = (40_000, 3_000, 200, 81_234, 16_000, 16_079, 16_080, 15_999, 120_000)
 """Of rows in samples."""
@@ -104,30 +111,34 @@ def labelling(loaded, window_seconds=1.0, overlap_seconds=0.25, batch_seconds=2.
         patch.setattr("raysp.ops.labelling.load_checkpoint", lambda *a, **k: loaded)
         return Labelling(
             "",
-            lambda one: [OUTPUT.op(one.summary, one)],
+            lambda one: [output.op(one.summary, one) for output in OUTPUTS],
+            reads=["text"],
             batch_seconds=batch_seconds,
             window_seconds=window_seconds,
             overlap_seconds=overlap_seconds,
         )
 
 
+def piece(recordings: Sequence[bytes]) -> pa.Table:
+    """Return rows of recordings, each with a text by its length."""
+    return piece_of(recordings, text=[TEXTS[len(one) // 2 % len(TEXTS)] for one in recordings])
+
+
 def decoding(windowing: Windowing, **changes: object) -> Decoding:
-    return Decoding(**{"audio": "audio", "windowing": windowing, "block_seconds": 3.0, **changes})
+    fields = {"audio": "audio", "block_seconds": 3.0, "carrying": Carrying(outputs=["text"]), **changes}
+    return Decoding(windowing=windowing, **fields)
 
 
-def label(
-    op: Labelling, rows: pa.Table, order: Sequence[int] | None = None, output: raysp.Transcript = OUTPUT, **changes
-) -> dict[int, dict]:
-    """Decode, label and join a piece as a run does; blocks in any order."""
-    tables = [op(block)[0] for block in blocks_of(decoding(op.windowing, **changes), rows)]
-    return join(op, [tables[i] for i in order or range(len(tables))], output)
+def label(op: Labelling, rows: pa.Table, **changes: object) -> dict[int, dict]:
+    """Decode, label and join a piece as a run does; the last block comes first."""
+    return join(op, [op(block)[0] for block in blocks_of(decoding(op.windowing, **changes), rows)][::-1])
 
 
-def join(op: Labelling, tables: Sequence[pa.Table], output: raysp.Transcript = OUTPUT) -> dict[int, dict]:
+def join(op: Labelling, tables: Sequence[pa.Table]) -> dict[int, dict]:
     table = pa.concat_tables(tables)
     is_whole = table.column("windows").to_numpy() == 1
     windows = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
-    joined = Joining([output.op(op.loaded.summary)], RATE)(windows)
+    joined = Joining([output.op(op.loaded.summary) for output in OUTPUTS], RATE)(windows)
     whole = table.filter(is_whole).select(joined.column_names)
     return {row["row"]: row for row in pa.concat_tables([whole, joined]).to_pylist()}
 
@@ -168,16 +179,8 @@ class TestTheSameLabel:
         assert any(row["pred_words"] for row in whole.values()) or sum(seconds) < 1
         for row, expected in whole.items():
             assert_same(found[row], expected)
-
-    @pytest.mark.lengthy
-    def test_of_a_long_row_alone_and_among_others_in_any_order_of_blocks(self, nearsighted):
-        rows = piece([wav(n, seed=n) for n in LENGTHS])
-        op = labelling(nearsighted)
-        together = label(op, rows, order=[2, 0, 1, *range(3, len(blocks_of(decoding(op.windowing), rows)))])
-        assert len(together) == rows.num_rows
-        for row in range(rows.num_rows):
-            alone = label(op, rows.slice(row, 1))[0]
-            assert_same({**alone, "row": row}, together[row])
+        [alone] = label(labelling(nearsighted, window, window * share), rows.slice(0, 1)).values()
+        assert_same(alone, whole[0])
 
 
 class TestBlocks:
@@ -234,19 +237,14 @@ class TestStatuses:
         assert tuple(found[1][name] for name in ("status", "error_type", "seconds")) == outcome
         assert [found[1][name] for name in ("pred_text", "pred_score", "pred_words")] == [None] * 3
 
-    @pytest.mark.parametrize(
-        ("changes", "outcome"),
-        [
-            ({"max_seconds": 5}, ("skipped", "too_long", None)),
-            ({"after": [Keeping(where=None, max_seconds=5)]}, ("skipped", "filtered", 5.625)),
-            ({"after": [Keeping(where=None, min_seconds=6)]}, ("skipped", "filtered", 5.625)),
-        ],
-    )
-    def test_a_row_whose_header_says_that_it_is_refused_is_never_labelled(self, nearsighted, changes, outcome):
+    def test_a_row_whose_header_says_that_it_is_refused_is_never_labelled(self, nearsighted):
         op = labelling(nearsighted)
         op.loaded.model.calls.clear()
-        found = label(op, piece([flac(90_000)]), **changes)[0]
-        assert tuple(found[name] for name in ("status", "error_type", "seconds")) == outcome
+        for changes, error_type in (
+            ({"max_seconds": 5}, "too_long"),
+            ({"after": [Keeping(where=None, max_seconds=5)]}, "filtered"),
+        ):
+            assert label(op, piece([flac(90_000)]), **changes)[0]["error_type"] == error_type
         assert op.loaded.model.calls == []
 
     def test_decoding_decides_before_windows_do_and_the_first_window_that_fails_before_others(self, nearsighted):
@@ -260,7 +258,7 @@ class TestStatuses:
             for one in made:
                 if kind := kinds.get((one["row"], one["window"])):
                     one.update(status="error", error_type=kind, error_message="it failed")
-                    one.update({name: None for name in one if name.startswith("pred_")})
+                    one.update({name: None for name in one if name.startswith(("pred_", "aligned_", "wild_", "part_"))})
             tables.append(pa.Table.from_pylist(made, op(block)[0].schema))
         found = join(op, tables)
         assert [found[row]["error_type"] for row in range(3)] == ["model_output", "filtered", None]

@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -14,11 +13,11 @@ import torch
 import raysp
 from benchmarks.inputs.corpus import read_utterances
 from raysp.audio.waveforms import Windowing
-from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
+from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.rows import PlacedWave
 from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, SpeechWindows
 from raysp.ops.speech.speaking import Chunks, regions
-from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO
 
 RATE, STRIDE, GRID = 16_000, 320, 640
 
@@ -90,29 +89,6 @@ def test_windows_hold_all_speech_and_no_long_pause(seed, at_quiet_points):
     assert all(one[1] <= other[0] for one, other in pairwise(owned))
 
 
-@pytest.mark.parametrize(("seconds", "level"), [(0.01, 0), (0.2, 1), (1.0, 0)])
-def test_a_recording_of_at_most_a_second_is_one_window_whatever_is_in_it(seconds, level):
-    wave = np.full(round(seconds * RATE), level, np.float32)
-    [found] = cutter()(chunks_of(wave, 1000))
-    assert (found.wave == wave).all()
-    assert (found.place.frame, found.place.first, found.place.num_samples) == (0, 0, len(wave))
-    assert len(found.place.probabilities) == -(-len(wave) // CHUNK_SAMPLES)
-
-
-def test_a_longer_recording_without_speech_has_no_window():
-    assert not list(cutter()(chunks_of(np.zeros(RATE + 1, np.float32), 1000)))
-    assert not list(cutter()(iter([])))
-
-
-def test_windows_account_for_every_sample_and_chunk_once_whatever_chunks_a_decoder_returns():
-    wave = recording(2)
-    found, other = ([*cutter()(chunks_of(wave, size))] for size in (50_000, 7_777))
-    assert spans(found) == spans(other)
-    places = [one.place for one in found]
-    assert sum(one.num_samples for one in places) == len(wave)
-    assert sum(len(one.probabilities) for one in places) == -(-len(wave) // CHUNK_SAMPLES)
-
-
 def test_a_long_stretch_is_cut_at_its_longest_pause_in_the_second_half_of_a_window():
     parts = [(1, 2.0), (0, 0.9), (1, 2.5), (0, 0.3), (1, 1.0), (0, 0.6), (1, 1.0), (0, 0.2), (1, 3.0), (0, 2)]
     wave = np.concatenate([np.full(int(RATE * seconds), value, np.float32) for value, seconds in parts])
@@ -120,20 +96,6 @@ def test_a_long_stretch_is_cut_at_its_longest_pause_in_the_second_half_of_a_wind
     assert (first, last) == (0, pytest.approx(11.7 * RATE, abs=1000))
     assert end / RATE == pytest.approx(6.9, abs=0.1)
     assert following / RATE == pytest.approx(7.1, abs=0.1)
-
-
-@pytest.mark.slow
-def test_the_model_in_parts_gives_the_probabilities_of_the_whole():
-    pytest.importorskip("silero_vad")
-    model = SileroVAD.from_package()
-    wave = torch.from_numpy(recording(3, seconds=3) * np.random.default_rng(0).standard_normal(3 * RATE)).float()
-    with torch.inference_mode():
-        [whole] = model(wave[None], torch.tensor([len(wave)]))
-        state, parts = None, []
-        for part in wave.split(40 * CHUNK_SAMPLES):
-            found, state = model.continued(part, state)
-            parts.append(found)
-    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-5)
 
 
 def spoken(pauses: list[float]) -> tuple[bytes, list[tuple[str, float]]]:
@@ -152,45 +114,16 @@ def spoken(pauses: list[float]) -> tuple[bytes, list[tuple[str, float]]]:
 
 
 @pytest.mark.slow
-def test_a_pipeline_labels_speech_alone_with_the_times_of_the_recording(tmp_path):
-    long, short = [0.2, 0.3, 4, 0.2, 3, 0.3, 0.2, 12, 0.3, 0.2], [2.5, 0.3, 0.2]
-    recordings = [spoken(long), spoken(short), (spoken([])[0], [])]
-    table = pa.table(
-        {
-            "id": ["long", "short", "silent"],
-            "audio": pa.array([{"bytes": audio, "path": None} for audio, _ in recordings], AUDIO),
-            "text": [" ".join(word for word, _ in words) for _, words in recordings],
-        }
-    )
-    write_shard(tmp_path / "in" / "a.parquet", table=table)
-    outputs = [
-        raysp.Transcript(words=True, chars=True),
-        raysp.Transcript("beam", beams=4, nbest=2, words=True),
-        raysp.Align("text"),
-        raysp.Align(of="pred", name="own"),
-        raysp.Embedding(),
-        raysp.Speech(),
-    ]
-    label = {"outputs": outputs, "windows": "speech", "window_seconds": 10, "overlap_seconds": 2}
-    source = raysp.Shards(str(tmp_path / "in"), text="text")
-    made = a_pipeline(source, str(tmp_path / "out"), label=label)
-    raysp.run(made, engine="here", progress=False)
-    *rows, silent = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
-    assert (silent["status"], silent["error_type"], silent["pred_text"]) == ("skipped", "no_speech", None)
-    assert silent["seconds"] == pytest.approx(3.0)
-    for row, (_, words) in zip(rows, recordings, strict=False):
-        starts = {name: [(one["word"].lower(), one["start"]) for one in row[name]] for name in WORDS}
-        for name, found in starts.items():
-            assert [word for word, _ in found] == [word for word, _ in words], name
-            assert [start for _, start in found] == pytest.approx([start for _, start in words], abs=0.3), name
-        for edge in ("start", "end"):
-            found, expected = ([one[edge] for one in row[name]] for name in ("own_words", "pred_words"))
-            assert found == pytest.approx(expected, abs=0.05)
-        assert row["pred_text"].lower() == row["beam_text"].lower() == " ".join(word for word, _ in words)
-        assert row["beam_nbest"][0]["text"] == row["beam_text"]
-        assert len(row["embedding"]) > 0
-        assert sum(one["end"] - one["start"] for one in row["pred_speech"]) < row["seconds"] / 2
-    assert not raysp.verify(str(tmp_path / "out"), sample=2, pipeline=made).differences
-
-
-WORDS = ("pred_words", "beam_words", "aligned_words")
+def test_times_of_words_are_those_of_the_recording_and_silence_alone_is_skipped():
+    outputs = [raysp.Transcript(words=True), raysp.Align("text")]
+    label = raysp.Label(str(CHECKPOINT), outputs=outputs, windows="speech", window_seconds=10, overlap_seconds=2)
+    (recording, words), (silence, _) = spoken([0.2, 0.3, 4, 0.2, 3, 0.3, 0.2, 12, 0.3, 0.2]), spoken([])
+    text = " ".join(word for word, _ in words)
+    audio = pa.array([{"bytes": one, "path": None} for one in (recording, silence)], AUDIO)
+    rows = pa.table({"audio": audio, "text": [text, ""]})
+    row, silent = raysp.Labeller([raysp.Decode(), label], id=None)(rows).to_pylist()
+    assert (silent["status"], silent["error_type"], silent["seconds"]) == ("skipped", "no_speech", 3.0)
+    assert row["pred_text"].lower() == text
+    for name in ("pred_words", "aligned_words"):
+        starts = [one["start"] for one in row[name]]
+        assert starts == pytest.approx([start for _, start in words], abs=0.3), name

@@ -1,9 +1,6 @@
 """Half precision: a label does not depend on its batch on a CPU; elsewhere the budget is part of the fingerprint."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +16,6 @@ from tests.device.class_cases import CASES, make_checkpoint
 from tests.ops.test_labelling import block_of, labels
 
 OUTPUTS = [raysp.Transcript(words=True), raysp.Embedding(layer=1), raysp.Embedding("last")]
-ALL_INSTRUCTIONS = {"avx2", "avx512f", "avx512bw", "avx512_bf16"}
-FEWER = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512"}
-"""Environment in which libraries take no newer instructions."""
 
 
 def op(folder: Path, outputs: Sequence[object], budget: float, **options: object) -> Labelling:
@@ -74,19 +68,6 @@ class TestOnACpu:
     def test_so_do_all_models_and_heads(self, name, tmp_path):
         make_checkpoint(name, folder := tmp_path / "checkpoint")
         assert_independent([op(folder, CASES[name], 600)], noise([0.8, 2.2, 1.5], seed=1))
-
-    @pytest.mark.drivers
-    def test_so_do_they_with_fewer_instructions(self):
-        flags = Path("/proc/cpuinfo")
-        if not flags.exists() or not {*flags.read_text().split()} >= ALL_INSTRUCTIONS:
-            pytest.skip("the processor lacks AVX-512 with bfloat16, which this limits")
-        tests = (
-            f"{__file__}::TestOnACpu::test_a_row_has_the_label_that_it_has_alone_in_any_batch_by_any_number_of_threads"
-        )
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
-        done = subprocess.run(command, env={**os.environ, **FEWER}, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout
-        assert "2 passed" in done.stdout
 
 
 @pytest.mark.gpu

@@ -4,7 +4,6 @@ import pyarrow as pa
 import pytest
 
 from raysp import AudioError
-from raysp.ops import recordings
 from raysp.ops.recordings import Recordings
 from raysp.storage.audio_root import AudioRoot
 from tests.corpora import AUDIO, wav
@@ -34,19 +33,6 @@ def test_rows_stay_in_their_order_with_errors_in_their_places(root, tmp_path):
     assert [bytes(found[index][1]) for index in (1, 30)] == [wav(401, seed=1), wav(430, seed=30)]
 
 
-def test_no_more_is_opened_than_there_is_room_for(root, monkeypatch):
-    opened = AudioRoot.open
-    names: list[str] = []
-    head_bytes = recordings.AHEAD_BYTES // 10
-    monkeypatch.setattr(AudioRoot, "open", lambda self, path, *more: names.append(path) or opened(self, path, *more))
-    rows = Recordings(table(), "audio", root).ahead(range(COUNT), head_bytes)
-    for _ in range(5):
-        next(rows)
-    assert len(names) <= 5 + 10
-    rows.close()
-    assert len(names) < COUNT
-
-
 def parts(paths: list[str]) -> pa.Table:
     audio = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO)
     seconds = [0.01 + 0.001 * (place * 7 % 5) for place in range(len(paths))]
@@ -55,13 +41,7 @@ def parts(paths: list[str]) -> pa.Table:
 
 @pytest.mark.parametrize(
     ("paths", "in_order"),
-    [
-        (["a.mp3"] * 8, True),
-        ([f"a.parquet#row={row}" for row in range(8)], True),
-        (["a.wav"] * 8, False),
-        ([f"{number}.mp3" for number in range(8)], False),
-        (["a.mp3"], False),
-    ],
+    [(["a.mp3"] * 8, True), (["a.wav"] * 8, False), ([f"{number}.mp3" for number in range(8)], False)],
 )
 def test_parts_of_what_is_read_from_its_beginning_are_decoded_in_their_order(paths, in_order):
     assert Recordings(parts(paths), "audio", None, ("offset", "duration")).are_sequential == in_order

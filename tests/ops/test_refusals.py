@@ -10,8 +10,6 @@ import fsspec
 import pyarrow as pa
 import pytest
 
-import raysp
-import raysp.audio
 from raysp import StoreError
 from raysp.audio.isolation import Decoder
 from raysp.storage import s3_client
@@ -52,11 +50,9 @@ def folder():
     shutil.rmtree(place)
 
 
-@pytest.fixture(params=["in process", "in a process of its own"])
-def decoder(request):
-    if request.param == "in process":
-        yield raysp.audio
-        return
+@pytest.fixture
+def decoder():
+    """A process of its own that decodes."""
     with Decoder() as own:
         own.read_header(wav(800))  # starts it, while that is allowed
         yield own

@@ -2,7 +2,6 @@
 
 import math
 
-import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -49,34 +48,6 @@ def test_rows_whose_text_is_that_of_greedy_decoding_have_its_scores_and_times_to
     assert [ours[place] for place in same] == [theirs[place] for place in same]
 
 
-def test_the_best_of_several_texts_is_the_text_and_all_differ(everything):
-    forward = ctc_forward(noisy(1, 6, 40, 2.0), torch.full((6,), 40), [None] * 6)
-    columns = dict(zip(everything.schema.names, columns_of(everything, forward), strict=False))
-    assert everything.schema.names[-1] == "pred_nbest"
-    for text, several in zip(columns["pred_text"], columns["pred_nbest"], strict=True):
-        assert several[0]["text"] == text
-        assert len({one["text"] for one in several}) == len(several) == 3
-        assert [one["score"] for one in several] == sorted((one["score"] for one in several), reverse=True)
-
-
-def test_the_column_of_several_texts_exists_only_if_asked_for_and_has_each_text_once(loaded):
-    assert raysp.Transcript(beams=8).columns == ("pred_text", "pred_score")
-    output = raysp.Transcript("mine", beams=8, nbest=2)
-    op = output.op(loaded.summary, loaded)
-    assert output.columns == ("mine_text", "mine_score", "mine_nbest") == tuple(op.schema.names)
-    assert op.empty() == ("", None, [])
-    kind = op.schema.field("mine_nbest").type
-    assert kind == pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())]))
-    [[text], _, [several], *_] = columns_of(op, ctc_forward(torch.zeros(1, 0, 20), torch.tensor([0]), [None]))
-    assert (text, several) == ("", [{"text": "", "score": 0.0}])
-    stretches = [[{"text": "", "score": -1.0}, {"text": "A", "score": -1.1}] for _ in range(2)]
-    assert [one["text"] for one in raysp.Transcript(beams=4, nbest=4).op(loaded.summary, loaded)._best(stretches)] == [
-        "",
-        "A",
-        "A A",
-    ]
-
-
 def test_a_row_in_a_batch_equals_the_row_alone_to_the_last_bit(everything):
     lengths = [30, 12, 0, 1, 29]
     logits = noisy(2, 5, 30, 1.5)
@@ -92,32 +63,3 @@ def test_a_row_in_a_batch_equals_the_row_alone_to_the_last_bit(everything):
 @given(st.integers(0, 10_000), st.integers(1, 40), st.sets(st.integers(0, 39)), st.integers(0, 4), st.integers(0, 4))
 def test_any_row_in_one_window_equals_the_row_joined(everything, seed, frames, cuts, left, right):
     check_joined(everything, noisy(seed, 1, frames, 3.0)[0], cuts, left, right)
-
-
-def unsure(op, *words: dict[str, float]) -> torch.Tensor:
-    """Return logits of words of one length, of which each has a log-probability at every letter."""
-    rows = []
-    for word in words:
-        [length] = {len(text) for text in word}
-        for place in range(length):
-            row = torch.full((20,), -12.0)
-            for text, value in word.items():
-                row[op.greedy.tokenizer.vocab[text[place]]] = value
-            rows += [row, torch.full((20,), -12.0).index_fill(0, torch.tensor(op.blank), 0.0)]
-        rows.append(torch.full((20,), -12.0).index_fill(0, torch.tensor(op.greedy.tokenizer.vocab["|"]), 0.0))
-    return torch.stack(rows[:-1])
-
-
-def test_a_language_model_chooses_the_words_that_it_knows(loaded, lm):
-    search = raysp.Transcript(beams=8).op(loaded.summary, loaded)
-    logits = unsure(search, {"FIVE": 0.0}, {"SIX": -0.4, "TWO": 0.0})
-    assert alone(search, logits)[0].startswith("FIVE T")
-    with_lm = raysp.Transcript(beams=8, lm=lm, lm_weight=1.0).op(loaded.summary, loaded)
-    assert alone(with_lm, logits)[0] == "FIVE SIX"
-
-
-def test_a_hot_word_is_chosen_over_a_likelier_one(loaded):
-    logits = unsure(raysp.Transcript(beams=8).op(loaded.summary, loaded), {"SIX": -1.0, "TWO": 0.0})
-    assert alone(raysp.Transcript(beams=8).op(loaded.summary, loaded), logits)[0] == "TWO"
-    assert alone(raysp.Transcript(beams=8, hot_words={"SIX": 6.0}).op(loaded.summary, loaded), logits)[0] == "SIX"
-    assert alone(raysp.Transcript(beams=8, hot_words={"SIXX": 6.0}).op(loaded.summary, loaded), logits)[0] == "TWO"

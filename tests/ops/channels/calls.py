@@ -49,25 +49,13 @@ def of_one_length(channels: Sequence[Wave]) -> list[Wave]:
     return [np.pad(one, (0, longest - len(one))) for one in channels]
 
 
-def pipeline(
-    folder: Path,
-    recordings: Sequence[bytes | None],
-    channel: str = "each",
-    outputs: Sequence[object] = (TIMED,),
-    before: Sequence[object] = (),
-    keep: Sequence[object] = (),
-    **label: object,
-) -> raysp.Pipeline:
-    """Write a shard of recordings, and return a pipeline that labels their channels."""
+def labelled(folder: Path, recordings: Sequence[bytes | None], channel: str = "each", **label: object) -> list[Row]:
+    """Label recordings, and return the rows of the label shard."""
     values = [{"bytes": one, "path": None} for one in recordings]
     table = pa.table({"id": [f"u{i}" for i in range(len(values))], "audio": pa.array(values, AUDIO)})
     write_shard(folder / "in" / "a.parquet", table=table)
-    options = {"outputs": outputs, "batch_seconds": ALONE, **label}
-    steps = [raysp.Decode(channel=channel), *before, raysp.Label(str(CHECKPOINT), **options), *keep]
-    return a_pipeline(f"{folder}/in/*.parquet", f"{folder}/out", steps=steps, max_error_rate=1)
-
-
-def labelled(folder: Path, recordings: Sequence[bytes | None], channel: str = "each", **options: object) -> list[Row]:
-    """Label recordings, and return the rows of the label shard."""
-    raysp.run(pipeline(folder, recordings, channel, **options), engine="here", progress=False)
+    options = {"outputs": (TIMED,), "batch_seconds": ALONE, **label}
+    steps = [raysp.Decode(channel=channel), raysp.Label(str(CHECKPOINT), **options)]
+    made = a_pipeline(f"{folder}/in/*.parquet", f"{folder}/out", steps=steps, max_error_rate=1)
+    raysp.run(made, engine="here", progress=False)
     return pq.read_table(folder / "out" / "a.parquet").to_pylist()

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from raysp.ops.channels import MOST_CHANNELS, explode, gather
+from raysp.ops.channels import MOST_CHANNELS, gather
 from raysp.ops.rows import RowStatus, statuses_table
 
 NO_SPEECH = ("skipped", "no_speech", "none")
@@ -61,7 +61,3 @@ def test_rows_keep_their_numbers_and_their_order():
     assert [row["row"] for row in rows] == [0, 1, 2, 3]
     assert [row["pred_text"] for row in rows] == [["0", "1"], None, ["", ""], [None, "49", "50"]]
     assert [(row["window"], row["windows"]) for row in rows] == [(0, 1)] * 4
-
-
-def test_a_row_of_each_channel_in_order():
-    assert explode([2, 1, 0, 3]) == [(0, 0), (0, 1), (1, 0), (3, 0), (3, 1), (3, 2)]

@@ -3,13 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import CHECKPOINT
-from tests.ops.channels.calls import ALONE, RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
+from tests.ops.channels.calls import RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
 
 pytestmark = pytest.mark.lengthy
 
@@ -87,44 +84,13 @@ def test_a_channel_without_speech_has_nulls_and_a_row_is_skipped_if_all_are(tmp_
     assert [row["seconds"] for row in found] == [len(spoken) / RATE] * 4
 
 
-@pytest.mark.slow
-def test_an_error_of_one_channel_is_that_of_the_row_and_names_the_channel(tmp_path, calls):
-    first, second = (one / np.float32(32768) for one in calls[0])
-    broken = second.copy()
-    broken[-5] = np.nan
-    rows = [encoded([first, broken], "FLOAT"), encoded([first, second], "FLOAT"), encoded([broken], "FLOAT")]
-    found = labelled(tmp_path, rows, window_seconds=1, overlap_seconds=0)
-    assert [row["status"] for row in found] == ["error", "ok", "error"]
-    assert found[0]["error_type"] == found[2]["error_type"] == "invalid_audio"
-    assert found[0]["error_message"].startswith("channel 1 of 2: WAV FLOAT: NaN")
-    assert found[2]["error_message"].startswith("WAV FLOAT: NaN")
-    assert outputs_of(found[0]) == dict.fromkeys(outputs_of(found[0]))
-
-
-def test_too_many_channels_are_an_error_that_says_what_to_do(tmp_path, calls):
+def test_too_many_channels_and_an_error_of_one_are_errors_that_name_them(tmp_path, calls):
     most, more = ([calls[1][0][:2000]] * count for count in (MOST_CHANNELS, MOST_CHANNELS + 1))
-    found = labelled(tmp_path, [encoded(most), encoded(more)])
+    first, broken = (one / np.float32(32768) for one in calls[0])
+    broken[-5] = np.nan
+    found = labelled(tmp_path, [encoded(most), encoded(more), encoded([first, broken], "FLOAT")])
     assert len(found[0]["pred_text"]) == MOST_CHANNELS
-    assert (found[1]["status"], found[1]["error_type"]) == ("error", "invalid_audio")
+    assert [row["error_type"] for row in found[1:]] == ["invalid_audio"] * 2
     assert found[1]["error_message"].startswith("17 channels; channel='each' labels at most 16: choose one by Decode(")
-
-
-@pytest.mark.slow
-def test_filters_added_columns_and_labellers_are_of_whole_rows(tmp_path, calls):
-    rows = [encoded(calls[0]), encoded(calls[1])]
-    keep = [raysp.Keep(where="tests.ops.channels.test_labels_of_channels:has_two_texts")]
-    count = raysp.Map(f"{__name__}:lengths", adds={"length": "int32"}, reads=["id"])
-    found = labelled(tmp_path, rows, before=[count], keep=keep)
-    assert [(row["status"], row["error_type"]) for row in found] == [("ok", None), ("skipped", "filtered")]
-    assert [(row["length"], row["pred_text"] is None) for row in found] == [(2, False), (None, True)]
-    steps = [raysp.Decode(channel="each"), raysp.Label(str(CHECKPOINT), outputs=[TIMED], batch_seconds=ALONE)]
-    [own, _] = raysp.Labeller(steps)(pq.read_table(tmp_path / "in" / "a.parquet")).to_pylist()
-    assert own["pred_words"] == found[0]["pred_words"]
-
-
-def lengths(rows: pa.Table) -> dict[str, list[int]]:
-    return {"length": [len(one) for one in rows.column("id").to_pylist()]}
-
-
-def has_two_texts(rows: pa.Table) -> list[bool]:
-    return [len(texts) == 2 for texts in rows.column("pred_text").to_pylist()]
+    assert found[2]["error_message"].startswith("channel 1 of 2: WAV FLOAT: NaN")
+    assert outputs_of(found[2]) == dict.fromkeys(outputs_of(found[2]))

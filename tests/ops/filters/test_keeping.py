@@ -3,14 +3,11 @@
 import operator
 
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp import RunError
 from raysp.ops.rows import RowStatus
 from raysp.ops.step_ops import Keeping, apply, meets
-from tests.user_specs import odd_rows, too_few
 
 OPERATORS = {
     "==": operator.eq,
@@ -68,24 +65,3 @@ def test_a_duration_is_kept_from_the_least_to_the_most_both_included(seconds, lo
     statuses = judged(Keeping(where=None, min_seconds=low, max_seconds=high), pa.table({"a": seconds}), seconds)
     expected = [(low is None or low <= s) and (high is None or s <= high) for s in seconds]
     assert [row_status.status == "ok" for row_status in statuses] == expected
-
-
-def test_a_row_that_failed_or_was_not_decoded_is_not_judged_again():
-    statuses = [RowStatus(0), RowStatus(1)]
-    statuses[0].fail("no_audio", "null")
-    apply(Keeping(where=None, min_seconds=1), statuses, pa.table({"a": [1, 2]}))
-    assert [row_status.error_type for row_status in statuses] == ["no_audio", None]
-
-
-def test_a_function_is_given_the_columns_and_returns_which_rows_to_keep():
-    statuses = judged(Keeping(where=odd_rows), pa.table({"a": [1, 2, 3]}))
-    assert [row_status.status for row_status in statuses] == ["skipped", "ok", "skipped"]
-    assert statuses[0].error_message == "does not meet where=tests.user_specs:odd_rows"
-    with pytest.raises(RunError, match=r"Keep tests.user_specs:too_few returned 1 value for 3 rows"):
-        judged(Keeping(where=too_few), pa.table({"a": [1, 2, 3]}))
-
-
-@pytest.mark.parametrize(("compare", "value"), [("==", 3), ("<", 3), ("in", (b"\xff", 3))])
-def test_a_value_that_does_not_fit_the_column_is_an_arrow_error(compare, value):
-    with pytest.raises(pa.ArrowException):
-        meets(pa.chunked_array([pa.array(["a"])]), compare, value)

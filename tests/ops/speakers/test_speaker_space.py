@@ -29,27 +29,6 @@ def space() -> SpeakerSpace:
     return SpeakerSpace.of(vectors, speakers)
 
 
-def test_speakers_vary_as_they_were_made(monkeypatch):
-    # Without shrinkage the covariances are those of the made vectors.
-    monkeypatch.setattr("raysp.ops.speakers.speaker_space.SHRINKAGE", 0.0)
-    vectors, speakers, _ = made()
-    exact = SpeakerSpace.of(vectors, speakers)
-    np.testing.assert_allclose(exact.between_D, BETWEEN, rtol=0.25)
-    places = exact(vectors)
-    means = np.stack([places[speakers == one].mean(0) for one in range(SPEAKERS)])
-    np.testing.assert_allclose(np.cov((places - means[speakers]).T), np.eye(3), atol=0.1)
-    np.testing.assert_allclose(means.mean(0), 0, atol=1e-9)
-
-
-def test_new_speakers_are_nearer_to_themselves_than_without_it(space):
-    vectors, speakers, _ = made(count=2, seed=0)  # the same mixing
-    found = []
-    for places in (vectors, space(vectors)):
-        unit = places / np.linalg.norm(places, axis=1, keepdims=True)
-        found.append(np.mean((unit @ unit.T + np.diag([-2.0] * len(unit))).argmax(1) // 2 == speakers))
-    assert found[1] > 1.5 * found[0]
-
-
 def test_a_file_holds_it(space, tmp_path):
     (tmp_path / SPEAKERS_FILE).write_text(space.text)
     found = SpeakerSpace.load(tmp_path, WIDTH)

@@ -1,13 +1,15 @@
-"""Turns: within the regions of speech, numbered by first speech, of one speaker each."""
+"""Turns by vectors of windows, and by probabilities of frames."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from raysp.ops.speakers.speaker_frames import FrameDiarization, FrameWindow, stitched
 from raysp.ops.speakers.speaker_turns import Diarization, Turn
 from raysp.ops.speakers.word_speakers import spoken
 
+pytest.importorskip("scipy", reason="needs pip install 'raysp[turns]'")
 STEP = 0.5
 
 
@@ -31,12 +33,6 @@ def spans(turns):
     return [(one.speaker, one.start, one.end) for one in turns]
 
 
-def test_a_region_changes_its_speaker_halfway_between_windows():
-    found = diarization()([(0.2, 9.9)], middles_of(20), vectors_of([5] * 8 + [2] * 8 + [5] * 4))
-    assert spans(found) == [(0, 0.2, 4.0), (1, 4.0, 8.0), (0, 8.0, 9.9)]
-    assert all(0.9 < one.score <= 1 for one in found)
-
-
 def test_speech_alone_is_in_turns_and_short_pauses_end_none():
     regions = [(0.1, 2.0), (2.3, 4.0), (5.0, 7.0), (7.2, 9.0)]
     found = diarization()(regions, middles_of(20), vectors_of([0] * 14 + [1] * 6))
@@ -45,31 +41,12 @@ def test_speech_alone_is_in_turns_and_short_pauses_end_none():
     assert [one[1:] for one in spans(apart)] == regions
 
 
-def test_windows_outside_of_speech_have_no_part():
-    speakers = [3] * 6 + [6] * 8 + [3] * 6  # silence sounds like another speaker
-    found = diarization()([(0.0, 3.0), (7.0, 10.0)], middles_of(20), vectors_of(speakers))
-    assert {one.speaker for one in found} == {0}
-
-
 def test_a_region_without_a_window_has_the_nearest_speaker():
     middles = np.array([0.25, 0.75, 1.25, 5.25, 5.75, 6.25])
     found = diarization(least_seconds=0)([(0, 1.5), (4.6, 4.7), (5, 6.5)], middles, vectors_of([0, 0, 0, 1, 1, 1]))
     assert spans(found) == [(0, 0, 1.5), (1, 4.6, 6.5)]
     for regions, count in (([], 10), ([(0.0, 1.0)], 0)):
         assert diarization()(regions, middles_of(count), vectors_of([0] * count)) == []
-
-
-def test_a_single_odd_window_changes_no_speaker():
-    vectors = vectors_of([0] * 10 + [1] * 10)
-    vectors[4] = 0.6 * np.eye(8)[1] + 0.5 * np.eye(8)[0]
-    assert [one.speaker for one in diarization()([(0, 10)], middles_of(20), vectors)] == [0, 1]
-
-
-def test_what_all_windows_share_counts_only_if_there_may_be_one_speaker():
-    speakers = [0] * 10 + [1] * 10
-    vectors = vectors_of(speakers) + 20 * np.eye(8)[7]
-    found = [diarization(bounds=bounds)([(0, 10)], middles_of(20), vectors) for bounds in ((1, None), (2, 2), (2, 5))]
-    assert [[one.speaker for one in turns] for turns in found] == [[0], [0, 1], [0, 1]]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -103,8 +80,59 @@ class TestWords:
         [word] = spoken(self.turns, [{"word": "a", "start": start, "end": end, "score": 0.5}])
         assert word == {"word": "a", "start": start, "end": end, "score": 0.5, "speaker": speaker}
 
-    def test_words_without_times_or_turns_have_no_speaker(self):
-        word = {"word": "a", "start": None, "end": None, "score": None}
-        assert spoken(self.turns, [word]) == [{**word, "speaker": None}]
-        assert spoken([], [{**word, "start": 1.0, "end": 2.0}])[0]["speaker"] is None
-        assert spoken(self.turns, None) is None
+
+FRAME = 0.25  # seconds: its multiples are exact
+
+
+def diarized(scores, **fields):
+    given = {"threshold": 0.5, "most": None, "least_seconds": 0, "merge_seconds": 0, "frame_seconds": FRAME, **fields}
+    return FrameDiarization(**given)(np.asarray(scores, np.float32))
+
+
+def speech(seed: int, num_frames: int, num_classes: int) -> np.ndarray:
+    """Return probabilities of speakers who often speak, at times at once."""
+    draw = np.random.default_rng(seed)
+    spoken = draw.random((1 + num_frames // 8, num_classes)) < 0.6
+    scores = np.where(np.repeat(spoken, 8, 0)[:num_frames], 0.9, 0.1)
+    return (scores + draw.uniform(-0.05, 0.05, scores.shape)).astype(np.float32)
+
+
+class TestTurnsOfFrames:
+    def test_turns_are_where_a_class_is_above_the_threshold_also_at_once(self):
+        scores = np.zeros((8, 3))
+        scores[0:4, 1] = 0.75
+        scores[2:6, 0] = [0.75, 1, 1, 0.75]
+        scores[7, 1] = 1
+        assert diarized(scores) == [
+            Turn(0, 0, 1, 0.75),
+            Turn(1, 0.5, 1.5, 0.875),
+            Turn(0, 1.75, 2, 1.0),
+        ]
+
+    def test_the_speakers_with_most_speech_are_kept(self):
+        scores = np.zeros((9, 3))
+        scores[:2, 0], scores[2:5, 1], scores[5:, 2] = 1, 1, 1
+        assert [(one.speaker, one.start) for one in diarized(scores)] == [(0, 0), (1, 0.5), (2, 1.25)]
+        assert [(one.speaker, one.start) for one in diarized(scores, most=2)] == [(0, 0.5), (1, 1.25)]
+        assert [one.start for one in diarized(scores, least_seconds=0.75)] == [0.5, 1.25]
+        assert [one.start for one in diarized(scores, least_seconds=9)] == [1.25]  # who speaks most is one anyway
+
+
+class TestStitching:
+    @pytest.mark.parametrize("num_classes", [1, 3, 5])
+    def test_classes_in_another_order_in_each_window_are_the_same_speakers(self, num_classes):
+        for seed in range(5):
+            draw = np.random.default_rng(seed)
+            truth = speech(seed, 400, num_classes)
+            windows, start, own = [], 0, 0
+            while True:
+                end = min(len(truth), start + int(draw.integers(120, 160)))
+                order = draw.permutation(num_classes) if start else np.arange(num_classes)
+                noise = draw.uniform(-0.05, 0.05, (end - start, num_classes))
+                windows.append(FrameWindow(start, own, (truth[start:end] + noise).astype(np.float32)[:, order]))
+                if end == len(truth):
+                    break
+                own = end - int(draw.integers(10, 40))
+                start = end - 80
+            assert len(windows) > 3
+            np.testing.assert_allclose(stitched(windows), truth, atol=0.051)

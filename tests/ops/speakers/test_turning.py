@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import raysp
-from raysp import CheckpointError, SpecError
-from raysp.models import check_checkpoint
+from raysp import CheckpointError
 from raysp.ops.speakers import turning
 from raysp.specs.outputs import turns as turns_spec
 from tests.classifiers import make_speaker_model
 from tests.corpora import CHECKPOINT, a_pipeline
 from tests.device.class_cases import make_checkpoint
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
+from tests.soaked import soaked
 
 THRESHOLD = 0.02
 """Vectors of random weights are near each other."""
@@ -46,12 +46,8 @@ def waves() -> list[np.ndarray]:
     return [*made, np.zeros(2 * RATE, np.float32)]
 
 
-def labelled(folder: Path, source: str, *outputs, checkpoint: str | None = None, **label) -> pa.Table:
-    raysp.run(
-        a_pipeline(source, folder, steps=steps_of(*outputs, checkpoint=checkpoint, **label)),
-        engine="here",
-        progress=False,
-    )
+def labelled(folder: Path, source: str, *outputs, **label) -> pa.Table:
+    raysp.run(a_pipeline(source, folder, steps=steps_of(*outputs, **label)), engine="here", progress=False)
     return pq.read_table(folder / "a.parquet")
 
 
@@ -86,7 +82,7 @@ def frames(tmp_path_factory) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["x-vectors", "x-vectors of speech", "classes of frames"])
+@pytest.mark.parametrize("kind", ["x-vectors", "classes of frames", *soaked(["x-vectors of speech"])])
 def test_turns_of_a_row_are_those_that_it_has_alone(speakers, frames, waves, tmp_path, kind):
     if kind == "classes of frames":
         output, fields = raysp.Turns(threshold=0.5, merge_seconds=0.1), {"checkpoint": frames}
@@ -128,107 +124,33 @@ def test_windows_of_a_longer_row_have_the_turns_of_the_whole(speakers, tmp_path,
         assert speakers_at[0] == speakers_at[1] or [] in speakers_at  # regions of speech differ where windows begin
 
 
-class TestWords:
-    @pytest.mark.slow
-    def test_words_have_the_speakers_of_their_turns(self, speakers, waves, tmp_path):
-        turns = raysp.Turns(checkpoint=speakers, threshold=THRESHOLD, least_seconds=0.5)
-        source = write_recordings(tmp_path / "in", waves)
-        outputs = [raysp.Transcript(words=True, chars=True), raysp.Align(of="pred"), raysp.Transcript("other")]
-        without = labelled(tmp_path / "without", source, *outputs)
-        found = labelled(tmp_path / "out", source, *outputs[:2], turns, outputs[2])
-        names = ("pred_words", "aligned_words")
-        for name in names:
-            bare = [[{**word, "speaker": 0} for word in row] for row in found[name].to_pylist()]
-            assert bare == [[{**word, "speaker": 0} for word in row] for row in without[name].to_pylist()]
-        others = [name for name in without.column_names if name not in names]
-        assert found.select(others).equals(without.select(others))
-        several = 0
-        for row in found.to_pylist():
-            for word in row["pred_words"]:
-                over = [one for one in row["pred_turns"] if one["start"] < word["end"] and word["start"] < one["end"]]
-                speakers_over = {one["speaker"] for one in over}
-                assert word["speaker"] in speakers_over or not over
-                several += word["speaker"] > 0
-        assert several
-        assert pa.types.is_int32(found.schema.field("pred_words").type.value_type.field("speaker").type)
-
-    def test_rows_that_fail_have_neither(self, speakers, tmp_path):
-        source = write_recordings(tmp_path / "in", [np.zeros(RATE, np.float32), np.zeros(10, np.float32)])
-        table = pq.read_table(tmp_path / "in" / "a.parquet").to_pylist()
-        table[0]["audio"]["bytes"] = b"RIFF"
-        pq.write_table(
-            pa.Table.from_pylist(table, pq.read_schema(tmp_path / "in" / "a.parquet")), tmp_path / "in" / "a.parquet"
-        )
-        found = labelled(tmp_path / "out", source, raysp.Transcript(words=True), raysp.Turns(checkpoint=speakers))
-        assert found["error_type"].to_pylist() == ["corrupt_audio", "too_short"]
-        assert found["pred_turns"].to_pylist() == [None, []] == found["pred_words"].to_pylist()
+def test_what_can_change_a_label_is_in_the_fingerprint(speakers):
+    changes = [
+        {"speakers": 2}, {"threshold": 0.4}, {"window_seconds": 2.0}, {"step_seconds": 0.3}, {"least_seconds": 2.0},
+        {"merge_seconds": 0.1}, {"checkpoint": "other"}, {},
+    ]  # fmt: skip
+    digests = {"raysp[speech]": "0123", speakers: "aa", "other": "bb"}
+    found = [raysp.Turns(**{"checkpoint": speakers, **one}).label_fields(digests) for one in changes]
+    found += [raysp.Turns(checkpoint=speakers).label_fields({**digests, one: "cc"}) for one in [*digests][:2]]
+    assert len({str(one) for one in found}) == len(found)
 
 
-class TestSpec:
-    def test_a_further_checkpoint_of_another_backend_is_refused_with_a_way_out(self, tmp_path):
-        folder = Path(make_speaker_model(tmp_path / "other"))
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, "model_type": "wavlm"}))
-        source = write_recordings(tmp_path / "in", [np.zeros(RATE, np.float32)])
-        steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Turns(checkpoint=str(folder))])]
-        words = r"'wavlm'.*raysp's own models alone.*Label\(..., backend='transformers'"
+def test_checkpoints_that_cannot_give_turns_are_refused_with_a_way_out(speakers, frames, tmp_path, monkeypatch):
+    other = Path(make_speaker_model(tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "model_type": "wavlm"}))
+    for checkpoint, fields, label, words in (
+        (None, {}, {}, "UniSpeechForCTC has neither x-vectors nor a speaker for each frame.*; set checkpoint"),
+        (speakers, {"checkpoint": str(CHECKPOINT)}, {}, "UniSpeechForCTC has neither x-vectors"),
+        (None, {"checkpoint": str(other)}, {}, "'wavlm'.*raysp's own models alone.*Label.*backend='transformers'"),
+        (frames, {"speakers": (4, 6)}, {}, r"3 classes of frames, and Turns\(speakers=\(4, 6\)\); each speaker needs"),
+        (frames, {"threshold": 1.0}, {}, "which no probability of a class of frames exceeds"),
+        (frames, {}, {"windows": "speech"}, "use windows='even', or a checkpoint with x-vectors"),
+    ):
         with pytest.raises(CheckpointError, match=words):
-            raysp.plan(a_pipeline(source, tmp_path / "out", steps=steps))
-
-    def test_what_can_change_a_label_is_in_the_fingerprint(self, speakers):
-        changes = [
-            {"speakers": 2}, {"threshold": 0.4}, {"window_seconds": 2.0}, {"step_seconds": 0.3}, {"least_seconds": 2.0},
-            {"merge_seconds": 0.1}, {"checkpoint": "other"}, {},
-        ]  # fmt: skip
-        digests = {"raysp[speech]": "0123", speakers: "aa", "other": "bb"}
-        found = [raysp.Turns(**{"checkpoint": speakers, **one}).label_fields(digests) for one in changes]
-        found += [raysp.Turns(checkpoint=speakers).label_fields({**digests, one: "cc"}) for one in [*digests][:2]]
-        assert len({str(one) for one in found}) == len(found)
-
-    @pytest.mark.parametrize(
-        ("fields", "words"),
-        [
-            ({"speakers": (3, 2)}, "the lower bound is above the upper one"),
-            ({"step_seconds": 2.0}, "step_seconds=2 is above window_seconds=1: windows would leave out speech"),
-            ({"checkpoint": ""}, "checkpoint is empty; name a checkpoint, or leave it out"),
-            ({"threshold": 0}, "threshold"),
-        ],
-    )
-    def test_invalid_fields_are_refused(self, fields, words):
-        with pytest.raises(SpecError, match=words):
-            raysp.Turns(**fields)
-
-    def test_checkpoints_without_vectors_or_classes_of_frames_are_refused(self, speakers):
-        raysp.Turns().check(check_checkpoint(speakers))
-        with pytest.raises(
-            CheckpointError,
-            match=r"UniSpeechForCTC has neither x-vectors nor a speaker for each frame.*; set checkpoint",
-        ):
-            raysp.Turns().check(check_checkpoint(CHECKPOINT))
-        with pytest.raises(CheckpointError, match="UniSpeechForCTC has neither x-vectors"):
-            raysp.Turns(checkpoint=str(CHECKPOINT)).check(check_checkpoint(speakers))
-
-    @pytest.mark.parametrize("package", ["scipy", "silero_vad"])
-    def test_a_missing_package_is_named(self, speakers, monkeypatch, package):
+            raysp.Labeller(steps_of(raysp.Turns(**fields), checkpoint=checkpoint, **label))
+    for package in ("scipy", "silero_vad"):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(CheckpointError, match=r"is not installed: pip install 'raysp\[(turns|speech)\]'"):
-            raysp.Turns().check(check_checkpoint(speakers))
-
-    @pytest.mark.parametrize(
-        ("fields", "words"),
-        [
-            ({"speakers": 4}, r"3 classes of frames, and Turns\(speakers=4\); each speaker needs a class"),
-            ({"speakers": (4, 6)}, r"3 classes of frames, and Turns\(speakers=\(4, 6\)\)"),
-            ({"threshold": 1.0}, r"Turns\(threshold=1\), which no probability of a class of frames exceeds"),
-        ],
-    )
-    def test_fields_that_a_frame_classifier_cannot_meet_are_refused(self, frames, fields, words):
-        raysp.Turns(speakers=(1, 6), threshold=0.9).check(check_checkpoint(Path(frames)))
-        with pytest.raises(CheckpointError, match=words):
-            raysp.Turns(**fields).check(check_checkpoint(Path(frames)))
-
-    def test_windows_without_shared_frames_are_refused(self, frames, waves, tmp_path):
-        steps = [raysp.Decode(), raysp.Label(frames, outputs=[raysp.Turns()], windows="speech")]
-        source = write_recordings(tmp_path / "in", waves[:1])
-        with pytest.raises(CheckpointError, match="use windows='even', or a checkpoint with x-vectors"):
-            raysp.plan(a_pipeline(source, tmp_path / "out", steps=steps))
+            raysp.Labeller(steps_of(raysp.Turns(), checkpoint=speakers))
+        monkeypatch.undo()

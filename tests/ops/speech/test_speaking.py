@@ -7,7 +7,7 @@ import torch
 
 from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.forward import Forward
-from raysp.ops.speech.speaking import Chunks, Speaking, regions
+from raysp.ops.speech.speaking import Chunks, Speaking
 from tests.ops.phases import a_pass, columns_of
 
 STRIDE = 320
@@ -65,17 +65,6 @@ def test_regions_are_those_of_the_original(seed, fields):
     ]
 
 
-def test_the_score_is_the_mean_probability():
-    row = np.array([0.1, 0.6, 0.8, 0.1, 0.1], np.float32)
-    [(first, end, score)] = regions(
-        Chunks(np.arange(5) * CHUNK_SAMPLES, row, 5 * CHUNK_SAMPLES),
-        threshold=0.5,
-        min_speech_samples=0,
-        min_silence_samples=CHUNK_SAMPLES,
-    )
-    assert (first, end, score) == (CHUNK_SAMPLES, 3 * CHUNK_SAMPLES, pytest.approx(0.7))
-
-
 def steps_of(seconds: float, seed: int = 0) -> torch.Tensor:
     """Make a wave whose parts of some tenths of a second are 0 or 1."""
     draw = np.random.default_rng(seed)
@@ -103,9 +92,3 @@ def test_windows_give_the_regions_of_the_whole_row(length, overlap):
     for one, other in zip(joined, whole, strict=True):
         for edge in ("start", "end"):
             assert abs(one[edge] - other[edge]) <= CHUNK_SAMPLES / 16_000
-
-
-def test_a_recording_without_speech_has_no_regions():
-    [found], *_ = columns_of(speaking(), forward([torch.zeros(20_000)], [None]))
-    assert found == []
-    assert speaking().empty() == ([],)

@@ -45,14 +45,6 @@ def test_rates_and_words_are_those_of_the_text():
     assert [found[name] for name in ("unread", "unread_share", "script_share")] == [None] * 3
 
 
-def test_an_empty_text_repeats_nothing_and_without_a_text_its_signals_are_null():
-    found = measured(text="")["signal"]
-    assert [found[name] for name in ("repetition", "compression", "longest_word", "unique_words")] == [0, 0, 0, 1]
-    assert [found[name] for name in ("unread", "unread_share")] == [6, 1]
-    for row in (measured(), measured(text=None)):
-        assert {row["signal"][name] for name in row["signal"] if name not in LEVELS} == {None}
-
-
 def test_speech_comes_from_its_own_output_if_there_is_one():
     found = measured(text="one", speech=[{"start": 1.0, "end": 3.0}], words=words((1, 1.5)))["signal"]
     assert found["speech_share"] == 0.25
@@ -69,30 +61,3 @@ def test_windows_without_a_text_are_unread_where_words_have_no_times():
     assert found["unread"] == pytest.approx(2.25)  # of 3 s, with what words cover beyond their times
     everywhere = [{"start": 0.0, "end": 8.0}]
     assert measured({"read": everywhere}, text="one two")["signal"]["unread"] is None
-
-
-@pytest.mark.parametrize(
-    ("fields", "share"),
-    [
-        ({"expected": "ru"}, 0.5),
-        ({"signals": {"language": "en"}}, 0.5),
-        ({"signals": {"language": "xx"}}, None),
-        ({"language": {"language": "el", "score": 0.9}}, 0),
-        ({"expected": "sr", "language": {"language": "el", "score": 0.9}}, 1),
-        ({"language": None}, None),
-    ],
-)
-def test_the_script_is_that_of_the_expected_or_of_the_detected_language(fields, share):
-    assert measured(text="dom дом!", **fields)["signal"]["script_share"] == share
-
-
-def test_the_language_of_the_text_has_columns_of_its_own():
-    pytest.importorskip("py3langid")
-    output = raysp.Signals(text_language=True)
-    schema = output.completed(output.schema(None))
-    row = measured(schema=schema, text="Guten Morgen, liebe Kollegen und Kolleginnen")
-    assert row["text_language"] == "de"
-    assert 0.5 < row["text_language_score"] <= 1
-    for text in (None, "25"):
-        row = measured(schema=schema, text=text)
-        assert (row["text_language"], row["text_language_score"]) == (None, None)

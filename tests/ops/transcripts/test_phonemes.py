@@ -15,7 +15,6 @@ from tests.corpora import rows_table, wav, write_shard
 from tests.models.tokenizers.phonemes import PHONEMES, save_phonemes
 from tests.ops.phases import columns_of
 from tests.ops.test_transcribing import ctc_forward
-from tests.text.beams.arpa_files import write_arpa
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +55,6 @@ def test_words_are_between_delimiters_or_else_each_phoneme(plain, of_words):
     found = labelled(raysp.Transcript(beams=8, nbest=4, words=True), plain, "l ɛ tʃ")
     assert len({one["text"] for one in found["pred_nbest"]}) == 4
     assert [one["word"] for one in found["pred_words"]] == ["l", "ɛ", "tʃ"]
-
-
-def test_a_language_model_and_hot_words_of_phonemes_are_used(tmp_path, plain):
-    lm = write_arpa(tmp_path / "phonemes.arpa", [["dʒ", "ɛ", "l"], ["dʒ", "ɛ"]], 2)
-    close = raysp.Transcript(beams=8, lm=str(lm), lm_weight=20.0)
-    summary = load_checkpoint(plain).summary
-    close.check(summary)
-    assert labelled(close, plain, "l ɛ tʃ", other=1.0)["pred_text"] != "l ɛ tʃ"
-    raysp.Transcript(beams=8, hot_words={"dʒ ɛ": 4.0}).check(summary)
-    found = labelled(raysp.Transcript(beams=8, hot_words={"dʒ ɛ": 4.0}), plain, "tʃ ɛ l", other=1.0)
-    assert found["pred_text"] == "tʃ dʒ ɛ l"
-    with pytest.raises(CheckpointError, match=r"cannot write 'hello'; its phonemes, separated by spaces, are '.*n s t"):
-        raysp.Transcript(beams=8, hot_words={"hello": 1.0}).check(summary)
 
 
 def test_given_phonemes_are_aligned_to_where_they_are_heard(of_words):

@@ -5,7 +5,6 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -65,22 +64,6 @@ def test_texts_are_those_of_this_process_to_the_last_bit_in_any_number_of_thread
 
 
 @pytest.mark.slow
-def test_batches_that_wait_have_their_own_texts_also_with_other_settings(settings, one):
-    others = replace(settings, beams=4)
-    [process] = one._idle
-    given = [(top_frames(noisy(seed, 4, 40 + 5 * seed), blank=0), NUM_FRAMES) for seed in range(6)]
-    kinds = (settings, others, settings) * 2
-    os.kill(process._process.pid, signal.SIGSTOP)
-    with ThreadPoolExecutor(6) as threads:
-        found = [threads.submit(one.search, packed(each), *batch) for each, batch in zip(kinds, given, strict=True)]
-        while len(one._waiting) < 5:
-            time.sleep(0.01)
-        os.kill(process._process.pid, signal.SIGCONT)
-    for answer, each, batch in zip(found, kinds, given, strict=True):
-        assert_same(answer.result(), SearchedTexts(each)(*batch))
-
-
-@pytest.mark.slow
 def test_batches_of_a_process_that_is_killed_are_without_texts_and_the_next_process_searches_on(
     settings, frames, one, caplog
 ):
@@ -97,15 +80,6 @@ def test_batches_of_a_process_that_is_killed_are_without_texts_and_the_next_proc
     assert answers.count(None) == 1
     for answer in filter(None, answers):
         assert_same(answer, SearchedTexts(settings)(frames, NUM_FRAMES))
-
-
-@pytest.mark.slow
-def test_a_process_that_cannot_search_says_why_and_goes_on(settings, frames, one, caplog):
-    assert one.search(packed(replace(settings, lm="/nowhere/lm.arpa")), frames, NUM_FRAMES) is None
-    assert "a process that searches texts failed: " in caplog.text
-    assert "/nowhere/lm.arpa" in caplog.text
-    assert len(one._idle) == 1
-    assert one.search(packed(settings), frames, NUM_FRAMES) is not None
 
 
 def test_processes_end_with_their_object():

@@ -9,13 +9,11 @@ import pytest
 import torch
 
 import raysp
-from raysp import CTC, CheckpointError
+from raysp import CheckpointError
 from raysp.capabilities import Capability
-from raysp.models import AutoProcessor, check_checkpoint, load_checkpoint
+from raysp.models import check_checkpoint, load_checkpoint
 from raysp.models.decoder.transducing import Path
 from raysp.ops.labelling import Labelling
-from raysp.specs.outputs.table import outputs_for
-from tests.models.oracles import transformers
 from tests.models.tokenizers.word_pieces import PIECES, save_transducer
 from tests.ops.phases import a_pass, columns_of
 from tests.ops.test_labelling import block_of
@@ -82,21 +80,6 @@ def op_of(checkpoint, num_frames=15):
     return op
 
 
-def test_words_begin_with_their_first_token_and_last_for_its_duration(checkpoint):
-    op = op_of(checkpoint)
-    (text,), (score,), (words,), (chars,) = columns_of(op, forward_of(15, [None]))[:4]
-    assert text == "the cats on on."
-    assert score == pytest.approx(np.mean(np.log([0.5, 0.8, 0.2, 0.5, 0.25, 0.5])))
-    found = [(one["word"], round(one["start"], 2), round(one["end"], 2), round(one["score"], 3)) for one in words]
-    assert found == [
-        ("the", 0.16, 0.2, 0.5),  # of one frame, which two tokens share
-        ("cats", 0.2, 0.48, 0.5),
-        ("on", 0.8, 0.96, 0.5),
-        ("on.", 0.96, 1.04, 0.375),  # a duration of no frames is one of one frame, and a mark has none
-    ]
-    assert [one["char"] for one in chars] == ["the", "cat", "s", "on", "on", "."]
-
-
 @pytest.mark.parametrize("joints", [(5,), (1, 3, 6, 12)])
 def test_windows_are_joined_to_the_label_of_the_row(checkpoint, joints):
     """Each window searches the same tokens, and owns those that begin between two joints."""
@@ -135,19 +118,6 @@ def test_a_recording_without_a_frame_has_an_empty_text_and_frames_that_are_not_f
     assert (row["status"], row["error_type"]) == ("error", "model_output")
 
 
-@torch.no_grad()
-def test_processors_decode_what_theirs_decode(checkpoint):
-    """Repeated tokens stay, unlike those of CTC."""
-    theirs, ours = transformers.AutoProcessor.from_pretrained(checkpoint), AutoProcessor.from_pretrained(checkpoint)
-    model = load_checkpoint(checkpoint).model
-    inputs = ours(noise([2.0], seed=3)[0], sampling_rate=16000, return_tensors="pt")
-    sequences = model.generate(**inputs).sequences
-    expected = theirs.batch_decode(sequences, skip_special_tokens=True)
-    assert ours.batch_decode(sequences, skip_special_tokens=True) == expected
-    assert ours.decode(sequences[0], skip_special_tokens=True) == theirs.decode(sequences[0], skip_special_tokens=True)
-    assert expected[0]
-
-
 @pytest.mark.parametrize(
     ("output", "message"),
     [
@@ -168,9 +138,3 @@ def test_a_blank_that_is_another_token_is_refused(tmp_path):
     path.write_text(path.read_text().replace('"blank_token_id": 20', '"blank_token_id": 3'))
     with pytest.raises(CheckpointError, match=r"the token '<blank>' is id 20, config.json has blank_token_id 3"):
         check_checkpoint(tmp_path)
-
-
-def test_another_objective_is_refused(checkpoint):
-    assert outputs_for(check_checkpoint(checkpoint)) == ("Transcript", "Embedding")
-    with pytest.raises(CheckpointError, match=r"is a transducer, which CTC cannot train: choose"):
-        CTC(str(checkpoint)).check(check_checkpoint(checkpoint))
