@@ -3,8 +3,7 @@
 import contextlib
 import random
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -43,14 +42,13 @@ class Log:
 class Fake:
     """A batch that fails in one stage, or none."""
 
-    def __init__(self, log: Log, number: int, fails: str = "", hold: Callable[[str], None] = lambda _: None) -> None:
-        self.log, self.number, self.fails, self.hold = log, number, fails, hold
+    def __init__(self, log: Log, number: int, fails: str = "") -> None:
+        self.log, self.number, self.fails = log, number, fails
 
     def _stage(self, name: str) -> None:
-        self.hold(name)
         self.log.add(name, self.number)
         if name in self.fails:
-            raise (KeyboardInterrupt if name == "run" else ValueError)(f"{name} of {self.number}")
+            raise ValueError(f"{name} of {self.number}")
 
     def fill(self, room: object) -> None:
         self.room = room
@@ -82,30 +80,6 @@ def test_each_stage_takes_batches_in_order():
             assert before is None or ("finish", before) in log.stages[:place], "memory that a batch still uses"
             users[id(batches[number].room)] = number
     assert len(users) <= LAUNCHED + AHEAD
-
-
-def test_no_more_batches_are_ahead_than_there_is_room_and_places_for():
-    log, goes_on = Log(), threading.Event()
-    passes = DevicePasses(DEVICE)
-    batches = [Fake(log, number, hold=lambda stage: stage == "finish" and goes_on.wait(SECONDS)) for number in range(9)]
-    with ThreadPoolExecutor(1) as thread:
-        done = thread.submit(passes, batches)
-        until = time.monotonic() + SECONDS
-        while (len(log.of("fill")), len(log.of("launch"))) != (LAUNCHED + AHEAD, LAUNCHED):
-            assert time.monotonic() < until
-            time.sleep(0.001)
-        time.sleep(0.05)  # in which more would begin
-        assert (len(log.of("fill")), len(log.of("launch"))) == (LAUNCHED + AHEAD, LAUNCHED)
-        goes_on.set()
-        done.result(SECONDS)
-    assert log.of("finish") == [*range(9)]
-
-
-def test_an_error_of_a_batch_that_runs_again_is_raised_once_all_have_ended():
-    log = Log()
-    with pytest.raises(KeyboardInterrupt, match="run of 3"):
-        DevicePasses(DEVICE)([Fake(log, number, fails="launch run" if number in (3, 5) else "") for number in range(8)])
-    assert sorted([*log.of("finish"), *log.of("run")]) == [*range(8)]
 
 
 @pytest.mark.parametrize("ending", [1, 3])

@@ -55,14 +55,6 @@ def test_a_training_has_the_course_of_the_cpu_and_its_checkpoint_is_loaded_there
     assert_same_weights(tmp_path / "sink", folder)
 
 
-def test_a_calibration_measures_the_memory_of_the_device(words, checkpoint, tmp_path, monkeypatch):
-    device, uses = torch.get_device_module(NAME), iter([3, 10])
-    monkeypatch.setattr(device, "max_memory_allocated", lambda device: next(uses), raising=False)
-    tried = recipe(words, checkpoint, tmp_path / "sink")
-    memory = raysp.estimate(tried, calibrate=True).memory
-    assert (memory.peak, memory.growth, memory.needed, memory.on_gpu) == (10, 7, 10, True)
-
-
 def test_a_stopped_training_goes_on_also_on_another_device(words, checkpoint, on_the_cpu, tmp_path):
     asked = iter([False, False, True])
     stopped = finetune(recipe(words, checkpoint, tmp_path / "sink"), should_stop=lambda: next(asked))

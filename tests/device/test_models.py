@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from raysp import models
-from raysp.models import AutoModelForCTC, AutoProcessor, UniSpeechConfig, UniSpeechForPreTraining
+from raysp.models import AutoModelForCTC, AutoProcessor
 from tests.corpora import CHECKPOINT
-from tests.device.class_cases import SMALL, WAVES
 from tests.device.stand_in import NAME, counted
 
 WAVE = (0.1 * np.random.default_rng(0).standard_normal((2, 16000))).astype(np.float32)
@@ -42,10 +41,3 @@ def test_rows_of_one_length_have_no_mask(lengths):
     layout = found.features["attention_mask"]
     assert (layout.mask is None) == (len({*lengths}) == 1)
     assert (found.frames, counts.waits) == ([49, 49] if lengths[1] == 16000 else [49, 27], {})
-
-
-def test_pre_training_on_the_device():
-    model = UniSpeechForPreTraining(UniSpeechConfig(**SMALL, **WAVES)).to(NAME).train()
-    output = model(torch.from_numpy(WAVE).to(NAME), output_attentions=True, output_hidden_states=True)
-    values = (output.projected_states, *output.hidden_states, *output.attentions)
-    assert {value.device.type for value in values} == {NAME}

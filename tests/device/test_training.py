@@ -97,18 +97,6 @@ def test_steps_are_those_of_the_cpu_and_the_host_waits_once_in_each(name, tmp_pa
         torch.testing.assert_close(weights[key].detach().cpu(), weight.detach(), rtol=1e-3, atol=1e-4, msg=key)
 
 
-def test_rows_of_a_step_that_is_not_finite_are_named(tmp_path):
-    objective = ctc_criterion(of_waves("CTC"), EXTRACTOR)
-    objective.model.to(NAME)
-    training = training_of(objective)
-    first, second = steps_of(TEXTS)[0]
-    wrong = MicroBatch(0, first.rows, [first.waves[0], first.waves[1] * float("nan")], first.targets)
-    with counted() as counts:
-        update = training.step(0, 0, [wrong, second], learning_rate=1e-3)
-    assert (update.is_finite, update.failed_rows) == (False, [1])
-    assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
-
-
 @pytest.mark.parametrize("name", ["UniSpeechForCTC", "SEWDForCTC", "Wav2Vec2BertForCTC", "ParakeetForCTC"])
 def test_steps_of_every_encoder_wait_once_with_dropout_and_masks(name, tmp_path):
     make_checkpoint(name, tmp_path / "checkpoint")
