@@ -11,9 +11,10 @@ import torch
 import raysp
 from raysp import CheckpointError
 from raysp.capabilities import Capability
-from raysp.models import check_checkpoint, load_checkpoint
+from raysp.models import AutoProcessor, check_checkpoint, load_checkpoint
 from raysp.models.decoder.transducing import Path
 from raysp.ops.labelling import Labelling
+from tests.models.oracles import transformers
 from tests.models.tokenizers.word_pieces import PIECES, save_transducer
 from tests.ops.phases import a_pass, columns_of
 from tests.ops.test_labelling import block_of
@@ -116,6 +117,19 @@ def test_a_recording_without_a_frame_has_an_empty_text_and_frames_that_are_not_f
         op.loaded.model.encoder_projector.bias[0] = torch.nan
     [row] = op(block_of(noise([1.0], seed=3)))[0].to_pylist()
     assert (row["status"], row["error_type"]) == ("error", "model_output")
+
+
+@torch.no_grad()
+def test_processors_decode_what_theirs_decode(checkpoint):
+    """Repeated tokens stay, unlike those of CTC."""
+    theirs, ours = transformers.AutoProcessor.from_pretrained(checkpoint), AutoProcessor.from_pretrained(checkpoint)
+    model = load_checkpoint(checkpoint).model
+    inputs = ours(noise([2.0], seed=3)[0], sampling_rate=16000, return_tensors="pt")
+    sequences = model.generate(**inputs).sequences
+    expected = theirs.batch_decode(sequences, skip_special_tokens=True)
+    assert ours.batch_decode(sequences, skip_special_tokens=True) == expected
+    assert ours.decode(sequences[0], skip_special_tokens=True) == theirs.decode(sequences[0], skip_special_tokens=True)
+    assert expected[0]
 
 
 @pytest.mark.parametrize(
