@@ -5,29 +5,10 @@ import pytest
 import torch
 
 from raysp import models
-from raysp.models import AutoModelForCTC, AutoProcessor
 from tests.corpora import CHECKPOINT
 from tests.device.stand_in import NAME, counted
 
 WAVE = (0.1 * np.random.default_rng(0).standard_normal((2, 16000))).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def processor():
-    return AutoProcessor.from_pretrained(CHECKPOINT)
-
-
-def test_texts_of_ids_on_the_device(processor):
-    model = AutoModelForCTC.from_pretrained(CHECKPOINT)
-    inputs = processor(list(WAVE), sampling_rate=16000, return_tensors="pt", padding=True)
-    with torch.no_grad():
-        expected = model(**inputs).logits.argmax(-1)
-        ids = model.to(NAME)(**inputs.to(NAME)).logits.argmax(-1)
-    with counted() as counts:
-        texts = processor.batch_decode(ids)
-    assert texts == processor.batch_decode(expected)
-    assert processor.decode(ids[0]) == texts[0]
-    assert sum(counts.waits.values()) == 1, counts.waits
 
 
 @pytest.mark.parametrize("lengths", [(16000, 16000), (16000, 9000)])

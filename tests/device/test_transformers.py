@@ -40,8 +40,6 @@ def test_features_on_the_device_are_those_of_the_cpu_without_a_copy_or_a_wait(ki
 CASES = {
     "Whisper": (theirs.tiny_whisper, [raysp.Transcript(), raysp.Embedding()]),
     "WavLM": (lambda folder: theirs.tiny_waveform_model(folder, "WavLMForCTC"), [raysp.Transcript(words=True)]),
-    "Speech2Text": (lambda folder: theirs.tiny_writer(folder, "Speech2Text"), [raysp.Transcript()]),
-    "AST": (theirs.tiny_spectrogram_classifier, [raysp.Classes()]),
 }
 
 
@@ -51,9 +49,8 @@ def test_labels_are_those_of_the_cpu_and_features_come_from_no_value_of_the_devi
     make, outputs = CASES[kind]
     folder = make(tmp_path)
     waves = [(32767 * wave).astype(np.int16) for wave in theirs.waves([16_000, 16_000, 9_600])]
-    options = {"window_seconds": 1.2} if kind == "AST" else {}
-    expected = theirs.labelling(folder, *outputs, **options)(block_of(waves))[0].to_pylist()
-    op = theirs.labelling(folder, *outputs, device=NAME, **options)
+    expected = theirs.labelling(folder, *outputs)(block_of(waves))[0].to_pylist()
+    op = theirs.labelling(folder, *outputs, device=NAME)
     op(block_of(waves))  # constants are made
     with counted() as counts:
         rows = op(block_of(waves))[0].to_pylist()

@@ -7,7 +7,6 @@ import pytest
 
 from raysp import CheckpointError
 from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
-from raysp.ops.speakers.speaker_turns import Diarization
 
 WIDTH, SPEAKERS = 12, 300
 BETWEEN = np.array([9.0, 4.0, 1.0])
@@ -63,34 +62,6 @@ def test_too_few_speakers_or_alike_ones_have_none_and_only_finite_vectors_count(
     broken = np.concatenate([np.full((2, WIDTH), np.nan), vectors])  # vectors that are not finite do not count
     found = SpeakerSpace.of(broken, np.concatenate([[0, 1], speakers]))
     np.testing.assert_array_equal(found.between_D, SpeakerSpace.of(vectors, speakers).between_D)
-
-
-def windows_of(said, mixing, seed=3):
-    """Return windows of four speakers as they were made, whom the noise of the widest dimensions hides."""
-    far = np.zeros((4, WIDTH))
-    far[:, :3] = [[-4, -2, 0], [4, -2, 0], [0, 3, 1.5], [0, 3, -1.5]]
-    return (far[said] + np.random.default_rng(seed).standard_normal((len(said), WIDTH))) @ mixing + 7
-
-
-def turns_of(said, windows, **fields):
-    given = {"threshold": None, "bounds": (1, None), "least_seconds": 1.0, "merge_seconds": 0.5, "step_seconds": 0.25}
-    given |= {"window_seconds": 1.0, "change_seconds": 0.375, **fields}
-    return Diarization(**given)([(0.0, len(said) / 4)], (np.arange(len(said)) + 0.5) * 0.25, windows)
-
-
-@pytest.mark.parametrize("order", [[2], [1, 0, 1], [2, 0, 1, 2]])
-def test_it_finds_how_many_speakers_there_are(space, order):
-    *_, mixing = made(count=1)
-    said = np.repeat(order, 24)
-    windows = windows_of(said, mixing, 0)
-    found = turns_of(said, windows, space=space)
-    numbers = {one: place for place, one in enumerate(dict.fromkeys(order))}
-    assert [one.speaker for one in found] == [numbers[one] for one in order]
-    assert all(0.3 < one.score <= 1 for one in found)
-    for bounds in ((1, 1), (2, 2), (1, 2), (3, None)):
-        least, most = bounds[0], bounds[1] or 20
-        number = len({one.speaker for one in turns_of(said, windows, space=space, bounds=bounds)})
-        assert number == min(most, max(least, len(numbers))) or (least > len(numbers) and number <= least)
 
 
 def test_ratios_are_those_of_the_two_densities(space):
