@@ -13,8 +13,8 @@ from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.training_steps import Training
+from tests.device.class_cases import make_checkpoint
 from tests.device.stand_in import NAME, counted
-from tests.labelling.engine.test_every_model import make_checkpoint
 from tests.training.conftest import small_model
 from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
 

@@ -2,13 +2,12 @@
 
 from pathlib import Path
 
-import datasets
 import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from raysp import ChangedError, PlanError
-from tests.corpora import a_pipeline, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, rows_table, write_shard
 
 
 def without_ids(path: Path, num_rows: int = 2) -> None:
@@ -37,14 +36,6 @@ def test_rows_of_a_source_without_a_column_id_are_numbered_and_the_plan_says_so(
     assert ids(folder / "out") == ["a:0", "a:1"]
     assert raysp.plan(numbered(folder)).todo == ()
     assert raysp.verify(f"{folder}/out", pipeline=numbered(folder)).exit_code == 0
-
-
-def test_a_saved_data_set_needs_no_option(tmp_path):
-    rows = {"audio": [{"bytes": wav(8_000), "path": None}] * 2, "sentence": ["one", "two"]}
-    datasets.Dataset.from_dict(rows).save_to_disk(tmp_path / "in")
-    raysp.run(numbered(tmp_path, text="sentence"), engine="here", progress=False)
-    [shard] = (tmp_path / "out").glob("*.parquet")
-    assert ids(tmp_path / "out", shard.name) == [f"{shard.stem}:0", f"{shard.stem}:1"]
 
 
 def test_a_shard_without_ids_among_others_is_refused(tmp_path):

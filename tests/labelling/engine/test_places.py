@@ -3,16 +3,12 @@
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import raysp
 from raysp import run
-from raysp.cluster import shared_places
-from raysp.specs.pipeline import file_parts
 from raysp.specs.work_files import with_overrides
-from tests.corpora import a_pipeline, write_shard
 from tests.runs import CHECKPOINT, read_labels
 from tests.text.beams.arpa_files import write_arpa
 
@@ -92,34 +88,6 @@ def test_a_place_that_is_declared_as_shared_is_not_checked(local_ray, make_pipel
     pipeline = make_pipeline(f"{ELSEWHERE}/corpus/part-0.parquet", source={"shared": True})
     with pytest.raises(raysp.RunError, match=r"no shard was committed: part-0\.parquet: /proc/self/cwd/"):
         run(pipeline)
-
-
-@pytest.mark.parametrize(
-    ("changes", "refused"),
-    [
-        ([], "source.url: found '/data/in', a path of this machine, and no node of the cluster is up"),
-        (["source.shared=true"], "sink.url: found '/data/out', a path of this machine, and no node"),
-        (["source.url=s3://corpus/in"], "sink.url: found '/data/out'"),
-        (["source.shared=true", "sink.shared=true"], None),
-        (["source.url=s3://corpus/in", "sink.url=s3://labels/out"], None),
-    ],
-)
-def test_while_no_node_is_up_local_places_must_be_declared(monkeypatch, changes, refused):
-    monkeypatch.setattr(shared_places, "with_resource", lambda name: [])
-    plan = SimpleNamespace(pipeline=with_overrides(a_pipeline("/data/in", "/data/out"), changes))
-    if refused is None:
-        shared_places.check_shared(None, plan.pipeline, {"source": ()})
-        return
-    with pytest.raises(raysp.PlanError, match=f"^{refused}.*shared=true declares it"):
-        shared_places.check_shared(None, plan.pipeline, {"source": ()})
-
-
-def test_a_declaration_changes_no_fingerprint(tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet")
-    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
-    declared = with_overrides(pipeline, ["source.shared=true", "sink.shared=true"])
-    assert raysp.plan(declared).fingerprint == raysp.plan(pipeline).fingerprint
-    assert file_parts(declared) == file_parts(pipeline)
 
 
 def test_a_try_out_writes_where_the_workers_of_a_cluster_can(

@@ -14,9 +14,8 @@ import torch
 import raysp
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from tests import kit
-from tests.classifiers import make_classifier, make_speaker_model
+from tests.classifiers import make_speaker_model
 from tests.corpora import CHECKPOINT, DEMO, rows_table, write_shard
-from tests.device.class_cases import make_checkpoint
 from tests.models.oracles import transformers
 from tests.training.conftest import SMALL
 
@@ -25,8 +24,6 @@ TRAINED = ("adapter", "finetune_classes", "finetune_ctc", "finetune_seq2seq", "t
 """Recipes of trainings."""
 LOOP = "relabel_loop"
 """Two pipelines, and a recipe between them."""
-BY_LANGUAGE = "by_language"
-"""Three pipelines, whose labels are merged."""
 UTTERANCES = "utterances"
 """Two pipelines, exports and a recipe behind them: `tests/by_promise/test_utterance_recipe.py` runs it."""
 RESTORE = "restore"
@@ -88,36 +85,6 @@ def test_the_loop_trains_on_its_labels_and_labels_again(tmp_path, monkeypatch):
     assert {path.name for path in (tmp_path / "loop-relabelled").glob("*.parquet")} == {
         path.name for path in (tmp_path / "loop-labels").glob("*.parquet")
     }
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_each_row_has_the_label_of_the_checkpoint_of_its_language(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_shard(
-        tmp_path / "corpus" / "a.parquet", table=pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 9)
-    )
-    checkpoints = {"english": CHECKPOINT, "german": tmp_path / "german"}
-    make_checkpoint("Wav2Vec2ForCTC", checkpoints["german"])
-    file = PIPELINES / f"{BY_LANGUAGE}.py"
-    classifier = make_classifier(tmp_path / "classifier", "de", "en")
-    command("run", f"{file}:languages", {"steps.1.checkpoint": classifier})
-    for name, checkpoint in checkpoints.items():
-        command("run", f"{file}:{name}", {"steps.2.checkpoint": checkpoint})
-        alone = raysp.Pipeline(
-            raysp.Shards(f"{tmp_path}/corpus"),
-            steps=[raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript()])],
-            sink=raysp.Parquet(f"alone-{name}"),
-        )
-        raysp.run(alone, engine="here", progress=False)
-    assert raysp.merge("labels-english", "labels-german", by="pred_score", to="labels").exit_code == 0
-    classes = pq.read_table(tmp_path / "languages" / "a.parquet").column("pred_label").to_pylist()
-    assert {*classes} == {"de", "en"}
-    rows = pq.read_table(tmp_path / "labels" / "a.parquet").to_pylist()
-    alone = {name: pq.read_table(tmp_path / f"alone-{name}" / "a.parquet").to_pylist() for name in checkpoints}
-    names = {"de": "german", "en": "english"}
-    expected = [alone[names[one]][row] for row, one in enumerate(classes)]
-    assert [(row["id"], row["pred_text"]) for row in rows] == [(row["id"], row["pred_text"]) for row in expected]
 
 
 @pytest.mark.drivers

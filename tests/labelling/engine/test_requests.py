@@ -108,33 +108,6 @@ def test_a_plan_and_the_status_of_a_sink_do_not_ask_for_each_shard_again(bucket,
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("columns", [["id", "audio"], ["audio"]])
-def test_a_first_plan_reads_each_footer_once(bucket, tmp_path, columns):
-    for place in range(3):
-        file = write_shard(tmp_path / "p.parquet", table=digits(place, 2).select(columns))
-        bucket.put_object("bucket", f"in-3/{place}.parquet", file.read_bytes())
-    bucket.read.clear()
-    raysp.plan(a_pipeline("s3://bucket/in-3", "s3://bucket/out"))
-    assert [*bucket.of_shards().values()] == [1, 1, 1]
-
-
-def test_a_checkpoint_on_storage_is_found_once_in_a_plan_and_not_for_each_piece(bucket, tmp_path):
-    put_shards(bucket, tmp_path, 3)
-    for file in (DEMO / "unispeech-digits-ctc").iterdir():
-        bucket.put_object("bucket", f"model/{file.name}", file.read_bytes())
-    steps = [raysp.Decode(), raysp.Label("s3://bucket/model", outputs=[raysp.Transcript()])]
-    pipeline = a_pipeline("s3://bucket/in-3", "s3://bucket/out", steps=steps)
-    raysp.plan(pipeline)
-    bucket.listed.clear()
-    bucket.read.clear()
-    raysp.plan(pipeline)
-    assert [name for name in bucket.listed if name.startswith("model")] == ["model/"]
-    raysp.run(pipeline, progress=False)
-    # The plan of the run, the model, and the joining of its windows.
-    assert [name for name in bucket.listed if name.startswith("model")] == ["model/"] * (1 + 3)
-    assert [name for name in bucket.read if name.startswith("model")] == []
-
-
 def test_a_further_piece_of_a_shard(bucket):
     """Of six recordings, as one piece and as three: claimed hours fill a piece."""
     found = []

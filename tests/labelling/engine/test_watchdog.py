@@ -50,15 +50,6 @@ def test_a_pause_for_longer_than_the_time_out_ends_nothing(started):
     assert process.returncode == 0
 
 
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_waits_with_their_own_limit_do_not_count(started):
-    process = started(
-        "with watched(1):\n    for _ in range(8):\n        time.sleep(0.25)\n        touch()\nprint('done')"
-    )
-    assert process.communicate(timeout=120)[0] == "done\n"
-
-
 @pytest.mark.slow
 def test_work_of_one_thread_is_watched_while_that_of_another_ends(started):
     process = started(

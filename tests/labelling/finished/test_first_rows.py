@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
 import raysp
@@ -37,22 +36,6 @@ def test_rows_come_from_as_many_label_shards_as_it_takes(emptied):
         write_label_shard(sink / f"{name}.parquet", {"row": rows})
     for count in range(1, 9):
         assert result.head(count).column("row").to_pylist() == [1, 2, 3, 4, 5, 6][:count]
-
-
-def test_files_under_raysp_are_not_label_shards(emptied):
-    result, sink = emptied
-    write_label_shard(sink / ".raysp" / "errors" / "a.parquet", {"row": [9]})
-    write_label_shard(sink / "a.parquet", {"row": [1]})
-    (sink / "notes.txt").write_text("")
-    assert result.head().column("row").to_pylist() == [1]
-
-
-def test_an_empty_label_shard_is_passed_over_and_a_column_of_nulls_fits_the_next(emptied):
-    result, sink = emptied
-    write_label_shard(sink / "a.parquet", {"text": pa.array([], pa.string())})
-    write_label_shard(sink / "b.parquet", {"text": pa.nulls(1)})
-    write_label_shard(sink / "c.parquet", {"text": ["x"]})
-    assert result.head().column("text").to_pylist() == [None, "x"]
 
 
 def test_a_place_without_label_shards_is_refused_unless_it_is_a_sink(emptied):

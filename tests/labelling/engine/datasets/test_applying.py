@@ -1,6 +1,5 @@
 """`raysp.apply` and `raysp.Labeller` in Ray Data programs, on a real Ray."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,11 @@ import pytest
 import raysp
 from raysp import PlanError
 from tests.cluster.test_process_state import differing, plain, snapshot
-from tests.corpora import CHECKPOINT
 from tests.labelling.engine.datasets.comparing import assert_same_rows, by_id, stored_schema
 from tests.labelling.engine.datasets.conftest import COLUMNS
 
 if TYPE_CHECKING:
-    import ray.data
+    pass
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
@@ -106,47 +104,3 @@ def test_missing_columns_of_a_known_schema_and_swapped_arguments_are_refused_at_
     no_model = [raysp.Decode(), raysp.Label("no-such-model", outputs=[raysp.Transcript()])]
     with pytest.raises(raysp.CheckpointError, match="no-such-model"):
         raysp.apply(no_model, dataset())
-
-
-def test_a_pool_that_leaves_no_cpu_for_decoding_is_named_in_the_log(dataset, caplog):
-    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], pool=raysp.Pool(actors=3))
-    raysp.apply([raysp.Decode(), label], dataset())
-    assert "4 CPUs, 3 found; the dataset waits until the cluster has them" in caplog.text
-
-
-def without_rows(rows: pa.Table) -> "dict[str, Callable[[], ray.data.Dataset]]":
-    """Return functions that make datasets without rows, in every way in which a program may come to one."""
-    import ray.data
-    from ray.data.expressions import col
-
-    given = ray.data.from_arrow
-    return {
-        "blocks without rows": lambda: given([rows.slice(0, 0)] * 3),
-        "an expression": lambda: given(rows).filter(expr=col("place") < 0),
-        "a function": lambda: given(rows).map_batches(lambda table: table.slice(0, 0), batch_format="pyarrow"),
-    }
-
-
-UNTYPED = ("blocks without rows", "a function")
-"""Datasets whose columns Ray Data does not know without reading them."""
-
-
-@pytest.mark.filterwarnings("ignore:The minimum number of concurrent actors:UserWarning")  # of Ray, without blocks
-@pytest.mark.parametrize("kind", ["an expression", "blocks without rows", "a function"])
-def test_a_dataset_without_rows_has_the_columns_and_types_of_one_with_rows(steps, rows, labelled_types, kind):
-    labelled = raysp.apply(steps, without_rows(rows)[kind](), **COLUMNS)
-    assert labelled.count() == 0
-    found = labelled.materialize().schema()
-    expected = labelled_types
-    if kind in UNTYPED:
-        expected = {**expected, **dict.fromkeys(("id", *COLUMNS["keep"]), pa.null())}
-    assert dict(zip(found.names, found.types, strict=True)) == expected
-    assert found.names == [*labelled_types]
-
-
-@pytest.fixture(scope="session")
-def labelled_types(steps, rows, local_ray):
-    """The types of label rows that a model made, by column."""
-    with raysp.Labeller(steps, **COLUMNS) as labeller:
-        schema = labeller(rows.slice(0, 2)).schema
-    return dict(zip(schema.names, schema.types, strict=True))

@@ -36,19 +36,3 @@ def test_the_program_of_the_guide_labels_the_digits_as_a_run_does(local_ray, tmp
     agreed = {name: row.pop("agrees") for name, row in found.items()}
     assert 50 < sum(agreed.values()) <= 57
     assert_same_rows(found, {name: {**expected[name], "row": None} for name in found})
-
-
-@pytest.mark.drivers
-def test_the_other_program_of_the_guide_is_valid(local_ray, tmp_path, monkeypatch):
-    import ray.data
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pipelines").symlink_to(REPOSITORY / "pipelines")
-    (*before, _, _, _) = re.split(r"^labels", PROGRAM, flags=re.MULTILINE)
-    program = {"__name__": "__main__"}
-    exec(compile("".join(before), "guide.py", "exec"), program)
-    text = ACTORS.replace("num_gpus=1", "num_gpus=0").replace("size=2", "size=1")  # for the one block of few digits
-    exec(compile(text, "guide.py", "exec"), program)
-    assert isinstance(program["labels"], ray.data.Dataset)
-    found = program["labels"].take(1)[0]
-    assert (found["status"], "pred_text" in found, "text" in found) == ("ok", True, True)

@@ -5,11 +5,9 @@ import math
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-from raysp import RunError
 from raysp.labelling.engine import ray_pool
 from raysp.labelling.engine.job import LabelledPiece, RetriedPiece
 from raysp.labelling.engine.ray_actor import LostReader
-from raysp.sink.receipts import ShardFailure
 from tests.labelling.engine.on_ray.stand_in import PIECES, Cluster, LostError
 
 ROWS = set(range(100))
@@ -44,18 +42,6 @@ class TestBlame:
         assert cluster.tried[30,] == ray_pool.ALONE + 1  # the last time, it becomes an error row
         assert cluster.tried[tuple(range(50, 100))] == 1
 
-    def test_a_row_whose_process_is_killed_once_is_labelled(self, monkeypatch):
-        cluster = Cluster(lambda rows, tried: ActorDiedError() if 7 in rows and tried == 1 else None)
-        cluster.run(monkeypatch)
-        check(cluster, set())
-
-    def test_pieces_that_died_together_are_tried_alone_and_after_all_others(self, monkeypatch):
-        cluster = Cluster(kills({30}), high=1)
-        cluster.run(monkeypatch)
-        assert [in_hand for _, in_hand in cluster.beside] == [2] + [1] * (len(cluster.beside) - 1)
-        check(cluster, {30})
-        assert cluster.tried[tuple(range(50, 100))] == 2
-
     @pytest.mark.parametrize(
         "error", [LostError(), LostReader("gone", is_memory=False), LostReader("", is_memory=True)]
     )
@@ -64,11 +50,6 @@ class TestBlame:
         cluster.run(monkeypatch)
         check(cluster, set())
         assert set(cluster.tried) == WHOLE  # nothing was halved
-
-    def test_endless_losses_of_nodes_leave_the_shard_to_a_later_run(self, monkeypatch):
-        messages = Cluster(kills({5}, LostReader("gone", is_memory=False))).run(monkeypatch)
-        (failure,) = (one for one in messages if isinstance(one, ShardFailure))
-        assert failure.reason.startswith("rows 0 to 50: 100 workers were lost. See the logs")
 
     @pytest.mark.parametrize("error", [OutOfMemoryError("killed"), LostReader("a", is_memory=True)])
     def test_a_lack_of_memory_is_the_fault_of_a_row_only_if_nothing_runs_beside_it(self, monkeypatch, error):
@@ -96,13 +77,6 @@ class TestActors:
         assert cluster.events == ["actor_started", "actor_lost", "actor_started", "actor_released"]
         assert all(handle.is_dead for handle in cluster.handles)
 
-    def test_a_death_that_a_question_for_counts_meets_ends_nothing(self, monkeypatch):
-        cluster = Cluster(kills({5}, OutOfMemoryError("killed")))
-        cluster.so_far = OutOfMemoryError("killed")
-        cluster.run(monkeypatch)
-        assert cluster.questions
-        check(cluster, {5})
-
 
 class TestLoads:
     def test_the_next_actor_starts_on_a_node_on_which_no_load_has_failed(self, monkeypatch):
@@ -111,34 +85,3 @@ class TestLoads:
         check(cluster, set())
         assert [one.options.get("label_selector") for one in cluster.handles] == [None, {"ray.io/node-id": "!in(a)"}]
         assert cluster.events == ["actor_failed", "actor_started", "actor_released"]
-
-    @pytest.mark.parametrize("low", [1, 3])
-    def test_a_run_of_which_no_actor_loads_ends_with_the_reason(self, monkeypatch, low):
-        cluster = Cluster(loads=lambda node: f"node {node}: a bad GPU", low=low, high=low)
-        cluster.nodes = ["a"]
-        with pytest.raises(RunError, match=r"node a: a bad GPU\. Run again"):
-            cluster.run(monkeypatch)
-        assert cluster.events.count("actor_failed") == low + 2
-
-    def test_the_next_actor_does_not_wait_once_no_actor_works_any_more(self, monkeypatch):
-        loads = iter([None, "a bad GPU"])
-        cluster = Cluster(
-            lambda rows, tried: LostError() if 5 in rows and tried == 1 else None, loads=lambda node: next(loads, None)
-        )
-        cluster.run(monkeypatch)
-        check(cluster, set())
-        assert cluster.now < ray_pool.PAUSE_SECONDS
-
-    def test_three_crashes_during_a_load_end_the_run_with_advice(self, monkeypatch):
-        cluster = Cluster(loads=lambda node: ActorDiedError(), high=1)
-        with pytest.raises(RunError, match=r"a checkpoint: 3 consecutive processes crashed .* lower pool"):
-            cluster.run(monkeypatch)
-        assert len(cluster.handles) == 3
-
-    def test_the_loss_of_a_node_during_a_load_is_not_the_fault_of_the_model(self, monkeypatch):
-        deaths = iter([LostError()] * 10)
-        cluster = Cluster(loads=lambda node: next(deaths, None), high=1)
-        cluster.alive = set()
-        cluster.run(monkeypatch)
-        check(cluster, set())
-        assert cluster.events == ["actor_lost"] * 10 + ["actor_started", "actor_released"]
