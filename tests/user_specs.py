@@ -21,14 +21,6 @@ class Louder(Step):
 
 
 @spec
-class Untyped(Louder):
-    """A step that has an op, and no types of its columns."""
-
-    def op(self, functions: Functions) -> "EnoughWords":
-        return EnoughWords(Spoken())
-
-
-@spec
 class Counted(Step):
     """Count the words of a column."""
 
@@ -124,9 +116,6 @@ class Pitch(Output):
 
     def schema(self) -> pa.Schema:
         return pa.schema([(f"{self.name}_hz", pa.float32())])
-
-
-NOT_A_SPEC = 3
 
 
 def odd_rows(table: pa.Table) -> list[bool]:

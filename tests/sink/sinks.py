@@ -1,11 +1,6 @@
-"""Shared by the tests of a sink: shards whose labels follow from row numbers, and a store that fails on request."""
+"""Shared by the tests of a sink: shards whose labels follow from row numbers."""
 
-import glob
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +12,7 @@ from raysp.sink.commit import RESULT_SCHEMA, LabelShard, commit
 from raysp.sink.layout import StagedName
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_log import RunLog
-from raysp.storage.store import Entry, LocalStore, Store
+from raysp.storage.store import Store
 from tests import s3_servers
 from tests.clouds.cloud import CLOUDS
 
@@ -138,73 +133,10 @@ def parquet(store: Store, name: str) -> pq.ParquetFile:
     return pq.ParquetFile(store.open(name))
 
 
-def visible(store: Store) -> set[str]:
-    """What any recursive glob for Parquet files could see, hidden folders and folders themselves included."""
-    paths = [entry.path.split("/") for entry in store.list()]
-    places = {"/".join(parts[: end + 1]) for parts in paths for end in range(len(parts))}
-    if isinstance(store, LocalStore):
-        places |= {*glob.glob("**/*.parquet", root_dir=store.url, recursive=True, include_hidden=True)}
-    return {place for place in places if place.endswith(".parquet")}
-
-
 def expected(shard: Shard) -> list[dict]:
     rows = list(range(shard.num_rows))
     source = source_columns(Piece(0, shard.num_rows)).to_pylist()
     return [{**a, **b} for a, b in zip(source, results(rows, shard.name).to_pylist(), strict=True)]
-
-
-class Killed(BaseException):
-    """Stand-in for a kill in these tests: nothing may catch it."""
-
-
-class CrashingStore:
-    """A store whose process is killed before or after its n-th change; temporary files stay, as after a kill."""
-
-    def __init__(self, store: Store, n: int, when: str) -> None:
-        self._store, self._left, self._when = store, n, when
-        self._lock = threading.Lock()
-        self.url = store.url
-
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        return self._store.list(prefix)
-
-    def stat(self, path: str) -> Entry | None:
-        return self._store.stat(path)
-
-    def read(self, path: str) -> bytes:
-        return self._store.read(path)
-
-    def open(self, path: str) -> pa.NativeFile:
-        return self._store.open(path)
-
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        lent = self._store.scratch()
-        yield lent.__enter__()
-        lent.__exit__(None, None, None)  # not reached when killed
-
-    def create(self, path: str, data: bytes) -> bool:
-        return self._change(self._store.create, path, data)
-
-    def replace(self, path: str, data: bytes) -> None:
-        self._change(self._store.replace, path, data)
-
-    def delete(self, path: str) -> None:
-        self._change(self._store.delete, path)
-
-    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
-        return self._change(self._store.publish, scratch, path, replace=replace, expected=expected)
-
-    def _change(self, change, *args, **kwargs):
-        with self._lock:  # several threads may change the store
-            self._left -= 1
-            is_last = self._left == 0
-        if is_last and self._when == "before":
-            raise Killed
-        result = change(*args, **kwargs)
-        if is_last:
-            raise Killed
-        return result
 
 
 S3_IN_SOAK = pytest.mark.parametrize(

@@ -44,15 +44,6 @@ def test_a_run_that_lost_its_lease_writes_nothing(store, write, seconds):
     assert store.stat("b") is None
 
 
-@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_the_holder_of_the_lease_writes(store, write):
-    mine = FencedStore(store, lease.acquire(store).epoch)
-    store.create("a", b"theirs")
-    write(mine)
-    found = {path: store.read(path) for path in ("a", "b") if store.stat(path)}
-    assert found in ({"a": b"mine"}, {"a": b"theirs", "b": b"mine"}, {})
-
-
 def test_a_version_that_is_not_there_is_not_replaced(store):
     mine = FencedStore(store, lease.acquire(store).epoch)
     store.create("a", b"theirs")

@@ -53,16 +53,6 @@ def test_no_file_stands_where_another_shard_needs_a_folder(names, kind):
     assert not first.startswith(f"{second}/")
 
 
-def test_paths_read_as_the_design_says():
-    name = layout.StagedName("a/b.parquet", Piece(0, 10), "1d", "f1", 2)
-    assert layout.stage_path(name) == ".raysp/stage/a~/b.parquet~/0-10.1d.f1.2"
-    assert layout.errors_path("a/b.parquet", "1d", "f1", "9") == ".raysp/errors/a~/b.parquet.1d.f1.9.arrow"
-    assert layout.lease_path(7) == ".raysp/lease/00000007"
-    assert layout.plan_path(7) == ".raysp/plan/00007.arrow"
-    assert layout.parse_plan_path(".raysp/plan/100000.arrow") == 100000
-    assert layout.log_path("r", 3) == ".raysp/log/r-000003.jsonl"
-
-
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -88,12 +88,6 @@ def test_another_process_of_the_same_number_is_not_the_owner(store, clock):
     assert clock.now == 1000.0
 
 
-def test_the_same_pid_of_another_boot_or_container_has_no_meaning(store):
-    assert replace(Process.here(), start="1").is_alive() is False
-    for other in ({"boot": "another"}, {"host": "another"}, {"boot": ""}):
-        assert replace(Process.here(), start="1", **other).is_alive() is None
-
-
 @sinks.S3_IN_SOAK
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_wall_clock_that_is_an_hour_off_steals_no_lease(store, clock, hours, monkeypatch):

@@ -67,7 +67,7 @@ def stage(pipeline: raysp.Pipeline, audio) -> None:
 EXPECTED = {name: (1600 + 160 * number) / 16_000 for number, name in enumerate(NAMES)}
 
 
-of_every_kind = pytest.mark.parametrize("pipeline", ["manifest", "audio_root", "mixed"], indirect=True)
+of_every_kind = pytest.mark.parametrize("pipeline", ["manifest", "mixed"], indirect=True)
 
 
 class TestCommit:

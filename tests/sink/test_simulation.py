@@ -11,12 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from raysp.sink import commit as commit_module
 from tests.sink.simulation import bugs_of_labels, bugs_of_trainings
-from tests.sink.simulation import store as simulated_store
 from tests.sink.simulation.actors import ViolationError
 from tests.sink.simulation.histories import of_labels, of_training, simulate
-from tests.sink.simulation.store import ROWS
 
 WORTH = (
     " crashes ",
@@ -90,13 +87,6 @@ def test_no_history_loses_doubles_mixes_or_replaces_anything(folder, capsys, how
 
 
 @pytest.mark.slow
-def test_nor_does_one_whose_commits_sort_outside_of_memory(folder, monkeypatch):
-    monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", 1)
-    for number in range(500, 512):
-        simulate(of_labels(number), folder)
-
-
-@pytest.mark.slow
 def test_a_history_follows_from_its_seed(folder):
     for seed in range(60):
         assert simulate(seed, folder).story == simulate(seed, folder).story
@@ -114,15 +104,3 @@ def test_a_planted_bug_is_found(folder, monkeypatch, plant, seed_of, numbers):
     with pytest.raises(ViolationError) as found:
         simulate_all()
     assert not re.search(r"\w+Error:", str(found.value)), "the planted function fails"
-
-
-@pytest.mark.slow
-def test_a_row_that_is_missing_doubled_or_foreign_is_reported():
-    rows = [
-        {"id": f"1:{row}", "row": row, "status": "ok", "text": simulated_store.label("a", "1", "f", row)}
-        for row in range(ROWS)
-    ]
-    assert simulated_store.wrong_rows("a", rows, "1", "f") == ""
-    assert simulated_store.wrong_rows("a", rows[1:], "1", "f") == "rows [1, 2, 3]"
-    assert simulated_store.wrong_rows("a", [*rows, rows[0]], "1", "f") == "rows [0, 0, 1, 2, 3]"
-    assert "not 'a 1 g 0'" in simulated_store.wrong_rows("a", rows, "1", "g")

@@ -21,6 +21,8 @@ from raysp import CTC, Classify, LoRA, Seq2Seq, Speakers, SpecError
         (CTC, {"freeze": "base", "freeze_steps": 9}, "found freeze='base', which holds to the end, and freeze_steps=9"),
         (CTC, {"freeze": "base", "adapter": "tur"}, "found freeze='base' and adapter, which trains parts of the base"),
         (CTC, {"lora": LoRA(), "adapter": "tur"}, "found lora and adapter, which both choose the weights"),
+        (CTC, {"random_weights": True, "freeze": "feature_encoder"}, "found random_weights and freeze, which would"),
+        (Seq2Seq, {"random_weights": True, "lora": LoRA()}, "found random_weights and lora, which would keep some"),
         (CTC, {"adapter": "../tur"}, r"CTC.adapter: found '../tur'; string should match pattern"),
     ],
 )
@@ -56,17 +58,3 @@ def test_each_objective_has_its_metrics(objective, metrics):
         else:
             with pytest.raises(SpecError, match=f"found evaluation.best='{name}'; .* has {', '.join(metrics)}$"):
                 a_recipe(objective, best=name)
-
-
-@pytest.mark.parametrize(
-    ("cls", "fields", "other"),
-    [
-        (CTC, {"freeze": "feature_encoder"}, "freeze"),
-        (CTC, {"adapter": "tur"}, "adapter"),
-        (Seq2Seq, {"lora": LoRA()}, "lora"),
-        (Classify, {"freeze": "base", "column": "c"}, "freeze"),
-    ],
-)
-def test_random_weights_leave_nothing_to_keep(cls, fields, other):
-    with pytest.raises(SpecError, match=f"found random_weights and {other}, which would keep some of them"):
-        cls("checkpoint", random_weights=True, **fields)

@@ -10,7 +10,6 @@ import raysp
 from raysp import SpecError
 from raysp.labelling.planning.settings import label_parts
 from raysp.specs.pipeline import fingerprint, load_function
-from raysp.specs.values import hashed_fields
 from raysp.specs.work_files import load_pipeline, with_overrides
 from tests.corpora import a_pipeline
 from tests.specs.settled import settled
@@ -24,20 +23,6 @@ def hashed(pipeline: raysp.Pipeline, checkpoint_digest: str = "d", dtype: str = 
 
 
 class TestOrder:
-    @pytest.mark.parametrize(
-        "steps",
-        [
-            [DECODE, LABEL],
-            [DECODE, BY_SECONDS, LABEL],
-            [BY_COLUMN, DECODE, LABEL],
-            [BY_COLUMN, DECODE, BY_COLUMN, BY_SECONDS, LABEL],
-        ],
-    )
-    def test_keep_may_stand_before_or_behind_decode(self, steps):
-        pipeline = a_pipeline(steps=steps)
-        assert pipeline.decode == DECODE
-        assert pipeline.label == LABEL
-
     @pytest.mark.parametrize(
         ("steps", "message"),
         [
@@ -61,7 +46,7 @@ class TestOrder:
         with pytest.raises(SpecError, match=message):
             a_pipeline(steps=steps)
 
-    @pytest.mark.parametrize("column", ["id", "row", "status", "seconds", "error_type", "error_message", "pred_text"])
+    @pytest.mark.parametrize("column", ["id", "error_type", "pred_text"])
     def test_a_kept_column_that_clashes_is_refused(self, column):
         with pytest.raises(
             SpecError, match=rf"two columns would be named '{column}': one of .*, one of the sink's keep"
@@ -93,6 +78,8 @@ class TestFingerprint:
             "source.labels=earlier",
             'sink.storage_options={"anon": true}',
             "max_error_rate=1",
+            "source.shared=true",
+            "sink.shared=true",
             "steps.1.outputs.0.lm_weight=0.5",  # the usual values, without a language model
             "steps.1.outputs.0.word_bonus=1",
         ],
@@ -146,12 +133,6 @@ class TestFingerprint:
         monkeypatch.setattr("raysp.labelling.planning.settings.LABEL_VERSION", 1_000)
         assert len({*found, hashed(a_pipeline())}) == 4
 
-    def test_half_precision_has_a_label_version_of_its_own(self, monkeypatch):
-        before = {dtype: hashed(a_pipeline(), dtype=dtype) for dtype in ("float32", "tf32", "bfloat16", "float16")}
-        monkeypatch.setattr("raysp.labelling.planning.settings.HALF_LABEL_VERSION", 1_000)
-        changed = {dtype for dtype, found in before.items() if hashed(a_pipeline(), dtype=dtype) != found}
-        assert changed == {"bfloat16", "float16"}
-
     def test_every_field_of_every_spec_was_judged(self):
         """A field that is added must be put into one of the two lists above, or its default into `label_parts`."""
         judged = {
@@ -176,17 +157,6 @@ class TestFingerprint:
         }
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged
 
-    def test_fields_that_came_later_count_only_if_they_are_set(self):
-        def outputs(**fields):
-            made = a_pipeline(label={"outputs": [raysp.Segments(**fields)]})
-            [found] = label_parts(made, settled())["steps.1.outputs"]
-            return found
-
-        assert outputs() == {"type": "Segments", "name": "pred_segments", "threshold": 0.5, "min_seconds": 0.0}
-        assert outputs(end_threshold=0.3)["end_threshold"] == 0.3
-        assert outputs(merge_seconds=1)["merge_seconds"] == 1.0
-        assert hashed_fields(raysp.Decode()) == {"type": "Decode", "max_seconds": 43200, "channel": "mean"}
-
 
 MAKE = "import raysp\ndef make(name):\n    return raysp.Pipeline(raysp.Shards('in'), name=name, "
 MAKE += "steps=[raysp.Decode(), raysp.Label('c', outputs=[raysp.Transcript()])], sink=raysp.Parquet('out'))\n"
@@ -200,10 +170,6 @@ class TestLoadPipeline:
     @pytest.fixture
     def file(self, tmp_path: Path) -> Path:
         return tmp_path / "recipe_of_a_user.py"
-
-    def test_another_is_chosen_by_name(self, file):
-        file.write_text(f"{MAKE}mine = make('a')\npipeline = make('b')\n")
-        assert load_pipeline(f"{file}:mine").name == "a"
 
     def test_the_file_may_import_its_neighbours_and_its_functions_are_found_again(self, file):
         (file.parent / "neighbour_of_a_recipe.py").write_text("NAME = 'from beside'\n")
@@ -221,8 +187,6 @@ class TestLoadPipeline:
             ),
             (f"{MAKE}a = make('a')\n", ":b", r"has no pipeline named 'b'; found \['a'\]"),
             ("x = 3\n", "", "expected one raysp.Pipeline, found none"),
-            ("x = = 3\n", "", "raised SyntaxError: invalid syntax .*line 1"),
-            ("1 / 0\n", "", "raised ZeroDivisionError: division by zero"),
             ("import raysp\nraysp.Pool(0)\n", "", "recipe_of_a_user.py: Pool.actors: found 0"),
         ],
     )
@@ -231,14 +195,7 @@ class TestLoadPipeline:
         with pytest.raises(SpecError, match=rf"recipe_of_a_user.py.*{message}|{message}"):
             load_pipeline(f"{file}{name}")
 
-    @pytest.mark.parametrize("name", ["missing.py", "", "."])
-    def test_a_missing_file_is_refused(self, tmp_path, name):
-        with pytest.raises(
-            SpecError, match=r"(no such file|a folder); expected a Python file that defines a raysp.Pipeline"
-        ):
-            load_pipeline(str(tmp_path / name))
-
-    @pytest.mark.parametrize("name", ["json", "torch", "raysp", "numpy"])
+    @pytest.mark.parametrize("name", ["json", "torch"])
     def test_a_file_that_would_stand_in_for_a_module_is_refused(self, tmp_path, name):
         file = tmp_path / f"{name}.py"
         file.write_text(f"{MAKE}pipeline = make('a')\n")
@@ -250,28 +207,6 @@ class TestLoadPipeline:
         assert Path(getattr(sys.modules.get(name), "__file__", None) or "") != file
 
 
-class TestLoadFunction:
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
-            ("json:nothing", "'json:nothing' cannot be imported: AttributeError"),
-            ("tests.user_specs:NOT_A_SPEC", "'tests.user_specs:NOT_A_SPEC' is a int; expected a function"),
-        ],
-    )
-    def test_a_value_that_is_not_callable_is_refused_by_name(self, name, message):
-        with pytest.raises(SpecError, match=message):
-            load_function(name)
-
-    def test_a_function_without_a_file_is_refused(self):
-        with pytest.raises(SpecError, match=r"<built-in function len> is not in a Python file"):
-            hashed(a_pipeline(keep=[raysp.Keep(where="builtins:len")]))
-
-
 def test_settings_of_the_command_line_are_applied_in_order():
     changed = with_overrides(a_pipeline(), ["sink.url=a", "sink.url=b=c", "name=x"])
     assert (changed.sink.url, changed.name) == ("b=c", "x")
-
-
-def test_a_setting_without_an_equals_sign_is_refused_with_an_example():
-    with pytest.raises(SpecError, match=r"--set 'sink.url': expected PATH=VALUE, such as sink.url=out"):
-        with_overrides(a_pipeline(), ["sink.url"])

@@ -51,17 +51,6 @@ class TestJson:
         ("spec", "expected"),
         [
             (raysp.Pool(), {"type": "Pool", "actors": 1, "gpus": None, "cpus": None, "memory": None}),
-            (
-                raysp.Segments("x"),
-                {
-                    "type": "Segments",
-                    "name": "x",
-                    "threshold": 0.5,
-                    "end_threshold": None,
-                    "min_seconds": 0.0,
-                    "merge_seconds": 0.0,
-                },
-            ),
             (raysp.Env("TOKEN"), {"type": "Env", "name": "TOKEN"}),
             (Louder(3), {"type": "tests.user_specs:Louder", "gain": 3.0}),
         ],
@@ -69,10 +58,6 @@ class TestJson:
     def test_a_spec_names_its_type_and_all_its_fields(self, spec, expected):
         assert to_json(spec) == expected
         assert from_json(expected) == spec
-
-    def test_a_plain_option_named_type_is_not_taken_for_a_spec(self):
-        sink = raysp.Parquet("out", storage_options={"token": {"type": "Pool", "client_email": "a@b"}})
-        assert from_json(to_json(sink)) == sink
 
     @pytest.mark.parametrize(
         ("value", "message"),
@@ -91,10 +76,6 @@ class TestJson:
         with pytest.raises(SpecError, match=message):
             from_json(value)
 
-    def test_only_values_that_can_be_recorded_are_taken(self):
-        with pytest.raises(SpecError, match="value of type object; a pipeline holds only JSON values and specs"):
-            raysp.Parquet("out", storage_options={"session": object()})
-
 
 class TestChecks:
     @pytest.mark.parametrize(
@@ -107,8 +88,6 @@ class TestChecks:
             (lambda: raysp.Parquet("o", keep="a"), "^Parquet.keep: found .a.; expected a list, such as "),
             (lambda: raysp.Parquet("o", rows="some"), "^Parquet.rows: found 'some'; input should be 'all' or 'ok'$"),
             (lambda: raysp.Decode(float("nan")), "^Decode.max_seconds: found nan"),
-            (lambda: raysp.Decode(channel=-1), "^Decode.channel: found -1; .*greater than or equal to 0$"),
-            (lambda: raysp.Pool(0), "^Pool.actors: found 0; input should be greater than or equal to 1"),
             (lambda: raysp.Pool((3, 2)), r"^Pool: actors=\(3, 2\): the lower bound is above the upper one$"),
             (lambda: raysp.Keep(), r"^Keep: Keep\(\) has no condition; give min_seconds, max_seconds or where$"),
             (lambda: raysp.Keep(3, max_seconds=2), "min_seconds=3.0 is above max_seconds=2.0: no row could meet it"),
@@ -117,10 +96,6 @@ class TestChecks:
             (
                 lambda: raysp.Keep(where=[("a", "in", "en")]),
                 r"^Keep: where=\('a', 'in', 'en'\): expected a list of values after 'in'$",
-            ),
-            (
-                lambda: raysp.Keep(where=[("a", "==", ["en"])]),
-                r"^Keep: where=\('a', '==', \('en',\)\): expected one value after '=='$",
             ),
             (lambda: raysp.Label("c", outputs=[]), r"outputs is empty; give at least one, such as raysp.Transcript"),
             (
@@ -135,7 +110,14 @@ class TestChecks:
                 lambda: raysp.Label("c", outputs=[raysp.Transcript()], overlap_seconds=16),
                 "overlap_seconds=16.0 is more than half of window_seconds=30.0",
             ),
-            (lambda: raysp.Transcript("9"), "^Transcript.name: '9' is not the beginning of a column's name: letters"),
+            (
+                lambda: raysp.Schedule(epochs=1, shape="constant", final=0.1),
+                "found final=0.1 with shape='constant', which keeps the rate",
+            ),
+            (
+                lambda: raysp.Parquet("o", storage_options={"session": object()}),
+                "value of type object; a pipeline holds only JSON values and specs",
+            ),
             (
                 lambda: raysp.Env("A B"),
                 "^Env.name: 'A B' is not the name of an environment variable: letters, digits, _$",
@@ -151,7 +133,6 @@ class TestChecks:
         "make",
         [
             lambda: raysp.Shards("a", "root"),
-            lambda: raysp.Label("c", [raysp.Transcript()]),
             lambda: raysp.Pipeline(raysp.Shards("a"), [], raysp.Parquet("b")),
         ],
     )
@@ -179,9 +160,7 @@ class TestSecrets:
         ("options", "place"),
         [
             ({"secret": SECRET}, r"storage_options\['secret'\] .*raysp.Env\('SECRET'\)"),
-            ({"client_kwargs": {"aws_session_token": SECRET}}, r"\['client_kwargs'\]\['aws_session_token'\]"),
             ({"a": [{"password": SECRET}]}, r"\['a'\]\[0\]\['password'\]"),
-            ({"password": 12345678}, r"\['password'\]"),
             ({"headers": {"Authorization": f"Bearer {SECRET}"}}, r"\['headers'\]\['Authorization'\]"),
         ],
     )
@@ -191,7 +170,6 @@ class TestSecrets:
             cls("x", storage_options=options)
         assert "holds a literal secret" in str(caught.value)
         assert SECRET not in str(caught.value)
-        assert "12345678" not in str(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
 
@@ -199,7 +177,6 @@ class TestSecrets:
         "options",
         [
             {"secret": raysp.Env("S"), "key": "AKIAIOSFODNN7", "anon": False},
-            {"client_kwargs": {"aws_session_token": raysp.Env("T"), "region_name": "eu"}},
             {"token": None, "password": "", "use_token": True, "tokens": [raysp.Env("T")]},
         ],
     )
@@ -222,7 +199,6 @@ class TestSecrets:
         [
             lambda url: raysp.Shards(url),
             lambda url: raysp.Shards("a", root=url),
-            lambda url: raysp.Parquet(url),
             lambda url: raysp.Label(url, outputs=[raysp.Transcript()]),
             lambda url: override(a_pipeline(), "sink.url", url),
         ],

@@ -6,12 +6,11 @@ import subprocess
 import sys
 from collections import Counter
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
+from tests.corpora import DEMO, a_pipeline, write_shard
 from tests.labelling.engine.datasets.comparing import alike
 
 MOST_MODULES = 161
@@ -25,18 +24,6 @@ try:
 finally:
     open(sys.argv[1], "w").write("\\n".join(sys.modules))
 """
-
-
-@pytest.fixture
-def digits(tmp_path):
-    """Five digits in two shards; the fourth is no recording, the fifth is empty."""
-    rows = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 5).select(["id", "audio", "text"])
-    audio = rows["audio"].to_pylist()
-    audio[3:] = [{"bytes": b"no audio at all", "path": None}, {"bytes": None, "path": None}]
-    rows = rows.set_column(1, "audio", pa.array(audio, AUDIO))
-    write_shard(tmp_path / "in" / "a.parquet", table=rows.slice(0, 3))
-    write_shard(tmp_path / "in" / "b.parquet", table=rows.slice(3))
-    return tmp_path
 
 
 def tried(pipeline: raysp.Pipeline, rows: int):
@@ -75,13 +62,3 @@ def test_labels_do_not_depend_on_the_threads_of_torch(tmp_path, monkeypatch):
     for other in others:
         assert other["pred_text"].equals(one["pred_text"])
         assert alike(other.to_pylist(), one.to_pylist())
-
-
-def test_the_table_without_a_readable_shard_has_the_columns_of_results(digits):
-    pipeline = a_pipeline(f"{digits}/in", digits / "out")
-    columns = tried(pipeline, 20).table.column_names
-    for name in ("a", "b"):
-        (digits / "in" / f"{name}.parquet").write_bytes(b"PAR1 and no more")
-    result = tried(pipeline, 20)
-    assert (result.exit_code, result.table.num_rows) == (3, 0)
-    assert result.table.column_names == [name for name in columns if name != "id"]

@@ -1,6 +1,5 @@
 """Checkpoints of pipelines: by url, by digest, by hub id."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 import raysp
 from raysp import CheckpointError
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
-from tests.hub_server import COMMIT, lay_out
+from tests.hub_server import lay_out
 
 
 @pytest.mark.slow
@@ -51,47 +50,23 @@ def test_a_checkpoint_that_changes_after_the_plan_is_refused(tmp_path):
     assert after in raysp.plan(a_pipeline(pipeline.source, tmp_path / "other", steps=steps)).parts.values()
 
 
-class TestHubIds:
-    @pytest.fixture
-    def cache(self, tmp_path, monkeypatch) -> Path:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-        monkeypatch.chdir(tmp_path)
-        return tmp_path / "hub"
+@pytest.mark.lengthy
+def test_a_hub_id_has_the_fingerprint_of_the_same_files_in_a_folder_and_one_that_is_not_there_is_refused(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    write_shard(tmp_path / "in" / "a.parquet")
 
-    def pipeline(self, tmp_path, checkpoint: str) -> raysp.Pipeline:
-        write_shard(tmp_path / "in" / "a.parquet")
-        label = raysp.Label(checkpoint, outputs=[raysp.Transcript()])
-        return a_pipeline(
-            raysp.Shards(str(tmp_path / "in")), steps=[raysp.Decode(), label], sink=raysp.Parquet(str(tmp_path / "out"))
-        )
+    def fingerprint(checkpoint: str, cache: str = "hub") -> str:
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / cache))
+        steps = [raysp.Decode(), raysp.Label(checkpoint, outputs=[raysp.Transcript()])]
+        return raysp.plan(a_pipeline("in", "out", steps=steps)).fingerprint
 
-    def plan(self, tmp_path, checkpoint: str):
-        return raysp.plan(self.pipeline(tmp_path, checkpoint))
-
-    def test_a_plan_keeps_the_commit_that_the_id_meant(self, cache, tmp_path):
-        lay_out(cache, CHECKPOINT)
-
-        def push(plan) -> None:
-            assert plan.pipeline.label.checkpoint == f"owner/name@{COMMIT}"
-            (cache / "models--owner--name" / "refs" / "main").write_text("f" * 40)
-
-        pipeline = self.pipeline(tmp_path, "owner/name")
-        assert raysp.run(pipeline, engine="here", progress=False, on_plan=push).shards_committed == 1
-        record = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())
-        assert record["pipeline"]["steps"][1]["checkpoint"] == f"owner/name@{COMMIT}"
-
-    @pytest.mark.lengthy
-    def test_the_fingerprint_is_that_of_the_same_files_in_a_folder(self, cache, tmp_path, monkeypatch):
-        lay_out(cache, CHECKPOINT)
-        of_folder = self.plan(tmp_path, str(CHECKPOINT)).fingerprint
-        assert self.plan(tmp_path, "owner/name@v1.0").fingerprint == of_folder
-        elsewhere = tmp_path / "elsewhere"
-        lay_out(elsewhere, CHECKPOINT, name="other/name", commit="e" * 40)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(elsewhere))
-        assert self.plan(tmp_path, "other/name").fingerprint == of_folder
-
-    def test_an_id_that_is_not_there_is_refused_before_any_work(self, cache, tmp_path):
-        with pytest.raises(CheckpointError, match=r"'owner/none': no such folder, and it cannot be loaded"):
-            self.plan(tmp_path, "owner/none")
-        assert not (tmp_path / "out").exists()
+    lay_out(tmp_path / "hub", CHECKPOINT)
+    lay_out(tmp_path / "elsewhere", CHECKPOINT, name="other/name", commit="e" * 40)
+    of_folder = fingerprint(str(CHECKPOINT))
+    assert fingerprint("owner/name@v1.0") == fingerprint("other/name", "elsewhere") == of_folder
+    with pytest.raises(CheckpointError, match=r"'owner/none': no such folder, and it cannot be loaded"):
+        fingerprint("owner/none")
+    assert not (tmp_path / "out").exists()

@@ -1,7 +1,6 @@
 """The plan of a run: from corpus and sink to what there is to do."""
 
 import json
-import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +12,9 @@ import raysp
 from raysp import PlanError
 from raysp.sink import plan_record, table_files
 from tests import kit
-from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+from tests.corpora import a_pipeline, write_shard
 from tests.trainings import Sink
-from tests.user_specs import Counted
+from tests.user_specs import Counted, Louder
 
 
 def files_below(folder: Path) -> dict[str, tuple[int, int]]:
@@ -58,28 +57,17 @@ class TestPlan:
         assert files_below(tmp_path / "in") == before
         assert not (tmp_path / "out").exists()
 
-    @pytest.mark.parametrize(
-        ("damage", "reason"),
-        [
-            (lambda data: b"", "found 0 bytes; expected a Parquet file"),
-            (lambda data: data[:-8] + b"\xff\xff\xff\x00PAR1", "its footer length is"),
-            (lambda data: b"not parquet at all", "ends in b' all'"),
-        ],
-    )
-    def test_a_shard_that_cannot_be_read_is_listed_and_the_others_are_planned(self, tmp_path, pipeline, damage, reason):
-        path = tmp_path / "in" / "b.parquet"
-        path.write_bytes(damage(path.read_bytes()))
+    def test_a_shard_that_cannot_be_read_is_listed_and_the_others_are_planned(self, tmp_path, pipeline):
+        (tmp_path / "in" / "b.parquet").write_bytes(b"not parquet at all")
         plan = raysp.plan(pipeline)
         assert list(plan.corpus.unreadable) == ["b.parquet"]
-        assert reason in plan.corpus.unreadable["b.parquet"]
+        assert "ends in b' all'" in plan.corpus.unreadable["b.parquet"]
         assert [todo.shard.name for todo in plan.todo] == ["a.parquet"]
 
     @pytest.mark.parametrize(
         ("source", "fields", "message"),
         [
             ({"audio": "sound"}, {}, "a.parquet: has no column 'sound', expected one; its columns are id, audio, text"),
-            ({"id": "key"}, {}, "has no column 'key'"),
-            ({"text": "words"}, {}, "has no column 'words'"),
             (
                 {"audio": "text"},
                 {},
@@ -96,9 +84,12 @@ class TestPlan:
                 {"keep": [Counted(), raysp.Keep(where=[("words", "==", "one")])]},
                 "a.parquet: Keep cannot compare 'words' == 'one', a column of int32: expected a number without quotes$",
             ),
+            ({}, {"keep": [Louder()]}, r"steps\[1\] Louder: found a step that .* cannot run: it has no op"),
         ],
     )
-    def test_a_wrong_column_is_refused_with_the_shard(self, tmp_path, pipeline, source, fields, message):
+    def test_a_column_or_a_step_that_does_not_fit_is_refused_with_its_place(
+        self, tmp_path, pipeline, source, fields, message
+    ):
         with pytest.raises(PlanError, match=message):
             raysp.plan(a_pipeline(raysp.Shards(pipeline.source.url, **source), tmp_path / "out", **fields))
 
@@ -127,37 +118,14 @@ class TestPlan:
         assert pieces_todo(plan) == [(10, 14), (20, 30)]
         assert plan.rows_todo == 19
 
-    @pytest.mark.parametrize(
-        ("change", "difference"),
-        [
-            ("steps.1.overlap_seconds=2", r"`steps.1.overlap_seconds` was 5.0, now 2.0"),
-            (
-                'sink.keep=["language"]',
-                r"same labels in other columns or rows: `sink.keep` was \[\], now \['language'\]",
-            ),
-        ],
-    )
-    def test_a_sink_of_another_pipeline_is_refused_with_what_differs(self, tmp_path, pipeline, change, difference):
+    def test_a_sink_is_continued_after_changes_that_change_no_label_and_others_are_refused(self, tmp_path, pipeline):
         kit.interrupted(pipeline)
-        ran = kit.planned(pipeline, tmp_path, change)
-        assert ran.code == 2
-        assert re.search(difference, ran.err)
-
-    @pytest.mark.parametrize(
-        "change", ["steps.1.pool.actors=[1,9]", "steps.1.batch_seconds=5", "sink.compression=gzip"]
-    )
-    def test_a_run_continues_after_a_change_that_changes_no_label(self, tmp_path, pipeline, change):
-        kit.interrupted(pipeline)
-        ran = kit.planned(pipeline, tmp_path, change)
-        assert (ran.code, json.loads(ran.out)["fingerprint"]) == (0, raysp.plan(pipeline).fingerprint), ran.err
-
-    def test_the_checkpoint_is_part_of_the_fingerprint_by_content(self, tmp_path, pipeline):
-        copy = tmp_path / "copy"
-        shutil.copytree(CHECKPOINT, copy)
-        steps = [raysp.Decode(), raysp.Label(str(copy), outputs=[raysp.Transcript()])]
-        copied = a_pipeline(pipeline.source, pipeline.sink, steps=steps)
-        assert raysp.plan(copied).fingerprint == raysp.plan(pipeline).fingerprint
-        raw = bytearray((copy / "model.safetensors").read_bytes())
-        raw[-1] ^= 1
-        (copy / "model.safetensors").write_bytes(raw)
-        assert raysp.plan(copied).fingerprint != raysp.plan(pipeline).fingerprint
+        for change in ("steps.1.pool.actors=[1,9]", "steps.1.batch_seconds=5", "sink.compression=gzip"):
+            ran = kit.planned(pipeline, tmp_path, change)
+            assert (ran.code, json.loads(ran.out)["fingerprint"]) == (0, raysp.plan(pipeline).fingerprint), ran.err
+        for change, difference in (
+            ("steps.1.overlap_seconds=2", "`steps.1.overlap_seconds` was 5.0, now 2.0"),
+            ('sink.keep=["language"]', "same labels in other columns or rows: `sink.keep` was [], now ['language']"),
+        ):
+            ran = kit.planned(pipeline, tmp_path, change)
+            assert (ran.code, difference in ran.err) == (2, True), ran.err

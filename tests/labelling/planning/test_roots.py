@@ -37,27 +37,19 @@ def files(sink: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()}
 
 
-def sources_of_both(data: Path) -> list[raysp.Shards]:
-    return [
-        raysp.Shards([str(data / "a"), str(data / "b")]),
-        raysp.Shards(str(data)),
-        raysp.Shards(str(data / "a"), root=str(data)),
-        raysp.Shards(str(data / "b")),
-    ]
-
-
-@pytest.mark.parametrize("number", [0, 3])
-def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number):
+@pytest.mark.parametrize("name", ["", "b"])
+def test_another_root_is_refused_with_both_and_the_remedy(data, sink, name):
+    source, other = (
+        (raysp.Shards([f"{data}/a", f"{data}/b"]), data) if not name else (raysp.Shards(f"{data}/b"), data / "b")
+    )
     shutil.rmtree(sink / ".raysp" / "lease")
     before = files(sink)
-    pipeline = a_pipeline(sources_of_both(data)[number], sink)
-    other = data / "b" if number == 3 else data
     message = (
         rf"{sink}: its label shards are named relative to '{data}/a', this source's to '{other}'.*"
         rf"Set source.root='{data}/a', undo the change of source.url, or use another sink"
     )
     with pytest.raises(ChangedError, match=message) as error:
-        raysp.run(pipeline, engine="here", progress=False)
+        raysp.run(a_pipeline(source, sink), engine="here", progress=False)
     assert error.value.differences == (f"source.root: '{data}/a' -> '{other}'",)
     shutil.rmtree(sink / ".raysp" / "lease")
     assert files(sink) == before
@@ -73,33 +65,22 @@ def test_a_corpus_that_moved_as_a_whole_continues(data, sink, tmp_path):
         raysp.plan(a_pipeline(str(data), sink))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("url", "root"),
+    ("url", "root", "expected"),
     [
-        ("in/m.jsonl", None),
-        ("in/m.jsonl", "."),
-        ("in/voices", None),
-        ("**/x.arrow", None),
-        ("[in/x.arrow,in/voices]", None),
+        ("in/m.jsonl", None, "in"),
+        ("in/m.jsonl", ".", ""),
+        ("in/voices", None, "in/voices"),
+        ("**/x.arrow", None, ""),
+        (["in/x.arrow", "in/voices"], None, "in"),
     ],
 )
-def test_the_root_follows_from_the_urls_and_is_recorded(tmp_path, monkeypatch, root, url):
+def test_the_root_follows_from_the_urls_and_is_recorded(tmp_path, monkeypatch, url, root, expected):
     (tmp_path / "in" / "voices").mkdir(parents=True)
     (tmp_path / "in" / "voices" / "v.wav").write_bytes(wav())
     (tmp_path / "in" / "m.jsonl").write_text('{"audio_filepath": "voices/v.wav"}\n')
-    write_shard(tmp_path / "in" / "x.parquet", 1)
     with pa.ipc.new_file(str(tmp_path / "in" / "x.arrow"), (table := rows_table(1)).schema) as writer:
         writer.write_table(table)
     monkeypatch.chdir(tmp_path)
-    urls = url.strip("[]").split(",")
-    source = raysp.Shards(urls if len(urls) > 1 else url, root=root)
-    expected = str(tmp_path if root or url.startswith("**") else tmp_path / "in")
-    if url == "in/voices" and not root:
-        expected = str(tmp_path / "in" / "voices")
-    sink = tmp_path / "out"
-    kit.interrupted(a_pipeline(source, sink))
-    assert json.loads((sink / RUN).read_text())["root"] == expected
-    assert raysp.plan(a_pipeline(source, sink)).corpus.fresh == ()
-    with pytest.raises(ChangedError, match=f"its label shards are named relative to '{expected}', this source's to '"):
-        raysp.plan(a_pipeline(raysp.Shards(source.url, root="/"), sink))
+    kit.interrupted(a_pipeline(raysp.Shards(url, root=root), tmp_path / "out"))
+    assert json.loads((tmp_path / "out" / RUN).read_text())["root"] == str(tmp_path / expected)

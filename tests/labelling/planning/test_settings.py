@@ -94,22 +94,9 @@ def test_a_gpu_does_not_continue_with_half_precision_of_a_cpu(corpus):
         a_plan(corpus, WITH_GPUS, dtype="bfloat16", device="cuda", pool=raysp.Pool(gpus=1))
 
 
-class TestBudget:
-    def budget(self, before: Resolved | None, resources: Resources, **label: object) -> float:
-        return resolve_settings(a_pipeline(label=label), resources, before)[0].settings.batch_seconds
-
-    def test_it_is_recorded_and_taken(self, corpus):
-        first = begun(corpus, Resources(4, memory=100e6))
-        assert first.settings.batch_seconds < 15
-        assert a_plan(corpus, Resources(4, memory=64e9)).settings.batch_seconds == first.settings.batch_seconds
-
-    def test_less_memory_lowers_it_in_float32(self):
-        recorded = Resolved("float32", "cpu", 15)
-        assert self.budget(recorded, Resources(4)) == 15
-        assert 1 <= self.budget(recorded, Resources(4, memory=100e6)) < 15
-
-
-def test_a_cluster_without_a_cpu_for_decoding_is_refused():
-    """A local Ray always has one more."""
-    with pytest.raises(PlanError, match=r"one actor of 4 CPUs leaves no CPU of 4 for decoding"):
-        resolve_settings(a_pipeline(label={"pool": raysp.Pool(cpus=4)}), Resources(4))
+@pytest.mark.parametrize(("memory", "is_lower"), [(None, False), (100e6, True)])
+def test_less_memory_lowers_a_recorded_budget_in_float32(memory, is_lower):
+    resources = Resources(4) if memory is None else Resources(4, memory=memory)
+    settings = resolve_settings(a_pipeline(), resources, Resolved("float32", "cpu", 15))[0].settings
+    assert 1 <= settings.batch_seconds <= 15
+    assert (settings.batch_seconds < 15) == is_lower

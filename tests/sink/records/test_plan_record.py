@@ -1,6 +1,5 @@
 import io
 import re
-from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -60,29 +59,8 @@ def test_values_that_no_run_records_are_named(store, values, message):
         plan_record.load(store)
 
 
-def test_text_that_is_not_utf8_is_named(store):
-    plan_record.record(store, [make_shard("a.parquet", (0, 9))])
-    [table] = table_files.read(store, layout.plan_path(0), "")
-    write_part(store, table.set_column(1, "url", pa.array([b"\xff"]).view(pa.string())))
-    with pytest.raises(StoreError, match=r"00000\.arrow: .*utf-8.*; restore this part"):
-        plan_record.load(store)
-
-
 def write_part(store, table: pa.Table) -> None:
     file = io.BytesIO()
     with table_files.Writer(file) as writer:
         writer.write(table)
     store.replace(layout.plan_path(0), file.getvalue())
-
-
-def test_many_shards_are_recorded_in_batches_and_come_back_equal(store, monkeypatch):
-    monkeypatch.setattr(plan_record, "BATCH_SHARDS", 3)
-    cuts = [(0, 4, 9), (0,), (0, 7), (0, 1, 2, 3)]
-    shards = [
-        replace(make_shard(f"{place}.parquet", cuts[place % 4]), seconds=None if place % 2 else place / 3)
-        for place in range(20)
-    ]
-    plan_record.record(store, shards)
-    found = plan_record.load(store)
-    assert found == shards
-    assert [shard.seconds for shard in found] == [shard.seconds for shard in shards]

@@ -76,7 +76,3 @@ def test_a_value_of_another_kind_is_refused_by_its_place(change, message):
 def test_data_that_are_no_record_are_a_value_error(data):
     with pytest.raises(ValueError, match=r"\S"):
         records.parse(data, Record)
-
-
-def test_text_that_cannot_be_printed_is_replaced():
-    assert records.parse(b'{"name": "a\\ud800", "rows": 1}', Part).name.encode() == b"a?"

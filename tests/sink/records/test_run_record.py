@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import pytest
@@ -51,19 +50,17 @@ def test_other_kept_columns_have_their_own_message(store):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(b"{", "not a run record"), (b"[]", "not a run record"), (b"{}", "lacks created")]
+    ("text", "reason"),
+    [
+        (b"{", "not a run record"),
+        (b"[]", "not a run record"),
+        (b"{}", "lacks created"),
+        (b'{"schema_version": 99}', "schema version 99, this version of raysp reads 1; upgrade raysp"),
+    ],
 )
 def test_a_damaged_record_is_named(store, text, reason):
     store.create(layout.RUN, text)
     with pytest.raises(PlanError, match=rf"run\.json: .*{reason}"):
-        run_record.load(store)
-
-
-def test_a_record_of_a_newer_raysp_is_refused(store):
-    begin(store)
-    found = json.loads(store.read(layout.RUN))
-    store.replace(layout.RUN, json.dumps({**found, "schema_version": 99, "new": 1}).encode())
-    with pytest.raises(PlanError, match="schema version 99, this version of raysp reads 1; upgrade raysp"):
         run_record.load(store)
 
 
@@ -91,10 +88,3 @@ def test_differences_of_hashes_name_the_hashed_files():
         "this version of raysp labels differently (label version was 2, now 3)",
         "the code in `new.py` is new",
     )
-
-
-def test_long_values_are_cut_to_where_they_differ():
-    [found] = differences({"digest": "a" * 500 + "1"}, {"digest": "a" * 500 + "2"})
-    assert len(found) < 120
-    assert "1'" in found
-    assert "2'" in found

@@ -3,47 +3,14 @@
 from dataclasses import replace
 from unittest.mock import ANY
 
-import pyarrow as pa
-
 from raysp.sink import commit as commit_module
-from raysp.sink import footer, layout, orphans, plan_record, run_record, stage
+from raysp.sink import footer, layout, orphans, run_record, stage
 from raysp.sink import receipts as tally_module
-from raysp.sink.commit import Todo, committed
 from raysp.sink.receipts import ShardReceipt
 from raysp.storage.opened import content_of
 from tests.sink.simulation import labelling
 from tests.sink.simulation import store as simulated_store
 from tests.sink.simulation.world import World
-
-
-def committing_what_is_there(monkeypatch):
-    """A shard is committed as soon as something of it is staged, with the rows that are there."""
-    compare = labelling.commit_module.compare
-
-    def with_too_little(store, shards, *args, **kwargs):
-        done, todo = compare(store, shards, *args, **kwargs)
-        begun = {name.shard for e in store.list(layout.STAGE) if (name := layout.parse_stage_path(e.path))}
-        return done, tuple(Todo(one.shard, ()) if one.shard.name in begun else one for one in todo)
-
-    def rows_that_are_there(store, label_shard, hashes):
-        shard = label_shard.shard
-        for piece in shard.pieces:
-            staged = [
-                table
-                for tile in stage.tiles(piece, label_shard.staged)
-                for table in stage.read(store, tile, range(tile.rows.first, tile.rows.end))
-            ]
-            table = pa.concat_tables(staged) if staged else simulated_store.STAGED.empty_table()
-            source = label_shard.source_columns(piece)
-            source = source.take(pa.compute.subtract(table.column("row"), piece.first))
-            yield pa.Table.from_arrays([*source.columns, *table.columns], names=["id", *table.schema.names])
-
-    def receipt(tally, shard):
-        return commit_module.ShardReceipt(shard.name, tally.counts)
-
-    monkeypatch.setattr(labelling.commit_module, "compare", with_too_little)
-    monkeypatch.setattr(commit_module, "tables_of", rows_that_are_there)
-    monkeypatch.setattr(tally_module.Tally, "receipt", receipt)
 
 
 def replacing_what_is_committed(monkeypatch):
@@ -53,16 +20,6 @@ def replacing_what_is_committed(monkeypatch):
         simulated_store.Store,
         "publish",
         lambda self, scratch, path, replace=False, expected=None: publish(self, scratch, path, replace=True),
-    )
-
-
-def replacing_what_a_later_retry_made(monkeypatch):
-    """A retry that comes late does not look whether the label shard is still the one that it was planned for."""
-    publish = simulated_store.Store.publish
-    monkeypatch.setattr(
-        simulated_store.Store,
-        "publish",
-        lambda self, scratch, path, replace=False, expected=None: publish(self, scratch, path, replace=replace),
     )
 
 
@@ -88,28 +45,6 @@ def trusting_receipts_of_other_versions(monkeypatch):
             yield run, replace(receipt, version=ANY) if isinstance(receipt, ShardReceipt) else receipt
 
     monkeypatch.setattr(tally_module, "load", load_any_version)
-
-
-def trusting_receipts_of_other_input(monkeypatch):
-    """A receipt of the label shard that is there counts, whatever input and pipeline it is of."""
-    differences = footer.differences
-
-    def differ(receipt, *plan):
-        return differences(receipt, *plan) if receipt.existing else ()
-
-    monkeypatch.setattr(footer, "differences", differ)
-
-
-def looking_at_the_version_before_the_publish(monkeypatch):
-    """A receipt has the version of the label shard that its own replaced."""
-    write = commit_module.write
-
-    def look_and_write(store, label_shard, *rest, **fields):
-        found = store.stat(label_shard.shard.name)
-        receipt = write(store, label_shard, *rest, **fields)
-        return receipt and replace(receipt, version=content_of(found) if found else "")
-
-    monkeypatch.setattr(commit_module, "write", look_and_write)
 
 
 def looking_at_the_version_after_the_commit(monkeypatch):
@@ -141,18 +76,6 @@ def removing_left_out_rows_of_others(monkeypatch):
         return receipt
 
     monkeypatch.setattr(commit_module, "write", write_and_remove)
-
-
-def cleaning_up_beside_label_shards_of_another_pipeline(monkeypatch):
-    """`gc` keeps the left-out rows of label shards of the recorded pipeline and input alone."""
-    named = orphans._named
-
-    def named_by_current(store, paths):
-        record, shards = run_record.load(store), plan_record.load(store)
-        done = committed(store, shards, record.fingerprint)[0]
-        return {name: kept if name in done else () for name, kept in named(store, paths).items()}
-
-    monkeypatch.setattr(orphans, "_named", named_by_current)
 
 
 def cleaning_up_what_a_late_commit_will_name(monkeypatch):
@@ -194,30 +117,6 @@ def committing_rows_of_a_piece_and_of_its_halves(monkeypatch):
         return sorted(inside, key=lambda one: one.rows)
 
     monkeypatch.setattr(stage, "tiles", tiles)
-
-
-def choosing_files_in_order(*, longest_first):
-    """Of files of a piece, the next one that does not overlap those before it is used, though it leaves a gap."""
-
-    def tiles(piece, staged):
-        found, row = [], piece.first
-        for one in sorted(staged, key=lambda one: (one.rows.first, (-1 if longest_first else 1) * one.rows.end)):
-            if row <= one.rows.first and one.rows.end <= piece.end:
-                found.append(one)
-                row = one.rows.end
-        return found
-
-    return tiles
-
-
-def choosing_the_shortest_files(monkeypatch):
-    """Half of a piece is used though a file of all of it is there."""
-    monkeypatch.setattr(stage, "tiles", choosing_files_in_order(longest_first=False))
-
-
-def choosing_the_longest_files(monkeypatch):
-    """A piece is used though fewer rows failed in its halves."""
-    monkeypatch.setattr(stage, "tiles", choosing_files_in_order(longest_first=True))
 
 
 def choosing_results_with_more_errors(monkeypatch):
@@ -281,15 +180,6 @@ def changing_steps_behind_after_a_commit(monkeypatch):
     monkeypatch.setattr(run_record, "is_open", lambda store, recorded, staged_as: recorded.staged_as == staged_as)
 
 
-def taking_receipts_for_all_commits(monkeypatch):
-    """The steps behind the last `Label` may change while there is no receipt of a label shard."""
-    monkeypatch.setattr(
-        run_record,
-        "is_open",
-        lambda store, recorded, staged_as: recorded.staged_as == staged_as and not [*store.list(layout.LOG)],
-    )
-
-
 def keeping_the_record_of_other_steps_behind(monkeypatch):
     """A run with other steps behind the last `Label` is let in, and does not record them."""
     begin = run_record.begin
@@ -301,29 +191,6 @@ def keeping_the_record_of_other_steps_behind(monkeypatch):
         return begin(store, made, **fields)
 
     monkeypatch.setattr(run_record, "begin", begin_as_recorded)
-
-
-def hashing_steps_behind_with_staged_results(monkeypatch):
-    """Staged results have the fingerprint in their names, with which the steps behind the last `Label` are hashed."""
-    make = labelling.StagedName
-    compare, commit = labelling.commit_module.compare, labelling.commit
-    monkeypatch.setattr(labelling.commit_module, "compare", lambda *args, stage_id: compare(*args))
-    monkeypatch.setattr(
-        labelling, "commit", lambda store, label_shard: commit(store, replace(label_shard, stage_id=""))
-    )
-    stage_pieces = labelling.Driver._stage
-
-    def stage_as_fingerprint(self, actor, part):
-        def named(shard, rows, input_id, attempt, errors):
-            return make(shard, rows, input_id, attempt if part.retry else self.fingerprint, errors)
-
-        labelling.StagedName = named
-        try:
-            stage_pieces(self, actor, part)
-        finally:
-            labelling.StagedName = make
-
-    monkeypatch.setattr(labelling.Driver, "_stage", stage_as_fingerprint)
 
 
 def keeping_label_shards_of_other_steps_behind(monkeypatch):
@@ -362,30 +229,21 @@ def writing_the_record_past_the_fence(monkeypatch):
 
 
 BUGS = {
-    committing_what_is_there: 0,
     replacing_what_is_committed: 5,
-    replacing_what_a_later_retry_made: 9,
     replacing_what_was_found_last: 112,
     trusting_receipts_of_other_versions: 0,
-    trusting_receipts_of_other_input: 70,
-    looking_at_the_version_before_the_publish: 0,
     looking_at_the_version_after_the_commit: 980,
     removing_left_out_rows_of_others: 150,
-    cleaning_up_beside_label_shards_of_another_pipeline: 130,
     cleaning_up_what_a_late_commit_will_name: 534,
     removing_the_stage_before_the_commit: 0,
     committing_results_of_another_pipeline: 345,
     committing_rows_of_a_piece_and_of_its_halves: 2,
-    choosing_the_shortest_files: 228,
-    choosing_the_longest_files: 9,
     choosing_results_with_more_errors: 33,
     leaving_error_rows_when_a_run_stops: 6,
     trusting_staged_error_rows: 0,
     planning_before_the_lease_is_held: 91,
     changing_steps_behind_after_a_commit: 377,
-    taking_receipts_for_all_commits: 377,
     keeping_the_record_of_other_steps_behind: 78,
-    hashing_steps_behind_with_staged_results: 59,
     keeping_label_shards_of_other_steps_behind: 327,
     retrying_without_the_steps_behind: 0,
     cleaning_up_what_is_staged_by_fingerprint: 0,

@@ -8,7 +8,7 @@ from raysp.sink import layout, run_record
 from raysp.sink.fencing import FencedStore
 from raysp.sink.orphans import Orphan
 from raysp.training.loop.best_evaluation import Best
-from raysp.training.sink import committed_steps, exports, step_log, training_record
+from raysp.training.sink import committed_steps, exports, training_record
 from tests.sink.simulation import training
 from tests.sink.simulation.bugs_of_labels import writing_the_record_past_the_fence
 
@@ -57,18 +57,6 @@ def continuing_another_recipe(monkeypatch):
     monkeypatch.setattr(training_record, "begin_record", begin)
 
 
-def removing_the_record_last(monkeypatch):
-    """A restart removes the record of the training after the rest of it."""
-
-    def remove(store):
-        kept = (layout.LEASE, layout.TMP, training_record.INDEX, training_record.EXPORT)
-        paths = [entry.path for entry in store.list(layout.HOME) if not entry.path.startswith(kept)]
-        for path in sorted(paths, key=lambda path: path == layout.RECIPE):
-            store.delete(path)
-
-    monkeypatch.setattr(training_record, "remove", remove)
-
-
 def beginning_among_what_a_killed_restart_left(monkeypatch):
     """A run that finds no record begins without removing what is there."""
     remove = training_record.remove
@@ -81,21 +69,6 @@ def beginning_where_a_late_restart_removed_the_record(monkeypatch):
     """A run that has seen a record makes one, with all that the training before left, if it is gone by then."""
     begin = training_record.begin
     monkeypatch.setattr(training_record, "begin", lambda store, made, *, is_new: begin(store, made, is_new=True))
-
-
-def leaving_files_of_steps_at_a_restart(monkeypatch):
-    """A restart removes the markers of steps alone."""
-
-    def remove(store):
-        kept = (layout.LEASE, layout.TMP, training_record.INDEX, training_record.EXPORT)
-        if training_record.is_training(store):
-            store.delete(layout.RECIPE)
-        for entry in [*store.list(layout.HOME)]:
-            is_state = entry.path.startswith(committed_steps.STEPS) and not entry.path.endswith(".json")
-            if not entry.path.startswith(kept) and not is_state:
-                store.delete(entry.path)
-
-    monkeypatch.setattr(training_record, "remove", remove)
 
 
 def marking_a_step_before_its_files_are_written(monkeypatch):
@@ -120,19 +93,6 @@ def taking_any_marker_for_a_commit(monkeypatch):
         return step
 
     monkeypatch.setattr(committed_steps, "_mark", mark)
-
-
-def taking_a_damaged_marker_for_a_commit(monkeypatch):
-    damaged, mark = committed_steps._damaged, committed_steps._mark
-
-    def mark_as_whole(store, step):
-        committed_steps._damaged = lambda store, step: []
-        try:
-            return mark(store, step)
-        finally:
-            committed_steps._damaged = damaged
-
-    monkeypatch.setattr(committed_steps, "_mark", mark_as_whole)
 
 
 def comparing_sizes_alone(monkeypatch):
@@ -183,10 +143,6 @@ def comparing_values_of_other_rows(monkeypatch):
     monkeypatch.setattr(Best, "and_then", lambda self, later: and_then(self, replace(later, measure=self.measure)))
 
 
-def taking_the_last_evaluation_for_the_best(monkeypatch):
-    monkeypatch.setattr(Best, "and_then", lambda self, later: later)
-
-
 def exporting_the_last_weights(monkeypatch):
     """The checkpoint has the weights of the last step, not those of the best evaluation."""
     weights = training.Driver._weights
@@ -206,22 +162,6 @@ def recording_steps_after_their_commit(monkeypatch):
             log.take()()
 
     monkeypatch.setattr(training.Driver, "_commit", late)
-
-
-def showing_steps_of_any_run(monkeypatch):
-    monkeypatch.setattr(training_record, "belongs", lambda store, run_ids: set(run_ids))
-
-
-def keeping_a_log_of_the_same_run_and_step(monkeypatch):
-    """A file of the log is named after its first step alone."""
-
-    def write(self, steps):
-        if steps:
-            first = steps[0].done
-            content = "".join(f"{json.dumps(step.json)}\n" for step in steps)
-            self.store.create(f"{layout.LOG}{self.run_id}-{first:09}-{first:09}.jsonl", content.encode())
-
-    monkeypatch.setattr(step_log.StepLog, "_write", write)
 
 
 def replacing_a_checkpoint_file_by_file(monkeypatch):
@@ -249,24 +189,6 @@ def leaving_files_of_the_checkpoint_before(monkeypatch):
     monkeypatch.setattr(FencedStore, "delete", deleting_below_home)
 
 
-def recording_a_checkpoint_before_its_notes(monkeypatch):
-    """Its files may have the sizes of those that are there."""
-    publish = exports.publish
-
-    def record_first(store, files, put, **facts):
-        before = exports.Export.load(store)
-        earlier = sorted({*(before.files if before else ()), *(before.earlier if before else ())} - {*files})
-        export = exports.Export(**facts, epoch=store.epoch, files=dict(files), earlier=earlier)
-        store.replace(training_record.EXPORT, json.dumps(asdict(export)).encode())
-        publish(store, files, put, **facts)
-
-    monkeypatch.setattr(exports, "publish", record_first)
-
-
-def exporting_again_what_is_exported(monkeypatch):
-    monkeypatch.setattr(exports, "is_exported", lambda store, fingerprint, state: False)
-
-
 def taking_any_checkpoint_for_the_own_one(monkeypatch):
     """A checkpoint that is whole is not exported again, whatever weights it has."""
 
@@ -283,27 +205,19 @@ BUGS = {
     checking_the_lease_before_the_version: 224,
     writing_the_record_past_the_fence: 375,
     continuing_another_recipe: 0,
-    removing_the_record_last: 6,
     beginning_among_what_a_killed_restart_left: 6,
     beginning_where_a_late_restart_removed_the_record: 41002731,
-    leaving_files_of_steps_at_a_restart: 2383,
     marking_a_step_before_its_files_are_written: 0,
     taking_any_marker_for_a_commit: 34,
-    taking_a_damaged_marker_for_a_commit: 34,
     comparing_sizes_alone: 83,
     removing_the_files_of_a_step_before_its_marker: 3,
     removing_the_commit_of_the_best_evaluation: 0,
     removing_steps_that_are_committed: 0,
     comparing_values_of_other_rows: 119,
-    taking_the_last_evaluation_for_the_best: 2,
     exporting_the_last_weights: 0,
     recording_steps_after_their_commit: 0,
-    showing_steps_of_any_run: 229,
-    keeping_a_log_of_the_same_run_and_step: 270,
     replacing_a_checkpoint_file_by_file: 7,
     leaving_files_of_the_checkpoint_before: 65,
-    recording_a_checkpoint_before_its_notes: 1443,
-    exporting_again_what_is_exported: 0,
     taking_any_checkpoint_for_the_own_one: 5,
 }
 """Planted bugs with the number of the history that is tried first: it finds the bug while the simulation stays."""

@@ -5,72 +5,48 @@ import sys
 import pytest
 
 from raysp import SpecError
-from raysp.specs.pipeline import read_code
-from tests.corpora import a_pipeline
 from tests.specs.code.projects import Project, code_of, names_of
 
 RULE = "\ndef wanted(table):\n    return [True] * table.num_rows\n"
 
 
-@pytest.mark.parametrize(
-    ("imports", "more"),
-    [
-        ("from pack import deep", ["pack/__init__.py", "pack/deep.py"]),
-        ("from pack import NAME", ["pack/__init__.py"]),
-        ("from space import part", ["space/part.py"]),
-        ("try:\n    import near\nexcept ImportError:\n    import pack", ["near.py", "pack/__init__.py"]),
-        ("if False:\n    import near", ["near.py"]),
-        ("import circle", ["circle.py", "round.py"]),
-        ("def f():\n    import bad_syntax", ["bad_syntax.py"]),
-        ("import os, json, numpy, raysp\nfrom raysp import specs", []),
-        ("# import near", []),
-    ],
-)
-def test_modules_beside_it_that_a_file_imports(project, imports, more):
-    project.write(
-        near="X = 1\n",
-        pack__="NAME = 1\n",
-        pack__deep="NAME = 2\n",
-        pack__other="",
-        space__part="",
-        circle="import round\n",
-        round="import circle\n",
-        bad_syntax="def (",
-        unused="",
-        my_rules=imports + RULE,
-    )
-    assert names_of("my_rules:wanted") == sorted([*more, "my_rules.py"], key=lambda name: name.replace("/__init__", ""))
+FILES = {
+    "near": "X = 1\n",
+    "pack__": "NAME = 1\n",
+    "pack__deep": "NAME = 2\n",
+    "pack__other": "",
+    "pack__sub__": "",
+    "pack__sub__near": "X = 1\n",
+    "space__part": "",
+    "circle": "import round\n",
+    "round": "import circle\n",
+    "bad_syntax": "def (",
+    "unused": "",
+}
 
 
 @pytest.mark.parametrize(
-    ("imports", "more"),
+    ("module", "imports", "more"),
     [
-        ("from . import near", ["pack/near.py"]),
-        ("from ..top import X", ["pack/top.py"]),
-        ("from ..other.part import X", ["pack/other/__init__.py", "pack/other/part.py"]),
-        ("import outside", ["outside.py"]),
+        ("rules", "from pack import deep", ["pack/__init__.py", "pack/deep.py"]),
+        ("rules", "from pack import NAME", ["pack/__init__.py"]),
+        ("rules", "from space import part", ["space/part.py"]),
+        ("rules", "try:\n    import near\nexcept ImportError:\n    import pack", ["near.py", "pack/__init__.py"]),
+        ("rules", "if False:\n    import near", ["near.py"]),
+        ("rules", "import circle", ["circle.py", "round.py"]),
+        ("rules", "def f():\n    import bad_syntax", ["bad_syntax.py"]),
+        ("rules", "import os, json, numpy, raysp\nfrom raysp import specs", []),
+        ("rules", "# import near", []),
+        ("pack__sub__rules", "from . import near", ["pack/sub/near.py"]),
+        ("pack__sub__rules", "from ..deep import NAME", ["pack/deep.py"]),
+        ("pack__sub__rules", "import near", ["near.py"]),
     ],
 )
-def test_relative_imports_and_packages(project, imports, more):
-    if "near" in imports:
-        more = ["pack/sub/near.py"]
-    project.write(
-        pack__="X = 1\n",
-        pack__top="X = 1\n",
-        pack__sub__="",
-        pack__sub__near="X = 1\n",
-        pack__other__="",
-        pack__other__part="X = 1\n",
-        outside="",
-        pack__sub__rules=imports + RULE,
-    )
-    expected = ["pack/__init__.py", "pack/sub/__init__.py", "pack/sub/rules.py", *more]
-    assert sorted(names_of("pack.sub.rules:wanted")) == sorted(expected)
-
-
-def test_a_pipeline_of_raysps_own_specs_has_no_code():
-    """So the engine `here` reads ahead, and shows its live line."""
-    assert not read_code(a_pipeline())
+def test_modules_beside_it_that_a_file_imports(project, module, imports, more):
+    project.write(**FILES, **{module: imports + RULE})
+    packages = ["pack/__init__.py", "pack/sub/__init__.py"] if "__" in module else []
+    found = names_of(f"{module.replace('__', '.')}:wanted")
+    assert sorted(found) == sorted([*more, *packages, f"{module.replace('__', '/')}.py"])
 
 
 def test_a_package_of_site_packages_counts_by_its_version_and_needs_one(project, tmp_path, monkeypatch):

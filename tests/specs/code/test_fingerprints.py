@@ -7,9 +7,7 @@ import pytest
 import raysp
 from raysp import ChangedError
 from tests.corpora import a_pipeline, write_shard
-from tests.specs.code.projects import Project, hashed, keeping
 
-RULE = "def wanted(table):\n    return [True] * table.num_rows\n"
 OUTPUT = """
 from raysp import Transcript
 from raysp.specs import spec
@@ -19,29 +17,6 @@ class Shouted(Transcript):
     def op(self, checkpoint, loaded=None):
         return super().op(checkpoint, loaded){suffix}
 """
-
-
-def differing(project: Project, pipeline, before: dict[str, str], after: dict[str, str]) -> bool:
-    """Return whether a change of files, seen by a new process, gives another fingerprint."""
-    found = []
-    for files in (before, {**before, **after}):
-        project.write(**files)
-        project.forget()
-        found.append(hashed(pipeline()))
-    return found[0] != found[1]
-
-
-@pytest.mark.parametrize("changed", ["inner", "decorators", "names"])
-def test_a_decorated_function_that_is_named_where_it_is_imported(project, changed):
-    """The decorator, without `functools.wraps`, and what it wraps are in files that the named module imports."""
-    before = {
-        "decorators": "class Loud:\n    def __init__(self, function):\n        self.function = function\n"
-        "    def __call__(self, table):\n        return self.function(table)\n",
-        "inner": RULE,
-        "names": "import decorators, inner\nwanted = decorators.Loud(inner.wanted)\n",
-    }
-    after = {changed: before[changed] + "# changed\n"}
-    assert differing(project, lambda: keeping("names:wanted"), before, after)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """A user's code on a worker: the hashed files run there, not those on that machine's disk."""
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -9,9 +8,7 @@ import pytest
 
 import raysp
 from raysp.specs import code as user_code
-from raysp.specs.pipeline import load_function
 from tests.corpora import CHECKPOINT, write_shard
-from tests.specs.code.projects import code_of
 
 OUTPUT = """
 import raysp
@@ -79,18 +76,3 @@ def test_workers_run_the_code_that_was_planned_regardless_of_their_disk(project,
         # Edited between plan and worker.
         raysp.run(pipeline, engine="ray", progress=False, on_plan=lambda _: write(project, 3))
         assert labels(tmp_path, f"out-{number}") == [(11 * number, "PASSIVE")] * 2
-
-
-def test_a_module_may_read_its_source_its_file_and_files_beside_it(project, tmp_path, worker):
-    text = """
-    import inspect, pathlib
-    def wanted(table):
-        here = pathlib.Path(__file__)
-        return [(here.parent / "words.txt").read_text(), "a mark" in inspect.getsource(wanted), here.name]
-    """.replace("\n    ", "\n")
-    project.write(my_rules=text)
-    (project.folder / "words.txt").write_text("one two")
-    code = code_of("my_rules:wanted")
-    shutil.move(project.folder / "my_rules.py", tmp_path / "away.py")
-    worker(code)
-    assert load_function("my_rules:wanted")(None) == ["one two", True, "my_rules.py"]

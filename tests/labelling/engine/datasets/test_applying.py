@@ -1,10 +1,8 @@
 """`raysp.apply` and `raysp.Labeller` in Ray Data programs, on a real Ray."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -40,25 +38,6 @@ def test_label_rows_are_those_of_a_run_whatever_the_blocks(steps, dataset, rows,
         found = table_of(raysp.apply(steps, one, **COLUMNS))
         assert_same_rows(by_id(found), label_rows)
     assert stored_schema(found) == pq.read_schema(labelled_sink / "a.parquet").remove_metadata()
-
-
-def test_own_functions_run_before_and_after_and_rows_keep_their_order(steps, dataset, rows, label_rows):
-    from ray.data.expressions import col
-
-    def renamed(table: pa.Table) -> pa.Table:
-        return table.rename_columns({"id": "name", "audio": "sound"})
-
-    def upper(table: pa.Table) -> pa.Table:
-        return table.append_column("said", pc.utf8_lower(table.column("pred_text")))
-
-    given = dataset().repartition(5)
-    given.context.execution_options.preserve_order = True
-    steps = [replace(one, reads=["sound", "text"]) if isinstance(one, raysp.Map) else one for one in steps]
-    labelled = raysp.apply(steps, given.map_batches(renamed, batch_format="pyarrow"), id="name", audio="sound")
-    found = table_of(labelled.map_batches(upper, batch_format="pyarrow").filter(expr=col("status") == "ok"))
-    ok = [row for row in label_rows.values() if row["status"] == "ok"]
-    assert found.column("id").to_pylist() == [row["id"] for row in ok]
-    assert found.column("said").to_pylist() == [row["pred_text"].lower() for row in ok]
 
 
 def test_the_calling_process_and_its_dataset_are_as_before(steps, dataset):

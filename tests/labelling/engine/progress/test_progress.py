@@ -10,20 +10,6 @@ from raysp.sink.commit import Todo
 from tests.labelling.engine.pieces import labelled
 
 
-def test_the_estimate_excludes_the_time_before_the_first_block(monkeypatch):
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
-    progress = Progress(rows_total=100, shards_total=1)
-    now += 60  # Ray starts, the model is loaded
-    assert progress.eta_seconds is None
-    progress.add(labelled("a", Piece(0, 10), 10))
-    assert progress.eta_seconds is None
-    now += 3
-    progress.add(labelled("a", Piece(10, 40), 30))
-    assert progress.eta_seconds == 6.0  # 60 rows are left, ten a second went by
-    assert progress.rtfx == 80 / 63
-
-
 def test_long_rows_move_the_share_by_their_audio(monkeypatch):
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
