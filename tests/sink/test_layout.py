@@ -25,32 +25,17 @@ STAGED = st.builds(
 
 
 @pytest.mark.slow
-@given(STAGED)
-def test_staged_results_are_found_again_in_their_path(name):
-    path = layout.stage_path(name)
-    assert layout.parse_stage_path(path) == name
-    assert path.startswith(layout.stage_folder(name.shard))
-
-
-@given(NAMES, STAGED)
-def test_nothing_beside_the_label_shards_is_named_parquet_not_even_a_folder(name, staged):
-    for path in (layout.stage_path(staged), layout.errors_path(name, "ab", "cd", "ef")):
+@given(st.lists(STAGED, min_size=2, max_size=2, unique=True))
+def test_paths_are_found_again_and_none_is_named_parquet_or_stands_where_another_needs_a_folder(names):
+    stages = [layout.stage_path(name) for name in names]
+    errors = [layout.errors_path(name.shard, name.input_id, name.fingerprint, "ef") for name in names]
+    assert [layout.parse_stage_path(path) for path in stages] == names
+    for path in (*stages, *errors):
         assert path.startswith(".raysp/")
         assert not any(part.lower().endswith(".parquet") for part in path.split("/"))
-
-
-@pytest.mark.slow
-@given(st.lists(STAGED, min_size=2, max_size=2, unique=True), st.sampled_from(["stage", "errors"]))
-def test_no_file_stands_where_another_shard_needs_a_folder(names, kind):
-    first, second = (
-        {
-            "stage": layout.stage_path(name),
-            "errors": layout.errors_path(name.shard, name.input_id, name.fingerprint, "ef"),
-        }[kind]
-        for name in names
-    )
-    assert not second.startswith(f"{first}/")
-    assert not first.startswith(f"{second}/")
+    for first, second in (stages, errors):
+        assert not second.startswith(f"{first}/")
+        assert not first.startswith(f"{second}/")
 
 
 @pytest.mark.parametrize(

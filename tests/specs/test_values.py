@@ -84,6 +84,7 @@ class TestChecks:
             (lambda: raysp.Parquet("o", keeps=["a"]), r"^Parquet has no field 'keeps' \(did you mean 'keep'\?\); its"),
             (lambda: raysp.Label("c"), r"^Label needs 'outputs', such as outputs=\[raysp.Transcript\(\)\]$"),
             (lambda: raysp.Shards([]), "^Shards: url is empty"),
+            (lambda: raysp.Shards("a", "root"), "takes only its first field by position; name the others: "),
             (lambda: raysp.Shards(3), "^Shards.url: found 3; input should be a valid string, or input should be"),
             (lambda: raysp.Parquet("o", keep="a"), "^Parquet.keep: found .a.; expected a list, such as "),
             (lambda: raysp.Parquet("o", rows="some"), "^Parquet.rows: found 'some'; input should be 'all' or 'ok'$"),
@@ -97,11 +98,7 @@ class TestChecks:
                 lambda: raysp.Keep(where=[("a", "in", "en")]),
                 r"^Keep: where=\('a', 'in', 'en'\): expected a list of values after 'in'$",
             ),
-            (lambda: raysp.Label("c", outputs=[]), r"outputs is empty; give at least one, such as raysp.Transcript"),
-            (
-                lambda: raysp.Label("c", outputs=[{"kind": "x"}]),
-                'a mapping with .kind.; .* in JSON it has a key "type", the',
-            ),
+            (lambda: raysp.Label("c", outputs=[{"k": "x"}]), 'a mapping with .k.; .* in JSON it has a key "type", the'),
             (
                 lambda: raysp.Label("c", outputs=[raysp.Transcript()], device="cuda:1"),
                 "'cuda:1' is not 'auto', 'cpu', 'cuda' or another kind of device of torch",
@@ -118,27 +115,13 @@ class TestChecks:
                 lambda: raysp.Parquet("o", storage_options={"session": object()}),
                 "value of type object; a pipeline holds only JSON values and specs",
             ),
-            (
-                lambda: raysp.Env("A B"),
-                "^Env.name: 'A B' is not the name of an environment variable: letters, digits, _$",
-            ),
+            (lambda: raysp.Env("A B"), "^Env.name: 'A B' is not the name of an environment variable: letters, digits"),
         ],
     )
     def test_a_wrong_value_is_refused_with_its_place_itself_and_the_expected_value(self, make, message):
         with pytest.raises(SpecError, match=message) as caught:
             make()
         assert "\n" not in str(caught.value)
-
-    @pytest.mark.parametrize(
-        "make",
-        [
-            lambda: raysp.Shards("a", "root"),
-            lambda: raysp.Pipeline(raysp.Shards("a"), [], raysp.Parquet("b")),
-        ],
-    )
-    def test_only_the_first_field_may_be_given_by_position(self, make):
-        with pytest.raises(SpecError, match="takes only its first field by position; name the others: "):
-            make()
 
 
 class TestFrozen:
@@ -173,15 +156,9 @@ class TestSecrets:
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
 
-    @pytest.mark.parametrize(
-        "options",
-        [
-            {"secret": raysp.Env("S"), "key": "AKIAIOSFODNN7", "anon": False},
-            {"token": None, "password": "", "use_token": True, "tokens": [raysp.Env("T")]},
-        ],
-    )
-    def test_a_secret_from_the_environment_is_accepted_and_only_its_name_recorded(self, options, monkeypatch):
+    def test_a_secret_from_the_environment_is_accepted_and_only_its_name_recorded(self, monkeypatch):
         monkeypatch.setenv("S", SECRET)
+        options = {"secret": raysp.Env("S"), "key": "AKIAIOSFODNN7", "token": None, "password": "", "use_token": True}
         sink = raysp.Parquet("x", storage_options=options)
         assert SECRET not in json.dumps(to_json(sink)) + repr(sink)
 
@@ -222,11 +199,6 @@ class TestOverride:
             ("steps.1.outputs.0.name", "x", lambda p: p.label.columns == ("x_text", "x_score")),
             ("steps.1.pool", '{"type": "Pool", "cpus": 2}', lambda p: p.label.pool == raysp.Pool(cpus=2)),
             ("sink.storage_options.a.b", "c", lambda p: p.sink.storage_options == {"a": {"b": "c"}}),
-            (
-                "sink.storage_options.secret",
-                '{"type": "Env", "name": "S"}',
-                lambda p: p.sink.storage_options == {"secret": raysp.Env("S")},
-            ),
         ],
     )
     def test_a_value_is_set_by_its_path_and_nothing_else_changes(self, path, text, found):
@@ -241,14 +213,9 @@ class TestOverride:
     @pytest.mark.parametrize(
         ("path", "text", "message"),
         [
-            (
-                "sink.ulr",
-                "x",
-                r"--set sink.ulr: Parquet has no field 'ulr' \(did you mean 'url'\?\); its fields are url",
-            ),
+            ("sink.ulr", "x", r"--set sink.ulr: Parquet has no field 'ulr' \(did you mean 'url'\?\); its fields are"),
             ("steps.9.pool", "x", "--set steps.9.pool: '9' is not an index of a list of 2"),
             ("sink.url.x", "1", "--set sink.url.x: nothing is below 'sink.url', which is 'out'"),
-            ("", "1", "--set : Pipeline has no field ''"),
             ("steps.1.pool.actors", "0", "Pool.actors: found 0"),
             ("sink.storage_options.secret", SECRET, "holds a literal secret"),
             ("sink.keep", '["id"]', "two columns would be named 'id'"),

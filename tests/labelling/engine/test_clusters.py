@@ -18,23 +18,13 @@ import pytest
 
 import raysp
 from tests.corpora import a_pipeline
+from tests.kit import pipeline_file
 from tests.labelling.engine.clusters import NO_TOKENS, ROOT, SmallCluster, small_cluster
-from tests.places import Bucket, Folder, Place, options_code
-from tests.runs import CHECKPOINT, DEMO, processes, row_hash
+from tests.places import Bucket, Folder, Place
+from tests.runs import DEMO, processes, row_hash
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
-PIPELINE = """
-import raysp
-pipeline = raysp.Pipeline(
-    source=raysp.Shards({corpus!r}, storage_options={options}),
-    steps=[
-        raysp.Decode(),
-        raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()], device="cpu", pool=raysp.Pool(actors=(1, 3))),
-    ],
-    sink=raysp.Parquet({sink!r}, storage_options={options}),
-)
-"""
 SHARDS, ROWS = 24, 12
 KILLS = {
     "here": {"driver": 50, "decoder": 25},
@@ -59,9 +49,10 @@ def corpus(tmp_path_factory) -> Path:
 
 def start_driver(place: Place, file: Path, *arguments: str) -> subprocess.Popen:
     """Run a pipeline file from the shards of `in` to a sink of its name."""
-    source, options = f"{place.url('in')}/*.parquet", options_code(place.options)
-    values = {"corpus": source, "checkpoint": str(CHECKPOINT), "sink": place.url(file.stem)}
-    file.write_text(PIPELINE.format(**values, options=options))
+    options = {"storage_options": place.options}
+    source = raysp.Shards(f"{place.url('in')}/*.parquet", **options)
+    sink, label = raysp.Parquet(place.url(file.stem), **options), {"device": "cpu", "pool": raysp.Pool(actors=(1, 3))}
+    pipeline_file(file, a_pipeline(source, sink, label=label))
     return subprocess.Popen(
         [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", *arguments],
         cwd=ROOT,
@@ -72,21 +63,12 @@ def start_driver(place: Place, file: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def folder_with(corpus: Path, folder: Path) -> Folder:
-    place = Folder(folder)
-    place.put(corpus / "in", "in")
-    return place
-
-
-def committed(sink: Path) -> int:
-    return len(list(sink.glob("*.parquet")))
-
-
 def test_the_loss_of_a_node_costs_no_row_and_stdout_has_only_the_result(corpus, tmp_path):
-    sink = tmp_path / "labels"
+    place, sink = Folder(tmp_path), tmp_path / "labels"
+    place.put(corpus / "in", "in")
     with small_cluster(2) as cluster:
-        driver = start_driver(folder_with(corpus, tmp_path), tmp_path / "labels.py", "--address", cluster.address)
-        while committed(sink) < 3 and driver.poll() is None:
+        driver = start_driver(place, tmp_path / "labels.py", "--address", cluster.address)
+        while len([*sink.glob("*.parquet")]) < 3 and driver.poll() is None:
             time.sleep(0.02)
         cluster.kill_a_node()
         out, said = driver.communicate(timeout=180)

@@ -40,18 +40,6 @@ def label(folder: Path, most: float) -> dict[int, str]:
     return seen
 
 
-def stops(folder: Path, most: float, *shards: tuple[int, int]) -> bool:
-    """Return whether a run over these shards stops; if not, all are committed, and else none with an error row."""
-    write(folder, *shards)
-    try:
-        found = label(folder, most)
-    except raysp.RunError as error:
-        if f"more than max_error_rate={most}" not in str(error):
-            raise
-        return all(row["status"] == "skipped" for row in kit.rows(folder / "out", "status"))
-    return len(found[0]) != len(shards)
-
-
 def test_clean_shards_wait_for_nothing_and_flawed_ones_for_enough_rows(tmp_path):
     write(tmp_path, (100, 0), (99, 1), (1, 0), (1, 0))
     assert label(tmp_path, 0.5) == {100: "a", 199: "a", 200: "abc", 201: "abcd", 0: "abcd"}
@@ -67,20 +55,23 @@ def test_staged_results_of_an_earlier_run_may_hold_error_rows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "errors", "is_exceeded"),
+    ("rows", "errors", "most", "is_exceeded"),
     [
-        (19, 19, False),
-        (20, 16, False),
-        (20, 17, True),
-        (199, 121, False),
-        (199, 122, True),
-        (200, 101, True),
+        (19, 19, 0.5, False),
+        (20, 16, 0.5, False),
+        (20, 17, 0.5, True),
+        (199, 121, 0.5, False),
+        (199, 122, 0.5, True),
+        (200, 101, 0.5, True),
+        (20, 20, 1.0, False),
+        (20, 1, 0.0, True),
     ],
 )
-def test_few_rows_stop_a_run_only_beyond_doubt(tmp_path, rows, errors, is_exceeded):
-    assert stops(tmp_path, 0.5, (rows, errors)) == is_exceeded
-
-
-def test_without_a_limit_nothing_stops_and_without_tolerance_one_row_does(tmp_path):
-    assert not stops(tmp_path / "any", 1.0, (20, 20))
-    assert stops(tmp_path / "none", 0.0, (20, 1))
+def test_few_rows_stop_a_run_only_beyond_doubt_or_without_tolerance(tmp_path, rows, errors, most, is_exceeded):
+    write(tmp_path, (rows, errors))
+    if not is_exceeded:
+        assert label(tmp_path, most)[0] == "a"
+        return
+    with pytest.raises(raysp.RunError, match=f"more than max_error_rate={most}"):
+        label(tmp_path, most)
+    assert all(row["status"] == "skipped" for row in kit.rows(tmp_path / "out", "status"))

@@ -18,21 +18,13 @@ import pytest
 import raysp
 from tests.clouds.cloud import CLOUDS
 from tests.corpora import a_pipeline, write_shard
-from tests.kit import PHASES
-from tests.places import Bucket, Folder, Place, options_code
-from tests.runs import CHECKPOINT, DEMO, end_processes_without_work, row_hash
+from tests.kit import DEMO, PHASES, pipeline_file
+from tests.places import Bucket, Folder, Place
+from tests.runs import end_processes_without_work, row_hash
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 SHARDS, ROWS = 3, 6
-PIPELINE = """
-import raysp
-pipeline = raysp.Pipeline(
-    source=raysp.Shards({corpus!r}, storage_options={options}),
-    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
-    sink=raysp.Parquet({sink!r}, storage_options={options}),
-)
-"""
 EVERY_KILL = [f"{when}_{phase}:{n}" for phase in PHASES for when in ("before", "after") for n in (1, 2)]
 ONCE = ("plan_written", "run_finished")  # phases that a run passes once
 WORKERS = {"ray": "local", "one process": ""}
@@ -63,10 +55,9 @@ def recipe(corpus, tmp_path) -> Path:
 
 
 def write_recipe(folder: Path, corpus: str, sink: str, options: dict[str, object] | None = None) -> Path:
-    file = folder / "recipe_of_the_protocol.py"
-    values = {"corpus": corpus, "checkpoint": str(CHECKPOINT), "sink": sink, "options": options_code(options or {})}
-    file.write_text(PIPELINE.format(**values))
-    return file
+    more = {"storage_options": options or {}}
+    pipeline = a_pipeline(raysp.Shards(corpus, **more), raysp.Parquet(sink, **more))
+    return pipeline_file(folder / "recipe_of_the_protocol.py", pipeline)
 
 
 @pytest.fixture

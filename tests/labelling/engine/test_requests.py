@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,37 +17,13 @@ from tests.runs import DEMO
 pytestmark = pytest.mark.slow
 
 
-class Bucket(SyntheticBucket):
-    """A bucket that lists the objects that were read."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.read: list[str] = []
-        self.listed: list[str] = []
-
-    def get_object(self, Bucket: str, Key: str, Range: str = "") -> dict[str, Any]:  # noqa: N803
-        self.read.append(Key)
-        return super().get_object(Bucket, Key, Range)
-
-    def names(self, prefix: str) -> list[str]:
-        return [entry["Key"] for entry in self.list_objects_v2("bucket", prefix)["Contents"]]
-
-    def list_objects_v2(self, Bucket: str, Prefix: str = "", **options: Any) -> dict[str, Any]:  # noqa: N803
-        self.listed.append(Prefix)
-        return super().list_objects_v2(Bucket, Prefix, **options)
-
-    def of_shards(self) -> Counter[str]:
-        """Return how often each shard of a source was read."""
-        return Counter(name for name in self.read if name.startswith("in-"))
-
-
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """A bucket that counts requests; runs label in this process, so that it sees all of them."""
     run_without_ray(monkeypatch)
     monkeypatch.setenv("RAYSP_BEAT_SECONDS", "3600")  # what depends on time is left out
     (tmp_path / "objects").mkdir()
-    made = Bucket(tmp_path / "objects")
+    made = SyntheticBucket(tmp_path / "objects")
     with made.used():
         put_shards(made, tmp_path, 1)
         requests(made, "in-1", "any")  # a process asks once which conditions a store honours
@@ -59,25 +34,19 @@ def digits(first: int, number: int):
     return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(first, number)
 
 
-def put_shards(bucket: Bucket, folder: Path, number: int) -> None:
+def put_shards(bucket: SyntheticBucket, folder: Path, number: int) -> None:
     """Write shards of two digits each to `in-<number>` of the bucket."""
     for place in range(number):
         file = write_shard(folder / f"{place}.parquet", table=digits(2 * place, 2))
         bucket.put_object("bucket", f"in-{number}/{place}.parquet", file.read_bytes())
 
 
-def requests(bucket: Bucket, source: str, sink: str) -> Counter[str]:
+def requests(bucket: SyntheticBucket, source: str, sink: str) -> Counter[str]:
     """Label a corpus in the bucket, and return the requests."""
     bucket.requests.clear()
     result = raysp.run(a_pipeline(f"s3://bucket/{source}", f"s3://bucket/{sink}"), progress=False)
     assert (result.exit_code, result.errors) == (0, {})
     return Counter(bucket.requests)
-
-
-def labels(bucket: Bucket, name: str) -> list[dict[str, object]]:
-    """Return the rows of a label shard."""
-    data = bucket.get_object("bucket", name)["Body"].read()
-    return pq.read_table(pa.BufferReader(data)).to_pylist()
 
 
 def each(fewer: Counter[str], more: Counter[str], number: int) -> dict[str, float]:
@@ -124,6 +93,7 @@ def test_a_further_piece_of_a_shard(bucket):
     assert each(*found, 1) == {"LIST": 0, "GET": 3 * pieces, "HEAD": 0, "PUT": 2 * pieces, "DELETE": pieces}
     left = bucket.list_objects_v2(Bucket="bucket", Prefix="of-six/.raysp/stage/")
     assert left["Contents"] == []
-    one, six = (labels(bucket, f"of-{name}/m-00000.parquet") for name in ("one", "six"))
+    shards = (bucket.get_object("bucket", f"of-{name}/m-00000.parquet")["Body"].read() for name in ("one", "six"))
+    one, six = (pq.read_table(pa.BufferReader(data)).to_pylist() for data in shards)
     assert [row["status"] for row in six] == ["ok"] * 6
     assert six == one

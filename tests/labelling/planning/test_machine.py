@@ -19,56 +19,48 @@ def large_machine(monkeypatch):
     monkeypatch.setattr(os, "sysconf", pages.__getitem__)
 
 
-@pytest.fixture
-def write(tmp_path):
-    """Write the files of a system by their paths."""
-
-    def write(files: dict[str, str]):
-        for path, text in files.items():
-            place = tmp_path / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text + "\n")
-        return tmp_path
-
-    return write
+VERSION_1 = "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n2:cpuset:/\n0::/"
 
 
-def found(root) -> tuple[int, float]:
-    return devices.num_cpus(root), devices.memory_bytes(root) / GIGABYTE
-
-
-def system(write, cgroup: str, files: dict[str, str]):
-    return write({"proc/self/cgroup": cgroup, **{f"sys/fs/cgroup/{path}": text for path, text in files.items()}})
-
-
-def test_a_container_of_version_2_has_its_limits(write):
-    root = system(write, "0::/", {"cpu.max": "400000 100000", "memory.max": str(16 * GIGABYTE)})
-    assert found(root) == (4, 16)
-
-
-def test_the_tightest_of_nested_groups_binds(write):
-    files = {
-        "pod/cpu.max": "800000 100000",
-        "pod/memory.max": str(8 * GIGABYTE),
-        "pod/own/cpu.max": "250000 100000",
-        "pod/own/memory.max": "max",
-    }
-    assert found(system(write, "0::/pod/own", files)) == (2, 8)
-
-
-def test_a_path_told_from_outside_of_the_container_falls_back_to_its_root(write):
-    files = {"cpu.max": "300000 100000", "memory.max": str(6 * GIGABYTE)}
-    assert found(system(write, "0::/../../kubepods/pod1/own", files)) == (3, 6)
-
-
-def test_a_container_of_version_1_has_its_limits(write):
-    cgroup = "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n2:cpuset:/\n0::/"
-    files = {
-        "cpu,cpuacct/cpu.cfs_quota_us": "600000",
-        "cpu,cpuacct/cpu.cfs_period_us": "100000",
-        "memory/memory.limit_in_bytes": str(24 * GIGABYTE),
-    }
-    assert found(system(write, cgroup, files)) == (6, 24)
+@pytest.mark.parametrize(
+    ("cgroup", "files", "cpus", "gigabytes"),
+    [
+        ("0::/", {"cpu.max": "400000 100000", "memory.max": 16 * GIGABYTE}, 4, 16),
+        (
+            "0::/pod/own",  # the tightest of nested groups binds
+            {
+                "pod/cpu.max": "800000 100000",
+                "pod/memory.max": 8 * GIGABYTE,
+                "pod/own/cpu.max": "250000 100000",
+                "pod/own/memory.max": "max",
+            },
+            2,
+            8,
+        ),
+        (
+            "0::/../../kubepods/pod1/own",  # a path from outside of the container
+            {"cpu.max": "300000 100000", "memory.max": 6 * GIGABYTE},
+            3,
+            6,
+        ),
+        (
+            VERSION_1,
+            {
+                "cpu,cpuacct/cpu.cfs_quota_us": 600000,
+                "cpu,cpuacct/cpu.cfs_period_us": 100000,
+                "memory/memory.limit_in_bytes": 24 * GIGABYTE,
+            },
+            6,
+            24,
+        ),
+    ],
+)
+def test_a_container_has_the_limits_of_its_control_group(tmp_path, cgroup, files, cpus, gigabytes):
+    for path, text in {"proc/self/cgroup": cgroup, **{f"sys/fs/cgroup/{path}": files[path] for path in files}}.items():
+        place = tmp_path / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f"{text}\n")
+    assert (devices.num_cpus(tmp_path), devices.memory_bytes(tmp_path) / GIGABYTE) == (cpus, gigabytes)
 
 
 @pytest.mark.lengthy

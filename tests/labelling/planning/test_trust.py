@@ -13,17 +13,9 @@ from raysp import PlanError, SpecError, TrustError, verify
 from raysp.labelling.planning.trust import read_recorded
 from raysp.work import SinkRequest
 from tests import kit
-from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+from tests.corpora import a_pipeline, write_shard
 from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile
 
-RECIPE = """
-import raysp
-pipeline = raysp.Pipeline(
-    raysp.Shards({source!r}),
-    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()])],
-    sink=raysp.Parquet({sink!r}),
-)
-"""
 OF_SINKS = [
     "status {sink}",
     "status {sink} --watch",
@@ -59,8 +51,7 @@ def labelled(tmp_path_factory) -> Path:
 def own(labelled, tmp_path, monkeypatch) -> Path:
     """A sink that this user made, and its recipe beside it."""
     sink = Path(shutil.copytree(labelled / "out", tmp_path / "out"))
-    recipe = RECIPE.format(source=f"{labelled}/in/*.parquet", checkpoint=str(CHECKPOINT), sink=str(sink))
-    (tmp_path / "recipe_of_a_sink.py").write_text(recipe)
+    kit.pipeline_file(tmp_path / "recipe_of_a_sink.py", a_pipeline(f"{labelled}/in/*.parquet", sink))
     monkeypatch.setattr(sys, "path", [*sys.path])
     return sink
 

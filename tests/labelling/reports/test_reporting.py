@@ -7,46 +7,36 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from raysp import PlanError
 from tests import kit
-from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rewrite, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, rewrite, write_shard
 from tests.pages import HOSTILE, Page
 
 pytestmark = pytest.mark.lengthy
 
-DIGITS = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 24)
 MOST_BYTES = 300_000
 """Bytes of a page."""
-BROKEN = 10
-"""A recording that cannot be decoded."""
 WRONG = {3: "nine two", 14: "", 20: "two eight"}
 """References that differ from the spoken digits."""
 
 
-def corpus() -> pa.Table:
-    rows = DIGITS.to_pylist()
-    rows[BROKEN]["audio"]["bytes"] = b"nothing"
-    for row, text in WRONG.items():
-        rows[row]["text"] = text
-    return pa.Table.from_pylist(rows, DIGITS.schema)
+def with_references(table: pa.Table) -> pa.Table:
+    rows = [{**row, "text": WRONG.get(place, row["text"])} for place, row in enumerate(table.to_pylist())]
+    return pa.Table.from_pylist(rows, table.schema)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A labelling of two shards."""
+    """A labelling in which a recording cannot be decoded."""
     folder = tmp_path_factory.mktemp("report")
-    for number, name in enumerate(("a", "b")):
-        write_shard(folder / "in" / f"{name}.parquet", table=corpus().slice(12 * number, 12), row_group_size=5)
+    kit.corpus(folder / "in", 23, faults={10: "not_audio"})
+    rewrite(folder / "in" / "part-0.parquet", with_references)
     source = raysp.Shards(f"{folder}/in/*.parquet", text="text")
-    raysp.run(
-        a_pipeline(source, raysp.Parquet(f"{folder}/out", keep=["speaker_id"]), name="digits"),
-        engine="here",
-        progress=False,
-    )
+    sink = raysp.Parquet(f"{folder}/out", keep=["speaker_id"])
+    raysp.run(a_pipeline(source, sink, name="digits"), engine="here", progress=False)
     return folder
 
 
@@ -107,19 +97,15 @@ def test_it_needs_nothing_from_outside_and_runs_no_scripts(page, made):
     assert not re.search(r"@import|url\(", html)
 
 
-def test_other_columns_can_be_chosen(made):
-    found = page_of(made / "out", by=["seconds", "status"])
+def test_other_columns_can_be_chosen_and_the_page_is_in_the_sink_unless_a_file_is_given(made):
+    place = raysp.report(str(made / "out"), by=["seconds", "status"])
+    assert place == f"{made}/out/.raysp/report.html"
+    found = Page(Path(place).read_text())
     assert "By status" in found.texts
     assert "By speaker_id" not in found.texts
-    with pytest.raises(PlanError, match=r"out: its label shards have no column 'nobody'; their columns are id, "):
-        page_of(made / "out", by=["nobody"])
-
-
-def test_the_page_is_in_the_sink_unless_a_file_is_given(made):
-    place = raysp.report(str(made / "out"))
-    assert place == f"{made}/out/.raysp/report.html"
-    assert Path(place).read_text().startswith("<!doctype html>")
     assert raysp.gc(str(made / "out"), dry_run=True).orphans == ()
+    with pytest.raises(PlanError, match=r"out: its label shards have no column 'nobody'; their columns are id, "):
+        raysp.report(str(made / "out"), by=["nobody"])
 
 
 def test_a_sink_without_a_label_says_so(tmp_path, monkeypatch):
@@ -176,9 +162,10 @@ def test_huge_texts_do_not_make_a_huge_page(made, tmp_path):
     assert "more characters" in html
 
 
-@pytest.mark.parametrize("options", [(), ("--json",)])
-def test_the_command_prints_the_path(raysp_command, made, tmp_path, options):
-    ran = raysp_command("report", made / "out", "--out", tmp_path / "r.html", "--by", "speaker_id", *options)
-    assert (ran.code, ran.err) == (0, "" if options else f"raysp: reading {made}/out ...\n")
-    assert (json.loads(ran.out)["report"] if options else ran.out.strip()) == str(tmp_path / "r.html")
+def test_the_command_prints_the_path(made, tmp_path):
+    line = ["report", made / "out", "--out", tmp_path / "r.html", "--by", "speaker_id"]
+    ran = kit.run(line)
+    assert (ran.code, ran.err, ran.out.strip()) == (0, f"raysp: reading {made}/out ...\n", f"{tmp_path}/r.html")
+    ran = kit.run([*line, "--json"])
+    assert (ran.code, ran.err, json.loads(ran.out)["report"]) == (0, "", f"{tmp_path}/r.html")
     assert "By speaker_id" in Page((tmp_path / "r.html").read_text()).texts

@@ -1,7 +1,4 @@
 import logging
-from dataclasses import replace
-
-import pytest
 
 from raysp.sink import layout, receipts
 from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt
@@ -46,18 +43,6 @@ def test_receipts_come_back_in_the_order_of_runs_and_batches(store):
     assert loaded(store) == [PIECE, SHARD, FAILURE] * 2
     assert loaded(store, "shard") == [SHARD] * 2
     assert len(list(store.list(layout.LOG))) == 4
-
-
-def test_counts_add_up():
-    counts = PIECE.counts
-    more = replace(counts, rows=3, errors={"no_audio": 1, "step_failed": 1}, skipped={})
-    both = counts + more
-    assert (both.rows, both.errors, both.skipped) == (13, {"no_audio": 2, "step_failed": 1}, {"too_short": 2})
-    assert both.by_status == {"ok": 8, "skipped": 2, "error": 3}
-    assert Counts.total([counts, more, Counts(skipped={"filtered": 0})]) == both
-    assert Counts.total([]) == Counts()
-    assert (counts.padding_efficiency, counts.wait_share) == (0.84, pytest.approx(1 / 7))
-    assert (Counts().padding_efficiency, Counts().wait_share) == (None, None)
 
 
 def test_unreadable_receipts_are_skipped_and_logged(store, caplog):

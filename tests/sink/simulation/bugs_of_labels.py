@@ -4,10 +4,9 @@ from dataclasses import replace
 from unittest.mock import ANY
 
 from raysp.sink import commit as commit_module
-from raysp.sink import footer, layout, orphans, run_record, stage
+from raysp.sink import layout, orphans, run_record, stage
 from raysp.sink import receipts as tally_module
 from raysp.sink.receipts import ShardReceipt
-from raysp.storage.opened import content_of
 from tests.sink.simulation import labelling
 from tests.sink.simulation import store as simulated_store
 from tests.sink.simulation.world import World
@@ -47,21 +46,6 @@ def trusting_receipts_of_other_versions(monkeypatch):
     monkeypatch.setattr(tally_module, "load", load_any_version)
 
 
-def looking_at_the_version_after_the_commit(monkeypatch):
-    """A receipt has the version of the label shard that is there at the end of the commit, whoever published it."""
-
-    def looking(commit):
-        def commit_and_look(store, label_shard, *rest):
-            receipt = commit(store, label_shard, *rest)
-            found = store.stat(label_shard.shard.name)
-            return replace(receipt, version=content_of(found) if found else "")
-
-        return commit_and_look
-
-    for name in ("commit", "recommit"):
-        monkeypatch.setattr(labelling, name, looking(getattr(labelling, name)))
-
-
 def removing_left_out_rows_of_others(monkeypatch):
     """A commit that replaced a label shard removes the left-out rows of others' label shards."""
     write = commit_module.write
@@ -82,18 +66,6 @@ def cleaning_up_what_a_late_commit_will_name(monkeypatch):
     """`gc` removes left-out rows that no footer names, however young they are."""
     find = orphans.find_orphans
     monkeypatch.setattr(orphans, "find_orphans", lambda store, **fields: find(store, **{**fields, "rest_seconds": 0.0}))
-
-
-def removing_the_stage_before_the_commit(monkeypatch):
-    """What is staged is thrown away before the label shard that is made of it can be seen."""
-    write = commit_module.write
-
-    def write_too_late(store, label_shard, tables, *rest, **fields):
-        read = list(tables)
-        stage.remove(store, label_shard.staged)
-        return write(store, label_shard, iter(read), *rest, **fields)
-
-    monkeypatch.setattr(commit_module, "write", write_too_late)
 
 
 def committing_results_of_another_pipeline(monkeypatch):
@@ -117,24 +89,6 @@ def committing_rows_of_a_piece_and_of_its_halves(monkeypatch):
         return sorted(inside, key=lambda one: one.rows)
 
     monkeypatch.setattr(stage, "tiles", tiles)
-
-
-def choosing_results_with_more_errors(monkeypatch):
-    """Of results of the same rows, those with the most error rows are used."""
-    listed = stage.listed
-
-    def worst(store, shards, fingerprint):
-        return {
-            shard: [*{one.rows: one for one in sorted(found, key=lambda one: one.name.errors)}.values()]
-            for shard, found in listed(store, shards, fingerprint).items()
-        }
-
-    monkeypatch.setattr(stage, "listed", worst)
-
-
-def leaving_error_rows_when_a_run_stops(monkeypatch):
-    """A run that stops because too many rows fail removes none of its results."""
-    monkeypatch.setattr(stage, "discard", lambda store, shard, **fields: 0)
 
 
 def trusting_staged_error_rows(monkeypatch):
@@ -180,29 +134,6 @@ def changing_steps_behind_after_a_commit(monkeypatch):
     monkeypatch.setattr(run_record, "is_open", lambda store, recorded, staged_as: recorded.staged_as == staged_as)
 
 
-def keeping_the_record_of_other_steps_behind(monkeypatch):
-    """A run with other steps behind the last `Label` is let in, and does not record them."""
-    begin = run_record.begin
-
-    def begin_as_recorded(store, made, **fields):
-        recorded = run_record.load(store)
-        if recorded and run_record.is_open(store, recorded, made.staged_as):
-            made = replace(made, fingerprint=recorded.fingerprint, parts=recorded.parts, stage_id=recorded.stage_id)
-        return begin(store, made, **fields)
-
-    monkeypatch.setattr(run_record, "begin", begin_as_recorded)
-
-
-def keeping_label_shards_of_other_steps_behind(monkeypatch):
-    """A label shard of this input counts as committed, whatever steps behind the last `Label` it was made with."""
-    differences = footer.differences
-    monkeypatch.setattr(
-        footer,
-        "differences",
-        lambda receipt, shard, fingerprint, file_id="": differences(receipt, shard, receipt.fingerprint, file_id),
-    )
-
-
 def retrying_without_the_steps_behind(monkeypatch):
     """Retried rows do not pass the steps behind the last `Label`."""
     recommit = labelling.recommit
@@ -211,11 +142,6 @@ def retrying_without_the_steps_behind(monkeypatch):
         "recommit",
         lambda store, label_shard, retry: recommit(store, replace(label_shard, finish=None), retry),
     )
-
-
-def cleaning_up_what_is_staged_by_fingerprint(monkeypatch):
-    """`gc` compares staged results with the fingerprint, which also hashes the steps behind the last `Label`."""
-    monkeypatch.setattr(run_record.RunRecord, "staged_as", property(lambda record: record.fingerprint))
 
 
 def writing_the_record_past_the_fence(monkeypatch):
@@ -232,21 +158,14 @@ BUGS = {
     replacing_what_is_committed: 5,
     replacing_what_was_found_last: 112,
     trusting_receipts_of_other_versions: 0,
-    looking_at_the_version_after_the_commit: 980,
     removing_left_out_rows_of_others: 150,
     cleaning_up_what_a_late_commit_will_name: 534,
-    removing_the_stage_before_the_commit: 0,
     committing_results_of_another_pipeline: 345,
     committing_rows_of_a_piece_and_of_its_halves: 2,
-    choosing_results_with_more_errors: 33,
-    leaving_error_rows_when_a_run_stops: 6,
     trusting_staged_error_rows: 0,
     planning_before_the_lease_is_held: 91,
     changing_steps_behind_after_a_commit: 377,
-    keeping_the_record_of_other_steps_behind: 78,
-    keeping_label_shards_of_other_steps_behind: 327,
     retrying_without_the_steps_behind: 0,
-    cleaning_up_what_is_staged_by_fingerprint: 0,
     writing_the_record_past_the_fence: 1454,
 }
 """Planted bugs with the number of the history that is tried first: it finds the bug while the simulation stays."""

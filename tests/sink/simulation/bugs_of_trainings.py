@@ -4,10 +4,9 @@ import json
 from dataclasses import asdict, replace
 from itertools import islice
 
-from raysp.sink import layout, run_record
+from raysp.sink import run_record
 from raysp.sink.fencing import FencedStore
 from raysp.sink.orphans import Orphan
-from raysp.training.loop.best_evaluation import Best
 from raysp.training.sink import committed_steps, exports, training_record
 from tests.sink.simulation import training
 from tests.sink.simulation.bugs_of_labels import writing_the_record_past_the_fence
@@ -24,21 +23,6 @@ def replacing_whatever_is_there(monkeypatch):
     def publish(self, scratch, path, *, replace=False, expected=None):
         self.check()
         return self._store.publish(scratch, path, replace=replace, expected=expected)
-
-    monkeypatch.setattr(FencedStore, "publish", publish)
-
-
-def checking_the_lease_before_the_version(monkeypatch):
-    """The version that is replaced is that after the check."""
-
-    def publish(self, scratch, path, *, replace=False, expected=None):
-        self.check()
-        if not replace or expected is not None:
-            return self._store.publish(scratch, path, expected=expected)
-        current = self.stat(path)
-        return self._store.publish(scratch, path, expected=current.version if current else None) or publish(
-            self, scratch, path, replace=True
-        )
 
     monkeypatch.setattr(FencedStore, "publish", publish)
 
@@ -69,20 +53,6 @@ def beginning_where_a_late_restart_removed_the_record(monkeypatch):
     """A run that has seen a record makes one, with all that the training before left, if it is gone by then."""
     begin = training_record.begin
     monkeypatch.setattr(training_record, "begin", lambda store, made, *, is_new: begin(store, made, is_new=True))
-
-
-def marking_a_step_before_its_files_are_written(monkeypatch):
-    write = committed_steps._write
-
-    def early(store, path, writer):
-        done = path.removeprefix(committed_steps.STEPS).partition(".")[0]
-        file = {"path": path, "num_bytes": 1, "sha256": "0"}
-        position = {"done": int(done), "epoch": 0, "step": int(done)}
-        marker = {"position": position, "fingerprint": "a", "index": "i", "num_workers": 1, "files": {"model": file}}
-        store.create(f"{committed_steps.STEPS}{done}.json", json.dumps(marker).encode())
-        return write(store, path, writer)
-
-    monkeypatch.setattr(committed_steps, "_write", early)
 
 
 def taking_any_marker_for_a_commit(monkeypatch):
@@ -137,18 +107,6 @@ def removing_steps_that_are_committed(monkeypatch):
     monkeypatch.setattr(committed_steps, "leftovers", leftovers)
 
 
-def comparing_values_of_other_rows(monkeypatch):
-    """A value is compared with the best one, however that was measured."""
-    and_then = Best.and_then
-    monkeypatch.setattr(Best, "and_then", lambda self, later: and_then(self, replace(later, measure=self.measure)))
-
-
-def exporting_the_last_weights(monkeypatch):
-    """The checkpoint has the weights of the last step, not those of the best evaluation."""
-    weights = training.Driver._weights
-    monkeypatch.setattr(training.Driver, "_weights", lambda self, store, done: weights(self, store, training.LAST))
-
-
 def recording_steps_after_their_commit(monkeypatch):
     """The records of the steps of a commit are written with the next one."""
     commit = training.Driver._commit
@@ -179,16 +137,6 @@ def replacing_a_checkpoint_file_by_file(monkeypatch):
     monkeypatch.setattr(exports, "publish", publish)
 
 
-def leaving_files_of_the_checkpoint_before(monkeypatch):
-    delete = FencedStore.delete
-
-    def deleting_below_home(self, path):
-        if path.startswith(layout.HOME):
-            delete(self, path)
-
-    monkeypatch.setattr(FencedStore, "delete", deleting_below_home)
-
-
 def taking_any_checkpoint_for_the_own_one(monkeypatch):
     """A checkpoint that is whole is not exported again, whatever weights it has."""
 
@@ -202,22 +150,17 @@ def taking_any_checkpoint_for_the_own_one(monkeypatch):
 BUGS = {
     writing_without_a_look_at_the_lease: 3,
     replacing_whatever_is_there: 284,
-    checking_the_lease_before_the_version: 224,
     writing_the_record_past_the_fence: 375,
     continuing_another_recipe: 0,
     beginning_among_what_a_killed_restart_left: 6,
     beginning_where_a_late_restart_removed_the_record: 41002731,
-    marking_a_step_before_its_files_are_written: 0,
     taking_any_marker_for_a_commit: 34,
     comparing_sizes_alone: 83,
     removing_the_files_of_a_step_before_its_marker: 3,
     removing_the_commit_of_the_best_evaluation: 0,
     removing_steps_that_are_committed: 0,
-    comparing_values_of_other_rows: 119,
-    exporting_the_last_weights: 0,
     recording_steps_after_their_commit: 0,
     replacing_a_checkpoint_file_by_file: 7,
-    leaving_files_of_the_checkpoint_before: 65,
     taking_any_checkpoint_for_the_own_one: 5,
 }
 """Planted bugs with the number of the history that is tried first: it finds the bug while the simulation stays."""

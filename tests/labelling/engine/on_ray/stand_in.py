@@ -66,8 +66,7 @@ class Handle:
         return ref
 
     def _so_far(self) -> Ref:
-        self.cluster.questions += 1
-        return Ref(self.cluster.so_far)
+        return Ref(SoFar((), 0))
 
     def die(self, error: Exception) -> None:
         self.is_dead = True
@@ -83,7 +82,6 @@ class Cluster:
         ends: what the work on a piece ends with, for its rows and how often they were tried: the death of the actor, a
             reader that is lost, or None, a label for each of its rows.
         loads: the answer of an actor of a node that loads its model: None, the reason of a failure, or its death.
-        low: least number of actors.
         high: largest number of actors.
     """
 
@@ -92,19 +90,16 @@ class Cluster:
         ends: Callable[[tuple[int, ...], int], Exception | LostReader | None] = lambda rows, tried: None,
         *,
         loads: Callable[[str], object] = lambda node: None,
-        low: int = 1,
         high: int = 2,
     ) -> None:
         self.ends = ends
         self.loads = loads
-        self.size = PoolSize(low, high)
-        self.so_far: object = SoFar((), 0)
+        self.size = PoolSize(1, high)
         self.nodes = ["a", "b"]
         self.alive = {"a", "b"}
         self.now = 0.0
         self.handles: list[Handle] = []
         self.tried: Counter[tuple[int, ...]] = Counter()
-        self.questions = 0
         self.labelled: list[int] = []
         self.crashed: list[int] = []
         self.beside: list[tuple[tuple[int, ...], int]] = []

@@ -7,22 +7,9 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp.sink import run_log
 from raysp.sink.receipts import FAILED, KINDS
-from tests.corpora import a_pipeline, write_shard
-from tests.here import run_without_ray
-from tests.runs import audio_shard
-
-
-@pytest.fixture(autouse=True)
-def _without_ray(monkeypatch):
-    run_without_ray(monkeypatch)
-
-
-@pytest.fixture
-def shards(tmp_path) -> Path:
-    write_shard(tmp_path / "in" / "a.parquet", 3)
-    return tmp_path / "in"
+from raysp.sink.run_log import MOST_CHARACTERS
+from tests import kit
 
 
 def events(sink: Path) -> list[dict]:
@@ -35,10 +22,9 @@ def names(sink: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_run_leaves_its_events_where_status_finds_them(shards, tmp_path):
-    audio_shard(shards / "b.parquet", [("bad", b"no audio at all")])
-    sink = tmp_path / "out"
-    result = raysp.run(a_pipeline(f"{shards}/*.parquet", sink), progress=False)
+def test_a_run_leaves_its_events_where_status_finds_them(tmp_path):
+    pipeline = kit.corpus(tmp_path / "in", 3, faults={3: "not_audio"}, shards=2).pipeline(sink := tmp_path / "out")
+    result = raysp.run(pipeline, engine="here", progress=False)
     found = {one["kind"]: one for one in events(sink)}
     assert names(sink)[:2] == ["planned", "started"]
     assert sorted(names(sink)[2:-1]) == ["piece", "piece", "row_blamed", "shard", "shard"]
@@ -50,7 +36,7 @@ def test_a_run_leaves_its_events_where_status_finds_them(shards, tmp_path):
     assert found["started"]["settings"]["device"] == "cpu"
     assert found["started"]["resources"]["cpus"] >= 1
     blamed = found["row_blamed"]
-    assert (blamed["shard"], blamed["row"], blamed["error_type"]) == ("b.parquet", 0, "unsupported_format")
+    assert (blamed["shard"], blamed["row"], blamed["error_type"]) == ("part-1.parquet", 1, "unsupported_format")
     finished = found["finished"]
     assert (finished["rows"], finished["errors"]) == (result.rows, result.errors)
     assert finished["audio_seconds"] == pytest.approx(result.audio_seconds, abs=1e-3)
@@ -58,7 +44,7 @@ def test_a_run_leaves_its_events_where_status_finds_them(shards, tmp_path):
 
     place = Path(raysp.status(str(sink)).event_log)
     assert sorted(place.parent.glob(place.name)) == sorted((sink / ".raysp" / "log").iterdir())
-    raysp.run(a_pipeline(f"{shards}/*.parquet", sink), progress=False)
+    raysp.run(pipeline, engine="here", progress=False)
     assert names(sink)[-3:] == ["planned", "started", "finished"]
     again = Path(raysp.status(str(sink)).event_log)
     assert len(list(again.parent.glob(again.name))) == 1
@@ -67,30 +53,26 @@ def test_a_run_leaves_its_events_where_status_finds_them(shards, tmp_path):
     assert len({one["run"] for one in events(sink) if "run" in one}) == 2
 
 
-def test_no_secret_is_in_the_log(shards, tmp_path, monkeypatch):
+def test_no_secret_is_in_the_log(tmp_path, monkeypatch):
     secret = "q/7+'\"\\ü" + "x" * 20
     quoted = json.dumps(secret)[1:-1]
     monkeypatch.setenv("CORPUS_SECRET", secret)
     monkeypatch.setenv("SOME_TOKEN", "another-secret")
     monkeypatch.setattr("sys.argv", ["raysp", "run", f"--odd={secret}", secret.upper()])
-    pipeline = a_pipeline(f"{shards}/*.parquet", tmp_path / "out")
-    pipeline = pipeline.__class__(
-        source=raysp.Shards(f"{shards}/*.parquet", storage_options={"secret": raysp.Env("CORPUS_SECRET")}),
-        steps=pipeline.steps,
-        sink=pipeline.sink,
-    )
+    options = {"storage_options": {"secret": raysp.Env("CORPUS_SECRET")}}
+    pipeline = kit.corpus(tmp_path / "in", 1).pipeline(tmp_path / "out", source=options)
 
     def fail(_):
-        raise raysp.RunError(f"denied for {secret!s}, {'another-secret'}, {'y' * run_log.MOST_CHARACTERS}")
+        raise raysp.RunError(f"denied for {secret!s}, {'another-secret'}, {'y' * MOST_CHARACTERS}")
 
     with pytest.raises(raysp.RunError):
-        raysp.run(pipeline, on_progress=fail, progress=False)
+        raysp.run(pipeline, engine="here", on_progress=fail, progress=False)
     found = events(tmp_path / "out")
     text = "".join(str(value) for one in found for value in one.values())
     assert not [one for one in (secret, quoted, "another-secret", "x" * 20) if one in text]
     assert found[1]["command"].count("***") == 1
     assert found[-1]["reason"].startswith("denied for ***, ***, yyy")
-    assert len(found[-1]["reason"]) == run_log.MOST_CHARACTERS
+    assert len(found[-1]["reason"]) == MOST_CHARACTERS
 
 
 def test_the_document_for_operators_has_every_event():
