@@ -1,11 +1,16 @@
 """`gc`: leftovers of killed and late runs are removed, and nothing that is used."""
 
+import os
+import time
+
 import pytest
 
+import raysp
 from raysp import PlanError, gc
 from raysp.sink import layout, lease, orphans, plan_record, run_record
 from raysp.sink.run_record import RunEntry
 from raysp.storage.stores import open_store
+from tests import kit
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, INPUT_ID, make_shard
 
@@ -69,3 +74,17 @@ def test_uploads_that_were_killed_long_ago_are_listed_and_aborted(s3, monkeypatc
     left = s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads") or ()
     assert [one["Key"] for one in left] == ["beside the sink"]
     assert gc(store).orphans == ()
+
+
+def test_files_of_a_try_out_that_no_longer_writes_are_removed(tmp_path):
+    out = tmp_path / "out"
+    raysp.run(kit.corpus(tmp_path / "in", 1).pipeline(out), engine="here", progress=False)
+    beats = [f"{layout.TRIAL}{name}/{layout.lease_path(1)}" for name in ("killed", "active")]
+    rows = [f"{layout.TRIAL}{name}/part.parquet" for name in ("killed", "active")]
+    for path in (*rows, *beats):
+        open_store(str(out)).create(path, b"x")
+    long_ago = time.time() - 25 * 3600
+    for path in (*rows, beats[0]):
+        os.utime(out / path, (long_ago, long_ago))
+    assert kit.run(["gc", out]).code == 0
+    assert [(out / path).exists() for path in (*rows, *beats)] == [False, True, False, True]

@@ -1,14 +1,12 @@
 """A user's code on a worker: the hashed files run there, not those on that machine's disk."""
 
-import sys
-from pathlib import Path
+import importlib
 
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.specs import code as user_code
-from tests.corpora import CHECKPOINT, write_shard
+from tests import kit
+from tests.corpora import a_pipeline, write_shard
 
 OUTPUT = """
 import raysp
@@ -18,39 +16,6 @@ from raysp.specs import spec
 class Shouted(raysp.Transcript):
     name: str = "shouted"
 """
-
-
-def a_pipeline(folder: Path, sink: str = "out", function: str = "my_rules:numbers") -> raysp.Pipeline:
-    """Make a pipeline with a function and an output of the user."""
-    import my_output
-
-    write_shard(folder / "in" / "a.parquet", 2)
-    return raysp.Pipeline(
-        raysp.Shards(f"{folder}/in/*.parquet"),
-        steps=[
-            raysp.Decode(),
-            raysp.Map(function, adds={"number": "int64", "policy": "string"}, reads=["id"]),
-            raysp.Label(str(CHECKPOINT), outputs=[my_output.Shouted()]),
-        ],
-        sink=raysp.Parquet(f"{folder}/{sink}"),
-    )
-
-
-def labels(folder: Path, sink: str = "out") -> list[tuple[int, str]]:
-    """Return the columns that the function adds, and check that of the output."""
-    table = pq.read_table(folder / sink)
-    assert "shouted_text" in table.column_names
-    return list(zip(table["number"].to_pylist(), table["policy"].to_pylist(), strict=True))
-
-
-@pytest.fixture
-def worker(monkeypatch):
-    """Have this process take code as a worker does."""
-    monkeypatch.setattr(user_code, "_PROCESS", "a worker")
-    meta_path = [*sys.meta_path]
-    yield lambda code: code.install()
-    sys.meta_path[:] = meta_path
-    user_code._installed.clear()
 
 
 def write(project, number: int) -> None:
@@ -69,10 +34,15 @@ def write(project, number: int) -> None:
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_workers_run_the_code_that_was_planned_regardless_of_their_disk(project, tmp_path, local_ray):
+    write_shard(tmp_path / "in" / "a.parquet", 2)
     for number in (1, 2):  # processes of Ray serve both runs
         project.forget()
         write(project, number)
-        pipeline = a_pipeline(tmp_path, f"out-{number}")
+        step = raysp.Map("my_rules:numbers", adds={"number": "int64", "policy": "string"}, reads=["id"])
+        outputs = [importlib.import_module("my_output").Shouted()]
+        sink = tmp_path / f"out-{number}"
+        pipeline = a_pipeline(f"{tmp_path}/in", sink, keep=[step], label={"outputs": outputs})
         # Edited between plan and worker.
         raysp.run(pipeline, engine="ray", progress=False, on_plan=lambda _: write(project, 3))
-        assert labels(tmp_path, f"out-{number}") == [(11 * number, "PASSIVE")] * 2
+        assert kit.rows(sink, "number", "policy") == [{"number": 11 * number, "policy": "PASSIVE"}] * 2
+        assert "shouted_text" in kit.rows(sink)[0]
