@@ -3,7 +3,6 @@
 from itertools import combinations
 
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +13,6 @@ from tests.sink import sinks
 from tests.sink.sinks import make_shard
 
 SHARD = make_shard()
-PIECE = SHARD.pieces[1]
 
 
 def files(*pieces: Piece, errors: int = 0) -> dict[Piece, stage.Staged]:
@@ -61,23 +59,6 @@ def test_of_results_of_the_same_rows_those_with_the_fewest_errors_are_used_and_a
     assert sinks.commit_sample(store, shard).counts.by_status["ok"] == 3
     assert {row["pred_text"] for row in sinks.labels(store, shard)} == {f"0 errors text {row}" for row in range(3)}
     assert list(store.list(layout.STAGE)) == []
-
-
-@pytest.mark.parametrize("damage", ["cut short", "a bit", "another table", "nothing"])
-def test_damaged_files_are_refused_and_removed(store, damage):
-    path = layout.stage_path(sinks.stage_piece(store, SHARD, PIECE))
-    [staged] = sinks.staged(store, SHARD).values()
-    data = store.read(path)
-    if damage == "another table":
-        store.delete(path)
-        stage.write(store, [pa.table({"number": [1]})], lambda: staged.name)
-    else:
-        middle = len(data) // 2
-        flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-        store.replace(path, {"cut short": data[:-100], "a bit": flipped, "nothing": b""}[damage])
-    with pytest.raises(stage.BrokenStageError, match="run again: its rows are labelled again"):
-        list(stage.read(store, staged, range(4, 9)))
-    assert sinks.staged(store, SHARD) == {}
 
 
 def test_rows_of_files_with_too_many_errors_are_left_to_label_with_those_that_are_not_staged():

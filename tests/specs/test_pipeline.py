@@ -2,16 +2,16 @@
 
 import dataclasses
 import sys
-from pathlib import Path
 
 import pytest
 
 import raysp
 from raysp import SpecError
 from raysp.labelling.planning.settings import label_parts
-from raysp.specs.pipeline import fingerprint, load_function
-from raysp.specs.work_files import load_pipeline, with_overrides
-from tests.corpora import a_pipeline
+from raysp.specs.pipeline import fingerprint
+from raysp.specs.work_files import with_overrides
+from tests import kit
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.specs.settled import settled
 
 DECODE, LABEL = raysp.Decode(), raysp.Label("c", outputs=[raysp.Transcript()])
@@ -158,55 +158,37 @@ class TestFingerprint:
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged
 
 
-MAKE = "import raysp\ndef make(name):\n    return raysp.Pipeline(raysp.Shards('in'), name=name, "
-MAKE += "steps=[raysp.Decode(), raysp.Label('c', outputs=[raysp.Transcript()])], sink=raysp.Parquet('out'))\n"
+MAKE = """import raysp
+def make(name, source='in', checkpoint='c'):
+    steps = [raysp.Decode(), raysp.Label(checkpoint, outputs=[raysp.Transcript()])]
+    return raysp.Pipeline(raysp.Shards(source), name=name, steps=steps, sink=raysp.Parquet('out'))
+"""
 
 
-class TestLoadPipeline:
-    @pytest.fixture(autouse=True)
-    def _restored(self, monkeypatch):
-        monkeypatch.setattr(sys, "path", [*sys.path])
-
-    @pytest.fixture
-    def file(self, tmp_path: Path) -> Path:
-        return tmp_path / "recipe_of_a_user.py"
-
-    def test_the_file_may_import_its_neighbours_and_its_functions_are_found_again(self, file):
-        (file.parent / "neighbour_of_a_recipe.py").write_text("NAME = 'from beside'\n")
-        file.write_text(f"{MAKE}import neighbour_of_a_recipe\npipeline = make(neighbour_of_a_recipe.NAME)\n")
-        assert load_pipeline(str(file)).name == "from beside"
-        assert load_function("recipe_of_a_user:make").__name__ == "make"
-
-    @pytest.mark.parametrize(
-        ("body", "name", "message"),
-        [
-            (
-                f"{MAKE}a = make('a')\nb = make('b')\n",
-                "",
-                "expected one raysp.Pipeline, found a, b; choose one by .*:NAME",
-            ),
-            (f"{MAKE}a = make('a')\n", ":b", r"has no pipeline named 'b'; found \['a'\]"),
-            ("x = 3\n", "", "expected one raysp.Pipeline, found none"),
-            ("import raysp\nraysp.Pool(0)\n", "", "recipe_of_a_user.py: Pool.actors: found 0"),
-        ],
-    )
-    def test_a_file_without_the_one_pipeline_is_refused_by_name(self, file, body, name, message):
-        file.write_text(body)
-        with pytest.raises(SpecError, match=rf"recipe_of_a_user.py.*{message}|{message}"):
-            load_pipeline(f"{file}{name}")
-
-    @pytest.mark.parametrize("name", ["json", "torch"])
-    def test_a_file_that_would_stand_in_for_a_module_is_refused(self, tmp_path, name):
-        file = tmp_path / f"{name}.py"
-        file.write_text(f"{MAKE}pipeline = make('a')\n")
-        with pytest.raises(
-            SpecError, match=rf"Python or an installed package has a module named '{name}'; rename the file"
-        ):
-            load_pipeline(str(file))
-        assert str(tmp_path) not in sys.path
-        assert Path(getattr(sys.modules.get(name), "__file__", None) or "") != file
+@pytest.mark.parametrize(
+    ("stem", "body", "name", "message"),
+    [
+        ("mine", "a = make('a')\nb = make('b')\n", "", "expected one raysp.Pipeline or"),
+        ("mine", "a = make('a')\n", ":b", "has no pipeline or recipe named 'b'; found ['a']"),
+        ("mine", "raysp.Pool(0)\n", "", "mine.py: Pool.actors: found 0"),
+        ("json", "a = make('a')\n", "", "Python or an installed package has a module named 'json'; rename the file"),
+        ("torch", "a = make('a')\n", "", "Python or an installed package has a module named 'torch'; rename the file"),
+    ],
+)
+def test_a_file_without_the_one_pipeline_or_with_the_name_of_a_module_is_refused(tmp_path, stem, body, name, message):
+    file = tmp_path / f"{stem}.py"
+    file.write_text(MAKE + body)
+    ran = kit.run(["plan", f"{file}{name}"])
+    assert (ran.code, message in ran.err) == (2, True), ran.err
+    assert str(tmp_path) not in sys.path
+    assert stem == "mine" or getattr(sys.modules.get(stem), "__file__", None) != str(file)
 
 
-def test_settings_of_the_command_line_are_applied_in_order():
-    changed = with_overrides(a_pipeline(), ["sink.url=a", "sink.url=b=c", "name=x"])
-    assert (changed.sink.url, changed.name) == ("b=c", "x")
+def test_a_file_may_import_its_neighbours_and_settings_are_applied_in_order(tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    (tmp_path / "neighbour_of_a_recipe.py").write_text(f"SOURCE, CHECKPOINT = '{tmp_path}/in', {str(CHECKPOINT)!r}\n")
+    file = tmp_path / "recipe_of_a_user.py"
+    file.write_text(f"from neighbour_of_a_recipe import *\n{MAKE}pipeline = make('a', SOURCE, CHECKPOINT)\n")
+    settings = [part for value in ("b=c", "d=e") for part in ("--set", f"sink.url={tmp_path}/{value}")]
+    assert kit.run(["run", file, *settings]).code == 0
+    assert [*kit.label_shards(tmp_path / "d=e")] == ["a.parquet"]

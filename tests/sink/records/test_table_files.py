@@ -36,12 +36,6 @@ def read(folder: Path, data: bytes, schema: pa.Schema | None = None) -> list[pa.
     return list(table_files.read(LocalStore(folder), "x.arrow", REMEDY, schema))
 
 
-@pytest.mark.parametrize("compression", [None, "zstd"])
-def test_parts_come_back_in_order(tmp_path, compression):
-    parts = [TABLE, TABLE.slice(2), TABLE.slice(0, 0)]
-    assert read(tmp_path, written(*parts, compression=compression)) == parts
-
-
 def test_every_flipped_byte_and_every_truncation_is_named(tmp_path):
     data = written(TABLE, TABLE.slice(1))
     for place in range(len(data)):

@@ -1,4 +1,4 @@
-"""The program of the documents labels the bundled digits as a run does."""
+"""The programs of the documents label the bundled digits as a run does."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ PROGRAM, ACTORS, _ = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
 
 
 @pytest.mark.drivers
-def test_the_program_of_the_guide_labels_the_digits_as_a_run_does(local_ray, tmp_path, monkeypatch):
+def test_the_programs_of_the_guide_label_the_digits_as_a_run_does(local_ray, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pipelines").symlink_to(REPOSITORY / "pipelines")
     program = {"__name__": "__main__"}  # its functions are pickled by value, as those of a main program
@@ -36,3 +36,7 @@ def test_the_program_of_the_guide_labels_the_digits_as_a_run_does(local_ray, tmp
     agreed = {name: row.pop("agrees") for name, row in found.items()}
     assert 50 < sum(agreed.values()) <= 57
     assert_same_rows(found, {name: {**expected[name], "row": None} for name in found})
+    text = ACTORS.replace("num_gpus=1", "num_gpus=0").replace("size=2", "size=1")  # for the one block of few digits
+    exec(compile(text, "guide.py", "exec"), program)
+    row = program["labels"].take(1)[0]
+    assert (row["status"], "pred_text" in row, "text" in row) == ("ok", True, True)
