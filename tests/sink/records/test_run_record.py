@@ -43,12 +43,6 @@ def test_another_pipeline_is_refused_with_the_keys_that_differ(store):
     assert len(run_record.load(store).runs) == 1
 
 
-def test_other_kept_columns_have_their_own_message(store):
-    begin(store)
-    with pytest.raises(ChangedError, match=r"same labels in other columns or rows: `sink.rows` was 'all', now 'ok'"):
-        begin(store, file_parts={**FILE_PARTS, "sink.rows": "ok"})
-
-
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

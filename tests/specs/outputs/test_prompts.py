@@ -67,6 +67,20 @@ def test_texts_are_those_of_forced_tokens(tmp_path, prompt, tokens, start, beams
         assert row["pred_score"] < 0
 
 
+def test_the_score_is_the_mean_over_the_tokens_after_the_prompt(writer):
+    oracle, folder = writer
+    recording = wav(4_000, seed=1)
+    found = theirs(oracle, recording, max_new_tokens=9, forced_bos_token_id=VOCABULARY.index("de_DE"))
+    values = transformers.Wav2Vec2FeatureExtractor()(samples_of(recording), sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        logits = oracle(values.input_values, decoder_input_ids=torch.tensor([found[:-1]])).logits[0].log_softmax(-1)
+    chosen = logits.gather(-1, torch.tensor(found[1:])[:, None])[:, 0]
+    ends = [place for place, token in enumerate(found[1:], 1) if token == 2]
+    output = raysp.Transcript(language="de_DE", generate={"max_new_tokens": 9})
+    [row] = labels_alone(folder, output, [recording], batch_seconds=2)
+    assert row["pred_score"] == pytest.approx(float(chosen[1 : (ends or [len(found)])[0]].mean()), abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
