@@ -36,3 +36,18 @@ def test_long_rows_move_the_share_by_their_audio(monkeypatch):
     add(pieces[1], 1, 900, is_staged=True)  # it was damaged: its quarter of an hour is all there is
     assert (progress.share, progress.rows, progress.audio_seconds) == (1.0, 2, 4500.0)
     assert "2/2 rows · 1:15:00 of audio · " in progress_line(progress)  # as decoded, not as headers claim
+
+
+def test_results_that_are_made_again_count_once():
+    pieces = (Piece(0, 4), Piece(4, 6))
+    shard = Shard("a.parquet", "in/a.parquet", 100, "v", 6, "0" * 16, pieces)
+    progress = Progress(rows_total=6, shards_total=1)
+    shards = OpenShards([Todo(shard, pieces)], progress)
+    shards.add(labelled(shard.name, pieces[0], 3, is_staged=False, errors={"corrupt_audio": 2}))
+    assert (progress.rows, progress.errors) == (3, {"corrupt_audio": 2})
+    shards.add(labelled(shard.name, pieces[0], 4, errors={"corrupt_audio": 1}))
+    assert (progress.rows, progress.staged.rows, progress.errors) == (4, 4, {"corrupt_audio": 1})
+    assert shards.unfinished() == {"a.parquet": "no result for 2 rows; run again"}
+    shards.fail("a.parquet", "no such file")
+    assert shards.add(labelled(shard.name, pieces[1], 2)) is None
+    assert shards.unfinished() == {"a.parquet": "no such file"}
