@@ -221,7 +221,7 @@ def test_a_folder_without_a_checkpoint_and_a_cache_that_cannot_be_written_are_na
     with pytest.raises(CheckpointError, match=r"pickled weights \(pytorch_model.bin\).*expected model.safetensors: .*"):
         fetch(store.url)
     store.delete("config.json")
-    with pytest.raises(CheckpointError, match="no config.json there, found .*vocab.json; expected a Hugging Face mode"):
+    with pytest.raises(CheckpointError, match=r"no config.json there, found .*vocab.json; expected a Hugging Face"):
         fetch(store.url)
     with pytest.raises(CheckpointError, match=r"nowhere': no config.json there, found nothing"):
         fetch(f"memory://{uuid.uuid4().hex}/nowhere")

@@ -4,17 +4,14 @@ import gzip
 import json
 import shutil
 import uuid
-from pathlib import Path
 
+import fsspec
 import pytest
 
 import raysp
 from raysp import CheckpointError, PlanError, SpecError
-from raysp.checkpoints.language_models import locate_own, read_own
 from raysp.models import AutoProcessor, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
-from raysp.storage.stores import open_store
-from tests import kit
-from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+from tests.corpora import CHECKPOINT, a_pipeline, digits_table, write_shard
 from tests.hub_server import lay_out, use_cache
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.kenlm_package import BINARIES
@@ -51,31 +48,40 @@ def checkpoint(tmp_path):
     return folder
 
 
-def pipeline_of(folder, checkpoint, **fields) -> raysp.Pipeline:
-    write_shard(folder / "in" / "a.parquet", 2)
-    label = raysp.Label(str(checkpoint), outputs=[raysp.Transcript(beams=8, **fields)])
-    return a_pipeline(f"{folder}/in/*.parquet", folder / uuid.uuid4().hex, steps=[raysp.Decode(), label])
-
-
 @pytest.fixture
 def planned(tmp_path):
     """Return the plan of labelling by a checkpoint."""
-    return lambda checkpoint, **fields: raysp.plan(pipeline_of(tmp_path, checkpoint, **fields))
+
+    def plan(checkpoint, **fields):
+        write_shard(tmp_path / "in" / "a.parquet", 2)
+        label = raysp.Label(str(checkpoint), outputs=[raysp.Transcript(beams=8, **fields)])
+        return raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "out", steps=[raysp.Decode(), label]))
+
+    return plan
 
 
 @pytest.mark.lengthy
-def test_a_run_with_the_own_model_has_the_labels_of_its_file_with_its_weights(tmp_path, checkpoint, planned):
+def test_the_own_model_gives_the_labels_of_its_file_with_its_weights_from_a_folder_and_from_storage(
+    tmp_path, checkpoint
+):
     (checkpoint / FOLDER / "attrs.json").write_text(json.dumps({**ATTRS, "unk_score_offset": 0.0}))
     (checkpoint / FOLDER / "unigrams.txt").unlink()
+    (checkpoint / FOLDER / "notes.md").write_text("not read")
     lm = str(shutil.copy(checkpoint / FOLDER / "5gram.arpa", tmp_path / "words.arpa"))
-    rows = []
-    for fields in ({"lm": "own"}, {"lm": lm, "lm_weight": 0.7, "word_bonus": 2.5}):
-        pipeline = pipeline_of(tmp_path, checkpoint, nbest=3, **fields)
-        raysp.run(pipeline, engine="here", progress=False)
-        rows.append(kit.rows(pipeline.sink.url))
-    assert rows[0] == rows[1]
-    assert rows[0][0]["pred_nbest"]
-    assert "lm of outputs.0 own (" in planned(checkpoint, nbest=3, lm="own").facts["other files"]
+    url = f"memory://{uuid.uuid4().hex}/model"
+    for file in filter(lambda one: one.is_file(), checkpoint.rglob("*")):
+        fsspec.filesystem("memory").pipe_file(f"{url}/{file.relative_to(checkpoint)}", file.read_bytes())
+
+    def labels(checkpoint, **fields):
+        output = raysp.Transcript(beams=8, nbest=3, **fields)
+        label = raysp.Labeller([raysp.Decode(), raysp.Label(str(checkpoint), outputs=[output])])
+        return label(digits_table(2)).to_pylist()
+
+    expected = labels(checkpoint, lm=lm, lm_weight=0.7, word_bonus=2.5)
+    assert labels(checkpoint, lm="own") == labels(url, lm="own") == expected
+    assert expected[0]["pred_nbest"]
+    [fetched] = (tmp_path / "cache").rglob("5gram.arpa")
+    assert sorted(one.name for one in fetched.parent.iterdir()) == ["5gram.arpa", "attrs.json"]
 
 
 def test_without_a_model_the_plan_says_so(checkpoint, planned):
@@ -87,27 +93,24 @@ def test_without_a_model_the_plan_says_so(checkpoint, planned):
 
 
 def test_the_fingerprint_covers_the_model_its_words_and_its_weights(tmp_path, checkpoint, planned):
-    def hashed(checkpoint: Path, **fields: object) -> str:
-        return planned(checkpoint, **fields).fingerprint
-
     own = checkpoint / FOLDER
-    first = hashed(checkpoint, lm="own")
-    assert first != hashed(checkpoint)
+    found = [planned(checkpoint, **fields).fingerprint for fields in ({}, {"lm": "own", "lm_weight": 1.0})]
+
+    def add():
+        found.append(planned(checkpoint, lm="own").fingerprint)
+
+    add()
     copy = shutil.copytree(checkpoint, tmp_path / "copy")
-    assert hashed(copy, lm="own") == first
     (own / "README").write_text("no part of it")
-    assert hashed(checkpoint, lm="own") == first
+    assert {planned(one, lm="own").fingerprint for one in (copy, checkpoint)} == {found[-1]}
     (own / "attrs.json").write_text(json.dumps({**ATTRS, "alpha": 0.6}))
-    second = hashed(checkpoint, lm="own")
+    add()
     (own / "unigrams.txt").write_text("ONE\n")
-    third = hashed(checkpoint, lm="own")
+    add()
     (own / "5gram.arpa.gz").write_bytes(gzip.compress((own / "5gram.arpa").read_bytes()))
     (own / "5gram.arpa").unlink()
-    fourth = hashed(checkpoint, lm="own")
-    (own / "5gram.arpa.gz").unlink()
-    write_arpa(own / "5gram.arpa", SENTENCES, 2)
-    fifth = hashed(checkpoint, lm="own")
-    assert len({first, second, third, fourth, fifth, hashed(checkpoint, lm="own", lm_weight=1.0)}) == 6
+    add()
+    assert len({*found}) == 6
 
 
 @pytest.mark.parametrize(
@@ -128,37 +131,25 @@ def test_a_damaged_folder_is_refused_with_the_file(checkpoint, planned, name, co
 
 def test_the_processor_opens_and_decodes_greedily(checkpoint, tmp_path):
     processor = AutoProcessor.from_pretrained(checkpoint)
-    assert type(processor) is Wav2Vec2Processor
     assert processor.batch_decode([[4, 5, 5]])
     processor.save_pretrained(tmp_path / "saved")
-    assert type(AutoProcessor.from_pretrained(tmp_path / "saved")) is Wav2Vec2Processor
+    for one in (processor, AutoProcessor.from_pretrained(tmp_path / "saved")):
+        assert type(one) is Wav2Vec2Processor
 
 
 def test_inspect_shows_the_model(checkpoint, raysp_command):
-    ran = raysp_command("inspect", checkpoint)
-    shown = " ".join(ran.out.split())
-    assert ran.code == 0
-    assert "3-grams of 7 words (ARPA, 0.8 kB), alpha 0.7, beta 2.5" in shown
+    def shown(folder):
+        return " ".join(raysp_command("inspect", folder).out.split())
+
+    assert "3-grams of 7 words (ARPA, 0.8 kB), alpha 0.7, beta 2.5" in shown(checkpoint)
     facts = json.loads(raysp_command("inspect", checkpoint, "--json").out)["language_model"]
     assert (facts["order"], facts["alpha"], facts["score_boundary"]) == (3, 0.7, True)
     (checkpoint / FOLDER / "5gram.arpa").unlink()
     shutil.copy(BINARIES / "trie.binary", checkpoint / FOLDER / "lm.binary")
-    assert "3-grams of 9 words (KenLM, trie, 1.4 kB)" in " ".join(raysp_command("inspect", checkpoint).out.split())
+    assert "3-grams of 9 words (KenLM, trie, 1.4 kB)" in shown(checkpoint)
     shutil.rmtree(checkpoint / FOLDER)
-    assert "lm='own' fetches it from the hub" in " ".join(raysp_command("inspect", checkpoint).out.split())
-    assert "language model" not in raysp_command("inspect", CHECKPOINT).out
-
-
-def test_the_model_of_a_checkpoint_on_object_storage_is_fetched_once(checkpoint):
-    store = open_store(f"memory://{uuid.uuid4().hex}/model")
-    assert locate_own(store.url) is None
-    for file in (checkpoint / FOLDER).iterdir():
-        store.create(f"{FOLDER}/{file.name}", file.read_bytes())
-    store.create(f"{FOLDER}/notes.md", b"not read")
-    folder = locate_own(store.url)
-    assert sorted(file.name for file in folder.iterdir()) == ["5gram.arpa", "attrs.json", "unigrams.txt"]
-    assert locate_own(store.url) == folder
-    assert read_own(folder).alpha == 0.7
+    assert "lm='own' fetches it from the hub" in shown(checkpoint)
+    assert "language model" not in shown(CHECKPOINT)
 
 
 def test_the_model_of_a_hub_id_is_read_only_where_it_is_asked_for(checkpoint, planned, tmp_path, monkeypatch):

@@ -20,8 +20,6 @@ WAVEFORM = {
     "output_hidden_size": 32,
 }  # fmt: skip
 SMALL: dict[str, dict[str, Any]] = {
-    "sew": {**WAVEFORM, "conv_dim": [16] * 13},
-    "sew-d": {**WAVEFORM, "conv_dim": [16] * 13},
     "wav2vec2-bert": {key: value for key, value in WAVEFORM.items() if not key.startswith(("conv_dim", "num_conv"))},
 }
 OLD_NAMES = {
@@ -47,9 +45,11 @@ def lay_out(layout: Layout, folder: Path) -> Path:
         if path.exists():
             continue
         if name == SAFETENSORS:
-            safetensors.torch.save_file(_weights(layout, model), path, metadata={"format": "pt"})
+            safetensors.torch.save_file(renamed(model.state_dict()), path, metadata={"format": "pt"})
         elif name == PICKLE:
-            torch.save(_weights(layout, model) if model else safetensors.torch.load_file(folder / SAFETENSORS), path)
+            torch.save(
+                renamed(model.state_dict()) if model else safetensors.torch.load_file(folder / SAFETENSORS), path
+            )
         elif name.startswith("adapter."):
             _write_adapter(layout, model, path)
         else:
@@ -98,13 +98,14 @@ def made(name: str, fields: Mapping[str, Any]) -> Any:
     return cls(config(**{**known, **fields}))
 
 
-def _weights(layout: Layout, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return copies of weights by their older names."""
     weights = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in state.items():
         for new, old in OLD_NAMES.items():
             name = name.replace(new, old)
-        weights[name] = tensor.to(getattr(torch, layout.dtype)) if tensor.is_floating_point() else tensor
-    return {name: tensor.clone().contiguous() for name, tensor in weights.items()}
+        weights[name] = tensor.clone()
+    return weights
 
 
 def _text(layout: Layout, name: str, model: torch.nn.Module) -> str:
@@ -130,7 +131,7 @@ def _config(layout: Layout, model: Any) -> dict[str, Any]:
     values.pop("dtype", None)
     written = {
         "architectures": [layout.builds],
-        "torch_dtype": layout.dtype,
+        "torch_dtype": "float32",
         "transformers_version": "4.17.0",
         **layout.written,
     }

@@ -39,7 +39,6 @@ class Layout:
     """Content of added_tokens.json."""
     contents: Mapping[str, str] = field(default_factory=dict)
     """Content of further files; a file without one is a placeholder."""
-    dtype: str = "float32"
     backend: str = "torch"
     """What runs it where the `Label` step names nothing."""
     label: Mapping[str, Any] = field(default_factory=dict)

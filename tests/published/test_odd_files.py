@@ -14,7 +14,7 @@ from raysp import CheckpointError
 from raysp.models import AutoTokenizer, check_checkpoint
 from tests.corpora import wav
 from tests.models.oracles import transformers
-from tests.published.building import OLD_NAMES, WAVEFORM, lay_out
+from tests.published.building import WAVEFORM, lay_out
 from tests.published.layout import Layout
 from tests.published.table import TABLE
 from tests.published.test_layouts import labelled
@@ -60,14 +60,6 @@ def edit(path: Path, **values: object) -> None:
     )
 
 
-def old_weights(folder: Path) -> None:
-    tensors = safetensors.torch.load_file(folder / "model.safetensors")
-    for new, old in OLD_NAMES.items():
-        tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
-    tensors.pop("wav2vec2.masked_spec_embed")
-    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
 def halved(folder: Path) -> None:
     tensors = safetensors.torch.load_file(folder / "model.safetensors")
     tensors = {name: tensor.half() for name, tensor in tensors.items()}
@@ -79,36 +71,10 @@ def of_dicts(folder: Path) -> None:
     write(folder / "special_tokens_map.json", {name: {"content": one, **token} for name, one in SPECIAL.items()})
 
 
-def of_processor(folder: Path) -> None:
-    extractor = transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True)
-    tokenizer = transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), **SPECIAL, bos_token=None, eos_token=None)
-    for name in ("preprocessor_config.json", "special_tokens_map.json"):
-        (folder / name).unlink()
-    transformers.Wav2Vec2Processor(extractor, tokenizer).save_pretrained(folder)
-
-
-def in_parts(folder: Path) -> None:
-    model = transformers.Wav2Vec2ForCTC.from_pretrained(folder)
-    (folder / "model.safetensors").unlink()
-    model.save_pretrained(folder, max_shard_size="40KB")
-    assert len([*folder.glob("model-*-of-*.safetensors")]) > 1
-
-
-def with_exports(folder: Path) -> None:
-    (folder / "onnx").mkdir()
-    for name in ("onnx/model.onnx", "model.onnx", "flax_model.msgpack", "tf_model.h5", "chat_template.jinja"):
-        (folder / name).write_bytes(b"not read")
-
-
 OPENING = {
     "special_tokens_map.json alone": lambda folder: None,
     "special tokens as objects": of_dicts,
-    "a front end without a type": lambda folder: edit(folder / "preprocessor_config.json", feature_extractor_type=None),
-    "processor_config.json of release 5": of_processor,
-    "older names of weights, without masks": old_weights,
     "float16": halved,
-    "several files": in_parts,
-    "exports beside it": with_exports,
     "a class of Flax": lambda folder: edit(folder / "config.json", architectures=["FlaxWav2Vec2ForCTC"]),
 }
 

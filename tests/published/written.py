@@ -13,7 +13,7 @@ from tests.backends import theirs
 from tests.backends.recognisers import tiny
 from tests.models.oracles import transformers
 from tests.models.tokenizers.word_pieces import save_parakeet, save_transducer
-from tests.published.building import OLD_NAMES, WAVEFORM
+from tests.published.building import WAVEFORM, renamed
 from tests.published.layout import PICKLE, SAFETENSORS, Layout
 
 SENTENCES = [
@@ -105,11 +105,7 @@ def _translator(size: int) -> Any:
 
 
 def _write_weights(folder: Path, layout: Layout, state: dict[str, torch.Tensor]) -> None:
-    weights = {}
-    for name, tensor in state.items():
-        for new, old in OLD_NAMES.items():
-            name = name.replace(new, old)
-        weights[name] = tensor.clone()
+    weights = renamed(state)
     torch.save(weights, folder / PICKLE)
     del weights[str(layout.written["untied"])]  # the converter of the hub keeps one name of two
     safetensors.torch.save_file(weights, folder / SAFETENSORS, metadata={"format": "pt"})
