@@ -1,14 +1,14 @@
 """Golden outputs of the public model classes, in the configurations of classes.json, with weights by name.
 
-Of each: the rows of a padded batch without their padding, hidden states and attention weights, loss and gradients,
-generated tokens. Numbers are divided by the largest of their tensor; of many, some are recorded with projections.
+Of each: the rows of a padded batch without their padding, hidden states and attention weights, the loss, generated
+tokens. Numbers are divided by the largest of their tensor; of many, some are recorded with projections.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,15 +35,10 @@ Inputs = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Outputs:
-    """Outputs of a class, or the gradients of its loss, for each of its configurations."""
+    """Outputs of a class for each of its configurations."""
 
     name: str
-    of_training: bool = False
-
-    @property
-    def tolerance(self) -> float:
-        """Largest difference of numbers: roundings add up in gradients."""
-        return 1e-3 if self.of_training else 3e-5
+    tolerance: ClassVar[float] = 3e-5
 
     @property
     def missing(self) -> str:
@@ -62,10 +57,7 @@ class Outputs:
             torch_cls(_config(torch_cls, variant, fields)).save_pretrained(path := folder / str(place))
             fill(path, layers=1.5)
             model, inputs = torch_cls.from_pretrained(path, strict=True).eval(), _inputs(torch_cls.__name__, variant)
-            if self.of_training:
-                made = _gradients(model, inputs)
-            else:
-                made = _outputs(model, inputs) if cls is torch_cls else _flax(cls.from_pretrained(path), model, inputs)
+            made = _outputs(model, inputs) if cls is torch_cls else _flax(cls.from_pretrained(path), model, inputs)
             rows += [{"id": f"{variant}: {name}", **_row(name, value)} for name, value in made]
         return {"variants": [*VARIANTS[self.name]]}, rows
 
@@ -76,7 +68,6 @@ TRAINED = [
     name for name in VARIANTS if name == SPEECH_TO_TEXT or (name.endswith(HEADS) and not name.startswith("Flax"))
 ]
 CLASSES = {f"{'heads' if name in TRAINED else 'encoders'}/{name}": Outputs(name) for name in VARIANTS}
-CLASSES |= {f"gradients/{name}": Outputs(name, of_training=True) for name in TRAINED}
 
 
 def public_classes() -> set[str]:
@@ -141,12 +132,6 @@ def _outputs(model: Any, inputs: Inputs) -> Iterator[tuple[str, Any]]:
         yield from _tokens(model, inputs)
         if type(model).__name__ in TRAINED:
             yield "loss", model(**inputs, **_labels(model, inputs, output)).loss
-
-
-def _gradients(model: Any, inputs: Inputs) -> Iterator[tuple[str, Any]]:
-    model(**inputs, **_labels(model, inputs, model(**inputs))).loss.backward()
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    yield "gradients", torch.cat([gradients[name].flatten() for name in sorted(gradients)])
 
 
 def _flax(model: Any, sister: Any, inputs: Inputs) -> Iterator[tuple[str, Any]]:

@@ -127,9 +127,10 @@ OPTIONS = {
     "Wav2Vec2BertForAudioFrameClassification": {**OF_BERT, **OF_CLASSES},
     "Wav2Vec2BertForXVector": {**OF_BERT_ADAPTER, **OF_SPEAKERS},
     "ParakeetEncoder": OF_PARAKEET,
-    "ParakeetForCTC": OF_PARAKEET,
+    "ParakeetForCTC": {
+        **OF_PARAKEET, "ctc_loss_reduction": ["mean", "sum"], "ctc_zero_infinity": [True, False],
+    },
 }  # fmt: skip
-CTC = [name for name in OPTIONS if name.endswith("ForCTC")]
 LEAST = 3
 """Configurations of a class, if none of its options has more values."""
 

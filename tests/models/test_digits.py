@@ -13,8 +13,7 @@ import torch
 
 from raysp.models import LoadedCheckpoint, load_checkpoint
 
-NAMES = {"unispeech-digits-ctc": 400, "w2vbert-digits-ctc": 560}
-"""Checkpoints, and the samples of their shortest input."""
+NAMES = ("unispeech-digits-ctc", "w2vbert-digits-ctc")
 
 
 def decode(encoded: bytes, sample_rate: int) -> np.ndarray:
@@ -76,22 +75,17 @@ def texts_in_batches(loaded, clips, rows):
     return texts
 
 
-def check(trained, clips, rows):
-    """Batches of so many rows have the texts of clips alone."""
-    texts = texts_in_batches(trained.loaded, clips, rows)
-    assert texts == {name: trained.expected[name] for name, _ in clips}
-
-
 @pytest.mark.slow
 def test_rows_of_mixed_and_of_very_different_lengths_have_their_texts(digits, trained, sentences):
-    check(trained, digits[:96], 24)
-    check(trained, sentences[::8] + digits[:5], 100)
+    for clips, rows in ((digits[:48], 24), (sentences[::12] + digits[:5], 100)):
+        texts = texts_in_batches(trained.loaded, clips, rows)
+        assert texts == {name: trained.expected[name] for name, _ in clips}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "share"), [("unispeech-digits-ctc", 0.985), ("w2vbert-digits-ctc", 0.97)])
-def test_half_precision_gives_most_reference_texts_but_not_all(shared, digits, name, share):
-    clips, half = digits[300:600], load(shared, name, dtype="bfloat16")
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_gives_most_reference_texts(shared, digits, name):
+    clips, half = digits[300:400], load(shared, name, dtype="bfloat16")
+    assert half.loaded.model.dtype == torch.bfloat16
     texts = texts_in_batches(half.loaded, clips, 24)
-    equal = sum(texts[clip] == half.expected[clip] for clip, _ in clips)
-    assert share * len(clips) <= equal < len(clips)  # all of them: it was float32
+    assert sum(texts[clip] == half.expected[clip] for clip, _ in clips) >= 0.96 * len(clips)

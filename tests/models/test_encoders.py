@@ -29,7 +29,6 @@ from tests.models.parity import (
     inputs_and_mask,
 )
 
-POSITIONS = ["relative_key", "relative", "rotary", None]
 NORMS = ["group", "layer"]
 
 
@@ -64,12 +63,14 @@ def test_outputs_equal_theirs_and_those_of_each_row_alone(case):
             check_rows_alone(model, lengths, width=width, **{option: True})
 
 
-@pytest.mark.parametrize("case", [key for key in CASES if key.endswith(("0", "1"))], indirect=True)
+@pytest.mark.parametrize("case", [key for key in CASES if key.endswith("0")], indirect=True)
 def test_weights_have_their_names_in_both_directions(case, tmp_path):
     check_names(*case[3:], tmp_path)
 
 
-@pytest.mark.parametrize("case", [k for k, (name, _) in CASES.items() if labels_of(name, 1) is not None], indirect=True)
+@pytest.mark.parametrize(
+    "case", [k for k, (name, _) in CASES.items() if labels_of(name, 1) is not None and k[-1] in "01"], indirect=True
+)
 def test_loss_and_gradients_equal_theirs(case):
     name, lengths, width, oracle, model = case
     num_frames = model.num_frames(max(lengths)) if width is None else max(lengths)
@@ -98,7 +99,7 @@ def test_the_shortest_input_is_as_documented(case):
         *(("UniSpeechForCTC", {"feat_extract_norm": norm, "num_conv_pos_embedding_groups": 16}) for norm in NORMS),
         ("HubertForCTC", {"conv_pos_batch_norm": True}),
         ("SEWDForCTC", {}),
-        *(("Wav2Vec2BertForCTC", {"position_embeddings_type": kind}) for kind in POSITIONS[1:3]),
+        *(("Wav2Vec2BertForCTC", {"position_embeddings_type": kind}) for kind in ("relative", "rotary")),
         ("ParakeetForCTC", {}),
     ],
 )
@@ -153,8 +154,7 @@ def test_frames_of_any_adapter_are_counted(name, flags, tmp_path):
     check_rows_alone_are_theirs(oracle, model, lengths_of(name), width_of(name))
 
 
-@pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize("name", ["Wav2Vec2ForXVector", "Wav2Vec2BertForXVector"])
+@pytest.mark.parametrize(("name", "weighted"), [("Wav2Vec2ForXVector", True), ("Wav2Vec2BertForXVector", False)])
 def test_speakers_are_known_behind_an_adapter_of_another_width(name, weighted):
     """The original's projection has the width before the adapter, and fails."""
     flags = {"add_adapter": True, "num_adapter_layers": 1, "output_hidden_size": 24, "use_weighted_layer_sum": weighted}
@@ -245,24 +245,6 @@ def test_batches_shorter_than_a_span_are_trained_on():
         wide(waves)
 
 
-@pytest.mark.slow
-def test_training_with_layerdrop_draws_as_theirs(tmp_path):
-    flags = {"add_adapter": True, "num_adapter_layers": 2, **still("Wav2Vec2Model"), "layerdrop": 0.5}
-    flags |= {"apply_spec_augment": False, "num_hidden_layers": 4}
-    oracle, model = make_pair("Wav2Vec2Model", tmp_path, **flags)
-    waves, _ = batch_of("Wav2Vec2Model")
-    seen = set()
-    for seed in range(4):
-        outputs = []
-        for one in (oracle.train(), model.train()):
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            outputs.append(one(waves).last_hidden_state)
-        assert_close(outputs[1], outputs[0])
-        seen.add(outputs[1].shape[1])
-    assert len(seen) > 1, "no layer of the adapter was ever dropped"
-
-
 @pytest.mark.parametrize(
     ("name", "flags", "weight"),
     [
@@ -325,7 +307,6 @@ def test_a_frozen_front_end_has_no_gradients_and_passes_those_of_its_input(norm)
     [
         ("UniSpeechForCTC", {}, [[5], [20]], "label 20 found, expected below vocab_size 20"),
         ("UniSpeechForCTC", {}, [[5], [-1]], "label -1 found, expected tokens or -100"),
-        ("UniSpeechForSequenceClassification", {"num_labels": 3}, [3, 0], "label 3 found, expected below num_labels 3"),
         ("UniSpeechForSequenceClassification", {"num_labels": 3}, [0.5, 1.0], r"labels have shape \(2,\), expected"),
         ("UniSpeechForSequenceClassification", {"problem_type": "ranking"}, [0, 1], "problem_type is 'ranking', expec"),
         ("Wav2Vec2ForXVector", SPEAKERS, [4, 0], "label 4 found, expected below num_labels 4"),
@@ -376,7 +357,6 @@ def test_losses_follow_the_problem_or_else_the_facts_and_leave_out_padding():
 
 WIDE = {"hidden_size": 64}
 SPREADS = [
-    ("UniSpeechForCTC", WIDE),
     ("UniSpeechForPreTraining", {**CODES, "num_codevectors_per_group": 200}),
     ("Wav2Vec2ForXVector", {**WIDE, **SPEAKERS}),
     ("Wav2Vec2BertForXVector", {**WIDE, "position_embeddings_type": "relative", "num_labels": 50}),
@@ -421,12 +401,11 @@ def test_published_sizes_are_theirs(family):
     assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
 
 
-@pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("kernels", [(10, 3, 2), (9, 4, 1)])
+@pytest.mark.parametrize(("norm", "kernels"), zip(NORMS, [(10, 3, 2), (9, 4, 1)], strict=True))
 def test_a_front_end_gives_the_same_with_and_without_gradients(norm, kernels):
     flags = {"conv_dim": (6, 8, 10), "conv_stride": (5, 2, 1), "conv_kernel": kernels, "conv_bias": norm == "layer"}
     model = random_model("UniSpeechModel", feat_extract_norm=norm, num_hidden_layers=1, **flags)
-    for num_frames in (1, 8, 97, 255, 256, 257, 513):
+    for num_frames in (1, 97, 255, 256, 257, 513):
         waves = torch.randn(2, model.min_samples + (num_frames - 1) * model.frame_stride + 3)
         expected = model(waves).extract_features
         assert expected.requires_grad

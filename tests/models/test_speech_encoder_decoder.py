@@ -1,6 +1,5 @@
 import copy
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -83,8 +82,6 @@ def test_checkpoints_go_both_ways(pair, tmp_path):
         assert torch.equal(ours.state_dict()[name], value), name
     assert ours.get_output_embeddings().weight is ours.get_input_embeddings().weight
     assert not any(name in safetensors.torch.load_file(tmp_path / "model.safetensors") for name in ours.tied_weights())
-    found, expected = again.config.decoder.to_dict(), oracle.config.decoder.to_dict()
-    assert {name for name, value in expected.items() if found[name] != value} <= {"dtype"}
 
 
 def test_gradients_equal_theirs(tmp_path):
@@ -123,7 +120,7 @@ def test_inputs_have_three_names_and_encoder_outputs_stand_for_them(bart):
         found = model(encoder_outputs=outputs, attention_mask=mask, decoder_input_ids=ids)
         assert torch.equal(found.logits, expected)
         assert len(found.encoder_hidden_states or ()) == 3
-    for outputs in ((encoded.last_hidden_state,), theirs, dict(theirs)):
+    for outputs in ((encoded.last_hidden_state,), theirs):
         tokens = model.generate(encoder_outputs=outputs, attention_mask=mask)
         assert torch.equal(tokens, model.generate(waves, mask))
     for wrong in ({}, {"inputs": waves, "input_values": waves}):
@@ -150,15 +147,10 @@ def test_embeddings_masks_and_keywords_reach_their_part(bart, tmp_path):
     seen = model(waves, mask, ids, mask_time_indices=hidden)
     assert_close(seen.logits, oracle(waves, mask, ids, mask_time_indices=hidden).logits)
     assert not torch.allclose(seen.logits, model(waves, mask, ids).logits)
-    bert = SpeechEncoderDecoderModel.from_pretrained(save_folder("bert", tmp_path))
+    _, bert = save_pair(make_speech_model("bert"), tmp_path)
     types = torch.ones_like(ids)
     typed = bert(waves, mask, ids, decoder_token_type_ids=types)
     assert not torch.allclose(typed.logits, bert(waves, mask, ids).logits)
-
-
-def save_folder(kind, folder, **flags):
-    make_speech_model(kind, **flags).save_pretrained(folder)
-    return folder
 
 
 @torch.inference_mode()
@@ -195,10 +187,9 @@ def test_labels_are_shifted_and_need_their_tokens(bart):
         model(waves, labels=labels)
 
 
-@pytest.mark.parametrize("labels", [[5, VOCAB], [VOCAB, 5]])
-def test_labels_outside_the_vocabulary_are_refused(bart, labels):
+def test_labels_outside_the_vocabulary_are_refused(bart):
     with pytest.raises(ValueError, match=f"label {VOCAB} found, expected below vocab_size {VOCAB}"):
-        bart[1](waves_and_mask()[0], labels=torch.from_numpy(np.tile(labels, (3, 1))))
+        bart[1](waves_and_mask()[0], labels=torch.tensor([[5, VOCAB]] * 3))
 
 
 @torch.inference_mode()
@@ -247,19 +238,25 @@ def test_a_configuration_is_made_of_two_and_read_back(tmp_path):
 
 
 def test_parts_that_are_not_supported_are_refused(bart):
-    with pytest.raises(
-        CheckpointError, match=r"decoder has model_type 't5', expected one of bart, bert, gpt2, mbart[^,]*$"
+    encoder, decoder, model = UniSpeechConfig(**TINY), BertConfig(**BERT), bart[1]
+    for parts, message in (
+        (
+            (encoder, {"model_type": "t5"}),
+            r"decoder has model_type 't5', expected one of bart, bert, gpt2, mbart[^,]*$",
+        ),
+        (
+            ({"model_type": "whisper"}, decoder),
+            "encoder has model_type 'whisper', expected one of hubert, sew-d, unisp",
+        ),
     ):
-        SpeechEncoderDecoderConfig(encoder=UniSpeechConfig(**TINY), decoder={"model_type": "t5"})
-    with pytest.raises(
-        CheckpointError, match="encoder has model_type 'whisper', expected one of hubert, sew-d, unispeech"
+        with pytest.raises(CheckpointError, match=message):
+            SpeechEncoderDecoderConfig(encoder=parts[0], decoder=parts[1])
+    for part, message in (
+        (model.decoder, "encoder is BartForCausalLM, expected a speech model without a head"),
+        (model.encoder, "decoder is UniSpeechModel, expected a text decoder, of bart, bert"),
     ):
-        SpeechEncoderDecoderConfig(encoder={"model_type": "whisper"}, decoder=BertConfig(**BERT))
-    model = bart[1]
-    with pytest.raises(CheckpointError, match="encoder is BartForCausalLM, expected a speech model without a head"):
-        SpeechEncoderDecoderModel(model.config, model.decoder, model.decoder)
-    with pytest.raises(CheckpointError, match="decoder is UniSpeechModel, expected a text decoder, of bart, bert"):
-        SpeechEncoderDecoderModel(model.config, model.encoder, model.encoder)
+        with pytest.raises(CheckpointError, match=message):
+            SpeechEncoderDecoderModel(model.config, part, part)
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)

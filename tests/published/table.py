@@ -176,7 +176,7 @@ CTC = {
 
 # Encoders, classifiers of recordings and frames, speaker models
 
-EMBEDDING, CLASSES = ("Embedding",), ("Classes", "Embedding")
+EMBEDDING, CLASSES, SPEAKERS = ("Embedding",), ("Classes", "Embedding"), ("Embedding", "Turns")
 
 
 def superb(builds: str, names: list[str], outputs: tuple[str, ...], **values: Any) -> Layout:
@@ -205,11 +205,11 @@ ENCODERS = {
     "superb/wav2vec2-base-superb-er": superb(
         "Wav2Vec2ForSequenceClassification", ["neu", "hap", "ang", "sad"], CLASSES
     ),
-    "anton-l/wav2vec2-base-superb-sv": superb("Wav2Vec2ForXVector", [], EMBEDDING),
+    "anton-l/wav2vec2-base-superb-sv": superb("Wav2Vec2ForXVector", [], SPEAKERS),
     "anton-l/wav2vec2-base-superb-sd": superb(
-        "Wav2Vec2ForAudioFrameClassification", ["LABEL_0", "LABEL_1"], ("Segments", "Embedding")
+        "Wav2Vec2ForAudioFrameClassification", ["LABEL_0", "LABEL_1"], ("Segments", *SPEAKERS)
     ),
-    "microsoft/wavlm-base-plus-sv": superb("WavLMForXVector", [], EMBEDDING, backend="transformers"),
+    "microsoft/wavlm-base-plus-sv": superb("WavLMForXVector", [], SPEAKERS, backend="transformers"),
     "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim": Layout(
         "SpeechRegression",
         (*FRONT, "LICENSE", *BOTH, "vocab.json"),

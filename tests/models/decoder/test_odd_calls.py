@@ -13,11 +13,7 @@ from tests.models.decoder_oracles import (
     GPT2,
     assert_close,
     frames_and_mask,
-    make_speech_model,
-    save_pair,
-    theirs_generated,
     token_ids,
-    waves_and_mask,
 )
 from tests.models.oracles import random_model
 
@@ -57,15 +53,6 @@ def test_gradient_checkpointing_changes_nothing_but_memory(name, caplog):
         again(ids[:, :1], past_key_values=past)
 
 
-def test_the_best_of_a_large_vocabulary_are_theirs(tmp_path):
-    oracle, model = save_pair(make_speech_model("bert", vocab_size=1500, config_flags={"pad_token_id": 0}), tmp_path)
-    waves, mask = waves_and_mask()
-    options = {"num_beams": 3, "max_new_tokens": 6, "num_return_sequences": 2}
-    assert torch.equal(
-        model.generate(waves, mask, **options), theirs_generated(oracle, waves, attention_mask=mask, **options)
-    )
-
-
 REFUSED = [
     (lambda: decoder("BertLMHeadModel", add_cross_attention=False)(token_ids(), encoder_hidden_states=torch.zeros(
         2, 3, 32)), ValueError, "given to a decoder without cross attention: set add_cross_attention=True"),
@@ -89,12 +76,3 @@ def make_width(width):
 def test_what_decoders_do_not_take_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-def test_files_of_weights_have_the_largest_size_that_is_given(tmp_path):
-    model = random_model("Wav2Vec2ForCTC")
-    for size in ("0.02 MB", 20_000, "19 KiB"):
-        model.save_pretrained(tmp_path, max_shard_size=size)
-        assert len([*tmp_path.glob("model-*.safetensors")]) > 1
-    again = Wav2Vec2ForCTC.from_pretrained(tmp_path)
-    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())

@@ -1,19 +1,22 @@
-"""Small .nemo archives of a random FastConformer CTC model."""
+"""Small .nemo archives of random FastConformer models with a CTC head or a transducer."""
 
 import io
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 import torch
 import yaml
 
 from raysp import models as own
-from raysp.models import ParakeetCTCConfig, ParakeetForCTC, ParakeetForRNNT
 from raysp.models.nemo import FIELDS, HEAD, NAMES, OF_TRANSDUCERS
 from tests.models.oracles import fields_of
 
 TEXTS = ["the cat sat on the mat", "a cat is on a mat", "hello there", "that hat is his", "she sells sea shells"] * 4
+CONFIG, TOKENIZER, WEIGHTS = "./model_config.yaml", "./0123_tokenizer.model", "./model_weights.ckpt"
+"""Members of an archive, in NeMo's way below "./"."""
 PREPROCESSOR = {
     "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor",
     "sample_rate": 16000, "normalize": "per_feature", "window_size": 0.025, "window_stride": 0.01, "window": "hann",
@@ -37,88 +40,35 @@ def sentencepiece_model(kind: str = "bpe", **options: object) -> bytes:
     return file.getvalue()
 
 
-def random_model(num_pieces: int, **flags: object) -> ParakeetForCTC:
-    """Return a random model with a class for each piece and the blank."""
+def random_model(kind: str, num_pieces: int, pad: int) -> Any:
+    """Return a random model of "CTC", "RNNT" or "TDT" with a class for each piece and the blank."""
     torch.manual_seed(0)
-    flags = {"intermediate_size": 64, "layerdrop": 0.0, "dropout": 0.2, "initializer_range": 1.0, **flags}
-    flags |= {"vocab_size": num_pieces + 1, "pad_token_id": num_pieces, "activation_dropout": 0.2}
-    model = ParakeetForCTC(ParakeetCTCConfig(**fields_of("ParakeetForCTC", flags))).eval()
+    flags = {"intermediate_size": 64, "layerdrop": 0.0, "dropout": 0.2, "activation_dropout": 0.2, "pad_token_id": pad}
+    flags |= {"vocab_size": num_pieces + 1}
+    if kind != "CTC":
+        flags |= {"blank_token_id": num_pieces, "max_symbols_per_step": 7}
+        flags |= {"durations": [0, 1, 2, 4]} if kind == "TDT" else {}
+    name = f"ParakeetFor{kind}"
+    model = getattr(own, name)(getattr(own, f"Parakeet{kind}Config")(**fields_of(name, flags))).eval()
     for name, value in model.named_buffers():
         if name.endswith("running_var"):
             value.uniform_(0.5, 2.0)
     return model
 
 
-def config_of(model: ParakeetForCTC) -> dict:
+def config_of(model: Any) -> dict[str, Any]:
     """Return the content of model_config.yaml for a model."""
-    return {
-        "target": "nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE",
-        **encoder_and_front_end(model),
-        "decoder": {"num_classes": model.config.vocab_size - 1},
-    }
-
-
-def encoder_and_front_end(model: ParakeetForCTC | ParakeetForRNNT) -> dict:
-    """Return the parts of model_config.yaml that do not depend on the head."""
-    values = model.encoder_config.to_dict()
-    return {
+    config, encoder = model.config, model.encoder_config.to_dict()
+    values = {
         "preprocessor": dict(PREPROCESSOR),
-        "encoder": {**ENCODER, **{theirs: values[ours] for theirs, ours in FIELDS.items()}},
+        "encoder": {**ENCODER, **{theirs: encoder[ours] for theirs, ours in FIELDS.items()}},
         "tokenizer": {"type": "bpe", "model_path": "nemo:0123_tokenizer.model"},
     }
-
-
-def weights_of(model: ParakeetForCTC, decoder: str = "decoder.") -> dict[str, torch.Tensor]:
-    """Return the weights by their names in NeMo."""
-    found = {"preprocessor.featurizer.window": torch.ones(400), "preprocessor.featurizer.fb": torch.ones(1, 16, 257)}
-    for name, tensor in model.state_dict().items():
-        for theirs, ours in NAMES:
-            name = name.replace(ours, theirs)
-        found[name.replace("ctc_head.", decoder + HEAD)] = tensor
-    return found
-
-
-def saved(weights: object) -> bytes:
-    """Return the content of a file of `torch.save`."""
-    file = io.BytesIO()
-    torch.save(weights, file)
-    return file.getvalue()
-
-
-def write_archive(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
-    """Write a tar archive of named contents, in NeMo's way below "./"."""
-    with tarfile.open(path, mode) as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return path
-
-
-def members_of(model: ParakeetForCTC, tokenizer: bytes, **changes: bytes) -> dict[str, bytes]:
-    """Return the members of an archive of a model."""
+    if hasattr(model, "ctc_head"):
+        target = "nemo.collections.asr.models.ctc_bpe_models.EncDecCTCModelBPE"
+        return {"target": target, **values, "decoder": {"num_classes": config.vocab_size - 1}}
     return {
-        "./model_config.yaml": yaml.safe_dump(config_of(model)).encode(),
-        "./0123_tokenizer.model": tokenizer,
-        "./model_weights.ckpt": saved(weights_of(model)),
-    } | changes
-
-
-def random_transducer(kind: str, num_pieces: int, pad: int) -> ParakeetForRNNT:
-    """Return a random model of "RNNT" or "TDT" with a class for each piece and the blank."""
-    torch.manual_seed(0)
-    flags = {"intermediate_size": 64, "layerdrop": 0.0, "dropout": 0.2, "activation_dropout": 0.2}
-    flags |= {"vocab_size": num_pieces + 1, "blank_token_id": num_pieces, "pad_token_id": pad}
-    flags |= {"max_symbols_per_step": 7, **({"durations": [0, 1, 2, 4]} if kind == "TDT" else {})}
-    name = f"ParakeetFor{kind}"
-    model: ParakeetForRNNT = getattr(own, name)(getattr(own, f"Parakeet{kind}Config")(**fields_of(name, flags)))
-    return model.eval()
-
-
-def transducer_members(model: ParakeetForRNNT, tokenizer: bytes, **changes: object) -> dict[str, bytes]:
-    """Return the members of an archive of a transducer; `changes` are values of its configuration by part__field."""
-    config, names = model.config, [*NAMES, *OF_TRANSDUCERS]
-    fields = {
+        **values,
         "decoder": {
             "_target_": "nemo.collections.asr.modules.RNNTDecoder", "normalization_mode": None,
             "random_state_sampling": False, "blank_as_pad": True, "vocab_size": config.vocab_size - 1,
@@ -137,20 +87,52 @@ def transducer_members(model: ParakeetForRNNT, tokenizer: bytes, **changes: obje
             "durations": [*model.durations], "greedy": {"max_symbols": config.max_symbols_per_step},
         },
     }  # fmt: skip
+
+
+def weights_of(model: Any, decoder: str = "decoder.") -> dict[str, torch.Tensor]:
+    """Return the weights by their names in NeMo."""
+    found = {"preprocessor.featurizer.window": torch.ones(400), "preprocessor.featurizer.fb": torch.ones(1, 16, 257)}
+    names = NAMES if hasattr(model, "ctc_head") else [*NAMES, *OF_TRANSDUCERS]
+    for name, tensor in model.state_dict().items():
+        for theirs, ours in names:
+            if ours.startswith((".", "encoder.")) or name.startswith(ours):
+                name = name.replace(ours, theirs)
+        found[name.replace("ctc_head.", decoder + HEAD)] = tensor
+    return found
+
+
+def saved(weights: object) -> bytes:
+    """Return the content of a file of `torch.save`."""
+    file = io.BytesIO()
+    torch.save(weights, file)
+    return file.getvalue()
+
+
+def changed(config: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """Change values of a configuration, which are named by part__field."""
     for name, value in changes.items():
         *parts, field = name.split("__")
-        part: dict = fields
+        part = config
         for one in parts:
             part = part[one]
         part[field] = value
-    weights = {"preprocessor.featurizer.window": torch.ones(400)}
-    for name, tensor in model.state_dict().items():
-        for theirs, ours in names:
-            name = name.replace(ours, theirs) if ours.startswith((".", "encoder.")) or name.startswith(ours) else name
-        weights[name] = tensor
-    values = {**encoder_and_front_end(model), **fields}
+    return config
+
+
+def members_of(model: Any, tokenizer: bytes, **changes: object) -> dict[str, bytes]:
+    """Return the members of an archive of a model; `changes` are values of its configuration by part__field."""
     return {
-        "./model_config.yaml": yaml.safe_dump(values).encode(),
-        "./0123_tokenizer.model": tokenizer,
-        "./model_weights.ckpt": saved(weights),
+        CONFIG: yaml.safe_dump(changed(config_of(model), changes)).encode(),
+        TOKENIZER: tokenizer,
+        WEIGHTS: saved(weights_of(model)),
     }
+
+
+def write_archive(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
+    """Write a tar archive of named contents."""
+    with tarfile.open(path, mode) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path

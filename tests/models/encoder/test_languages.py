@@ -33,11 +33,6 @@ def model_of(seed, **fields):
     return Wav2Vec2ForCTC(Wav2Vec2Config(**{**flags, **fields})).eval()
 
 
-def set_language(folder, language):
-    path = folder / "tokenizer_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "target_lang": language}))
-
-
 @pytest.fixture
 def checkpoint(tmp_path):
     """A checkpoint of two languages of one size, whose weights and tokenizer are English."""
@@ -58,13 +53,11 @@ def labeller_of_transformers(folder):
     return labeller(folder, backend="transformers")
 
 
-OPENINGS = (check_checkpoint, load_checkpoint, labeller, labeller_of_transformers)
-
-
-@pytest.mark.parametrize("opened", OPENINGS)
+@pytest.mark.parametrize("opened", [check_checkpoint, load_checkpoint, labeller, labeller_of_transformers])
 def test_a_tokenizer_of_another_language_than_the_weights_is_refused(checkpoint, opened):
     opened(checkpoint)
-    set_language(checkpoint, "fra")
+    path = checkpoint / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_lang": "fra"}))
     message = (
         r"tokenizer_config.json has target_lang 'fra', but adapter layers and head of the weights differ from "
         r"adapter.fra.safetensors and equal those of adapter.eng.safetensors: set it to 'eng', or write the weights"
@@ -73,7 +66,7 @@ def test_a_tokenizer_of_another_language_than_the_weights_is_refused(checkpoint,
         opened(checkpoint)
 
 
-@pytest.mark.parametrize("part", ["lm_head.bias", "lm_head.weight", "adapter_layer.linear_2.weight"])
+@pytest.mark.parametrize("part", ["lm_head.bias", "adapter_layer.linear_2.weight"])
 def test_an_adapter_of_the_announced_language_wins_over_weights_that_differ(checkpoint, part):
     path = checkpoint / "adapter.eng.safetensors"
     weights = safetensors.torch.load_file(path)

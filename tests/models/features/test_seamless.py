@@ -6,9 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp import CheckpointError
-from raysp.models import (
-    SeamlessM4TFeatureExtractor,
-)
+from raysp.models import SeamlessM4TFeatureExtractor
 
 TOLERANCE = 1e-4  # in natural logarithms of energy, or in deviations
 
@@ -21,18 +19,11 @@ def speechlike(num_samples, seed=0):
     return (0.3 * wave / np.abs(wave).max()).astype(np.float32)
 
 
-def tone(num_samples, hertz=440.0):
-    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(num_samples) / 16000)).astype(np.float32)
-
-
 WAVES = {
     "speechlike": speechlike(32123),
-    "faint": 1e-4 * speechlike(9000),
-    "offset": speechlike(9000) + np.float32(0.2),
-    "silence": np.zeros(4000, np.float32),
+    "faint, with an offset": 1e-4 * speechlike(9000) + np.float32(0.2),
     "silence, then speech": np.concatenate([np.zeros(4000, np.float32), speechlike(4000)]),
     "shortest": speechlike(560),
-    "a pure tone": tone(9000),
     "an odd number of frames": speechlike(400 + 160 * 20),
 }
 
@@ -46,27 +37,20 @@ def theirs(**settings_):
     return transformers.SeamlessM4TFeatureExtractor(**settings_)
 
 
-def log_mels(wave, **settings_):
-    """Return the energies of each frame, without normalisation."""
-    extractor = SeamlessM4TFeatureExtractor(stride=1, do_normalize_per_mel_bins=False, **settings_)
-    return extractor(wave, pad_to_multiple_of=None)["input_features"][0]
-
-
 @pytest.mark.parametrize("name", WAVES)
 def test_log_mels_are_those_of_theirs(name):
     expected = theirs()._extract_fbank_features(WAVES[name])
-    np.testing.assert_allclose(log_mels(WAVES[name]), expected, atol=TOLERANCE, rtol=0)
+    extractor = SeamlessM4TFeatureExtractor(stride=1, do_normalize_per_mel_bins=False)
+    found = extractor(WAVES[name], pad_to_multiple_of=None)["input_features"][0]
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"return_tensors": "pt"},
-        {"pad_to_multiple_of": None},
-        {"padding": "max_length", "max_length": 40, "truncation": True},
-        {"return_attention_mask": False},
-        {"do_normalize_per_mel_bins": False},
+        {"return_tensors": "pt", "pad_to_multiple_of": None},
+        {"padding": "max_length", "max_length": 40, "truncation": True, "return_attention_mask": False},
     ],
 )
 def test_a_call_of_many_equals_theirs(options):
@@ -100,7 +84,6 @@ def test_waveforms_come_as_arrays_lists_and_tensors_of_one_channel_or_more():
         np.stack([wave, other]),
         torch.from_numpy(np.stack([wave, other])),
         [wave.tolist(), other.tolist()],
-        (torch.from_numpy(wave), torch.from_numpy(other)),
         [np.stack([wave, other]), np.stack([other, wave])],
         np.stack([np.stack([wave, other]), np.stack([other, wave])]).astype(np.float64),
     ):
@@ -129,15 +112,17 @@ def test_a_row_of_a_batch_is_as_it_is_alone(lengths, padding_value):
             torch.testing.assert_close(alone, called, atol=1e-5, rtol=1e-5)
 
 
-def test_wrong_waveforms_are_refused():
-    extractor = SeamlessM4TFeatureExtractor()
-    with pytest.raises(ValueError, match="sampling_rate is 8000, this checkpoint expects 16000"):
-        extractor(speechlike(2000), sampling_rate=8000)
-    with pytest.raises(ValueError, match=r"shape \(399,\), expected"):
-        extractor(speechlike(399))
-    with pytest.raises(ValueError, match=r"expected \(T,\) or \(B, T\) or \(B, C, T\)"):
-        extractor(np.zeros((1, 1, 1, 2000)))
-    with pytest.raises(ValueError, match="max_length"):
-        extractor(speechlike(2000), truncation=True)
+@pytest.mark.parametrize(
+    ("wave", "options", "message"),
+    [
+        (speechlike(2000), {"sampling_rate": 8000}, "sampling_rate is 8000, this checkpoint expects 16000"),
+        (speechlike(399), {}, r"shape \(399,\), expected"),
+        (np.zeros((1, 1, 1, 2000)), {}, r"expected \(T,\) or \(B, T\) or \(B, C, T\)"),
+        (speechlike(2000), {"truncation": True}, "max_length"),
+    ],
+)
+def test_wrong_waveforms_are_refused(wave, options, message):
+    with pytest.raises(ValueError, match=message):
+        SeamlessM4TFeatureExtractor()(wave, **options)
     with pytest.raises(CheckpointError, match="stride of the feature extractor is 0"):
         SeamlessM4TFeatureExtractor(stride=0)

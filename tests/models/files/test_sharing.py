@@ -12,6 +12,11 @@ from raysp.models import (
 )
 from tests.models.oracles import TINY
 
+SAVED = [
+    *("preprocessor_config.json", "processor_config.json", "special_tokens_map.json", "tokenizer_config.json"),
+    "vocab.json",
+]
+
 
 @pytest.fixture
 def sent(monkeypatch):
@@ -38,13 +43,7 @@ def test_models_and_what_belongs_to_them_are_sent_as_they_are_saved(sent, checkp
         "config": (UniSpeechConfig(**TINY), ["config.json"]),
         "processor": (
             AutoProcessor.from_pretrained(checkpoint),
-            [
-                "preprocessor_config.json",
-                "processor_config.json",
-                "special_tokens_map.json",
-                "tokenizer_config.json",
-                "vocab.json",
-            ],
+            SAVED,
         ),
     }
     for name, (value, files) in shared.items():
@@ -59,11 +58,10 @@ def test_a_processor_is_uploaded_when_saved_and_only_on_request(sent, checkpoint
     processor = AutoProcessor.from_pretrained(checkpoint)
     processor.save_pretrained(save_directory=tmp_path / "deep" / "mine", push_to_hub=False)
     assert not sent
-    saved = sorted(path.name for path in (tmp_path / "deep" / "mine").iterdir())
-    assert {"preprocessor_config.json", "processor_config.json", "vocab.json"} <= {*saved}
+    assert sorted(path.name for path in (tmp_path / "deep" / "mine").iterdir()) == SAVED
     processor.save_pretrained(tmp_path / "deep" / "mine", push_to_hub=True)
     processor.save_pretrained(tmp_path / "other", push_to_hub=True, repo_id="owner/name", commit_message="First")
-    assert [(repo_id, names) for _, repo_id, names, _ in sent] == [("me/mine", saved), ("owner/name", saved)]
+    assert [(repo_id, names) for _, repo_id, names, _ in sent] == [("me/mine", SAVED), ("owner/name", SAVED)]
     assert sent[1][3]["commit_message"] == "First"
     with pytest.raises(TypeError, match="repo_id given without push_to_hub=True"):
         processor.save_pretrained(tmp_path / "other", repo_id="owner/name")
@@ -75,5 +73,3 @@ def test_a_hub_that_refuses_is_named_with_the_reason(monkeypatch):
         StoreError, match=r"'owner/name': the Hugging Face hub rejects the upload \(OfflineModeIsEnabled: "
     ):
         UniSpeechConfig().push_to_hub("owner/name", token="hf_x")
-    with pytest.raises(StoreError, match=r"'a b/c': the Hugging Face hub rejects the upload \("):
-        UniSpeechConfig().push_to_hub("a b/c")

@@ -19,33 +19,23 @@ OPTIONS = {
 }
 
 
-@pytest.fixture(scope="module")
-def sisters(tmp_path_factory):
-    """Models with each decoder, made once."""
-    made = {}
-
-    def pair(decoder):
-        if decoder not in made:
-            folder = tmp_path_factory.mktemp(decoder)
-            sister = speech_encoder_decoder("wav2vec2", decoder)
-            sister.save_pretrained(folder)
-            made[decoder] = sister, raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(folder)
-        return made[decoder]
-
-    return pair
+def sisters(decoder, folder):
+    sister = speech_encoder_decoder("wav2vec2", decoder)
+    sister.save_pretrained(folder)
+    return sister, raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(("decoder", "options"), [("bert", "greedy with bans"), ("bart", "beams to the end")])
-def test_tokens_are_those_of_the_sister_in_pytorch(sisters, decoder, options):
-    sister, model = sisters(decoder)
+def test_tokens_are_those_of_the_sister_in_pytorch(decoder, options, tmp_path):
+    sister, model = sisters(decoder, tmp_path)
     inputs = waves_and_mask()
     theirs = sister.generate(*inputs, **OPTIONS[options])
     ours = model.generate(*(x.numpy() for x in inputs), **OPTIONS[options])
     assert np.asarray(ours.sequences).tolist() == theirs.tolist()
 
 
-def test_what_generate_cannot_do_is_refused(sisters):
-    _, model = sisters("bert")
+def test_what_generate_cannot_do_is_refused(tmp_path):
+    _, model = sisters("bert", tmp_path)
     waves, _ = waves_and_mask()
     with pytest.raises(ValueError, match="found 40 tokens, expected at most max_position_embeddings 32: for generate"):
         model.generate(waves.numpy(), max_new_tokens=40)

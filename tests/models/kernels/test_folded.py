@@ -15,13 +15,11 @@ DECODER = {"is_decoder": True, "add_cross_attention": False}
 MODELS = {
     "UniSpeechForCTC": TINY,
     "Wav2Vec2ForCTC": {**TINY, "feat_extract_norm": "layer", "do_stable_layer_norm": True},
-    "HubertForCTC": TINY,
     "SEWDForCTC": TINY_SEW_D,
     "Wav2Vec2BertForCTC": TINY_WAV2VEC2_BERT,
     "BertLMHeadModel": {**BERT, **DECODER},
     "GPT2LMHeadModel": GPT2,
     "BartForCausalLM": {**BART, **DECODER},
-    "MBartForCausalLM": {**BART, **DECODER},
 }
 
 
@@ -52,7 +50,7 @@ def made_of_its_weights(model):
     return other.eval()
 
 
-def fused_step(model):
+def a_fused_step(model):
     """Change weights as the fused optimizer does, which counts up no version."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05, fused=True)
     model(inputs_of(model)).logits.square().mean().backward()
@@ -60,52 +58,32 @@ def fused_step(model):
 
 
 def a_fused_step_in_training(model):
-    model.train()
-    fused_step(model)
+    a_fused_step(model.train())
     model.eval()
-
-
-def written(model):
-    for parameter in model.parameters():
-        parameter.data += 0.1 * torch.randn_like(parameter)
 
 
 def data_and_eval(model):
-    written(model)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
     model.eval()
 
 
-def other_weights(model):
-    return {name: value + 0.1 * torch.randn_like(value) for name, value in model.state_dict().items()}
-
-
-def load(model):
-    model.load_state_dict(other_weights(model))
-
-
 def load_by_assigning(model):
-    model.load_state_dict(other_weights(model), assign=True)
+    model.load_state_dict({name: value + 0.1 for name, value in model.state_dict().items()}, assign=True)
     model.tie_weights()
 
 
-def other_type(model):
-    written(model)
+def another_type(model):
+    data_and_eval(model)
     model.to(torch.float64)
 
 
-CHANGES = [
-    fused_step,
-    a_fused_step_in_training,
-    data_and_eval,
-    load,
-    load_by_assigning,
-    other_type,
-]
+CHANGES = [a_fused_step_in_training, data_and_eval, load_by_assigning, another_type]
 
 
 @pytest.mark.parametrize(
     ("name", "change"),
-    [*((next(iter(MODELS)), change) for change in CHANGES[1:]), *((name, CHANGES[0]) for name in MODELS)],
+    [*(("UniSpeechForCTC", change) for change in CHANGES), *((name, a_fused_step) for name in MODELS)],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_evaluation_after_a_change_is_that_of_the_weights(name, change):
@@ -119,9 +97,8 @@ def test_evaluation_after_a_change_is_that_of_the_weights(name, change):
 
 @pytest.mark.parametrize("name", ["SEWDForCTC", "BertLMHeadModel"])
 def test_copies_and_pickles_follow_their_own_weights(name):
-    model = model_of(name)
+    model, stream = model_of(name), io.BytesIO()
     before = evaluated(model)
-    stream = io.BytesIO()
     torch.save(model, stream)
     stream.seek(0)
     for other in (copy.deepcopy(model), torch.load(stream, weights_only=False)):

@@ -26,11 +26,8 @@ NOT_RETURNED = {
 
 
 OF_ALL = {
-    "padding_side": lambda it: (it.padding_side, it.truncation_side),
-    "special_tokens_map": lambda it: it.special_tokens_map,
-    "all_special_tokens": lambda it: (it.all_special_tokens, it.all_special_ids),
+    "special tokens": lambda it: (it.special_tokens_map, it.all_special_tokens, it.all_special_ids, len(it)),
     "added_tokens_decoder": lambda it: {i: (t.content, t.special) for i, t in it.added_tokens_decoder.items()},
-    "lengths": lambda it: (len(it), it.vocab_size),
     "convert_tokens_to_ids": lambda it: it.convert_tokens_to_ids(it.convert_ids_to_tokens([5, 7, 6])),
     "padding_side of a call": lambda it: dict(it(["ONE ONE", "E"], padding=True, padding_side="left")),
     "pad, labels": lambda it: dict(it.pad([{"input_ids": [5, 6], "labels": 1}, {"input_ids": [7], "labels": 0}])),

