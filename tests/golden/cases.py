@@ -1,4 +1,4 @@
-"""Golden cases of labels, as labels.json has them, by public names only; those of models and trainings as well.
+"""Golden cases of labels, as labels.json has them, by public names only; those of trainings as well.
 
 A case of the table names what writes its corpus and its checkpoint, functions of `corpora` and `checkpoints`; without
 a checkpoint it is the bundled one. `outputs` is a list, or the name of one. Cases of a folder share fields.
@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import raysp
 from tests import kit
 from tests.golden import checkpoints, corpora
-from tests.golden.classes import CLASSES, Outputs
 from tests.golden.recorded import TOLERANCE, Result, compact
 from tests.golden.trainings import TRAININGS, Training
 
@@ -85,8 +84,7 @@ def _labels(name: str, fields: Mapping[str, Any]) -> Labels:
     return Labels({**TABLE["folders"][name.partition("/")[0]], **fields, "outputs": outputs})
 
 
-CASES: dict[str, Labels | Outputs | Training] = {
+CASES: dict[str, Labels | Training] = {
     **{name: _labels(name, fields) for name, fields in TABLE["cases"].items()},
-    **CLASSES,
     **TRAININGS,
 }

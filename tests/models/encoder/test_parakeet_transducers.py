@@ -24,7 +24,7 @@ OF_TRANSDUCERS = {
 }
 OF_DURATIONS = {"durations": [[0, 1, 2, 3, 4], [0, 1], [1, 2], [0, 1, 2, 4, 8]]}
 OF_ENCODER = {key: values for key, values in OF_PARAKEET.items() if key != "hidden_act"}
-BLOCKS = (2, 3, 8)
+BLOCKS = (2, 8)
 
 
 def table_of(kind):
@@ -172,8 +172,7 @@ def check(kind, seed, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "seed"), [("RNNT", 0), ("TDT", 0), ("TDT", 1)])
 def test_a_random_configuration_gives_their_numbers_and_tokens_and_the_same_rows_alone(kind, seed, tmp_path):
     check(kind, seed, tmp_path)
 

@@ -115,6 +115,7 @@ def test_files_that_do_not_fit_each_other_are_refused(tmp_path, flags, message):
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json not found"):
         check_checkpoint(tmp_path)
+    save_parakeet(tmp_path)
     ParakeetFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
     (tmp_path / "processor_config.json").unlink()
     with pytest.raises(CheckpointError, match="80 mel bins every 160 samples, the model expects num_mel_bins 16"):
