@@ -1,15 +1,12 @@
 """The pipeline of the README labels rows of several sources exactly as printed."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
 import pytest
 
-from tests.commands import Ran
+from tests import kit
 from tests.corpora import rows_table, wav, write_shard
 from tests.hub_server import lay_out
 from tests.published.building import lay_out as published_layout
@@ -44,17 +41,12 @@ def tried(raysp_command, here: Path, start: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_folder_of_recordings(raysp_command, here):
+def test_a_folder_of_recordings_and_a_data_set_of_datasets(raysp_command, here):
     for name in ("a.wav", "deep/b.wav"):
         (here / "recordings" / name).parent.mkdir(parents=True, exist_ok=True)
         (here / "recordings" / name).write_bytes(wav(8000))
     assert "deep/b.wav" in tried(raysp_command, here, PIPELINE)
-
-
-@pytest.mark.slow
-def test_a_data_set_of_datasets(raysp_command, here):
-    (here / "a.wav").write_bytes(wav(8000))
-    made = datasets.Dataset.from_dict({"audio": ["a.wav"] * 2, "text": ["one"] * 2})
+    made = datasets.Dataset.from_dict({"audio": ["recordings/a.wav"] * 2, "text": ["one"] * 2})
     made.cast_column("audio", datasets.Audio(decode=False)).save_to_disk("corpus")
     assert "one" in tried(raysp_command, here, PIPELINE.replace('"recordings"', '"corpus", text="text"'))
 
@@ -66,11 +58,7 @@ def test_a_bucket(here, s3):
     bucket = s3.bucket()
     s3.upload(write_shard(here / "audio" / "a.parquet", table=rows_table(2, audio=wav(8000))).parent, bucket, "audio/")
 
-    # In a process of its own: a Ray that other tests started has not these variables, and looks at the sink too.
-    def run_in_a_shell(*arguments: object) -> Ran:
-        command = [sys.executable, "-m", "raysp.cli", *map(str, arguments)]
-        environment = {**os.environ, **variables}
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        return Ran(ran.returncode, ran.stdout, ran.stderr)
+    def run_apart(*line: object) -> kit.Ran:
+        return kit.run_apart(line, **variables)
 
-    tried(run_in_a_shell, here, PIPELINE.replace('"recordings"', f'"s3://{bucket}/audio/*.parquet"'))
+    tried(run_apart, here, PIPELINE.replace('"recordings"', f'"s3://{bucket}/audio/*.parquet"'))

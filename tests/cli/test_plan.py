@@ -45,11 +45,7 @@ def test_hours_are_shown_where_a_manifest_knows_them_also_once_it_is_recorded(re
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
     manifest = ("--set", f"source.url={tmp_path}/m.jsonl")
     for _ in range(2):
-        assert (
-            kit.run(["plan", recipe, *manifest])
-            .out.splitlines()[0]
-            .endswith("m.jsonl: 1 shard, 3 rows, 1:30:03 of audio")
-        )
+        assert "m.jsonl: 1 shard, 3 rows, 1:30:03 of audio\n" in kit.run(["plan", recipe, *manifest]).out
         raysp.run(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"), engine="here", progress=False)
 
 

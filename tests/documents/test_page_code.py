@@ -41,12 +41,11 @@ class Block(NamedTuple):
 
 def blocks_of(page: Path) -> list[Block]:
     found = [one.groupdict(default="") for one in BLOCK.finditer(page.read_text())]
-    return [Block(one["code"], one["file"] or _name_of(one["code"]), one["elsewhere"]) for one in found]
-
-
-def _name_of(code: str) -> str:
-    found = NAMED.match(code)
-    return found[1] if found else ""
+    names = [NAMED.match(one["code"]) for one in found]
+    return [
+        Block(one["code"], one["file"] or (name[1] if name else ""), one["elsewhere"])
+        for one, name in zip(found, names, strict=True)
+    ]
 
 
 BLOCKS = {page.name: blocks for page in PAGES if (blocks := blocks_of(page))}
@@ -127,7 +126,7 @@ def given(request, tmp_path, monkeypatch) -> dict[str, Any]:
 def test_the_blocks_of_a_page_run_in_their_order(page, given, monkeypatch):
     for block in BLOCKS[page]:
         if block.elsewhere:
-            continue  # `test_a_block_that_does_not_run_here_...`
+            continue
         if block.file:
             Path(block.file).write_text(block.code)
             monkeypatch.delitem(sys.modules, Path(block.file).stem, raising=False)
@@ -135,37 +134,26 @@ def test_the_blocks_of_a_page_run_in_their_order(page, given, monkeypatch):
         exec(compile(code, f"{page}: {code.splitlines()[0]}", "exec"), given)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [pytest.param(block, id=page) for page, blocks in BLOCKS.items() for block in blocks if block.elsewhere],
-)
-def test_a_block_that_does_not_run_here_runs_in_another_test_or_has_its_reason_and_names_that_exist(block):
-    if other := RUN_BY.fullmatch(block.elsewhere):
-        assert "```python" in (REPOSITORY / other[1]).read_text()
-    else:
-        assert NEEDS.fullmatch(block.elsewhere), block.elsewhere
-    for name in names_of_raysp(block.code):
-        assert resolved(name) is not None, name
-
-
-def names_of_raysp(code: str) -> list[str]:
-    """Return the dotted names of raysp that code imports or reads."""
+def names_of_raysp(code: str) -> list[tuple[str, str]]:
+    """Return the modules and names of raysp that code imports or reads."""
     found = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "raysp":
-            found.append(f"raysp.{node.attr}")
+            found.append(("raysp", node.attr))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("raysp"):
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [(node.module, alias.name) for alias in node.names]
     return found
 
 
-def resolved(name: str) -> object:
-    module, _, attribute = name.rpartition(".")
-    return getattr(import_module(module), attribute)
-
-
-def test_every_block_of_python_is_found():
-    found = sum(len(blocks) for blocks in BLOCKS.values())
-    assert found == sum(page.read_text().count("```python\n") for page in PAGES)
-    assert found >= 15
-    assert sum(bool(block.elsewhere) for blocks in BLOCKS.values() for block in blocks) <= 5
+def test_blocks_that_do_not_run_here_are_few_run_in_another_test_or_have_a_reason_and_name_what_exists():
+    blocks = [block for found in BLOCKS.values() for block in found]
+    assert len(blocks) == sum(page.read_text().count("```python\n") for page in PAGES) >= 15
+    elsewhere = [block for block in blocks if block.elsewhere]
+    assert len(elsewhere) <= 5
+    for block in elsewhere:
+        if other := RUN_BY.fullmatch(block.elsewhere):
+            assert "```python" in (REPOSITORY / other[1]).read_text()
+        else:
+            assert NEEDS.fullmatch(block.elsewhere), block.elsewhere
+        for module, name in names_of_raysp(block.code):
+            assert hasattr(import_module(module), name), name

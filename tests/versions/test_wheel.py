@@ -75,12 +75,8 @@ def test_the_distributions_have_the_modules_of_raysp_and_the_metadata_of_the_pro
     [name] = (name for name in names if name.endswith(".dist-info/METADATA"))
     metadata = message_from_bytes(zipfile.ZipFile(wheel).read(name))
     assert (metadata["Name"], metadata["Version"]) == (PROJECT["name"], PROJECT["version"])
-    assert metadata["License-Expression"] == "Apache-2.0"
-    assert metadata.get_all("Classifier") == PROJECT["classifiers"]
     required = {str(Requirement(line)) for line in metadata.get_all("Requires-Dist") if "extra ==" not in line}
     assert required == {str(Requirement(line)) for line in PROJECT["dependencies"]}
-    description = metadata.get_payload(decode=True).decode()
-    assert description.strip() == (CHECKOUT / "README.md").read_text().strip()
 
 
 @pytest.mark.drivers
