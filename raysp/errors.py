@@ -13,7 +13,8 @@ RayspError
     └── ProgramError   mend the program or what is installed: no recording is at fault
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class RayspError(Exception):
@@ -77,6 +78,15 @@ class RunError(RayspError):
 
 class ProgramError(RunError):
     """An exception of the program itself, with its traceback: a bug, or a package that is missing or does not fit."""
+
+
+@contextmanager
+def about(subject: str, kind: type[RayspError], *caught: type[Exception]) -> Iterator[None]:
+    """Raise errors of a block, of the caught kinds, as another kind, with their subject before the message."""
+    try:
+        yield
+    except caught as error:
+        raise kind(f"{subject}: {error}") from error
 
 
 def refuse_unused(options: Mapping[str, object], reason: str) -> None:

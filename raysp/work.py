@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
+from raysp.errors import SpecError
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import KINDS, Sink
@@ -93,6 +94,15 @@ class EstimateOptions:
     like_options: GivenOptions | None = None
     calibrate: bool = False
     price: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raise SpecError if an option for the speed or the price is invalid for any data."""
+        for name, value in (("rtfx", self.rtfx), ("price", self.price)):
+            if value is not None and not 0 < value < float("inf"):
+                raise SpecError(f"{name}: found {value:g}, expected a number above 0")
+        speeds = [name for name in ("rtfx", "like", "calibrate") if getattr(self, name)]
+        if len(speeds) > 1:
+            raise SpecError(f"found {' and '.join(speeds)}, expected one of them: each of them gives the speed")
 
     @property
     def speed_options(self) -> dict[str, object]:

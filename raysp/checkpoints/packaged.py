@@ -20,6 +20,8 @@ class PackagedModel:
     """Use of the package, for messages."""
     extra: str
     """Extra of raysp with the package."""
+    rate: int | None = None
+    """Samples per second of the input; None: it reads no samples."""
     runtime: str | None = None
     """Further package that runs the model."""
 
@@ -50,13 +52,15 @@ class PackagedModel:
         return f"{package}, the package that {self.use}, {lacks}: pip install 'raysp[{self.extra}]'"
 
 
-SPEECH = PackagedModel("silero-vad", "silero_vad", "data/silero_vad_16k.safetensors", "finds speech", "speech")
 SPEECH_RATE = 16_000
 """Samples per second of the input of the speech detector."""
-MOS = PackagedModel(
-    "speechmos", "speechmos", "dnsmos_models/sig_bak_ovr.onnx", "rates recordings", "mos", runtime="onnxruntime"
+SPEECH = PackagedModel(
+    "silero-vad", "silero_vad", "data/silero_vad_16k.safetensors", "finds speech", "speech", SPEECH_RATE
 )
 MOS_RATE = 16_000
 """Samples per second of the input of DNSMOS."""
+MOS = PackagedModel(
+    "speechmos", "speechmos", "dnsmos_models/sig_bak_ovr.onnx", "rates recordings", "mos", MOS_RATE, "onnxruntime"
+)
 LANGID = PackagedModel("py3langid", "py3langid", "data/model.npz.xz", "recognises languages of texts", "langid")
 PACKAGED = {model.key: model for model in (SPEECH, MOS, LANGID)}

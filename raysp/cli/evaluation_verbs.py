@@ -243,14 +243,10 @@ def print_limits(limits: "Sequence[Limit]") -> None:
 def print_table(table: "Table", most: int = MOST_GROUPS) -> None:
     """Print the first rows of a table, and the number of further rows."""
     drawn = RichTable()
-    for name in table.names:
-        is_first = not drawn.columns
-        drawn.add_column(
-            Text(printable(name)),
-            justify="left" if is_first else "right",
-            no_wrap=is_first,
-            overflow="ellipsis" if is_first else "fold",
-        )
+    first, *others = (Text(printable(name)) for name in table.names)
+    drawn.add_column(first, no_wrap=True)
+    for name in others:
+        drawn.add_column(name, justify="right", overflow="fold")
     for row in table.rows[:most]:
         drawn.add_row(*map(Text, row))
     out.print(drawn, soft_wrap=False)

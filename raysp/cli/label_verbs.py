@@ -81,7 +81,6 @@ def plan(
       raysp plan pipelines/label_digits.py --calibrate --price 0.05
       raysp plan pipelines/finetune_ctc.py --calibrate
     """
-    from raysp.labelling.planning.costs import check_speed
     from raysp.work import EstimateOptions, kind_of_work, load_work
 
     loaded = load(file, settings, load_work)
@@ -90,7 +89,6 @@ def plan(
             f"--sample: the rows of a training are indexed, not sampled, found the {loaded.NOUN} {file}; leave it out"
         )
     options = EstimateOptions(sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
-    check_speed(options)
     if sample == 0:
         refuse_unused(options.speed_options, "--sample 0 makes no estimate; leave out one of them")
     announce(f"looking at {urls(loaded.source)} ...")

@@ -160,6 +160,11 @@ def read_as() -> str:
     return f"{', '.join(first)} or {last}"
 
 
+def is_by_path(shard: Shard, audio_root: str | None) -> bool:
+    """Return whether the recordings of a shard are files of their own, so that its bytes hold none."""
+    return audio_root is not None or not kind_named(shard.kind).holds_audio
+
+
 def kind_named(name: str) -> SourceKind:
     """Return the kind with a recorded name.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysp.pages.page_charts import SIDE
-from raysp.storage.store import explain
+from raysp.storage.store import explained
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -44,8 +44,6 @@ def save(page: str, out: str | Path) -> str:
         StoreError: the file cannot be written.
     """
     place = Path(out).expanduser()
-    try:
+    with explained("write", place):
         place.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise explain(error, "write", place) from error
     return str(place)

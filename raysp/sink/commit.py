@@ -28,7 +28,7 @@ from raysp.sink.footer import Hashes
 from raysp.sink.label_rows import is_named, load_forgotten, without_labels
 from raysp.sink.receipts import Rules, ShardFailure, ShardReceipt, Tally, TextColumns
 from raysp.storage.opened import Entry, content_of
-from raysp.storage.store import Store, explain
+from raysp.storage.store import Store, explained
 from raysp.words import count
 
 RESULT_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in RESULT_COLUMNS.items()])
@@ -201,10 +201,8 @@ def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
 def _make(store: Store, label_shard: LabelShard) -> ShardReceipt:
     """Write and publish a label shard; return the receipt of another process if that published first."""
     shard = label_shard.shard
-    hashes = Hashes.zeros(shard.num_rows)
     try:
-        with closing(tables_of(store, label_shard, hashes)) as tables:
-            receipt = write(store, label_shard, tables, hashes, expected=None)
+        receipt = write_staged(store, label_shard, expected=None)
     except (RunError, StoreError):  # for example, the other process has removed the stage
         if (receipt := _find(store, label_shard)) is None:
             raise
@@ -215,6 +213,13 @@ def _make(store: Store, label_shard: LabelShard) -> ShardReceipt:
             "again"
         )
     return receipt
+
+
+def write_staged(store: Store, label_shard: LabelShard, *, expected: str | None) -> ShardReceipt | None:
+    """Write a label shard from its staged results, and publish it, as `write`."""
+    hashes = Hashes.zeros(label_shard.shard.num_rows)
+    with closing(_tables_of(store, label_shard, hashes)) as tables:
+        return write(store, label_shard, tables, hashes, expected=expected)
 
 
 def write(
@@ -242,12 +247,8 @@ def write(
     if forgotten := load_forgotten(store):
         tables = _withdrawn(tables, hashes, forgotten)
     with store.scratch() as scratch, store.scratch() as rest_scratch:
-        try:
+        with explained("write", f"{store.url}/{name}"):
             receipt, rest_id = _fill(scratch, rest_scratch, tables, label_shard, hashes)
-        except OSError as error:
-            if isinstance(error, StoreError):
-                raise
-            raise explain(error, "write", f"{store.url}/{name}") from error
         if not is_needed():
             return None
         if rest_id:  # before the label shard, which never names a file that is not there
@@ -323,7 +324,7 @@ def grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def tables_of(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[pa.Table]:
+def _tables_of(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[pa.Table]:
     """Yield the label shard's rows in order, at most a row group at a time; one empty table if it has no rows."""
     shard, schema = label_shard.shard, None
     for piece in shard.pieces or (Piece(0, 0),):
@@ -338,12 +339,8 @@ def tables_of(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generato
 def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
     """Read the source columns of a piece, and check their number of rows."""
     shard = label_shard.shard
-    try:
+    with explained("read", shard.url):
         source = label_shard.source_columns(piece)
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise explain(error, "read", shard.url) from error
     if source.num_rows != piece.num_rows:
         raise ShardError(
             f"{shard.url}: read {count(source.num_rows, 'row')} from {piece.first} to {piece.end}, expected "

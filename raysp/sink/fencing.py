@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raysp.errors import StoreError
 from raysp.sink import lease
-from raysp.storage.store import Entry, Store, explain
+from raysp.storage.store import Entry, Store, explained
 
 
 def replace_version(store: Store, path: str, data: bytes, *, expected: str | None) -> bool:
@@ -25,10 +25,8 @@ def replace_version(store: Store, path: str, data: bytes, *, expected: str | Non
         expected: version to replace; None: any, and a missing file is created.
     """
     with store.scratch() as scratch:
-        try:
+        with explained("write", f"{store.url}/{path}"):
             scratch.write_bytes(data)
-        except OSError as error:
-            raise explain(error, "write", f"{store.url}/{path}") from error
         return store.publish(scratch, path, replace=True, expected=expected) is not None
 
 

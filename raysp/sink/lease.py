@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict
 
 from raysp import bounds
 from raysp.errors import PlanError, RunError, StoreError
@@ -111,6 +110,13 @@ class Holder:
     def is_over(self) -> bool:
         """Whether it is known to have ended: it was released, its process ended, or it ended in this process."""
         return self.released or self.owner in _ended or self.process.is_alive() is False
+
+    @property
+    def running(self) -> "Running":
+        """Whether its run is active, as far as this machine can determine."""
+        if not self.is_over:
+            return Running.YES if self.process.is_alive() else Running.ELSEWHERE
+        return Running.KILLED if not self.released and self.process.is_alive() is False else Running.NO
 
     @property
     def words(self) -> str:
@@ -378,22 +384,3 @@ class Running(StrEnum):
     """The process of the run has ended without releasing the lease."""
     ELSEWHERE = "elsewhere"
     """It runs, or ran, on another machine, and has not released the lease."""
-
-
-class Activity(TypedDict):
-    """Whether a run is active, and the current or last holder of the lease."""
-
-    running: Running
-    holder: str
-
-
-def activity(holder: Holder | None) -> Activity:
-    """Return whether a run is active, from the current or last holder of the lease."""
-    if holder is None:
-        return {"running": Running.NO, "holder": ""}
-    if not holder.is_over:
-        running = Running.YES if holder.process.is_alive() else Running.ELSEWHERE
-    else:
-        is_killed = not holder.released and holder.process.is_alive() is False
-        running = Running.KILLED if is_killed else Running.NO
-    return {"running": running, "holder": holder.words}

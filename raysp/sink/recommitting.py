@@ -6,7 +6,6 @@ attempt finds another label shard and changes nothing.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 
@@ -103,10 +102,8 @@ def _write_id(store: Store, name: str) -> str:
 
 def _replaced(store: Store, label_shard: LabelShard, retry: Retry, expected: str | None) -> ShardReceipt | None:
     """Write a label shard from its staged results; return None if another process replaced it."""
-    hashes = Hashes.zeros(label_shard.shard.num_rows)
     try:
-        with closing(commit.tables_of(store, label_shard, hashes)) as tables:
-            return commit.write(store, label_shard, tables, hashes, expected=expected)
+        return commit.write_staged(store, label_shard, expected=expected)
     except (RunError, StoreError):  # for example, the other process has removed the stage
         if _write_id(store, label_shard.shard.name) == retry.write_id:
             raise

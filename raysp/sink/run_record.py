@@ -141,9 +141,16 @@ class RunRecord:
         return objects_in(self.pipeline, "steps")
 
 
+def field_of(value: JsonValue, *path: str) -> JsonValue:
+    """Return a field of a recorded value, by the names of the fields above it; None if there is no such field."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def objects_in(value: JsonValue, name: str) -> list[dict[str, JsonValue]]:
     """Return the objects of a list that a recorded value should have; an empty one for each value of another type."""
-    values = value.get(name) if isinstance(value, dict) else None
+    values = field_of(value, name)
     return [entry if isinstance(entry, dict) else {} for entry in values] if isinstance(values, list) else []
 
 
@@ -288,8 +295,7 @@ def _latest(recorded: JsonValue, current: JsonValue) -> JsonValue:
 
 def names_audio_root(pipeline: JsonValue) -> bool:
     """Return whether a pipeline, as JSON, sets the folder of recordings that are read by path."""
-    source = pipeline.get("source") if isinstance(pipeline, dict) else None
-    return isinstance(source, dict) and source.get("audio_root") is not None
+    return field_of(pipeline, "source", "audio_root") is not None
 
 
 def check_same(url: str, recorded: RunRecord, current: RunRecord) -> None:
@@ -346,12 +352,7 @@ def _described(key: str, old: str, new: str) -> str:
 def _file_fields(pipeline: JsonValue) -> dict[str, JsonValue]:
     """Return the fields of a recorded pipeline that change a label shard but no label."""
     fields = (("source", "text"), ("sink", "keep"), ("sink", "rows"))
-    by_name: dict[str, JsonValue] = {}
-    for part, name in fields:
-        spec = pipeline.get(part) if isinstance(pipeline, dict) else None
-        if isinstance(spec, dict) and name in spec:
-            by_name[f"{part}.{name}"] = spec[name]
-    return by_name
+    return {".".join(path): field_of(pipeline, *path) for path in fields}
 
 
 def checkpoint_digests(parts: Mapping[str, JsonValue]) -> list[str]:

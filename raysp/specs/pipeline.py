@@ -388,16 +388,14 @@ def read_code(work: ReadsCorpus | None, *specs: object) -> UserCode:
 
 def _specs(value: object) -> Iterator[object]:
     """Yield each spec within a value."""
+    items: Iterable[object] = value if isinstance(value, list | tuple) else ()
     if dataclasses.is_dataclass(value):
         yield value
-        for spec_field in dataclasses.fields(value):
-            yield from _specs(getattr(value, spec_field.name))
+        items = (getattr(value, spec_field.name) for spec_field in dataclasses.fields(value))
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _specs(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _specs(item)
+        items = value.values()
+    for item in items:
+        yield from _specs(item)
 
 
 def added_schema(pipeline: Pipeline) -> "pa.Schema":

@@ -129,7 +129,7 @@ class LocalStore:
         """
         folder = prefix.rpartition("/")[0]
         place = self._locate(folder)
-        with _explained("list", place):
+        with explained("list", place):
             above = (os.path.realpath(self._root), os.path.realpath(place))
             walked = _walk(str(place), f"{folder}/" if folder else "", prefix, above)
             entries = sorted(walked, key=lambda entry: entry.path)
@@ -138,7 +138,7 @@ class LocalStore:
     def stat(self, path: str) -> Entry | None:
         """Return the entry of a file, or None if it does not exist."""
         place = self._locate(path)
-        with _explained("look at", place):
+        with explained("look at", place):
             try:
                 status = place.stat()
             except (FileNotFoundError, NotADirectoryError):
@@ -148,14 +148,14 @@ class LocalStore:
     def read(self, path: str) -> bytes:
         """Return a whole file."""
         place = self._locate(path)
-        with _explained("read", place):
+        with explained("read", place):
             _refuse_special(place)
             return bounds.read_file(place, bounds.MOST_TABLE_BYTES)
 
     def open(self, path: str) -> pa.NativeFile:
         """Open a file for random access."""
         place = self._locate(path)
-        with _explained("read", place):
+        with explained("read", place):
             _refuse_special(place)
             # As bytes: Arrow encodes texts as UTF-8, which a name of another encoding cannot be.
             return pa.OSFile(cast("str", os.fsencode(place)), "rb")
@@ -163,7 +163,7 @@ class LocalStore:
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
         """Open a file and read its first bytes. Returns None if it does not exist."""
         place = self._locate(path)
-        with _explained("read", place):
+        with explained("read", place):
             try:
                 descriptor = os.open(place, _READ_FLAGS)
             except (FileNotFoundError, NotADirectoryError):
@@ -193,7 +193,7 @@ class LocalStore:
         The root stays, unless the file was the last one under `.raysp` and this store created the root.
         """
         place = self._locate(path)
-        with _explained("remove", place), suppress(FileNotFoundError, NotADirectoryError):
+        with explained("remove", place), suppress(FileNotFoundError, NotADirectoryError):
             place.unlink()
         with suppress(OSError):
             for folder in place.parents:
@@ -217,7 +217,7 @@ class LocalStore:
     def scratch(self) -> Iterator[Path]:
         """Yield a path under `.raysp/tmp/`, on the same file system."""
         place = self._locate(TMP) / uuid.uuid4().hex
-        with _explained("write to", self._root):
+        with explained("write to", self._root):
             self._made.update(_make_folder(place.parent))
         try:
             yield place
@@ -228,7 +228,7 @@ class LocalStore:
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         """Link a written scratch file to `path`, or rename it to replace a file, after its bytes are synced to disk."""
         place = self._locate(path)
-        with _explained("write", place):
+        with explained("write", place):
             _sync(scratch)
             entry = _entry(scratch.stat(), path)  # links and renames keep the modification time
             try:
@@ -251,7 +251,7 @@ class LocalStore:
         return entry
 
     def _fill(self, scratch: Path, data: bytes, path: str) -> None:
-        with _explained("write", self._locate(path)):
+        with explained("write", self._locate(path)):
             try:
                 scratch.write_bytes(data)
             except FileNotFoundError:  # another process removed the last file under `.raysp`
@@ -374,7 +374,7 @@ def expand_local(url: str, folder_pattern: str) -> Listing:
     root, pattern = str(path), folder_pattern
     entries: dict[str, Entry] = {}
     markers: set[str] = set()
-    with _explained("list", path):
+    with explained("list", path):
         if not path.is_dir():
             if path.exists():
                 return Listing(str(path.parent), (_entry(path.stat(), path.name),))
@@ -389,7 +389,7 @@ def expand_local(url: str, folder_pattern: str) -> Listing:
 @contextmanager
 def local_scratch() -> Iterator[Path]:
     """Yield a path in the temporary folder (TMPDIR) for a file to upload."""
-    with _explained("write to", tempfile.gettempdir()):
+    with explained("write to", tempfile.gettempdir()):
         folder = tempfile.mkdtemp(prefix="raysp-")
     try:
         yield Path(folder, "scratch")
@@ -443,7 +443,8 @@ def explained_if_full(place: str) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(doing: str, place: str | Path) -> Iterator[None]:
+def explained(doing: str, place: str | Path) -> Iterator[None]:
+    """Raise errors of the operating system as StoreError, by `explain`."""
     try:
         yield
     except StoreError:
@@ -575,7 +576,7 @@ def _collect(
 
     `above` holds the real paths of the folders from the root to `folder`, to detect loops of links.
     """
-    with _explained("list", folder), os.scandir(folder) as children:
+    with explained("list", folder), os.scandir(folder) as children:
         for child in children:
             below, is_folder = f"{path}{child.name}", _leads_to(child.is_dir)
             names = below.split("/")

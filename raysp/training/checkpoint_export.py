@@ -27,7 +27,7 @@ from raysp.sink import fault_injection
 from raysp.sink.fencing import FencedStore
 from raysp.sink.run_record import installed_version
 from raysp.specs.values import JsonValue, to_json
-from raysp.storage.store import explain
+from raysp.storage.store import explain, explained
 from raysp.text.formats.safe_values import place_name
 from raysp.training.finetune_result import FinetuneResult
 from raysp.training.objectives.language_adapters import add_languages
@@ -152,10 +152,8 @@ def _save_processor(folder: Path, feature_extractor: FeatureExtractor, tokenizer
 
 def _publish(store: FencedStore, folder: Path, name: str) -> None:
     with store.scratch() as scratch:
-        try:
+        with explained("write", f"{store.url}/{name}"):
             shutil.copyfile(folder / name, scratch)
-        except OSError as error:
-            raise explain(error, "write", f"{store.url}/{name}") from error
         store.publish(scratch, name, replace=True)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from raysp.errors import SpecError, refuse_unused
-from raysp.labelling.planning.costs import check_speed
 from raysp.sink.sinks import Sink
 from raysp.storage.store import Store
 from raysp.training.reading.training_status import TrainingStatus, read_training
@@ -25,7 +24,6 @@ def estimate(work: Finetune, options: EstimateOptions) -> "TrainingEstimate":
     """Return the estimate of a training."""
     sampling = {"sample": options.sample, "seed": options.seed}
     refuse_unused(sampling, "the rows of a recipe are not sampled; leave it out")
-    check_speed(options)
     return _estimated(work, options, lambda done, of: None)[2]
 
 

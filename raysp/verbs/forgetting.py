@@ -11,7 +11,7 @@ import pyarrow as pa
 from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError, RayspError, RunError, TrustError
-from raysp.labelling.finished.finished_labels import Labelling, field_of
+from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import recorded_rules
 from raysp.labelling.planning.carried import decode, read_source_columns
 from raysp.labelling.planning.trust import Recorded, explain, read_recorded
@@ -20,6 +20,7 @@ from raysp.sink import commit, footer, label_rows, lease, stage
 from raysp.sink.label_rows import is_named
 from raysp.sink.receipts import texts_of
 from raysp.sink.recommitting import rewrite
+from raysp.sink.run_record import field_of
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.words import Brief, count, listed
@@ -174,7 +175,7 @@ def _replace(labelling: Labelling, shard: Shard) -> None:
         shard,
         before.receipt.fingerprint,
         rows=cast("commit.Rows", record.file_parts.get("sink.rows", "all")),
-        compression=cast("commit.Compression", field_of(field_of(record.pipeline, "sink"), "compression") or "zstd"),
+        compression=cast("commit.Compression", field_of(record.pipeline, "sink", "compression") or "zstd"),
         metadata={name: entry for name, entry in before.entries.items() if name != "recordings"},
         file_id=before.receipt.file_id,
         texts=labelling.texts,

@@ -4,9 +4,8 @@ import importlib.util
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -30,7 +29,7 @@ SPINNER_CELLS = 2
 """Terminal cells of the spinner before the live line."""
 
 
-class Display:
+class Display(AbstractContextManager["Display"]):
     """Display of the progress of a run. An error of it is logged once; nothing more is shown, and the run goes on.
 
     Args:
@@ -49,13 +48,7 @@ class Display:
         self._live = self.console.status("") if (self.console.is_terminal or is_notebook) and not is_quiet else None
         self._last_line = float("-inf") if self._live else time.monotonic()
 
-    def __enter__(self) -> Self:
-        """Return the display; nothing is shown before `start`."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Remove the live line."""
         self.stop()
 

@@ -11,7 +11,8 @@ from typing import Protocol
 from raysp import tracebacks
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
-from raysp.labelling.engine.job import FatalFailure, LabelledPiece, Message, PieceTodo, RetriedPiece
+from raysp.labelling.engine.display import OnProgress
+from raysp.labelling.engine.job import FatalFailure, LabelledPiece, Message, Outcome, PieceTodo, RetriedPiece
 from raysp.labelling.engine.open_shards import ErrorRate, OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
@@ -19,13 +20,12 @@ from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.rows import FILTERED, remedy
 from raysp.sink import lease, stage
 from raysp.sink.commit import Retry, Todo
-from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
+from raysp.sink.receipts import Counts, ShardFailure
 from raysp.sink.run_log import RunLog
 from raysp.words import count, run_again
 
 logger = logging.getLogger(__name__)
 
-OnProgress = Callable[[Progress], None]
 OnPiece = Callable[[PieceTodo], None]
 
 LAST_COMMITS_SECONDS = 60
@@ -37,8 +37,6 @@ MOST_BLAMED = 100
 MOST_EXAMPLES = 3
 EXAMPLE_CHARACTERS = 120
 """Error rows that the reason of a stop names, and the length of each."""
-
-Outcome = ShardReceipt | ShardFailure
 
 
 class Committing(Protocol):
@@ -189,6 +187,8 @@ class Execution:
     def _record(self, outcomes: Sequence[Outcome]) -> None:
         tracebacks.report(self.reported)
         for outcome in outcomes:
+            if isinstance(outcome, FatalFailure):
+                raise RunError(run_again(outcome.reason))
             if isinstance(outcome, ShardFailure):
                 self._fail(outcome)
             else:

@@ -28,9 +28,9 @@ from raysp.audio.isolation import Decoder
 from raysp.corpus.shards import Piece, Shard
 from raysp.devices import release_memory
 from raysp.errors import RunError
-from raysp.labelling.engine.execution import OnPiece, Outcome
-from raysp.labelling.engine.job import Job, Message, PieceTodo, pieces_of, sleep_while_waiting
-from raysp.labelling.engine.model import Model, ahead
+from raysp.labelling.engine.execution import OnPiece
+from raysp.labelling.engine.job import Job, Message, Outcome, PieceTodo, pieces_of, sleep_while_waiting
+from raysp.labelling.engine.model import Model, ahead, threads_kept
 from raysp.labelling.engine.piece import commit_shard, label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.run_plan import Plan
@@ -38,8 +38,7 @@ from raysp.sink import layout, records
 from raysp.sink.commit import Retry
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.records import Natural
-from raysp.storage.store import Store, UnusableError
-from raysp.words import run_again
+from raysp.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +151,8 @@ class Here:
             stack.callback(self._begins.close)
             stack.enter_context(_own_debugger())
             if job.pipeline.reads_audio:
-                stack.enter_context(_own_threads())
+                sleep_while_waiting()  # before torch is imported
+                stack.enter_context(threads_kept())
             decoder = stack.enter_context(Decoder())  # runs in other threads have their own
             items = stack.enter_context(contextlib.closing(self._items(decoder, on_piece)))
             if not job.code:
@@ -268,22 +268,15 @@ class CommitsHere:
     def __init__(self, job: Job, retries: Mapping[str, Retry]) -> None:
         self.job = job
         self.retries = retries
-        self._outcomes: dict[str, Outcome] = {}
+        self._outcomes: list[Outcome] = []
 
     def start(self, shard: Shard, staged_bytes: int) -> None:
-        """Commit a shard.
-
-        Raises:
-            RunError: the sink cannot be written.
-        """
-        outcome = commit_shard(self.job, shard, self.retries.get(shard.name))
-        if isinstance(outcome, UnusableError):
-            raise RunError(run_again(str(outcome)))
-        self._outcomes[shard.name] = outcome
+        """Commit a shard."""
+        self._outcomes.append(commit_shard(self.job, shard, self.retries.get(shard.name)))
 
     def finished(self) -> list[Outcome]:
         """Return the outcomes since the last call."""
-        outcomes, self._outcomes = list(self._outcomes.values()), {}
+        outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def rest(self) -> Iterator[list[Outcome]]:
@@ -293,19 +286,6 @@ class CommitsHere:
     def stop(self, seconds: float) -> list[Outcome]:
         """Return the outcomes since the last call."""
         return self.finished()
-
-
-@contextlib.contextmanager
-def _own_threads() -> Iterator[None]:
-    """Import torch, and restore the number of its threads at the end."""
-    sleep_while_waiting()  # before torch is imported
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

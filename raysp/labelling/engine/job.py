@@ -18,7 +18,7 @@ from raysp.errors import RayspError, ShardError
 from raysp.labelling import assembly
 from raysp.labelling.planning.run_plan import Pass, Plan, output_schema
 from raysp.sink.commit import Retry, Todo
-from raysp.sink.receipts import PieceReceipt, ShardFailure
+from raysp.sink.receipts import PieceReceipt, ShardFailure, ShardReceipt
 from raysp.sink.sinks import Sink
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
@@ -253,6 +253,8 @@ class ReadingError(Exception):
 
 
 Message = LabelledPiece | RetriedPiece | ShardFailure | FatalFailure
+Outcome = ShardReceipt | ShardFailure | FatalFailure
+"""What a commit ends with."""
 
 
 def shard_failure(shard: str, error: BaseException) -> ShardFailure:

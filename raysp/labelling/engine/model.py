@@ -123,6 +123,18 @@ class Model:
         return table, figures, waited
 
 
+@contextmanager
+def threads_kept() -> Iterator[int]:
+    """Yield the number of torch threads of the calling thread, and restore it, which new threads would take over."""
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield threads
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _load(step: Pass, threads: int) -> BlockOp:
     """Load the model, and set the number of torch threads of this thread."""
     if step.pipeline.reads_audio:

@@ -20,6 +20,7 @@ from raysp.labelling.engine.job import (
     Job,
     LabelledPiece,
     Message,
+    Outcome,
     PieceTodo,
     ReadingError,
     RowError,
@@ -34,7 +35,7 @@ from raysp.ops.late_steps import MOST_EXAMPLES
 from raysp.sink import fault_injection, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry, commit
 from raysp.sink.layout import StagedName
-from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, TextColumns, rules_of_steps
+from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, TextColumns, rules_of_steps
 from raysp.sink.recommitting import recommit
 from raysp.sink.sorting import Sorter
 from raysp.specs.pipeline import file_parts
@@ -249,7 +250,7 @@ class PieceLabels:
                 self._examples.append(RowError(row, error_type, message))
 
 
-def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | ShardFailure | UnusableError:
+def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> Outcome:
     """Write the label shard of a completely staged shard, or replace retried rows of an existing one.
 
     Returns the error if no shard can be committed.
@@ -282,6 +283,6 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
             examples_behind=filters.examples,
         )
     except UnusableError as error:
-        return error
+        return FatalFailure(str(error))
     except BaseException as error:  # steps after the model are code of the user
         return shard_failure(shard.name, error)

@@ -13,17 +13,13 @@ import ray
 
 from raysp import tracebacks
 from raysp.corpus.shards import Shard
-from raysp.errors import RunError
-from raysp.labelling.engine.job import Job
+from raysp.labelling.engine.job import Job, Outcome
 from raysp.labelling.engine.piece import commit_shard
 from raysp.sink import commit
 from raysp.sink.commit import Retry
-from raysp.sink.receipts import ShardFailure, ShardReceipt
-from raysp.storage.store import UnusableError
-from raysp.words import run_again
+from raysp.sink.receipts import ShardFailure
 
-Outcome = ShardReceipt | ShardFailure
-Made = tuple[list[Outcome | UnusableError], dict[str, str]]
+Made = tuple[list[Outcome], dict[str, str]]
 """Outcomes of a task, and tracebacks of errors."""
 
 SHARDS_IN_FLIGHT = 128
@@ -119,12 +115,7 @@ class Commits:
             reason = f"its commit failed {1 + MAX_RETRIES} times ({type(error).__name__}); run again"
             return [ShardFailure(batch[0].shard.name, reason)]
         tracebacks.keep(noted)
-        outcomes: list[Outcome] = []
-        for outcome in made:
-            if isinstance(outcome, UnusableError):
-                raise RunError(run_again(str(outcome)))
-            outcomes.append(outcome)
-        return outcomes
+        return made
 
 
 def next_batch(waiting: deque[Due]) -> list[Due]:

@@ -207,8 +207,7 @@ def _places(plan: Plan, shard: Shard, rows: Sequence[int]) -> list[Place]:
 def _read(plan: Plan, place: Place, num_rows: int, seed: int) -> tuple[Place, Piece, list[int], pa.Table]:
     """Read rows of a place: any of them if all are small enough to be read, else the first ones."""
     shard, num_place, source = place.shard, place.end - place.first, plan.pipeline.source
-    is_by_path = source.audio_root is not None or not sources.kind_named(shard.kind).holds_audio
-    row_bytes = 0.0 if is_by_path else shard.num_bytes / max(1, shard.num_rows)
+    row_bytes = 0.0 if sources.is_by_path(shard, source.audio_root) else shard.num_bytes / max(1, shard.num_rows)
     most = PLACE_BYTES * place.weight
     fits = row_bytes * num_place <= most
     piece = Piece(place.first, place.first + (num_place if fits else max(1, min(num_rows, int(most / row_bytes)))))

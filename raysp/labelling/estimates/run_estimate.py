@@ -7,7 +7,7 @@ from typing import Literal
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.estimates.row_sampling import SAMPLE_ROWS, Sample, read_sample
-from raysp.labelling.planning.costs import Amount, Cost, Speed, check_speed, unpriced
+from raysp.labelling.planning.costs import Amount, Cost, Speed, unpriced
 from raysp.labelling.planning.opening import plan as make_plan
 from raysp.labelling.planning.run_plan import Plan
 from raysp.labelling.planning.trust import open_recorded
@@ -101,7 +101,6 @@ def estimate(work: Plan | Pipeline, options: EstimateOptions) -> Estimate:
     num_rows = SAMPLE_ROWS if options.sample is None else options.sample
     if num_rows < 1:
         raise SpecError(f"sample: found {num_rows}, expected at least 1 row")
-    check_speed(options)
     plan = work if isinstance(work, Plan) else make_plan(work)
     if not plan.pipeline.reads_audio:
         raise PlanError("the pipeline reads no audio; `raysp plan` counts its rows without an estimate")

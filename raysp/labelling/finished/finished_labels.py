@@ -17,11 +17,10 @@ from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import committed
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.receipts import TextColumns
-from raysp.sink.run_record import RunRecord, checkpoint_digests, objects_in
+from raysp.sink.run_record import RunRecord, checkpoint_digests, field_of, objects_in
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
-from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store, scheme_of
 from raysp.work import SinkRequest
@@ -93,7 +92,7 @@ class Labelling:
     @property
     def reference(self) -> str | None:
         """Column of the reference texts that the recorded pipeline names."""
-        text = field_of(field_of(self.record.pipeline, "source"), "text")
+        text = field_of(self.record.pipeline, "source", "text")
         return text if isinstance(text, str) else None
 
     @property
@@ -126,7 +125,7 @@ class Labelling:
     @property
     def kept(self) -> tuple[str, ...]:
         """Columns of the source that the recorded pipeline keeps."""
-        keep = field_of(field_of(self.record.pipeline, "sink"), "keep")
+        keep = field_of(self.record.pipeline, "sink", "keep")
         return tuple(name for name in (keep if isinstance(keep, list) else ()) if isinstance(name, str))
 
     def tables(self, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -144,11 +143,6 @@ class Labelling:
             ChangedError, StoreError: as `read_rest`.
         """
         return read_rest(self.store, shard, columns)
-
-
-def field_of(value: JsonValue, name: str) -> JsonValue:
-    """Return a field of a recorded value; None if it has no such field."""
-    return value.get(name) if isinstance(value, dict) else None
 
 
 def refuse_overlap(sink: Store, destination: Store) -> None:

@@ -67,17 +67,11 @@ def readable(table: pa.Table) -> pa.Table:
     """
     for index, field in enumerate(table.schema):
         column = table.column(index)
-        if not _is_valid(column):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
             table = table.set_column(index, field, pa.chunked_array([_readable(chunk) for chunk in column.chunks]))
     return table
-
-
-def _is_valid(column: "pa.ChunkedArray[Any]") -> bool:
-    try:
-        column.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def _readable(array: Any) -> Any:  # noqa: ANN401 - the stubs of pyarrow lack what arrays have

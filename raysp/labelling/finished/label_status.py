@@ -20,7 +20,7 @@ from raysp.sink.absent import Gone
 from raysp.sink.absent import load as load_absent
 from raysp.sink.commit import outcomes
 from raysp.sink.label_rows import load_forgotten
-from raysp.sink.lease import Activity, Running, activity
+from raysp.sink.lease import Running
 from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, WordErrors, json_of, recent_pieces
 from raysp.sink.run_log import log_files
 from raysp.sink.run_record import RunEntry, checkpoint_digests
@@ -254,6 +254,7 @@ def label_status(request: SinkRequest) -> Status:
     staged = stage.listed(store, shards, record.staged_as)
     begun = staged.keys() - committed
     runs = record.runs
+    holder = lease.holder(store)
     recent, stopped = recent_pieces(store, runs[-1].run_id) if runs else ([], "")
     return Status(
         sink=store.url,
@@ -269,7 +270,8 @@ def label_status(request: SinkRequest) -> Status:
         unreadable=absent,
         foreign=foreign,
         last_run=runs[-1] if runs else None,
-        **_activity(lease.holder(store), runs[-1] if stopped else None),
+        running=_running(holder, runs[-1] if stopped else None),
+        holder=holder.words if holder else "",
         rows_staged=sum(
             tile.rows.num_rows
             for shard in shards
@@ -286,12 +288,11 @@ def label_status(request: SinkRequest) -> Status:
     )
 
 
-def _activity(holder: lease.Holder | None, ended: RunEntry | None) -> Activity:
+def _running(holder: lease.Holder | None, ended: RunEntry | None) -> Running:
     """Return whether a run is active; one that wrote why it ended, and could not release its lease, is not."""
-    state = activity(holder)
-    if state["running"] is Running.KILLED and holder and ended and holder.since <= ended.started:
-        state["running"] = Running.NO
-    return state
+    if holder is None or (holder.running is Running.KILLED and ended and holder.since <= ended.started):
+        return Running.NO
+    return holder.running
 
 
 def _speed(blocks: Sequence[PieceReceipt]) -> float | None:

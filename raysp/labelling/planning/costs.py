@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from raysp.errors import SpecError
 from raysp.words import duration
 from raysp.work import EstimateOptions
 
@@ -90,17 +89,6 @@ class Cost:
         wall = audio.times(imbalance / speed.rtfx / actors)
         hours = wall.times(actors * devices / 3600)
         return cls(actors, wall, hours, device, None if price is None else hours.times(price))
-
-
-def check_speed(options: EstimateOptions) -> None:
-    """Raise SpecError if an option for the speed or the price is invalid for any data."""
-    for name, value in (("rtfx", options.rtfx), ("price", options.price)):
-        if value is not None and not 0 < value < float("inf"):
-            raise SpecError(f"{name}: found {value:g}, expected a number above 0")
-    speeds = {"rtfx": options.rtfx, "like": options.like, "calibrate": options.calibrate or None}
-    sources = [name for name, value in speeds.items() if value]
-    if len(sources) > 1:
-        raise SpecError(f"found {' and '.join(sources)}, expected one of them: each of them gives the speed")
 
 
 def unpriced(options: EstimateOptions, speed: Speed | None) -> list[str]:

@@ -18,9 +18,9 @@ from raysp.corpus import sources
 from raysp.corpus.old_files import refuse_revisions, refuse_tables
 from raysp.corpus.shards import Beside, Cut, Metadata, Origin, Shard, SourceKind, is_audio, suffix_of
 from raysp.corpus.sources import options_beside
-from raysp.errors import ChangedError, PlanError, RayspError, ShardError, StoreError
+from raysp.errors import ChangedError, PlanError, RayspError, ShardError, StoreError, about
 from raysp.sink import commit
-from raysp.sink.run_record import RunRecord
+from raysp.sink.run_record import RunRecord, field_of
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.values import JsonValue
@@ -84,14 +84,10 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         PlanError: there is no shard, two label shards have the same name, readers would pass over a name, or a shard is
             not labelled in `source.labels`.
     """
-    try:
+    with about("source.url", PlanError, StoreError):
         listings = [_list_url(url, source) for url in source.urls]
-    except StoreError as error:
-        raise PlanError(f"source.url: {error}") from error
-    try:
+    with about("source.root", PlanError, StoreError):
         root = normalise(source.root) if source.root else _common_root([files.listing for files in listings])
-    except StoreError as error:
-        raise PlanError(f"source.root: {error}") from error
     shards: list[tuple[Shard, Cut]] = []
     unreadable: dict[str, str] = {}
     for kind, origin in _origins(listings):
@@ -183,10 +179,8 @@ def _list_url(url: str, source: Shards) -> _Sorted:
     if is_folder and recordings:
         folders = sources.kind_named(sources.FOLDER).within(source.audio_root)
         content = Beside(listing.root, recordings, shards, listing.entries, source.text)
-        try:
+        with about("source", PlanError, ShardError):
             metadata, described = folders.described_by(content, storage_options)
-        except ShardError as error:
-            raise PlanError(f"source: {error}") from error
     if metadata is not None:
         shards, metadata = [], metadata.as_listed(entry.path for entry in listing.entries)
         recordings = [entry for entry in listing.entries if is_audio(entry.path) or entry.path in metadata.checks]
@@ -215,12 +209,10 @@ def _refuse_old_files(
     pattern = place.removeprefix(join_url(listing.root, "")) if place != listing.root else ""
     saw_root = not scheme_of(url) or not literal_prefix(pattern)
     seen = [*listing.markers, *(entry.path for entry in listing.entries)]
-    try:
+    with about("source.url", PlanError, ShardError):
         if are_shards:
             refuse_tables(listing.root, kept, seen, storage_options, saw_root=saw_root)
         refuse_revisions(listing.root, kept, storage_options)
-    except ShardError as error:
-        raise PlanError(f"source.url: {error}") from None
 
 
 def _nothing_to_label(url: str, other_files: Sequence[Entry], *, is_folder: bool) -> str:
@@ -302,13 +294,11 @@ def _relative(url: str, root: str) -> str:
 def _with_label_shards(shards: Sequence[Shard], labels: str, source: Shards) -> tuple[Shard, ...]:
     """Return listed shards with the places and versions of their label shards in the sink at `labels`."""
     sink = Sink.open(labels, options_beside(labels, source.urls[0], source.storage_options))
-    try:
+    with about("source.labels", PlanError, RayspError):
         record = sink.existing_record()
         labelled = {recorded.name: recorded for recorded in sink.shards()}
         done, foreign = commit.committed(sink.store, [*labelled.values()], record.fingerprint)
         versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in done}
-    except RayspError as error:
-        raise PlanError(f"source.labels: {error}") from None
     absent = [shard.name for shard in shards if shard.name not in versions]
     if reasons := [foreign[name] for name in absent if name in foreign]:
         raise PlanError(f"source.labels: {words.listed(reasons, 1)}")
@@ -424,7 +414,7 @@ def of_commit(pipeline: Pipeline, record: RunRecord | None) -> Pipeline:
     """
     if pipeline.source.split is None:
         return pipeline
-    recorded = record.pipeline.get("source") if record and isinstance(record.pipeline, dict) else None
+    recorded = field_of(record.pipeline, "source") if record else None
     return replace(pipeline, source=source_of_commit(pipeline.source, recorded))
 
 
@@ -443,7 +433,7 @@ def source_of_commit(source: Shards, recorded: JsonValue = None) -> Shards:
     from raysp.corpus.hub_data import find_split
 
     name, _, revision = source.urls[0].partition("@")
-    urls = recorded.get("url") if isinstance(recorded, dict) else None
+    urls = field_of(recorded, "url")
     pinned = (_PINNED.fullmatch(str(url)) for url in (urls if isinstance(urls, list) else [urls]))
     at_commit = revision or next((match[2] for match in pinned if match and match[1] == name), None)
     options = source.storage_options

@@ -25,7 +25,7 @@ from raysp.labelling.planning.settings import (
     resolve_settings,
     staged_parts,
 )
-from raysp.labelling.planning.surveying import paths_of, refuse_without_recordings, survey, try_late_filters, with_ids
+from raysp.labelling.planning.surveying import paths_of, refuse_without_recordings, survey, try_filters, with_ids
 from raysp.sink import absent, fault_injection, plan_record, run_record
 from raysp.sink.absent import Gone
 from raysp.sink.commit import Todo, compare
@@ -135,7 +135,7 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
     """
     plan = plan_without_work(opened, state.binding_record)
     for schema, url in corpus.schemas.items():
-        try_late_filters(url, schema, plan.pipeline, output_schema(*plan.passes))
+        try_filters(url, schema, plan.pipeline, output_schema(*plan.passes))
     file_id = fingerprint(file_parts(plan.pipeline))
     done, todo = compare(opened.sink.store, corpus.shards, plan.fingerprint, file_id=file_id, stage_id=plan.stage_id)
     # A run that stops for error rows removes them, unless its process is killed.

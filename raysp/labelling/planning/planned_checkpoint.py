@@ -28,7 +28,7 @@ from raysp.sink.run_record import RunRecord
 from raysp.specs.outputs.output import OWN_MODEL, Output
 from raysp.specs.pipeline import Pipeline, Shards, with_places
 from raysp.specs.steps import Label
-from raysp.specs.values import Column
+from raysp.specs.values import Column, replaced
 from raysp.storage.store import scheme_of
 
 
@@ -257,8 +257,8 @@ def with_backends(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[
         CheckpointError: no backend reads a checkpoint; with the reasons.
         PlanError: the labels of the sink were made by transformers, which is not installed here.
     """
-    steps, choices = [*pipeline.steps], []
-    for place, step in enumerate(steps):
+    choices = []
+    for place, step in enumerate(pipeline.steps):
         if not isinstance(step, Label):
             continue
         folder_for = partial(folder_of, step.checkpoint, pipeline.source, language=step.language)
@@ -272,19 +272,16 @@ def with_backends(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[
                 f"installed here; {hf_installed.COMMAND}, or use another sink with what is installed"
             )
         choices.append(choose_backend(folder_for, first=recorded or OWN))
-        steps[place] = replace(step, backend=cast("Any", choices[-1].name))
-    return (pipeline if steps == [*pipeline.steps] else replace(pipeline, steps=steps)), tuple(choices)
+        pipeline = replaced(pipeline, f"steps.{place}.backend", choices[-1].name)
+    return pipeline, tuple(choices)
 
 
 def as_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
     """Return the pipeline with the recorded backends of `Label` steps that name none."""
-    steps = [
-        replace(step, backend=cast("Any", recorded))
-        if isinstance(step, Label) and step.backend is None and (recorded := _recorded(record, place))
-        else step
-        for place, step in enumerate(pipeline.steps)
-    ]
-    return pipeline if steps == [*pipeline.steps] else replace(pipeline, steps=steps)
+    for place, step in enumerate(pipeline.steps):
+        if isinstance(step, Label) and step.backend is None and (recorded := _recorded(record, place)):
+            pipeline = replaced(pipeline, f"steps.{place}.backend", recorded)
+    return pipeline
 
 
 def choose_backend(folder_for: Callable[..., Path], *, first: str = OWN) -> Chosen:

@@ -87,16 +87,13 @@ class Opened:
             return False
         if label.device == "cuda" and not resources.gpus:
             return False
-        is_by_path = self.pipeline.source.audio_root is not None
         num_bytes = num_rows = 0
         for shard in shards:
-            if self.pipeline.reads_audio and (is_by_path or not sources.kind_named(shard.kind).holds_audio):
+            if self.pipeline.reads_audio and sources.is_by_path(shard, self.pipeline.source.audio_root):
                 num_rows += shard.num_rows
             else:
                 num_bytes += shard.num_bytes
-            if num_bytes > SMALL_BYTES or num_rows > SMALL_ROWS:
-                return False
-        return True
+        return num_bytes <= SMALL_BYTES and num_rows <= SMALL_ROWS
 
 
 MOST_GONE = 3

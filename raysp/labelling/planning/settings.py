@@ -10,7 +10,7 @@ from raysp.backends.finding import CTRANSLATE2, NAMED, choice_of
 from raysp.cluster.resources import Resources, actor_cpus, actors_that_fit, check_device, shortage_of, with_gpu_memory
 from raysp.corpus.shards import PIECE_SECONDS, PieceSize
 from raysp.devices import is_accelerator, kind_of
-from raysp.errors import CheckpointError, PlanError
+from raysp.errors import CheckpointError, PlanError, about
 from raysp.labelling.planning.planned_checkpoint import (
     checkpoint_folder,
     digest_of,
@@ -83,8 +83,7 @@ def resolve_settings(
         resolved = [before] * len(alone)
     passes = []
     for number, part in enumerate(alone):
-        rest = [*summaries[:number], *summaries[number + 1 :]]
-        passes.append(Pass(part, _settings(part, resources, resolved[number], summaries[number], rest)))
+        passes.append(Pass(part, _settings(part, resources, resolved[number], summaries[number], summaries)))
     _check_columns(pipeline, passes)
     return tuple(passes)
 
@@ -134,9 +133,9 @@ def _settings(
     resources: Resources,
     before: Resolved | None,
     summary: CheckpointSummary,
-    other_summaries: Sequence[CheckpointSummary],
+    summaries: Sequence[CheckpointSummary],
 ) -> Settings:
-    """Return the settings of a pass; `other_summaries` are of the other checkpoints in the same actor."""
+    """Return the settings of a pass; `summaries` are of all checkpoints in the same actor."""
     label = pipeline.label
     outputs, file_digests = located_outputs(pipeline, summary.path)
     _check_checkpoint(label, summary, outputs)
@@ -167,7 +166,7 @@ def _settings(
     is_alone = batches is Batching.ALONE
     at_once = passes_of_actor(None if on_gpu else cpus.number, batches, is_own=summary.backend == OWN)
     of_outputs = (summary_of(Path(url)) for output in outputs for url in output.checkpoints.values())
-    in_actor = [summary, *other_summaries, *of_outputs]
+    in_actor = [*summaries, *of_outputs]
     loaded = replace(  # all models of an actor, whose passes take turns
         summary,
         num_parameters=sum(model.num_parameters for model in in_actor),
@@ -257,9 +256,8 @@ def _check_columns(pipeline: Pipeline, passes: Sequence[Pass]) -> None:
     number = 0
     for index, step in enumerate(pipeline.steps):
         where = f"steps[{index}] {type(step).__name__}"
-        try:
+        with about(step.checkpoint if isinstance(step, Label) else where, PlanError, ValueError):
             if isinstance(step, Label):
-                where = step.checkpoint
                 schema = output_schema(*passes[:number]) if number else added_schema(pipeline)
                 for output in (output for output in step.outputs if output.reads):
                     if {*output.reads} <= {*schema.names}:
@@ -267,8 +265,6 @@ def _check_columns(pipeline: Pipeline, passes: Sequence[Pass]) -> None:
                 number += 1
             elif number:
                 step.check(output_schema(*passes[:number]))
-        except ValueError as error:
-            raise PlanError(f"{where}: {error}") from None
 
 
 def _fingerprint_seconds(

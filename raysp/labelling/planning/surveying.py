@@ -16,7 +16,7 @@ from raysp.corpus.sources import options_beside, without_ids
 from raysp.corpus.surveys import Reading, Surveyed, survey_all
 from raysp.corpus.tables import WITHOUT_BYTES, check_columns, recording_type
 from raysp.devices import num_cpus
-from raysp.errors import PlanError, RayspError, RunError, ShardError, StoreError
+from raysp.errors import PlanError, RayspError, RunError, ShardError, StoreError, about
 from raysp.labelling.planning.carried import CarriedTypes
 from raysp.labelling.planning.listing import Listed
 from raysp.labelling.planning.run_plan import Corpus
@@ -162,11 +162,8 @@ def survey(
 def _label_schema(first: Shard, labels: str, source: Shards) -> pa.Schema:
     """Return the columns of a shard's label shard in the sink `labels`."""
     store, name = place_of(first.labels, options_beside(labels, source.urls[0], source.storage_options))
-    try:
-        with footer.opened(store, name) as file:
-            return without_ids(SealedFile.of(file).metadata.schema.to_arrow_schema())
-    except RayspError as error:
-        raise PlanError(f"source.labels: {error}") from None
+    with about("source.labels", PlanError, RayspError), footer.opened(store, name) as file:
+        return without_ids(SealedFile.of(file).metadata.schema.to_arrow_schema())
 
 
 def _unchanged(listed: Shard, recorded: Shard) -> Shard | None:
@@ -228,7 +225,7 @@ class _NewShards:
             schema = pa.schema([*own, *self.labels])
         self._check(shard, schema, has_rows=surveyed.num_rows > 0)
         source = self.work.source
-        is_by_path = source.audio_root is not None or not sources.kind_named(shard.kind).holds_audio
+        is_by_path = sources.is_by_path(shard, source.audio_root)
         groups = surveyed.groups
         if not self.work.flow.reads_audio:
             groups = [group._replace(seconds=0.0) for group in groups]  # pieces by rows and bytes alone
@@ -325,10 +322,8 @@ def check_types(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
         PlanError: a column does not have the type that a step needs.
     """
     for step in (*work.flow.before, *work.flow.labels):  # late steps read outputs, which are checked with checkpoints
-        try:
+        with about(url, PlanError, ValueError):
             step.check(schema)
-        except ValueError as error:
-            raise PlanError(f"{url}: {error}") from None
         for added in step.schema():
             place = schema.get_field_index(added.name)
             schema = schema.append(added) if place < 0 else schema.set(place, added)
@@ -341,37 +336,29 @@ def source_columns(work: ReadsCorpus) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*identity, *work.kept, *reads]))
 
 
-def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
-    """Call the filters before the model with a table without rows, if they may read any column.
+def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus, added: pa.Schema | None = None) -> None:
+    """Call the filters before or after the model with a table without rows, if they may read any column.
 
     Args:
         url: name of the source for messages.
         schema: columns of the source.
         work: the pipeline or recipe.
+        added: columns that all steps add, for the filters after the model; None: try those before it.
 
     Raises:
         PlanError: a filter raises an error, or returns values for no rows; the message has its line and the columns.
     """
-    if not any(map(_is_tried, work.flow.before)):
+    num_before = len(work.flow.before)
+    first, steps = (0, work.flow.before) if added is None else (num_before, work.steps[num_before:])
+    if not any(map(_is_tried, steps)):
         return
-    columns = _of_source(schema, work.source.audio)
-    for index, step in enumerate(work.flow.before):
-        _try(url, f"steps[{index}]", step, columns)
+    kinds: dict[str, Any] = {name: schema.field(name).type for name in sorted({*schema.names} - {work.source.audio})}
+    columns = {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in kinds.items()}
+    columns |= {field.name: field.type for field in added or ()}
+    for index, step in enumerate(steps, first):
+        if _is_tried(step):
+            _try(url, f"steps[{index}]", step, columns)
         columns |= {field.name: field.type for field in step.schema()}
-
-
-def try_late_filters(url: str, schema: pa.Schema, work: ReadsCorpus, added: pa.Schema) -> None:
-    """Call the filters after the model as `try_filters` does; `added` is the schema of the columns of all steps."""
-    columns = {**_of_source(schema, work.source.audio), **{field.name: field.type for field in added}}
-    first = len(work.flow.before)
-    for index, step in enumerate(work.steps[first:], first):
-        _try(url, f"steps[{index}]", step, columns)
-
-
-def _of_source(schema: pa.Schema, audio: str) -> dict[str, pa.DataType]:
-    """Return the types of the columns that filters get, in the order of their names; dictionaries are decoded."""
-    kinds: dict[str, Any] = {name: schema.field(name).type for name in sorted({*schema.names} - {audio})}
-    return {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in kinds.items()}
 
 
 def _is_tried(step: Step) -> bool:
@@ -379,8 +366,6 @@ def _is_tried(step: Step) -> bool:
 
 
 def _try(url: str, where: str, step: Step, columns: Mapping[str, pa.DataType]) -> None:
-    if not _is_tried(step):
-        return
     op = cast("RowOp", step.op({name: load_function(name) for name in step.functions}))
     try:
         called(op, pa.schema([*columns.items()]).empty_table())

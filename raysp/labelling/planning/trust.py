@@ -14,7 +14,7 @@ from raysp.errors import ChangedError, PlanError, TrustError
 from raysp.labelling.planning.listing import of_commit
 from raysp.labelling.planning.planned_checkpoint import as_recorded
 from raysp.sink import run_record
-from raysp.sink.run_record import RunRecord
+from raysp.sink.run_record import RunRecord, field_of
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
 from raysp.specs.values import JsonValue, from_json, to_json
@@ -129,9 +129,8 @@ def open_recorded(request: SinkRequest) -> tuple[Sink, RunRecord]:
     opened = Sink.open(request.place, options)
     record = opened.existing_record()
     if request.trust and isinstance(request.place, str) and options is None:
-        recorded = record.pipeline.get("sink") if isinstance(record.pipeline, dict) else None
-        named = recorded.get("storage_options") if isinstance(recorded, dict) else None
-        opened = Sink.open(request.place, cast("Mapping[str, object] | None", from_json(named)))
+        named = from_json(field_of(record.pipeline, "sink", "storage_options"))
+        opened = Sink.open(request.place, cast("Mapping[str, object] | None", named))
     return opened, record
 
 

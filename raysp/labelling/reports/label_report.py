@@ -7,7 +7,7 @@ from datetime import datetime
 
 from raysp.errors import PlanError
 from raysp.evaluation.scores import SECONDS, UNDEFINED
-from raysp.labelling.finished.finished_labels import Labelling, field_of
+from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_status import Status, label_status
 from raysp.labelling.planning.trust import open_recorded
 from raysp.labelling.reports.label_figures import BAND_NAMES, MOST_TYPES, Rows, read_rows
@@ -17,7 +17,7 @@ from raysp.pages import rendering
 from raysp.pages.page_charts import Chart, histogram
 from raysp.pages.page_tables import MOST_GROUPS, MOST_RUNS, Table, Verdict, runs_table, short, shown_row
 from raysp.sink.receipts import Counts, PieceReceipt, load
-from raysp.sink.run_record import RunEntry
+from raysp.sink.run_record import RunEntry, field_of
 from raysp.specs.text_rules import normalisation_of
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
@@ -132,7 +132,7 @@ def _facts(sink: Labelling, status: Status, rows: Rows, runs: Runs) -> dict[str,
     padding, waited = counts.padding_efficiency, counts.wait_share
     facts = {
         "checkpoint": sink.checkpoint,
-        "corpus": field_of(field_of(sink.record.pipeline, "source"), "url"),
+        "corpus": field_of(sink.record.pipeline, "source", "url"),
         "sink": sink.url,
         **{name: fact for name, fact in status.facts.items() if name not in ("kept", "word errors")},
         **{f"kept by {kept.step}": kept.sentence.removeprefix(f"{kept.step}: ") for kept in status.kept[:MOST_GROUPS]},

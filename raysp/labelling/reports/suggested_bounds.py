@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.columns import OK, SECONDS, STATUS
-from raysp.errors import PlanError, SpecError
+from raysp.errors import PlanError, SpecError, about
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.number_columns import check_numbers, numbers_in
 from raysp.labelling.planning.trust import open_recorded
@@ -203,10 +203,8 @@ def _tables(labelling: Labelling, columns: Sequence[str]) -> Iterator[pa.Table]:
 
 
 def _groups_of(table: pa.Table, group: str, url: str) -> "pa.ChunkedArray[Any]":
-    try:
+    with about(f"{url}: group={group!r}", PlanError, ValueError):
         values = column_of(table, group)
-    except ValueError as error:
-        raise PlanError(f"{url}: group={group!r}: {error}") from None
     kind = values.type.value_type if isinstance(values.type, pa.DictionaryType) else values.type
     types = pa.types
     if not any(fits(kind) for fits in (types.is_string, types.is_large_string, types.is_integer, types.is_boolean)):

@@ -1,11 +1,11 @@
 """Mean opinion scores of recordings."""
 
-from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, ClassVar
 
-from raysp.specs.outputs.output import MOS_MODEL, Output, OutputName, columns_of
-from raysp.specs.values import JsonValue, spec
+from raysp.checkpoints.packaged import MOS
+from raysp.specs.outputs.output import Output, OutputName, columns_of
+from raysp.specs.values import spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,28 +25,11 @@ class Mos(Output):
         name: name of the column.
     """
 
-    MODELS: ClassVar = (MOS_MODEL,)
+    MODELS: ClassVar = {MOS.key: "weights"}
     past_seconds: ClassVar = 10.0  # of a segment of 9.01 s and the hop, which begins at whole seconds
 
     name: OutputName = "mos"
     _: KW_ONLY
-
-    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
-        """Return the fields that can change a label, with the hash of the model."""
-        from raysp.checkpoints.packaged import MOS
-
-        return {**super().label_fields(digests), "weights": digests.get(MOS_MODEL) or MOS.digest()}
-
-    def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that recordings have the rate of the model, and that its packages are installed.
-
-        Raises:
-            CheckpointError: the checkpoint has another rate, or a package is not installed.
-        """
-        from raysp.checkpoints.packaged import MOS, MOS_RATE
-
-        MOS.path()
-        self.check_rate(checkpoint, MOS_RATE)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the column with its type."""

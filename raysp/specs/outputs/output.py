@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self, TypeVar, cast
 
 from raysp.capabilities import Capability
+from raysp.checkpoints.packaged import PACKAGED
 from raysp.errors import CheckpointError
 from raysp.specs.values import Column, JsonValue, Listed, hashed_fields, matching
 
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
 
 OWN_MODEL = "own"
 """Value of a field for the language model that comes with the checkpoint, and key of its digest."""
-SPEECH_MODEL = "raysp[speech]"
-"""Key of the digest of the model of speech."""
-MOS_MODEL = "raysp[mos]"
-"""Key of the digest of the model of opinion scores."""
-TEXT_LANGUAGE_MODEL = "raysp[langid]"
-"""Key of the digest of the model of languages of texts."""
 Scalar = bool | int | float | str
 GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 
@@ -45,8 +40,9 @@ class Output:
     """Fields with the url of a file that the output reads besides the checkpoint, `OWN_MODEL` or None."""
     CHECKPOINTS: ClassVar[tuple[str, ...]] = ()
     """Fields with a further checkpoint that the output uses: a folder, a url, an id of the hub or None."""
-    MODELS: ClassVar[tuple[str, ...]] = ()
-    """Models of packages that the output runs beside the checkpoint: keys of `raysp.checkpoints.packaged`."""
+    MODELS: ClassVar[Mapping[str, str]] = {}
+    """Models of packages that the output runs beside the checkpoint: keys of `raysp.checkpoints.packaged`, each with
+    the name of its digest in the fingerprint; empty: a field of `label_fields` has it."""
     past_seconds: ClassVar[float] = 0.0
     """Seconds of a longer recording that the op reads before the end of the previous window (`raysp.ops.pasts`)."""
     follows_language: ClassVar[bool] = False
@@ -148,7 +144,7 @@ class Output:
     @property
     def models(self) -> tuple[str, ...]:
         """Those of `MODELS` that the output runs with its settings."""
-        return self.MODELS
+        return tuple(self.MODELS)
 
     @property
     def checkpoints(self) -> Mapping[str, str]:
@@ -156,29 +152,33 @@ class Output:
         return {field: url for field in self.CHECKPOINTS if (url := getattr(self, field)) is not None}
 
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
-        """Return the fields that can change a label as JSON, with the digests of `files` and `checkpoints`, by url."""
+        """Return the fields that can change a label as JSON, with the digests of files, checkpoints and models.
+
+        Args:
+            digests: digests of `files` and `checkpoints` by url, and of `models`.
+        """
         places = {**self.files, **self.checkpoints}
-        return {**hashed_fields(self), **{field: digests.get(url, url) for field, url in places.items()}}
+        names = {key: name for key, name in self.MODELS.items() if name and key in self.models}
+        return {
+            **hashed_fields(self),
+            **{field: digests.get(url, url) for field, url in places.items()},
+            **{name: digests.get(key) or PACKAGED[key].digest() for key, name in names.items()},
+        }
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that the checkpoint supports the output, without its weights.
+        """Check that the checkpoint supports the output, without its weights, and that `models` are there.
 
         Raises:
-            CheckpointError: the checkpoint does not support it.
+            CheckpointError: the checkpoint does not support it, has another rate than a model, or a package lacks.
         """
-
-    def check_rate(self, checkpoint: "CheckpointSummary", rate: int) -> None:
-        """Check that the checkpoint takes recordings at the rate of a model of `MODELS`.
-
-        Raises:
-            CheckpointError: it has another rate.
-        """
-        if checkpoint.sample_rate != rate:
-            name = type(self).__name__
-            raise CheckpointError(
-                f"{checkpoint.path}: the checkpoint takes {checkpoint.sample_rate} Hz, and the model of {name} {rate}; "
-                f"leave {name} out, or use another checkpoint"
-            )
+        for model in (PACKAGED[key] for key in self.models):
+            model.path()
+            if model.rate not in (None, checkpoint.sample_rate):
+                name = type(self).__name__
+                raise CheckpointError(
+                    f"{checkpoint.path}: the checkpoint takes {checkpoint.sample_rate} Hz, and the model of {name} "
+                    f"{model.rate}; leave {name} out, or use another checkpoint"
+                )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -1,14 +1,15 @@
 """Signals of recordings and texts, to filter rows by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from raysp.checkpoints.packaged import LANGID
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import TEXT_LANGUAGE_MODEL, Output, OutputName, check_strings, columns_of
+from raysp.specs.outputs.output import Output, OutputName, check_strings, columns_of
 from raysp.specs.outputs.speech import Speech
-from raysp.specs.values import Column, JsonValue, Url, spec
+from raysp.specs.values import Column, Url, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +66,7 @@ class Signals(Output):
         "audio_digest": False,
     }
     FILES: ClassVar = ("phrases",)
-    MODELS: ClassVar = (TEXT_LANGUAGE_MODEL,)
+    MODELS: ClassVar = {LANGID.key: LANGID.key}
 
     name: OutputName = "signal"
     _: KW_ONLY
@@ -111,14 +112,7 @@ class Signals(Output):
     @property
     def models(self) -> tuple[str, ...]:
         """The model of languages of texts, if they are recognised."""
-        return self.MODELS if self.text_language else ()
-
-    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
-        """Return the fields that can change a label, with the hash of the model of languages of texts."""
-        from raysp.checkpoints.packaged import PACKAGED
-
-        models: dict[str, JsonValue] = {key: digests.get(key) or PACKAGED[key].digest() for key in self.models}
-        return super().label_fields(digests) | models
+        return super().models if self.text_language else ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -163,10 +157,7 @@ class Signals(Output):
                 f"{checkpoint.path}: Signals(no_speech=True) is for Whisper by CTranslate2; {checkpoint.architecture} "
                 f"by backend={checkpoint.backend!r} gives no such probability: leave it out"
             )
-        if self.text_language:
-            from raysp.checkpoints.packaged import LANGID
-
-            LANGID.path()
+        super().check(checkpoint)
 
     def row_op(self, outputs: Sequence[Output], checkpoint: "CheckpointSummary") -> "ColumnOp":
         """Return the op that adds the signals of the text; `phrases` is a local path by now."""

@@ -1,13 +1,13 @@
 """Regions of speech in recordings."""
 
-from collections.abc import Mapping
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
-from raysp.specs.values import JsonValue, spec
+from raysp.checkpoints.packaged import SPEECH
+from raysp.specs.outputs.output import Output, OutputName, columns_of, spans_of
+from raysp.specs.values import spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,7 +29,7 @@ class Speech(Output):
         min_silence_seconds: shorter pauses do not end a region.
     """
 
-    MODELS: ClassVar = (SPEECH_MODEL,)
+    MODELS: ClassVar = {SPEECH.key: "weights"}
     allows_gaps: ClassVar = True  # regions cover the whole recording
 
     name: OutputName = "pred_speech"
@@ -37,23 +37,6 @@ class Speech(Output):
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     min_speech_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
     min_silence_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
-
-    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
-        """Return the fields that can change a label, with the hash of the weights of the model of speech."""
-        from raysp.checkpoints.packaged import SPEECH
-
-        return {**super().label_fields(digests), "weights": digests.get(SPEECH_MODEL) or SPEECH.digest()}
-
-    def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that recordings have the rate of the model of speech, and that its weights are there.
-
-        Raises:
-            CheckpointError: the checkpoint has another rate, or the package is not installed.
-        """
-        from raysp.checkpoints.packaged import SPEECH, SPEECH_RATE
-
-        SPEECH.path()
-        self.check_rate(checkpoint, SPEECH_RATE)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the column with its type."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 from pydantic import Field
 
 from raysp.capabilities import Capability
-from raysp.errors import CheckpointError
+from raysp.errors import CheckpointError, about
 from raysp.specs.outputs.output import (
     OWN_MODEL,
     GenerateValue,
@@ -288,11 +288,9 @@ class Transcript(Output):
         from raysp.models.tokenizers.named_tokenizers import read_tokenizer
         from raysp.ops.generating import Prompt
 
-        try:
+        with about(str(checkpoint.path), CheckpointError, CheckpointError):
             tokenizer = cast("TextTokenizer", read_tokenizer(checkpoint.path))
             return Prompt.of(tokenizer, start_token(checkpoint.path), language=self._of_decoder, task=self.task)
-        except CheckpointError as error:
-            raise CheckpointError(f"{checkpoint.path}: {error}") from None
 
     def _check_search(self, checkpoint: "CheckpointSummary") -> None:
         if Capability.TRANSDUCER in checkpoint.gives:

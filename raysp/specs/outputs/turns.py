@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from raysp.capabilities import Capability
+from raysp.checkpoints.packaged import SPEECH
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
+from raysp.specs.outputs.output import Output, OutputName, columns_of, spans_of
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.values import JsonValue, Url, spec
 from raysp.words import count
@@ -72,7 +73,7 @@ class Turns(Output):
         merge_seconds: turns of a speaker with a shorter pause between them are one.
     """
 
-    MODELS: ClassVar = (SPEECH_MODEL,)
+    MODELS: ClassVar = {SPEECH.key: ""}  # the fields of `Speech` have its digest
     allows_gaps: ClassVar = True
     CHECKPOINTS: ClassVar = ("checkpoint",)
 
@@ -217,21 +218,19 @@ class Turns(Output):
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Turning | FrameTurning":
         """Return the op that computes the column; with a model it loads `checkpoint`, if there is one."""
-        if loaded is None:
-            speaker_model = self._checkpoint_of(checkpoint)
-            if _has_vectors(speaker_model):
-                return self._turning(checkpoint, speaker_model, self._speech.op(checkpoint))
-            return self._frame_turning(checkpoint, speaker_model)
         from raysp.models.loading import load_checkpoint
         from raysp.ops.speakers.frame_turning import WindowFrames
         from raysp.ops.speakers.turning import WindowVectors
 
         other = loaded
-        if self.checkpoint is not None:
+        if loaded is not None and self.checkpoint is not None:
             other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device)
-        if _has_vectors(other.summary):
-            return self._turning(checkpoint, other.summary, self._speech.op(checkpoint, loaded), WindowVectors(other))
-        return self._frame_turning(checkpoint, other.summary, None if other is loaded else WindowFrames(other))
+        speaker_model = other.summary if other is not None else self._checkpoint_of(checkpoint)
+        if _has_vectors(speaker_model):
+            vectors = WindowVectors(other) if other is not None else None
+            return self._turning(checkpoint, speaker_model, self._speech.op(checkpoint, loaded), vectors)
+        frames = WindowFrames(other) if other is not None and other is not loaded else None
+        return self._frame_turning(checkpoint, speaker_model, frames)
 
     def _frame_turning(
         self, checkpoint: "CheckpointSummary", speaker_model: "CheckpointSummary", frames: "WindowFrames | None" = None

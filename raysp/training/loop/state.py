@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from raysp.errors import RunError
 from raysp.models.base.modeling import Model
 from raysp.models.base.weights import write_safetensors
-from raysp.storage.store import Store, explain
+from raysp.storage.store import Store, explained
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import CommittedStep
@@ -165,7 +165,5 @@ def write(tensors: Mapping[str, Tensor], file: Path) -> None:
     Raises:
         StoreError: it cannot be written, such as on a full disk.
     """
-    try:
+    with explained("write", file):
         write_safetensors(file, tensors)
-    except OSError as error:
-        raise explain(error, "write", file) from error

@@ -8,7 +8,7 @@ from functools import partial
 
 from raysp.evaluation.scores import TITLES, Estimate
 from raysp.sink import lease, records
-from raysp.sink.lease import Running, activity
+from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import Store
 from raysp.training.sink import committed_steps as steps
@@ -194,8 +194,9 @@ def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus]:
     last = log.last(LAST_STEPS)
     share = position.done / planned if planned else _share(position, epochs, last)
     committed_at = steps.committed_at(store, step) if step else None
-    active, runs = activity(lease.holder(store)), record.runs
-    is_active = active["running"] in (Running.YES, Running.ELSEWHERE)
+    holder, runs = lease.holder(store), record.runs
+    running = holder.running if holder else Running.NO
+    is_active = running in (Running.YES, Running.ELSEWHERE)
     status = TrainingStatus(
         sink=store.url,
         fingerprint=record.fingerprint,
@@ -211,7 +212,8 @@ def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus]:
         steps_exported=_steps_exported(store, record.fingerprint),
         last_run=runs[-1] if runs else None,
         has_given_up=patience is not None and step is not None and step.metrics.get(MISSES, 0) >= patience,
-        **active,
+        running=running,
+        holder=holder.words if holder else "",
     )
     return record, log, status
 

@@ -34,7 +34,7 @@ from raysp.sink.footer import Hashes
 from raysp.sink.recording_versions import current_hashes, find_replaced
 from raysp.sink.records import Natural
 from raysp.specs.pipeline import Shards
-from raysp.storage.store import Store, explain
+from raysp.storage.store import Store, explained
 from raysp.training.sink import training_record
 from raysp.training.sink.training_record import INDEX
 from raysp.words import count, listed
@@ -237,13 +237,11 @@ class SourceIndex:
         if self._store is None or not self._saves:
             return
         with self._store.scratch() as scratch:
-            try:
+            with explained("write", f"{self._store.url}/{path}"):
                 with pq.ParquetWriter(str(scratch), _FILE, compression="zstd", write_page_checksum=True) as writer:
                     for table in grouped(self._tables(shards, indexed)):
                         writer.write_table(table, row_group_size=table.num_rows)
                 seal(scratch)
-            except OSError as error:
-                raise explain(error, "write", f"{self._store.url}/{path}") from error
             self._store.publish(scratch, path, replace=True)
         for part in merged:
             self._store.delete(part)

@@ -15,7 +15,7 @@ from raysp.labelling.engine.datasets.labeller import Labeller
 from raysp.labelling.engine.datasets.table_job import PLACE, TableColumns, TableJob, table_job
 from raysp.labelling.engine.job import sleep_while_waiting
 from raysp.labelling.planning.run_plan import output_schema
-from raysp.labelling.planning.surveying import try_filters, try_late_filters
+from raysp.labelling.planning.surveying import try_filters
 from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions
 
@@ -89,7 +89,7 @@ def apply(
         rows = job.with_audio(schema.base_schema.empty_table())
         job.check(rows.schema)
         try_filters(PLACE, rows.schema, job.pipeline)
-        try_late_filters(PLACE, rows.schema, job.pipeline, output_schema(*job.passes))
+        try_filters(PLACE, rows.schema, job.pipeline, output_schema(*job.passes))
     pool, settings = job.pipeline.label.pool, job.settings
     if short := shortage_of(pool.low, resources, settings.cpus_per_actor.number, settings.gpus_per_actor):
         logger.warning("%s; the dataset waits until the cluster has them, or lower the pool of the Label step", short)

@@ -1,12 +1,10 @@
 """The callable that labels tables: an actor class for `map_batches` of Ray Data, or an object in any Python program."""
 
-import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +19,7 @@ from raysp.errors import PlanError, RunError, SpecError
 from raysp.labelling import assembly
 from raysp.labelling.engine.datasets.table_job import PLACE, TableColumns, TableJob, table_job
 from raysp.labelling.engine.later_passes import with_pass
-from raysp.labelling.engine.model import Model, ahead, in_order
+from raysp.labelling.engine.model import Model, ahead, in_order, threads_kept
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.sink import sorting
 from raysp.specs.steps import Label, Pool, Step
@@ -29,7 +27,7 @@ from raysp.storage.options import GivenOptions
 from raysp.words import count
 
 
-class Labeller:
+class Labeller(AbstractContextManager["Labeller"]):
     """Callable that labels the rows of a `pyarrow.Table`, with the model in this process.
 
     As an actor class of Ray Data::
@@ -75,7 +73,7 @@ class Labeller:
         if isinstance(cast("object", steps), Iterable):  # other values are refused by the pipeline
             steps = [replace(step, pool=Pool()) if isinstance(step, Label) else step for step in steps]
         job = table_job(steps, TableColumns(id, audio, keep, row, audio_root, storage_options))
-        with _threads_kept() as threads:
+        with threads_kept() as threads:
             self._load(job, threads)
 
     def _load(self, job: TableJob, threads: int) -> None:
@@ -105,7 +103,7 @@ class Labeller:
         self._job.check(rows.schema)
         audio = self._job.pipeline.source.audio
         source = rows.drop_columns([audio]) if any(keep.reads_source for keep in self._filters) else None
-        with _threads_kept(), Decoder() as decoder:
+        with threads_kept(), Decoder() as decoder:
             labels = self._filters[0](self._passed(0, rows, decoder), source)
             for number, step in enumerate(self._job.passes[1:], 1):
                 is_ok = pc.equal(labels.column("status"), pa.scalar(OK))
@@ -182,22 +180,5 @@ class Labeller:
         """End the decoding processes that no call uses. A later call starts a new one."""
         end_idle()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextlib.contextmanager
-def _threads_kept() -> Iterator[int]:
-    """Yield the number of torch threads of the calling thread, and restore it, which new threads would take over."""
-    import torch
-
-    threads = torch.get_num_threads()
-    try:
-        yield threads
-    finally:
-        torch.set_num_threads(threads)
