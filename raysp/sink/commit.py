@@ -218,7 +218,7 @@ def _make(store: Store, label_shard: LabelShard) -> ShardReceipt:
 def write_staged(store: Store, label_shard: LabelShard, *, expected: str | None) -> ShardReceipt | None:
     """Write a label shard from its staged results, and publish it, as `write`."""
     hashes = Hashes.zeros(label_shard.shard.num_rows)
-    with closing(_tables_of(store, label_shard, hashes)) as tables:
+    with closing(tables_of(store, label_shard, hashes)) as tables:
         return write(store, label_shard, tables, hashes, expected=expected)
 
 
@@ -324,7 +324,7 @@ def grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _tables_of(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[pa.Table]:
+def tables_of(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[pa.Table]:
     """Yield the label shard's rows in order, at most a row group at a time; one empty table if it has no rows."""
     shard, schema = label_shard.shard, None
     for piece in shard.pieces or (Piece(0, 0),):

@@ -215,7 +215,7 @@ def read(store: Store, name: str) -> LabelFooter:
         StoreError: it cannot be read.
     """
     with opened(store, name) as file:
-        raw = SealedFile.of(file).metadata.metadata or {}
+        raw = _key_values(file)
     try:
         entries = {
             key.decode().removeprefix(PREFIX): text.decode() for key, text in raw.items() if key.startswith(_PREFIX)
@@ -234,6 +234,10 @@ def read(store: Store, name: str) -> LabelFooter:
 def input_id(file: SealedFile) -> str:
     """Return the input id of a label shard; empty if it has none."""
     return (file.metadata.metadata or {}).get(f"{PREFIX}input_id".encode(), b"").decode(errors="replace")
+
+
+def _key_values(file: pa.NativeFile) -> Mapping[bytes, bytes]:
+    return SealedFile.of(file).metadata.metadata or {}
 
 
 def hashes(store: Store, shard: Shard, footer: LabelFooter) -> Hashes:

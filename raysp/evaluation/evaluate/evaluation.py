@@ -20,7 +20,7 @@ from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.labelling.engine.display import OnProgress
 from raysp.labelling.engine.run_result import RunResult, refuse_no_commit
-from raysp.labelling.engine.running import label_corpus
+from raysp.labelling.engine.running import RunOptions, label_corpus
 from raysp.labelling.planning.run_plan import Plan
 from raysp.models.labelled_passes import REGRESSION, CheckpointSummary
 from raysp.sink.label_rows import read_labels
@@ -141,17 +141,8 @@ def evaluate(
         why = f"labels of the first rows (rows={rows}) are not kept; leave out one of them"
         refuse_unused({"sink": has_sink}, why)
     reading = _Reading(question, on_plan)
-    result = label_corpus(
-        pipeline,
-        rows=rows,
-        is_kept=is_kept,
-        default_text=None if is_kept else text,
-        engine=engine,
-        address=address,
-        on_plan=reading,
-        on_progress=on_progress,
-        progress=progress,
-    )
+    options = RunOptions(engine, address, reading, on_progress, progress)
+    result = label_corpus(pipeline, options, rows=rows, is_kept=is_kept, default_text=None if is_kept else text)
     if is_kept:
         refuse_no_commit(result)
     labels = _read_labels(reading.plan, result) if result.table is None else result.table

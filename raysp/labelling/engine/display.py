@@ -3,9 +3,10 @@
 import importlib.util
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 OnProgress = Callable[["Progress"], None]
 OnPlan = Callable[["Plan"], None]
+T = TypeVar("T")
 
 PLAIN_LINE_SECONDS = 10.0
 LIVE_SECONDS = 0.2
@@ -161,8 +163,14 @@ def _audio(progress: "Progress") -> str:
     return f"{duration(progress.audio_seconds)} of {about}{duration(total)} of audio"
 
 
-def _ignore(_: object) -> None:
-    """Do nothing with a plan or a state."""
+def in_turn(*callbacks: Callable[[T], object] | None) -> Callable[[T], None]:
+    """Return a callback that calls all that are there."""
+
+    def call(value: T) -> None:
+        for callback in filter(None, callbacks):
+            callback(value)
+
+    return call
 
 
 @contextmanager
@@ -177,23 +185,11 @@ def shown(
         progress: False shows nothing.
     """
     if not progress:
-        yield on_plan or _ignore, on_progress or _ignore
+        yield in_turn(on_plan), in_turn(on_progress)
         return
-    last: list[Progress] = []
+    last: deque[Progress] = deque(maxlen=1)
     with Display() as display:
-
-        def planned(plan: "Plan") -> None:
-            display.plan(plan)
-            if on_plan:
-                on_plan(plan)
-
-        def went_on(state: "Progress") -> None:
-            last[:] = [state]
-            display.progress(state)
-            if on_progress:
-                on_progress(state)
-
-        yield planned, went_on
+        yield in_turn(display.plan, on_plan), in_turn(last.append, display.progress, on_progress)
     if last and last[0].counts.blocks:
         with display.drawing():
             display.say(progress_line(last[0]))

@@ -45,23 +45,18 @@ class Model:
 
     Args:
         step: the `Label` step with its settings.
-        threads: torch threads on CPUs.
         hang_seconds: time after which a block counts as hung, which ends the process; 0: no limit.
+        threads: torch threads on CPUs; None: as the settings have it.
         in_this_thread: run the model in the calling thread.
     """
 
     def __init__(
-        self,
-        step: Pass,
-        *,
-        threads: int,
-        hang_seconds: float = 0.0,
-        in_this_thread: bool = False,
+        self, step: Pass, hang_seconds: float = 0.0, *, threads: int | None = None, in_this_thread: bool = False
     ) -> None:
         self._hang_seconds = hang_seconds
         self._threads = None if in_this_thread else ThreadPoolExecutor(1)
         # In the thread that runs the model if it takes one block at a time: torch's threads are set per thread.
-        self.op = self._in_thread(_load, step, threads)
+        self.op = self._in_thread(_load, step, threads or step.settings.cpus_per_actor.number)
         self.slots = Slots(self.op.blocks_in_flight)
         self.at_once = 1 if self.op.blocks_in_flight == 1 else 1 + self.op.blocks_in_flight
         """Blocks of a piece that overlap: on a device, those in the model and one that is prepared."""
@@ -81,15 +76,7 @@ class Model:
             job: job of the run.
             in_this_thread: do all work in the calling thread, one block after another.
         """
-        models = [
-            cls(
-                step,
-                threads=step.settings.cpus_per_actor.number,
-                hang_seconds=job.hang_seconds,
-                in_this_thread=in_this_thread,
-            )
-            for step in job.passes
-        ]
+        models = [cls(step, job.hang_seconds, in_this_thread=in_this_thread) for step in job.passes]
         for model in models if in_this_thread else ():
             model.at_once = 1
         return models

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
@@ -17,7 +17,7 @@ from raysp.cluster.connection import Background, connected, started_ray
 from raysp.cluster.resources import Resources
 from raysp.errors import RunError, SpecError, StoreError
 from raysp.labelling.engine import run_progress
-from raysp.labelling.engine.display import OnProgress, shown
+from raysp.labelling.engine.display import OnPlan, OnProgress, in_turn, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Begins, Here, forget_begun, unfinished
 from raysp.labelling.engine.job import Job, hang_seconds, sleep_while_waiting
@@ -86,16 +86,8 @@ def run(
     check_class(pipeline, Pipeline, "raysp.finetune runs recipes of trainings")
     if rows is not None and rows < 1:
         raise SpecError(f"rows: found {rows!r}, expected a number of rows above 0")
-    result = label_corpus(
-        pipeline,
-        rows=rows,
-        is_kept=rows is None,
-        engine=engine,
-        address=address,
-        on_plan=on_plan,
-        on_progress=on_progress,
-        progress=progress,
-    )
+    options = RunOptions(engine, address, on_plan, on_progress, progress)
+    result = label_corpus(pipeline, options, rows=rows, is_kept=rows is None)
     if rows is None:
         refuse_no_commit(result)
     return result
@@ -136,29 +128,29 @@ def retry(
         RunError: Ray failed; committed shards remain.
     """
     recorded = read_recorded(SinkRequest(url, storage_options, pipeline, trust))
-    return label_corpus(
-        recorded.trusted_pipeline(recorded.sink.shards()),
-        again=(shards,) if isinstance(shards, str) else shards,
-        engine=engine,
-        address=address,
-        on_plan=on_plan,
-        on_progress=on_progress,
-        progress=progress,
-    )
+    pipeline = recorded.trusted_pipeline(recorded.sink.shards())
+    options = RunOptions(engine, address, on_plan, on_progress, progress)
+    return label_corpus(pipeline, options, again=(shards,) if isinstance(shards, str) else shards)
+
+
+class RunOptions(NamedTuple):
+    """Engine and display of a run; fields are arguments of `run`."""
+
+    engine: str
+    address: str | None
+    on_plan: OnPlan | None
+    on_progress: OnProgress | None
+    progress: bool
 
 
 def label_corpus(
     pipeline: Pipeline,
+    options: RunOptions,
     *,
     rows: int | None = None,
     is_kept: bool = True,
     again: Sequence[str] | None = None,
     default_text: str | None = None,
-    engine: str = "auto",
-    address: str | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
-    on_progress: OnProgress | None = None,
-    progress: bool = True,
 ) -> RunResult:
     """Label a corpus into the sink of its pipeline, or into a temporary one whose rows the result has as a table.
 
@@ -168,6 +160,7 @@ def label_corpus(
     `again` names shards to retry, or is empty for all error rows; `default_text` is as in `Opened`.
     """
     with contextlib.ExitStack() as stack:
+        engine, address, on_plan, on_progress, progress = options
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         requested, resources = resolve_engine(engine, address), None
         if requested == "ray" and is_cluster(address):  # without a cluster a local Ray starts later, if there is work
@@ -247,7 +240,7 @@ def _label(
                 from raysp.labelling.engine.ray_pool import RayPool
 
                 workers = RayPool(plan, replace(job, hang_seconds=hang_seconds()), log)
-                on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
+                on_progress = in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
             failed = Execution(plan, own, log, progress, on_progress, workers)()
     if not failed:
         forget_begun(store)
@@ -301,16 +294,6 @@ def _ray_and_its_workers(resources: Resources) -> Iterator[None]:
     with started_ray(resources):
         import_module("raysp.labelling.engine.ray_pool")
         yield
-
-
-def _in_turn(first: OnProgress, second: OnProgress) -> OnProgress:
-    """Return a callback that calls both."""
-
-    def both(progress: Progress) -> None:
-        first(progress)
-        second(progress)
-
-    return both
 
 
 def _nothing_labelled(kinds: Mapping[str, int], rows: int, verb: str, examples: Sequence[str] = ()) -> str | None:

@@ -64,9 +64,14 @@ class Output:
         return None
 
     @property
+    def language_of_row(self) -> str | Column | None:
+        """Language of the output, for all rows or in a column that it reads."""
+        return self.language
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Columns of the source that the output needs."""
-        return (self.language.name,) if isinstance(self.language, Column) else ()
+        return (self.language_of_row.name,) if isinstance(self.language_of_row, Column) else ()
 
     @property
     def reads_digest(self) -> bool:
@@ -107,8 +112,8 @@ class Output:
         Raises:
             ValueError: a column does not fit.
         """
-        if isinstance(self.language, Column):
-            check_strings(schema, self.language.name, "the languages of the rows")
+        if isinstance(self.language_of_row, Column):
+            check_strings(schema, self.language_of_row.name, "the languages of the rows")
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from raysp.checkpoints.packaged import LANGID
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import Output, OutputName, check_strings, columns_of
+from raysp.specs.outputs.output import Output, OutputName, columns_of
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.values import Column, Url, spec
 
@@ -96,18 +96,9 @@ class Signals(Output):
         return self.audio_digest
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        """The column of the expected languages."""
-        return (self.expected_language.name,) if isinstance(self.expected_language, Column) else ()
-
-    def check_reads(self, schema: "pa.Schema") -> None:
-        """Check that the expected languages are strings.
-
-        Raises:
-            ValueError: the column holds values of another type.
-        """
-        for column in self.reads:
-            check_strings(schema, column, "the languages of the rows")
+    def language_of_row(self) -> str | Column | None:
+        """The expected language, which the checkpoint is not used with."""
+        return self.expected_language
 
     @property
     def models(self) -> tuple[str, ...]:
