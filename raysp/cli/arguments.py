@@ -53,6 +53,10 @@ Normalise = Annotated[
         help="Of texts: none, lower, letters (default), letters-tr, whisper-english or whisper-basic.",
     ),
 ]
+FirstRows = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Engine = Annotated[
     str,

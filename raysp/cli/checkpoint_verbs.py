@@ -56,7 +56,7 @@ def inspect(
     else:
         folder = locate(checkpoint, options, files_of(backend))
         summary = choose(folder, backend).open().describe(folder)
-    refused: dict[str, object] = {"not by raysp": why or None, "does not fit": _generation_error(summary)}
+    refused: dict[str, object] = {"not by raysp": why or None, "does not fit": _generation(summary)[1]}
     facts: dict[str, object]
     if is_json():
         refusals = {name.replace(" ", "_"): reason for name, reason in refused.items()}
@@ -190,7 +190,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "embedding": f"{summary.output_size:,} wide" if Capability.HIDDEN_STATES in summary.gives else None,
         "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
         "vocabulary": _vocabulary(summary),
-        "texts": _longest_text(summary),
+        "texts": _generation(summary)[0],
         "language model": _language_model(summary),
         "language": _language(summary),
         "classes": f"{len(summary.labels):,}: {listed(summary.labels, MOST_NAMES)}" if summary.labels else None,
@@ -211,25 +211,17 @@ def _batches(summary: "CheckpointSummary") -> str | None:
     return None if summary.takes_padding else "recordings of one length, since padding changes its results"
 
 
-def _longest_text(summary: "CheckpointSummary") -> str | None:
+def _generation(summary: "CheckpointSummary") -> tuple[str | None, str | None]:
+    """Return the longest text of a window, or else the reason why there is none; None twice without a decoder."""
     from raysp.models.generation_checks import check_generation
 
-    if not summary.writes_text or summary.backend != OWN or _generation_error(summary):
-        return None
-    most = check_generation(summary.path, {}).max_length - 1
-    return f"at most {count(most, 'token')} for a window (max_length, max_new_tokens)"
-
-
-def _generation_error(summary: "CheckpointSummary") -> str | None:
-    """Return the reason why a checkpoint with a text decoder cannot generate text; None if it can or has no decoder."""
-    from raysp.models.generation_checks import check_generation
-
+    if not summary.writes_text or summary.backend != OWN:
+        return None, None
     try:
-        if summary.writes_text and summary.backend == OWN:
-            check_generation(summary.path, {})
+        most = check_generation(summary.path, {}).max_length - 1
     except CheckpointError as error:
-        return str(error)
-    return None
+        return None, str(error)
+    return f"at most {count(most, 'token')} for a window (max_length, max_new_tokens)", None
 
 
 def _language(summary: "CheckpointSummary") -> str | None:

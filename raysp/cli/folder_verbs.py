@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.arguments import EngineOptions, Options, Settings, command_line
+from raysp.cli.arguments import EngineOptions, FirstRows, Options, Settings, command_line
 from raysp.cli.console import PLACEHOLDERS, announce, is_json, out, print_command, print_fact, printing, say, show
 from raysp.cli.label_verbs import on_cluster, run_on_display, show_try_out
 from raysp.cli.printed_runs import print_labels, print_nothing_labelled
@@ -129,10 +129,7 @@ class FolderOptions(Options):
 
 def label(
     of: FolderOptions,
-    rows: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
-    ] = None,
+    rows: FirstRows = None,
     shows_pipeline: Annotated[
         bool, typer.Option("--show", help="Print the pipeline as a file for raysp run, and label nothing.")
     ] = False,

@@ -7,6 +7,7 @@ import typer
 
 from raysp.cli.arguments import (
     EngineOptions,
+    FirstRows,
     PipelineFile,
     PlannedFile,
     Settings,
@@ -108,10 +109,7 @@ def plan(
 def run(
     pipeline: PipelineFile,
     settings: Settings = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
-    ] = None,
+    rows: FirstRows = None,
     *,
     on: EngineOptions,
 ) -> None:

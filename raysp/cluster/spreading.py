@@ -25,10 +25,14 @@ import cloudpickle
 
 from raysp import tracebacks
 from raysp.corpus.surveys import LineProcess
-from raysp.errors import ProgramError, RayspError, SpecError
+from raysp.errors import ProgramError, RayspError, RunError, SpecError
 from raysp.specs.code import UserCode
 
 MAIN = "raysp.cluster.spreading"
+AHEAD = 16
+"""Tasks that wait besides those that run: an autoscaler starts nodes for them."""
+WAIT_SECONDS = 0.2
+"""Longest wait for Ray: no signal handler runs meanwhile."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -75,13 +79,32 @@ class Spread(Generic[Item, Result]):
         """Yield items with their results, by tasks of the connected cluster.
 
         Raises:
-            RunError: Ray failed.
+            RunError: Ray failed, or a task's process ended several times.
             SpecError: the function cannot be sent.
         """
-        from raysp.cluster.tasks import map_tasks
+        import ray
 
-        for item, answer in map_tasks(answer_task, self._data(), items):
-            yield item, self._result(item, answer)
+        from raysp.cluster.resources import totals
+
+        task = ray.remote(cast("Any", answer_task)).options(num_cpus=1, scheduling_strategy="SPREAD")
+        data, waiting = ray.put(self._data()), deque(items)  # each node receives the data once
+        in_flight: dict[Any, Item] = {}
+        try:
+            while waiting or in_flight:
+                cpus = sum(total.get("CPU", 0.0) for total in totals().values())
+                while waiting and len(in_flight) < cpus + AHEAD:
+                    item = waiting.popleft()
+                    in_flight[task.remote(data, item)] = item
+                for ref in ray.wait([*in_flight], timeout=WAIT_SECONDS)[0]:
+                    answer = ray.get(ref)
+                    item = in_flight.pop(ref)
+                    yield item, self._result(item, answer)
+        except ray.exceptions.RayError as error:
+            reason = tracebacks.described(error)
+            raise RunError(f"a task of the cluster failed: {reason}; run the same command again to go on") from error
+        finally:
+            for ref in in_flight:
+                ray.cancel(ref, force=True)
 
     def _data(self) -> bytes:
         """Return the bytes that `_function` reads."""

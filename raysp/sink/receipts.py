@@ -112,9 +112,15 @@ def json_of(result: Any, *names: str) -> dict[str, object]:  # noqa: ANN401 - of
 
 
 class Counted:
-    """Figures of a value that holds `Counts`."""
+    """Figures of a value that holds `Counts`, and the seconds that they took."""
 
     counts: Counts
+    wall_seconds: float
+
+    @property
+    def rtfx(self) -> float:
+        """Seconds of audio labelled per second of wall-clock time, the start of the run included."""
+        return self.audio_seconds / max(self.wall_seconds, 1e-9)
 
     @property
     def rows(self) -> int:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.columns import WINDOW_COLUMNS
+from raysp.sink.table_files import columns_of
 
 PART_BYTES = 256 * 1024
 """Bytes of a run that are read at once; a part holds at least one row."""
@@ -53,7 +54,7 @@ class Sorter:
         """
         self._schema = self._schema or table.schema
         if not table.schema.equals(self._schema):
-            raise pa.ArrowInvalid(f"found {_types(table.schema)}, expected {_types(self._schema)}")
+            raise pa.ArrowInvalid(f"found {columns_of(table.schema)}, expected {columns_of(self._schema)}")
         self._held.append(table)
         self._held_bytes += table.nbytes
         # Half, because `_write_run` joins the held tables and so holds the rows twice.
@@ -135,7 +136,3 @@ def _order(table: pa.Table) -> pa.UInt64Array:
 
 def _numbers(table: pa.Table) -> pa.Table:
     return table.select([name for name in NUMBERS if name in table.column_names])
-
-
-def _types(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name}: {field.type}" for field in schema)

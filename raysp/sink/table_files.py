@@ -98,7 +98,7 @@ def read(store: Store, path: str, remedy: str, schema: pa.Schema | None = None) 
             for table in _parts(file):
                 schema = table.schema if schema is None else schema
                 if not table.schema.equals(schema):
-                    raise ValueError(f"found {_columns(table.schema)}, expected {_columns(schema)}")
+                    raise ValueError(f"found {columns_of(table.schema)}, expected {columns_of(schema)}")
                 yield table
     except StoreError:
         raise
@@ -133,5 +133,6 @@ def _index(file: pa.NativeFile) -> list[tuple[int, bytes]]:
     return parts
 
 
-def _columns(schema: pa.Schema) -> str:
+def columns_of(schema: pa.Schema) -> str:
+    """Return the names and types of columns, for messages."""
     return bounds.shortened(", ".join(f"{field.name}: {field.type}" for field in schema))

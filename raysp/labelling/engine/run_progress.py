@@ -94,14 +94,9 @@ class Progress(Counted):
         return self.staged.rows + sum(piece.num_rows for piece in self._labelled())
 
     @property
-    def wall_seconds(self) -> float:
+    def wall_seconds(self) -> float:  # type: ignore[override]
         """Wall-clock seconds since the run began."""
         return time.monotonic() - self.started
-
-    @property
-    def rtfx(self) -> float:
-        """Seconds of audio labelled per second of wall-clock time, the start of the run included."""
-        return self.audio_seconds / max(self.wall_seconds, 1e-9)
 
     @property
     def unlabelled(self) -> dict[str, int]:

@@ -71,11 +71,6 @@ class RunResult(Counted, Brief):
     """Storage options of the sink, to read its first labels; not in `json`, which has no secrets."""
 
     @property
-    def rtfx(self) -> float:
-        """Seconds of audio labelled per second of wall-clock time, the start of the run included."""
-        return self.audio_seconds / max(self.wall_seconds, 1e-9)
-
-    @property
     def word_error_rate(self) -> float | None:
         """Word errors divided by reference words; None without references."""
         return self.word_errors.rate if self.word_errors else None
