@@ -3,8 +3,7 @@
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, ClassVar
 
-from raysp.checkpoints.packaged import MOS
-from raysp.specs.outputs.output import Output, OutputName, columns_of
+from raysp.specs.outputs.output import MOS_MODEL, Output, OutputName, columns_of
 from raysp.specs.values import spec
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class Mos(Output):
         name: name of the column.
     """
 
-    MODELS: ClassVar = {MOS.key: "weights"}
+    MODELS: ClassVar = {MOS_MODEL: "weights"}
     past_seconds: ClassVar = 10.0  # of a segment of 9.01 s and the hop, which begins at whole seconds
 
     name: OutputName = "mos"

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self, TypeVar, cast
 
 from raysp.capabilities import Capability
-from raysp.checkpoints.packaged import PACKAGED
 from raysp.errors import CheckpointError
 from raysp.specs.values import Column, JsonValue, Listed, hashed_fields, matching
 
@@ -19,6 +18,12 @@ if TYPE_CHECKING:
 
 OWN_MODEL = "own"
 """Value of a field for the language model that comes with the checkpoint, and key of its digest."""
+SPEECH_MODEL = "raysp[speech]"
+"""Key of the model of speech in `raysp.checkpoints.packaged`."""
+MOS_MODEL = "raysp[mos]"
+"""Key of the model of opinion scores."""
+TEXT_LANGUAGE_MODEL = "raysp[langid]"
+"""Key of the model of languages of texts."""
 Scalar = bool | int | float | str
 GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 
@@ -162,6 +167,8 @@ class Output:
         Args:
             digests: digests of `files` and `checkpoints` by url, and of `models`.
         """
+        from raysp.checkpoints.packaged import PACKAGED
+
         places = {**self.files, **self.checkpoints}
         names = {key: name for key, name in self.MODELS.items() if name and key in self.models}
         return {
@@ -176,6 +183,8 @@ class Output:
         Raises:
             CheckpointError: the checkpoint does not support it, has another rate than a model, or a package lacks.
         """
+        from raysp.checkpoints.packaged import PACKAGED
+
         for model in (PACKAGED[key] for key in self.models):
             model.path()
             if model.rate not in (None, checkpoint.sample_rate):

@@ -5,9 +5,8 @@ from dataclasses import KW_ONLY
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from raysp.checkpoints.packaged import LANGID
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import Output, OutputName, columns_of
+from raysp.specs.outputs.output import TEXT_LANGUAGE_MODEL, Output, OutputName, columns_of
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.values import Column, Url, spec
 
@@ -66,7 +65,7 @@ class Signals(Output):
         "audio_digest": False,
     }
     FILES: ClassVar = ("phrases",)
-    MODELS: ClassVar = {LANGID.key: LANGID.key}
+    MODELS: ClassVar = {TEXT_LANGUAGE_MODEL: TEXT_LANGUAGE_MODEL}
 
     name: OutputName = "signal"
     _: KW_ONLY

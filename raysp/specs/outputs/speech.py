@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from raysp.checkpoints.packaged import SPEECH
-from raysp.specs.outputs.output import Output, OutputName, columns_of, spans_of
+from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
 from raysp.specs.values import spec
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class Speech(Output):
         min_silence_seconds: shorter pauses do not end a region.
     """
 
-    MODELS: ClassVar = {SPEECH.key: "weights"}
+    MODELS: ClassVar = {SPEECH_MODEL: "weights"}
     allows_gaps: ClassVar = True  # regions cover the whole recording
 
     name: OutputName = "pred_speech"

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from raysp.capabilities import Capability
-from raysp.checkpoints.packaged import SPEECH
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import Output, OutputName, columns_of, spans_of
+from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.values import JsonValue, Url, spec
 from raysp.words import count
@@ -73,7 +72,7 @@ class Turns(Output):
         merge_seconds: turns of a speaker with a shorter pause between them are one.
     """
 
-    MODELS: ClassVar = {SPEECH.key: ""}  # the fields of `Speech` have its digest
+    MODELS: ClassVar = {SPEECH_MODEL: ""}  # the fields of `Speech` have its digest
     allows_gaps: ClassVar = True
     CHECKPOINTS: ClassVar = ("checkpoint",)
 
