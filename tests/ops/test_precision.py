@@ -14,6 +14,7 @@ from raysp.ops.blocks import Batching, batching, most_unequal
 from raysp.ops.labelling import Labelling
 from tests.device.class_cases import CASES, make_checkpoint
 from tests.ops.test_labelling import block_of, labels
+from tests.soaked import soaked
 
 OUTPUTS = [raysp.Transcript(words=True), raysp.Embedding(layer=1), raysp.Embedding("last")]
 
@@ -58,11 +59,11 @@ def wide(tmp_path_factory) -> Path:
 
 class TestOnACpu:
     @pytest.mark.slow
-    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+    @pytest.mark.parametrize("dtype", ["bfloat16", *soaked(["float16"])])
     def test_a_row_has_the_label_that_it_has_alone_in_any_batch_by_any_number_of_threads(self, wide, dtype):
         ops = [op(wide, OUTPUTS, budget, dtype=dtype, threads=threads) for budget, threads in ((2, 1), (600, 3))]
         assert [one.at_once for one in ops] == [1, 3]  # each window has a pass of its own by one thread
-        assert_independent(ops, noise([0.5, 1.1, 11.0, 2.0]))
+        assert_independent(ops, noise([0.5, 6.0, 1.1]))
 
     @pytest.mark.parametrize("name", CASES)
     def test_so_do_all_models_and_heads(self, name, tmp_path):

@@ -36,8 +36,8 @@ def test_frames_of_every_length_are_those_of_the_logits(recogniser, tmp_path, na
     summary, extractor = describing.describe(folder), describing.extractor_of(folder)
     model = describing.kind_of(folder).model_class.from_pretrained(folder).eval()
     least, stride = summary.min_samples, summary.frame_stride
-    edges = [summary.receptive_samples + count * stride for count in (1, 2, 3, 5, 8, 13, 34, 89)]
-    drawn = np.random.default_rng(0).integers(least, min(6 * RATE, 100 * stride), 20).tolist()
+    edges = [summary.receptive_samples + count * stride for count in (1, 2, 5, 13, 89)]
+    drawn = np.random.default_rng(0).integers(least, min(6 * RATE, 100 * stride), 8).tolist()
     lengths = [length for edge in edges for length in (edge - 1, edge, edge + 1) if length >= least]
     lengths += [least, least + 1, *drawn]
     for length in lengths:

@@ -62,9 +62,9 @@ def agree(found, expected):
 
 
 @pytest.mark.slow
-def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_adapter(checkpoint):
-    languages = [TWENTY[7 * place % 20] for place in range(24)]
-    rows = rows_of(languages, text=["a", "25 a"] * 12)
+def test_every_row_of_twelve_languages_has_the_label_that_it_has_alone_with_its_adapter(checkpoint):
+    languages = [TWENTY[7 * place % 20] for place in range(12)]
+    rows = rows_of(languages, text=["a", "25 a"] * 6)
 
     def outputs(language):
         return (
@@ -77,8 +77,8 @@ def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_
 
     mixed = labelled(checkpoint, rows, *outputs(LANG))
     assert {row["status"] for row in mixed} == {"ok"}
-    assert len({row["pred_text"] for row in mixed}) == 24
-    for language in TWENTY[::5]:
+    assert len({row["pred_text"] for row in mixed}) == 12
+    for language in languages[::4]:
         label_alone = labeller(checkpoint, *outputs(language))
         for place in (place for place, one in enumerate(languages) if one == language):
             [alone] = label_alone(rows.slice(place, 1)).to_pylist()
