@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     On the emulated clouds they run with the drivers, since they take long there.
     """
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        if Path(__file__).parent in item.path.parents:
             is_on = {one for one in ("s3-", *CLOUDS) if f"[{one}" in item.name}
             is_long = bool(is_on & {*CLOUDS})
             if is_on and (item.path.stem not in IN_SHORT_ON_S3 or (is_long and item.get_closest_marker("drivers"))):
