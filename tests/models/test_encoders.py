@@ -12,6 +12,7 @@ from tests.models.cases import (
     CASES,
     CODES,
     LAYER,
+    OPTIONS,
     SPEAKERS,
     batch_of,
     labels_of,
@@ -376,6 +377,18 @@ def test_random_weights_have_the_spread_of_theirs(name, flags):
         if value.numel() > 500:
             assert 0.8 < ours[key].std() / value.std() < 1.25, key
             assert abs(ours[key].mean() - value.mean()) < 0.1, key
+
+
+TEXTS = {"BertLMHeadModel", "GPT2LMHeadModel", "BartForCausalLM", "MBartForCausalLM", "SpeechEncoderDecoderModel"}
+"""Classes of test_text_decoders.py and test_speech_encoder_decoder.py."""
+OWN = {f"{family}ForSpeechClassification" for family in ("Wav2Vec2", "Hubert")}
+"""Classes that transformers has not: encoder/test_speech_classification.py."""
+
+
+def test_every_public_class_is_compared_with_theirs():
+    names = [name for name in raysp.models.__all__ if not name.startswith("Flax")]
+    found = {name for name in names if issubclass(getattr(raysp.models, name), torch.nn.Module)}
+    assert found == {*OPTIONS, *TEXTS, *OWN, "ParakeetForRNNT", "ParakeetForTDT"}
 
 
 CONFIGURATIONS = ["UniSpeech", "Wav2Vec2", "Hubert", "SEWD", "Wav2Vec2Bert"]

@@ -122,19 +122,12 @@ def peft(folder: Path) -> None:
     (folder / "adapter_model.safetensors").write_bytes(b"")
 
 
-def peft_alone(folder: Path) -> None:
-    peft(folder)
-    (folder / "model.safetensors").unlink()
-    (folder / "config.json").unlink()
-
-
 def fp16(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
 
 
 REFUSED = {
     "an adapter of PEFT beside its base": (peft, r"adapter_config.json makes it an adapter .*merge_and_unload"),
-    "an adapter of PEFT": (peft_alone, r"found adapter_model.safetensors.*an adapter of PEFT over .*merge_and_unload"),
     "weights of a variant": (fp16, r"found model.fp16.safetensors.*copy it as model.safetensors"),
     "no architectures": (
         lambda folder: edit(folder / "config.json", architectures=None),

@@ -8,7 +8,7 @@ import torch
 
 from raysp import models
 from tests.models.cases import OF_PARAKEET
-from tests.models.oracles import make_oracle
+from tests.models.oracles import make_oracle, random_model
 from tests.models.parity import assert_close, inputs_and_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic default `max_length`")  # theirs, of its own
@@ -76,11 +76,6 @@ def make_pair(kind, folder, **flags):
     balance(oracle)
     oracle.save_pretrained(folder)
     return oracle, getattr(models, f"ParakeetFor{kind}").from_pretrained(folder, strict=True)
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def pair(request, tmp_path_factory):
-    return make_pair(request.param, tmp_path_factory.mktemp(request.param))
 
 
 @torch.no_grad()
@@ -199,9 +194,10 @@ def test_a_row_goes_on_after_the_most_tokens_of_a_frame(tmp_path):
     assert oracle.generate(features).durations.sum() == 0
 
 
-@pytest.mark.parametrize("option", [{"num_beams": 4}, {"do_sample": True}, {"max_length": 4}])
-def test_searches_other_than_the_greedy_one_are_refused(pair, option):
-    features = inputs_and_mask((161,), 16)[0]
-    with pytest.raises(ValueError, match="searches greedily and takes no"):
-        pair[1].generate(features, **option)
-    assert pair[1].generate(features, num_beams=1, do_sample=False, return_dict_in_generate=True)
+@pytest.mark.parametrize("kind", KINDS)
+def test_searches_other_than_the_greedy_one_are_refused(kind):
+    model, (features, _) = random_model(f"ParakeetFor{kind}"), inputs_and_mask((161,), 16)
+    for option in ({"num_beams": 4}, {"do_sample": True}, {"max_length": 4}):
+        with pytest.raises(ValueError, match="searches greedily and takes no"):
+            model.generate(features, **option)
+    assert model.generate(features, num_beams=1, do_sample=False, return_dict_in_generate=True)

@@ -1,49 +1,36 @@
 """Fields of small configurations; importable without transformers and pytest."""
 
+OF_ALL = {"vocab_size": 20, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
+POSITIONS = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
 TINY = {
-    "vocab_size": 20,
-    "hidden_size": 32,
+    **OF_ALL,
+    **POSITIONS,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
     "conv_dim": (16, 24, 24),
     "conv_stride": (5, 2, 3),
     "conv_kernel": (10, 3, 3),
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
 }
-
 TINY_PARAKEET = {
-    "vocab_size": 20,
-    "pad_token_id": 19,
-    "hidden_size": 32,
+    **OF_ALL,
     "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
+    "pad_token_id": 19,
     "subsampling_conv_channels": 8,
     "num_mel_bins": 16,
 }
 TINY_SEW_D = {
-    "vocab_size": 20,
-    "hidden_size": 32,
+    **OF_ALL,
+    **POSITIONS,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
     "position_buckets": 16,
     "max_position_embeddings": 40,
     "conv_dim": (8, 16, 24),
     "conv_stride": (5, 2, 1),
     "conv_kernel": (10, 3, 1),
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
     "classifier_proj_size": 12,
 }
 TINY_WAV2VEC2_BERT = {
-    "vocab_size": 20,
-    "hidden_size": 32,
+    **OF_ALL,
     "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
     "feature_projection_input_dim": 10,
     "conv_depthwise_kernel_size": 7,
     "left_max_position_embeddings": 12,
