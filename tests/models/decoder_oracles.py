@@ -7,6 +7,8 @@ import torch
 
 from raysp.models import AutoTokenizer, SpeechEncoderDecoderModel
 from tests.models.oracles import TINY, make_oracle, transformers
+from tests.models.parity import assert_close as assert_close
+from tests.models.parity import inputs_and_mask
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer
 
 VOCAB = 50
@@ -77,10 +79,8 @@ def save_pair(oracle, folder):
     return oracle, SpeechEncoderDecoderModel.from_pretrained(folder)
 
 
-def waves_and_mask(lengths=LENGTHS, seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return torch.randn(mask.shape, generator=generator) * mask, mask.long()
+def waves_and_mask(lengths=LENGTHS):
+    return inputs_and_mask(lengths, None)
 
 
 def frames_and_mask(width=32, seed=1):
@@ -91,10 +91,6 @@ def frames_and_mask(width=32, seed=1):
 
 def token_ids(rows=2, length=7, seed=2):
     return torch.randint(4, VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
-
-
-def assert_close(ours, theirs, tolerance=1e-4):
-    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
 
 
 def theirs_generated(oracle, *args, **options):

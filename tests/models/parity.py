@@ -39,15 +39,8 @@ def check_outputs(oracle, model, lengths=LENGTHS, width=None):
         ours, theirs = model(*inputs, **asked), oracle(*inputs, **asked)
         assert [*ours] == list(theirs.keys())
         for name in ours:
-            mine, others = ours[name], theirs[name]
-            if not isinstance(mine, tuple):
-                mine, others = (mine,), (others,)
-            assert len(mine) == len(others) > 0, name
-            for left, right in zip(mine, others, strict=True):
-                assert left.shape == right.shape, name
-                torch.testing.assert_close(
-                    left, right, atol=1e-4, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
-                )
+            assert ours[name] != (), name
+            assert_close(ours[name], theirs[name])
         assert_close(model(*inputs)[0], theirs[0])
 
 
@@ -83,13 +76,20 @@ def check_gradients(oracle, model, labels, lengths=LENGTHS, width=None):
     assert_close(ours.loss, theirs.loss)
     theirs.loss.backward()
     ours.loss.backward()
-    expected = {name: parameter.grad for name, parameter in oracle.named_parameters() if parameter.grad is not None}
-    found = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert_equal_gradients(model, oracle)
+
+
+def assert_equal_gradients(model, oracle, tolerance=1e-4):
+    """The same weights have gradients, and equal ones."""
+    found, expected = (
+        {name: parameter.grad for name, parameter in one.named_parameters() if parameter.grad is not None}
+        for one in (model, oracle)
+    )
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
-        atol = 1e-4 * max(1.0, float(expected[name].abs().max()))  # losses are in float32
+        atol = tolerance * max(1.0, float(expected[name].abs().max()))  # losses are in float32
         torch.testing.assert_close(
-            gradient, expected[name], atol=atol, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+            gradient, expected[name], atol=atol, rtol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 

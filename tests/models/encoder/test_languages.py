@@ -11,26 +11,22 @@ import transformers
 import raysp
 from raysp import CheckpointError
 from raysp.models import (
-    Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
-    Wav2Vec2ForCTC,
     Wav2Vec2Processor,
     check_checkpoint,
     load_checkpoint,
 )
 from tests.corpora import rows_table
-from tests.models.oracles import TINY
+from tests.models.encoder import many_languages
 
 LETTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmno"]
 VOCABULARY = {letter: number for number, letter in enumerate(LETTERS)}
 FRENCH = {**{letter: number for number, letter in enumerate(LETTERS[:-1])}, "é": len(LETTERS) - 1}
 
 
-def model_of(seed, **fields):
-    torch.manual_seed(seed)
-    flags = {**TINY, "do_stable_layer_norm": True, "adapter_attn_dim": 8, "vocab_size": len(LETTERS)}
-    return Wav2Vec2ForCTC(Wav2Vec2Config(**{**flags, **fields})).eval()
+def model_of(seed):
+    return many_languages.model_of(seed, vocab_size=len(LETTERS))
 
 
 @pytest.fixture

@@ -92,6 +92,39 @@ def test_a_cache_continues_as_one_pass_over_all_tokens(bert):
     assert [x.shape for x in second.past_key_values[0]] == [of_tokens, of_tokens, of_frames, of_frames]
 
 
+BEAMS = {"num_beams": 3, "num_return_sequences": 2, "early_stopping": "never", "eos_token_id": [2, 17]}
+SEARCHES = {
+    "bert": {"min_new_tokens": 4, "begin_suppress_tokens": [4], "suppress_tokens": [9, 11], "forced_eos_token_id": 2},
+    "bart": {**BEAMS, "forced_bos_token_id": 6},
+}
+
+
+@pytest.mark.parametrize("decoder", SEARCHES)
+def test_tokens_are_those_of_the_sister_in_pytorch(decoder, tmp_path):
+    sister, options = speech_encoder_decoder("wav2vec2", decoder), {"max_new_tokens": 9, **SEARCHES[decoder]}
+    sister.save_pretrained(tmp_path)
+    model = raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    waves, mask = waves_and_mask()
+    ours = model.generate(waves.numpy(), mask.numpy(), **options)
+    assert np.asarray(ours.sequences).tolist() == sister.generate(waves, mask, **options).tolist()
+
+
+REFUSED = [
+    ({"max_new_tokens": 40}, "found 40 tokens, expected at most max_position_embeddings 32: for generate"),
+    ({"repetition_penalty": 1.5}, r"a Flax model does not support repetition_penalty=1\.5: set other options"),
+    ({"output_scores": True}, "does not support output_scores=True: set other options"),
+    ({"do_sample": True, "num_beams": 2}, "does not support do_sample=True with num_beams=2: set other options"),
+    ({"decoder_input_ids": [[3]]}, r"does not support decoder_input_ids=.*expected options among"),
+    ({"input_values": 1}, "2 of inputs and input_values given, expected one"),
+]
+
+
+def test_what_generate_cannot_do_is_refused(bert):
+    for options, message in REFUSED:
+        with pytest.raises(ValueError, match=message):
+            bert[1].generate(waves_and_mask()[0].numpy(), **options)
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_weights_written_by_the_flax_class_are_those_of_pytorch(encoder, tmp_path):
     decoder = dict(zip(ENCODERS, DECODERS, strict=False))[encoder]
