@@ -1,7 +1,6 @@
 """Checkpoints without safetensors: what is said of them, by hub id and by folder, wherever they are opened."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ from raysp.models import (
     check_checkpoint,
     convert_checkpoint,
 )
-from tests.checkpoints.pickles.test_conversion import SMALL, WEIGHTS, assert_equal
 from tests.hub_server import serving, use_cache
+from tests.models.tokenizers.small import TINY
 
 pytestmark = pytest.mark.lengthy
 
@@ -27,9 +26,11 @@ NAME = "owner/encoder"
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    folder = tmp_path / "safe"
-    Wav2Vec2Model(Wav2Vec2Config(**SMALL, architectures=["Wav2Vec2Model"])).init_weights().save_pretrained(folder)
+    """A checkpoint, its weights taken away."""
+    folder = tmp_path / "checkpoint"
+    Wav2Vec2Model(Wav2Vec2Config(**TINY, architectures=["Wav2Vec2Model"])).init_weights().save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    (folder / "model.safetensors").unlink()
     return folder
 
 
@@ -40,7 +41,7 @@ def hub(monkeypatch, tmp_path):
         yield served
 
 
-def label_by(checkpoint: str | Path) -> None:
+def label_by(checkpoint) -> None:
     raysp.Labeller([raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Embedding()])])
 
 
@@ -50,12 +51,10 @@ OPENINGS = {"a step": label_by, "a description": check_checkpoint, "a model": Au
 def test_a_repository_with_pickles_is_refused_with_the_command_which_converts_each_revision(
     hub, checkpoint, tmp_path, monkeypatch
 ):
-    pickled, branch = (shutil.copytree(checkpoint, tmp_path / name) for name in ("pickled", "branch"))
-    for folder, state in ((pickled, load_file(checkpoint / WEIGHTS)), (branch, {"other": torch.ones(1)})):
-        (folder / WEIGHTS).unlink()
-        torch.save(state, folder / "pytorch_model.bin")
-    hub.push(NAME, pickled)
-    hub.push(NAME, branch, "f" * 40, "branch")
+    for commit, revision in (("e" * 40, "main"), ("f" * 40, "branch")):
+        folder = shutil.copytree(checkpoint, tmp_path / revision)
+        torch.save({revision: torch.ones(1)}, folder / "pytorch_model.bin")
+        hub.push(NAME, folder, commit, revision)
     for opened in OPENINGS.values():
         message = rf"pickled weights \(pytorch_model.bin\).*`raysp convert {NAME} FOLDER`.* and use FOLDER$"
         with pytest.raises(CheckpointError, match=message):
@@ -63,13 +62,11 @@ def test_a_repository_with_pickles_is_refused_with_the_command_which_converts_ea
     with pytest.raises(CheckpointError, match=rf"raysp convert {NAME}@branch FOLDER"):
         check_checkpoint(f"{NAME}@branch")
     assert not [path for path in hub.asked if path.startswith("GET") and path.endswith(".bin")]
-    convert_checkpoint(f"{NAME}@branch", tmp_path / "converted branch")
-    assert [*load_file(tmp_path / "converted branch" / WEIGHTS)] == ["other"]
-    convert_checkpoint(NAME, tmp_path / "out")
-    assert_equal(load_file(tmp_path / "out" / WEIGHTS), load_file(checkpoint / WEIGHTS))
+    convert_checkpoint(f"{NAME}@branch", tmp_path / "converted")
+    assert [*load_file(tmp_path / "converted" / "model.safetensors")] == ["branch"]
     use_cache(monkeypatch, tmp_path / "hub")
     hub.asked.clear()
-    convert_checkpoint(NAME, tmp_path / "again")
+    convert_checkpoint(f"{NAME}@branch", tmp_path / "again")
     assert hub.asked == []
     with pytest.raises(CheckpointError, match=rf"no safetensors in the cache.*raysp convert {NAME} FOLDER"):
         check_checkpoint(NAME)
@@ -86,17 +83,18 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("kind", OTHERS)
-def test_weights_in_other_formats_are_refused_with_a_way_out(hub, checkpoint, kind):
+def test_weights_in_other_formats_are_refused_with_a_way_out(hub, checkpoint, tmp_path):
     """In a folder, on the hub and at a URL."""
-    files, message = OTHERS[kind]
-    (checkpoint / WEIGHTS).unlink()
-    for name in files:
-        (checkpoint / name).touch()
-    if kind == "CTranslate2":
-        (checkpoint / "config.json").write_text('{"alignment_heads": [[1, 2]], "suppress_ids": []}')
-    hub.push("owner/other", checkpoint)
-    for name in (str(checkpoint), "owner/other", f"file://{checkpoint}"):
-        for opened in OPENINGS.values() if "://" not in name else [label_by]:
+    for kind, (files, message) in OTHERS.items():
+        folder = shutil.copytree(checkpoint, tmp_path / kind.split()[0])
+        for name in files:
+            (folder / name).touch()
+        if kind == "CTranslate2":
+            (folder / "config.json").write_text('{"alignment_heads": [[1, 2]], "suppress_ids": []}')
+        hub.push(f"owner/{folder.name}", folder)
+        for opened in OPENINGS.values():
             with pytest.raises(CheckpointError, match=message):
-                opened(name)
+                opened(str(folder))
+        for name in (f"owner/{folder.name}", f"file://{folder}"):
+            with pytest.raises(CheckpointError, match=message):
+                label_by(name)

@@ -84,14 +84,6 @@ def test_the_own_model_gives_the_labels_of_its_file_with_its_weights_from_a_fold
     assert sorted(one.name for one in fetched.parent.iterdir()) == ["5gram.arpa", "attrs.json"]
 
 
-def test_without_a_model_the_plan_says_so(checkpoint, planned):
-    shutil.rmtree(checkpoint / FOLDER)
-    with pytest.raises(PlanError, match=r"lm='own': .*model comes with no language model, a folder 'language_model'"):
-        planned(checkpoint, lm="own")
-    with pytest.raises(SpecError, match="lm given with beams=1"):
-        raysp.Transcript(lm="own")
-
-
 def test_the_fingerprint_covers_the_model_its_words_and_its_weights(tmp_path, checkpoint, planned):
     own = checkpoint / FOLDER
     found = [planned(checkpoint, **fields).fingerprint for fields in ({}, {"lm": "own", "lm_weight": 1.0})]
@@ -113,28 +105,21 @@ def test_the_fingerprint_covers_the_model_its_words_and_its_weights(tmp_path, ch
     assert len({*found}) == 6
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("attrs.json", "[]", r"attrs.json: found \[\], expected a JSON object"),
-        ("attrs.json", '{"alpha": "much"}', "alpha is 'much', expected a number"),
-        ("attrs.json", '{"score_boundary": 1}', "score_boundary is 1, expected true or false"),
-        ("other.arpa", "", "found 5gram.arpa, other.arpa, expected one language model"),
-        ("unigrams.txt", "\udcff", "unigrams.txt: .*expected a word a line in UTF-8"),
-    ],
-)
-def test_a_damaged_folder_is_refused_with_the_file(checkpoint, planned, name, content, message):
-    (checkpoint / FOLDER / name).write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(CheckpointError, match=message):
-        planned(checkpoint, lm="own")
+DAMAGED = [
+    ("attrs.json", "[]", r"attrs.json: found \[\], expected a JSON object"),
+    ("attrs.json", '{"alpha": "much"}', "alpha is 'much', expected a number"),
+    ("attrs.json", '{"score_boundary": 1}', "score_boundary is 1, expected true or false"),
+    ("unigrams.txt", "\udcff", "unigrams.txt: .*expected a word a line in UTF-8"),
+    ("other.arpa", "", "found 5gram.arpa, other.arpa, expected one language model"),
+]
 
 
-def test_the_processor_opens_and_decodes_greedily(checkpoint, tmp_path):
-    processor = AutoProcessor.from_pretrained(checkpoint)
-    assert processor.batch_decode([[4, 5, 5]])
-    processor.save_pretrained(tmp_path / "saved")
-    for one in (processor, AutoProcessor.from_pretrained(tmp_path / "saved")):
-        assert type(one) is Wav2Vec2Processor
+def test_a_damaged_folder_is_refused_with_the_file(checkpoint, planned):
+    for name, content, message in DAMAGED:
+        (checkpoint / FOLDER / "attrs.json").write_text(json.dumps(ATTRS))
+        (checkpoint / FOLDER / name).write_bytes(content.encode("utf-8", "surrogateescape"))
+        with pytest.raises(CheckpointError, match=message):
+            planned(checkpoint, lm="own")
 
 
 def test_inspect_shows_the_model(checkpoint, raysp_command):
@@ -157,7 +142,10 @@ def test_the_model_of_a_hub_id_is_read_only_where_it_is_asked_for(checkpoint, pl
     monkeypatch.chdir(tmp_path)
     snapshot = lay_out(tmp_path / "hub", checkpoint)
     assert not (snapshot / FOLDER).exists()
-    with pytest.raises(PlanError, match="comes with no language model"):
+    with pytest.raises(SpecError, match="lm given with beams=1"):
+        raysp.Transcript(lm="own")
+    with pytest.raises(PlanError, match=r"lm='own': .* comes with no language model, a folder 'language_model'"):
         planned("owner/name", lm="own")
+    assert type(AutoProcessor.from_pretrained(snapshot)) is Wav2Vec2Processor  # which searches without one
     shutil.copytree(checkpoint / FOLDER, snapshot / FOLDER)
     assert "lm of outputs.0 own (" in planned("owner/name", lm="own").facts["other files"]

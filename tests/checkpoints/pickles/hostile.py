@@ -42,8 +42,8 @@ def pickled(value: object, protocol: int = 2) -> bytes:
     return file.getvalue()
 
 
-def tensor(shape: object, strides: object, key: str = "0", num_elements: int = 4) -> Call:
-    storage = Persistent("storage", torch.FloatStorage, key, "cpu", num_elements)
+def tensor(shape: object, strides: object) -> Call:
+    storage = Persistent("storage", torch.FloatStorage, "0", "cpu", 4)
     return Call(torch._utils._rebuild_tensor_v2, storage, 0, shape, strides, False, OrderedDict())
 
 
@@ -92,10 +92,10 @@ def saved(value: object) -> bytes:
 
 
 def bomb() -> bytes:
-    """A pickle of a few kilobytes that decompresses to 64 MB."""
+    """A pickle of a kilobyte that decompresses to one megabyte."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as zipped:
-        zipped.writestr("archive/data.pkl", bytes(1 << 26))
+        zipped.writestr("archive/data.pkl", bytes(1 << 20))
     return file.getvalue()
 
 
@@ -112,8 +112,8 @@ def torch_script() -> bytes:
     return file.getvalue()
 
 
-def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
-    """Return hostile files, or functions that make large ones, each with a pattern of the message that refuses it.
+def files(mark: Path) -> dict[str, tuple[bytes, str]]:
+    """Return hostile files, each with a pattern of the message that refuses it.
 
     Args:
         mark: a file that code of a pickle would make.
@@ -137,10 +137,6 @@ def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
             saved(torch.eye(3).to_sparse()),
             "is a tensor of torch.float32 and torch.sparse_coo on cpu",
         ),
-        "a storage in another folder": (
-            archive(pickled({"w": tensor((4,), (1,), "../../etc/passwd")})),
-            damaged.format(".*file not found"),
-        ),
         "strides beyond the storage": (state(tensor((2, 2), (1000, 1))), damaged.format("RuntimeError")),
         "one element, a trillion times": (
             state(tensor((1_000_000, 1_000_000), (0, 0))),
@@ -154,9 +150,8 @@ def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
             r"it has the name 'www.*\.\.\. \(1,000,000 characters\); expected a shorter one",
         ),
         "the name of the metadata": (state(ONE, "__metadata__"), "a tensor has the name __metadata__"),
-        "nested tuples": (deep, "reading it ended a process with signal SIGSEGV"),
-        "an archive that is compressed": (bomb, "is compressed; torch.save never does that"),
-        "a program of TorchScript": (torch_script, "it is a TorchScript program"),
+        "an archive that is compressed": (bomb(), "is compressed; torch.save never does that"),
+        "a program of TorchScript": (torch_script(), "it is a TorchScript program"),
         "half an archive": (saved(torch.ones(3, 5))[:500], damaged.format("BadZipFile")),
         "the format of PyTorch before 0.2": (tar(), "it has the tar format of PyTorch before 0.2"),
         "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),

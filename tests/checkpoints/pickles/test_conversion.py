@@ -3,30 +3,19 @@
 import json
 import zipfile
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from raysp import CheckpointError
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, convert_checkpoint, load_model
 from tests.checkpoints.pickles import hostile
+from tests.models.tokenizers.small import TINY
 
 pytestmark = pytest.mark.lengthy
 
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "conv_dim": [32] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "vocab_size": 12,
-}
 WEIGHTS, INDEX = "model.safetensors", "pytorch_model.bin.index.json"
 
 
@@ -34,9 +23,9 @@ WEIGHTS, INDEX = "model.safetensors", "pytorch_model.bin.index.json"
 def model(tmp_path):
     """A checkpoint without weights, and its state."""
     torch.manual_seed(0)
-    made = Wav2Vec2ForCTC(Wav2Vec2Config(**SMALL, architectures=["Wav2Vec2ForCTC"])).init_weights()
+    config = Wav2Vec2Config(**{**TINY, "vocab_size": 12}, architectures=["Wav2Vec2ForCTC"])
     folder = tmp_path / "pickled"
-    made.save_pretrained(folder)
+    Wav2Vec2ForCTC(config).init_weights().save_pretrained(folder)
     Wav2Vec2FeatureExtractor().save_pretrained(folder)
     vocabulary = {"<pad>": 0, "|": 1, **{letter: 2 + place for place, letter in enumerate("abcdefghij")}}
     (folder / "vocab.json").write_text(json.dumps(vocabulary))
@@ -60,43 +49,61 @@ KINDS = {
     "nothing": torch.empty(0, 4),
     "a parameter": torch.nn.Parameter(torch.randn(3)),
     "transposed": torch.randn(4, 6).T,
-    "the middle": torch.randn(10)[3:7],
     "expanded": torch.randn(1, 4).expand(3, 4),
     "overlapping": torch.randn(10).as_strided((4, 4), (2, 1)),
     'a name with ü, \U0001f600 and "quotes"': torch.randn(2),
     **{"query": ROWS[:3], "key": ROWS[3:6], "all": ROWS},
 }
 """Tensors of each type and layout, some of one storage."""
+KEPT = {
+    *("config.json", "preprocessor_config.json", "vocab.json", "merges.txt", "spm.model", "README.md", "LICENSE"),
+    *("chat_template.jinja", "language_model/lm.binary", "language_model/unigrams.txt"),
+}
+OTHERS = {
+    *("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json"),
+    *("flax_model.msgpack", "tf_model.h5", "model.onnx", "modeling.py", ".gitattributes", "pytorch_model.fp16.bin"),
+    *("flax_model.msgpack.index.json", "train_results.json", "events.out.tfevents.1.host"),
+}
+FOLDERS = {".git", "runs", "checkpoint-500"}
 
 
-@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "older"])
-def test_weights_keep_their_names_values_and_types(model, tmp_path, is_zip):
+def write_big_endian(path):
+    program = hostile.pickled({"weight": hostile.tensor((2, 2), (2, 1))})
+    path.write_bytes(hostile.archive(program, _0=np.arange(4, dtype=">f4").tobytes()))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("archive/byteorder", "big")
+
+
+def test_weights_keep_names_values_and_types_and_what_belongs_to_a_checkpoint_is_copied(model, tmp_path):
+    """Weights of a model, and files of each format and kind of tensor as adapters of languages."""
     folder, state = model
     with_versions = OrderedDict(state)
     with_versions._metadata = {"": {"version": 1}}  # as those of modules have it
-    torch.save(with_versions, folder / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
-    found = convert_checkpoint(folder, tmp_path / "out")
-    assert_equal(load_file(tmp_path / "out" / WEIGHTS), state)
-    assert found.num_tensors == len(state)
+    torch.save(with_versions, folder / "pytorch_model.bin")
+    torch.save(KINDS, folder / "adapter.zip.bin")
+    torch.save(KINDS, folder / "adapter.old.bin", _use_new_zipfile_serialization=False)
+    write_big_endian(folder / "adapter.big.bin")
+    (folder / "adapter.fra.bin").write_bytes(b"never opened")
+    save_file({"lm_head.weight": torch.zeros(1)}, folder / "adapter.fra.safetensors")
+    for name in {*KEPT, *OTHERS, *(f"{one}/config.json" for one in FOLDERS)}:
+        (folder / name).parent.mkdir(exist_ok=True)
+        if not (folder / name).exists():
+            (folder / name).write_text(name)
+    found, out = convert_checkpoint(folder, tmp_path / "out"), tmp_path / "out"
+    assert {*found.written} == {WEIGHTS, *(f"adapter.{name}.safetensors" for name in ("zip", "old", "big"))}
+    assert_equal(load_file(out / WEIGHTS), state)
+    for name in ("zip", "old"):
+        kinds = {name: value.detach() for name, value in KINDS.items()}
+        assert_equal(load_file(out / f"adapter.{name}.safetensors"), kinds)
+    assert load_file(out / "adapter.big.safetensors")["weight"].tolist() == [[0, 1], [2, 3]]
+    assert found.num_tensors == len(state) + 2 * len(KINDS) + 1
     assert found.summary.architecture == "Wav2Vec2ForCTC"
+    kept = {*KEPT, "adapter.fra.safetensors"}
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {*kept, *found.written}
+    assert ({*found.copied}, {*found.left_out}) == (kept, OTHERS | FOLDERS | {"adapter.fra.bin"})
+    assert all((out / name).read_bytes() == (folder / name).read_bytes() for name in kept)
     loaded = Wav2Vec2ForCTC.from_pretrained(folder, allow_pickle=True)
-    assert_equal(load_model(tmp_path / "out").state_dict(), loaded.state_dict())
-    torch.save(KINDS, folder / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
-    found = convert_checkpoint(folder, tmp_path / "kinds")
-    assert_equal(load_file(tmp_path / "kinds" / WEIGHTS), {name: value.detach() for name, value in KINDS.items()})
-    assert found.summary is None
-    assert "config.json" in found.unread
-
-
-def test_big_endian_values_are_read(model, tmp_path):
-    folder, _ = model
-    values = np.arange(4, dtype=">f4")
-    program = hostile.pickled({"weight": hostile.tensor((2, 2), (2, 1))})
-    (folder / "pytorch_model.bin").write_bytes(hostile.archive(program, _0=values.tobytes()))
-    with zipfile.ZipFile(folder / "pytorch_model.bin", "a") as file:
-        file.writestr("archive/byteorder", "big")
-    convert_checkpoint(folder, tmp_path / "out")
-    assert load_file(tmp_path / "out" / WEIGHTS)["weight"].tolist() == [[0, 1], [2, 3]]
+    assert_equal(load_model(out).state_dict(), loaded.state_dict())
 
 
 def sharded(folder, state):
@@ -128,72 +135,24 @@ def test_several_files_become_several_files_with_their_index(model, tmp_path):
     assert [*(tmp_path / "new").iterdir()] == []
 
 
-def test_adapters_of_languages_are_converted(model, tmp_path):
-    folder, state = model
-    safetensors.torch.save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / "pytorch_model.bin").write_bytes(b"never opened")
+TIED = {
+    **{f"{name}.weight": WORDS for name in ("lm_head", "model.decoder.embed_tokens", "model.encoder.embed_tokens")},
+    **{"model.shared.weight": WORDS, "other": WORDS},
+}
+
+
+def test_of_several_names_of_one_tensor_those_of_tied_outputs_are_left_out(model, tmp_path):
+    folder, _ = model
+    torch.save(TIED, folder / "pytorch_model.bin")
+    config = json.loads((folder / "config.json").read_text())
+    for is_tied in (True, False):
+        (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": is_tied}))
+        found = convert_checkpoint(folder, tmp_path / str(is_tied))
+        assert found.tied == (dict.fromkeys([*TIED][:3], "model.shared.weight") if is_tied else {})
+        kept = {name: value for name, value in TIED.items() if name not in found.tied}
+        assert_equal(load_file(tmp_path / str(is_tied) / WEIGHTS), kept)
+        assert found.summary is None
+        assert "unexpected" in found.unread
+    save_file({"weight": WORDS}, folder / WEIGHTS)
     with pytest.raises(CheckpointError, match="has safetensors, and no pickled weights without safetensors"):
         convert_checkpoint(folder, tmp_path / "out")
-    adapters = {language: {"lm_head.weight": torch.randn(3, 32)} for language in ("deu", "fra", "uzb-script_cyrillic")}
-    for language, adapter in adapters.items():
-        torch.save(adapter, folder / f"adapter.{language}.bin")
-    safetensors.torch.save_file({"lm_head.weight": torch.zeros(1)}, folder / "adapter.fra.safetensors")
-    found = convert_checkpoint(folder, tmp_path / "out")
-    assert {*found.written} == {"adapter.deu.safetensors", "adapter.uzb-script_cyrillic.safetensors"}
-    for name in found.written:
-        assert_equal(load_file(tmp_path / "out" / name), adapters[name.split(".")[1]])
-    assert "adapter.fra.bin" in found.left_out
-    for name in ("adapter.fra.safetensors", WEIGHTS):
-        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
-
-
-KEPT = {
-    *("config.json", "preprocessor_config.json", "vocab.json", "merges.txt", "spm.model", "README.md", "LICENSE"),
-    *("chat_template.jinja", "language_model/lm.binary", "language_model/unigrams.txt"),
-}
-OTHERS = {
-    *("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "trainer_state.json"),
-    *("flax_model.msgpack", "tf_model.h5", "model.onnx", "modeling.py", ".gitattributes", "pytorch_model.fp16.bin"),
-    *("flax_model.msgpack.index.json", "train_results.json", "events.out.tfevents.1.host"),
-}
-FOLDERS = {".git", "runs", "checkpoint-500"}
-
-
-def test_what_belongs_to_a_checkpoint_is_copied_and_nothing_else(model, tmp_path):
-    folder, state = model
-    torch.save(state, folder / "pytorch_model.bin")
-    for name in {*KEPT, *OTHERS, *(f"{one}/config.json" for one in FOLDERS)}:
-        (folder / name).parent.mkdir(exist_ok=True)
-        if not (folder / name).exists():
-            (folder / name).write_text(name)
-    found, out = convert_checkpoint(folder, tmp_path / "out"), tmp_path / "out"
-    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {*KEPT, WEIGHTS}
-    assert ({*found.copied}, {*found.left_out}) == (KEPT, OTHERS | FOLDERS)
-    assert all((out / name).read_bytes() == (folder / name).read_bytes() for name in KEPT)
-
-
-EMBEDDINGS = ("lm_head", "model.decoder.embed_tokens", "model.encoder.embed_tokens", "model.shared")
-SHARED = {
-    "a tied output, and a name that no model ties": (
-        {"decoder.lm_head.weight": WORDS, "decoder.model.decoder.embed_tokens.weight": WORDS, "other": WORDS},
-        {"decoder.lm_head.weight": "decoder.model.decoder.embed_tokens.weight"},
-    ),
-    "all names of one embedding": (
-        {f"{name}.weight": WORDS for name in EMBEDDINGS},
-        {f"{name}.weight": "model.shared.weight" for name in EMBEDDINGS[:-1]},
-    ),
-    "an output that is not tied": ({"decoder.lm_head.weight": WORDS, "decoder.embed_tokens.weight": WORDS}, {}),
-}
-"""Weights that share their storage, and those that are left out, each with the name that is kept."""
-
-
-@pytest.mark.parametrize("kind", SHARED)
-def test_of_several_names_of_one_tensor_those_of_tied_outputs_are_left_out(model, tmp_path, kind):
-    folder, _ = model
-    state, tied = SHARED[kind]
-    config: Path = folder / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), "tie_word_embeddings": bool(tied)}))
-    torch.save(state, folder / "pytorch_model.bin")
-    assert convert_checkpoint(folder, tmp_path / "out").tied == tied
-    kept = {name: value for name, value in state.items() if name not in tied}
-    assert_equal(load_file(tmp_path / "out" / WEIGHTS), kept)
