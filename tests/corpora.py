@@ -68,6 +68,20 @@ def labels_alone(folder: object, output: object, recordings: Sequence[bytes], **
         return labeller(pa.table({**rows, "audio": pa.array(rows["audio"], AUDIO)})).to_pylist()
 
 
+def label_arrays(
+    folder: object,
+    outputs: object,
+    waves: Sequence[np.ndarray],
+    columns: Mapping[str, Sequence[object]] | None = None,
+    rate: int = 16_000,
+    **fields: object,
+) -> list[dict[str, Any]]:
+    """Return label rows of arrays by outputs of a checkpoint; `fields` are those of `Label`."""
+    given = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+    with raysp.Labeller([raysp.Decode(), raysp.Label(str(folder), outputs=given, **fields)]) as labeller:
+        return labeller.arrays(waves, rate, columns=columns).to_pylist()
+
+
 def samples_of(recording: bytes) -> np.ndarray:
     """Return the samples of a recording of 16 bits, float32 of shape (num_samples,)."""
     return soundfile.read(io.BytesIO(recording), dtype="float32")[0]

@@ -7,7 +7,7 @@ import soundfile
 
 import raysp
 from tests.corpora import CHECKPOINT
-from tests.ops.test_pauses import spoken
+from tests.ops.spoken_digits import spoken
 
 FIGURES = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
            "eight": "8", "nine": "9"}  # fmt: skip

@@ -7,7 +7,7 @@ import torch
 
 from raysp.capabilities import Capability
 from raysp.crossing import fetch
-from raysp.models.base.outputs import ModelOutput
+from raysp.models.base.outputs import CausalLMOutput, ModelOutput
 from raysp.ops.forward import Forward, Lengths, OutputOp, Rows
 
 
@@ -48,3 +48,8 @@ def a_pass(
         waves_BS=torch.nn.utils.rnn.pad_sequence([*waves], batch_first=True) if waves else torch.empty(0, 0),
         num_samples_B=torch.tensor(num_samples),
     )
+
+
+def ctc_forward(logits: torch.Tensor, num_frames: Sequence[int]) -> Forward:
+    """Return the results of a CTC model over rows of one window each."""
+    return a_pass(num_frames, heads={Capability.CTC: CausalLMOutput(logits=logits)})

@@ -21,7 +21,7 @@ from raysp.ops.late_steps import joined
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests.corpora import CHECKPOINT, DEMO
 
-NUM_ROWS = 40
+NUM_ROWS = 24
 
 
 def block_of(waves: Sequence[np.ndarray | None], rows: Sequence[int] | None = None) -> pa.Table:
@@ -74,91 +74,64 @@ def assert_same(found: dict[int, dict[str, object]], alone: dict[int, tuple[str,
         assert label["pred_score"] == pytest.approx(score, abs=5e-4)
 
 
-class TestSeveralPassesAtOnce:
-    """`threads`: the passes of a block share the CPUs of an actor."""
-
-    @pytest.fixture(autouse=True)
-    def threads_as_before(self):
-        before = torch.get_num_threads()
-        yield
-        torch.set_num_threads(before)
-
-    @pytest.mark.slow
-    def test_the_labels_are_those_of_rows_alone(self, waves, alone):
-        mates = [None, np.zeros(3, np.float32), np.full(90_000, np.nan, np.float32)]
-        op = labelling(batch_seconds=5, threads=6)
-        table, figures = op(block_of([*waves, *mates]))
-        found = {row["row"]: row for row in table.to_pylist()}
-        assert_same({row: found[row] for row in range(NUM_ROWS)}, alone)
-        assert [found[NUM_ROWS + i]["error_type"] for i in range(3)] == ["no_audio", "too_short", "model_output"]
-        assert figures.windows == NUM_ROWS + 1
-        assert figures.audio_seconds <= figures.padded_seconds
-        assert op(block_of([*waves, *mates]))[0].equals(table)  # bit for bit, whichever thread took a batch
-
-    @pytest.mark.lengthy
-    def test_an_op_from_outside_raysp_is_never_called_twice_at_once(self, waves):
-        class Alone(Fussy):
-            inside = 0
-
-            def is_refused(self, frames: Sequence[int]) -> bool:
-                self.be_alone()
-                return False
-
-            def columns(self, arrays: Mapping[str, np.ndarray], rows: Rows) -> list[Sequence[object]]:
-                self.be_alone()
-                return super().columns(arrays, rows)
-
-            def be_alone(self) -> None:
-                self.inside += 1
-                time.sleep(0.02)
-                assert self.inside == 1
-                self.inside -= 1
-
-        found = labels(labelling(3, extra=Alone(ValueError()), threads=4), block_of(waves))
-        assert {row["status"] for row in found.values()} == {"ok"}
+@pytest.fixture
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
 
 
-class TestTheSameLabel:
-    @pytest.mark.slow
-    @pytest.mark.parametrize(("batch_seconds", "seed"), [(0.001, 0), (5, 1), (600, 2)])
-    def test_for_any_budget_any_block_and_any_order_in_it(self, waves, alone, batch_seconds, seed):
-        op, order = labelling(batch_seconds), np.random.default_rng(seed).permutation(len(waves))
-        cut = seed * 7 + 3
-        for rows in (order[:cut], order[cut:]):
-            assert_same(labels(op, block_of([waves[row] for row in rows], rows)), alone)
-
-    def test_whether_the_samples_are_int16_or_float32(self, waves, op):
-        ints = [np.round(wave * 32768).clip(-32768, 32767).astype(np.int16) for wave in waves[:8]]
-        floats = [wave / np.float32(32768) for wave in ints]
-        expected, _ = op(block_of(ints))
-        assert set(expected.column("status").to_pylist()) == {"ok"}
-        for given in (floats, [*floats[:3], *ints[3:]]):
-            assert op(block_of(given))[0].equals(expected)
+@pytest.mark.slow
+def test_labels_of_several_passes_at_once_are_those_of_rows_alone(threads_as_before, waves, alone):
+    mates = [None, np.zeros(3, np.float32), np.full(90_000, np.nan, np.float32)]
+    op = labelling(batch_seconds=5, threads=6)
+    table, figures = op(block_of([*waves, *mates]))
+    found = {row["row"]: row for row in table.to_pylist()}
+    assert_same({row: found[row] for row in range(NUM_ROWS)}, alone)
+    assert [found[NUM_ROWS + i]["error_type"] for i in range(3)] == ["no_audio", "too_short", "model_output"]
+    lengths = [len(wave) for wave in [*waves, mates[-1]]]
+    assert (figures.windows, figures.audio_seconds) == (len(lengths), pytest.approx(sum(lengths) / 16_000))
+    assert sum(lengths) / 16_000 <= figures.padded_seconds <= len(lengths) * max(lengths) / 16_000
+    assert figures.busy_seconds > 0
+    assert op(block_of([*waves, *mates]))[0].equals(table)  # bit for bit, whichever thread took a batch
 
 
-class TestRows:
-    def test_a_recording_below_the_receptive_field_is_skipped_with_an_empty_text(self, op):
-        found = labels(
-            op, block_of([np.zeros(length, np.int16) for length in (0, 1, 399, op.loaded.model.min_samples)])
-        )
-        assert [row["status"] for row in found.values()] == ["skipped"] * 3 + ["ok"]
-        for row, samples in enumerate(["0 samples", "1 sample", "399 samples"]):
-            assert found[row]["error_message"] == f"{samples}; the model needs at least 400"
-            assert (found[row]["error_type"], found[row]["pred_text"]) == ("too_short", "")
+@pytest.mark.lengthy
+def test_an_op_from_outside_raysp_is_never_called_twice_at_once(threads_as_before, waves):
+    class Alone(Fussy):
+        inside = 0
 
-    def test_figures_count_what_the_model_saw(self, waves):
-        table, figures = labelling(600)(block_of([*waves[:5], None, np.zeros(3, np.int16)]))
-        lengths = [len(wave) for wave in waves[:5]]
-        assert (table.num_rows, figures.windows) == (7, 5)
-        assert figures.audio_seconds == pytest.approx(sum(lengths) / 16_000)
-        assert figures.padded_seconds == pytest.approx(5 * max(lengths) / 16_000)
-        assert figures.busy_seconds > 0
+        def is_refused(self, frames: Sequence[int]) -> bool:
+            self.be_alone()
+            return False
+
+        def columns(self, arrays: Mapping[str, np.ndarray], rows: Rows) -> list[Sequence[object]]:
+            self.be_alone()
+            return super().columns(arrays, rows)
+
+        def be_alone(self) -> None:
+            self.inside += 1
+            time.sleep(0.02)
+            assert self.inside == 1
+            self.inside -= 1
+
+    found = labels(labelling(3, extra=Alone(ValueError()), threads=4), block_of(waves))
+    assert {row["status"] for row in found.values()} == {"ok"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("batch_seconds", "seed"), [(5, 1), (600, 2)])
+def test_labels_are_the_same_for_any_budget_any_block_and_any_order_in_it(waves, alone, batch_seconds, seed):
+    op, order = labelling(batch_seconds), np.random.default_rng(seed).permutation(len(waves))
+    cut = seed * 7 + 3
+    for rows in (order[:cut], order[cut:]):
+        assert_same(labels(op, block_of([waves[row] for row in rows], rows)), alone)
 
 
 class Fussy:
-    layers: tuple[int, ...] = ()
-
     """An output that cannot stand recordings of one length."""
+
+    layers: tuple[int, ...] = ()
 
     def __init__(self, error: Exception) -> None:
         self.schema = pa.schema([("frames", pa.int64())])
@@ -183,59 +156,60 @@ class Fussy:
         return (0,)
 
 
-class TestFaults:
-    @pytest.mark.parametrize(
-        ("error", "error_type"),
-        [
-            (KeyError("x"), "step_failed"),
-            (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
-            (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
-        ],
-    )
-    def test_a_batch_that_fails_is_halved_down_to_the_row_at_fault(self, waves, alone, error, error_type, caplog):
-        fussy = Fussy(error)
-        op = labelling(600, extra=fussy)
-        given = [wave for wave in waves[:12] if op.loaded.model.num_frames(torch.tensor([len(wave)])).item() != 49][:7]
-        rows = [next(i for i, wave in enumerate(waves) if wave is one) for one in given]
-        found = labels(op, block_of([*given, np.zeros(16_000, np.int16)], [*rows, 99]))
-        failed = found.pop(99)
-        assert (failed["status"], failed["error_type"]) == ("error", error_type)
-        place = rf"the model failed: tests/ops/test_labelling\.py:\d+: {type(error).__name__}: "
-        assert re.match(place, failed["error_message"])
-        assert failed["pred_text"] is failed["frames"] is None
-        assert_same(found, alone)
-        assert len(found) == 7
-        assert fussy.calls[0] == 8
-        # 8, then 4 + 4, 2 + 2, 1 + 1; where memory is short, halves that are too large are not even tried
-        assert len(fussy.calls) == 7 if error_type == "step_failed" else 7 <= len(fussy.calls) <= 9
-        assert "a batch of 8 windows failed and is halved" in caplog.text
+@pytest.mark.parametrize(
+    ("error", "error_type"),
+    [
+        (KeyError("x"), "step_failed"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+    ],
+)
+def test_a_batch_that_fails_is_halved_down_to_the_row_at_fault(waves, alone, error, error_type, caplog):
+    fussy = Fussy(error)
+    op = labelling(600, extra=fussy)
+    given = [wave for wave in waves if op.loaded.model.num_frames(torch.tensor([len(wave)])).item() != 49][:7]
+    rows = [next(i for i, wave in enumerate(waves) if wave is one) for one in given]
+    found = labels(op, block_of([*given, np.zeros(16_000, np.int16)], [*rows, 99]))
+    failed = found.pop(99)
+    assert (failed["status"], failed["error_type"]) == ("error", error_type)
+    place = rf"the model failed: tests/ops/test_labelling\.py:\d+: {type(error).__name__}: "
+    assert re.match(place, failed["error_message"])
+    assert failed["pred_text"] is failed["frames"] is None
+    assert_same(found, alone)
+    assert len(found) == 7
+    assert fussy.calls[0] == 8
+    # 8, then 4 + 4, 2 + 2, 1 + 1; where memory is short, halves that are too large are not even tried
+    assert len(fussy.calls) == 7 if error_type == "step_failed" else 7 <= len(fussy.calls) <= 9
+    assert "a batch of 8 windows failed and is halved" in caplog.text
 
-    @pytest.mark.slow
-    def test_a_budget_that_does_not_fit_the_memory_is_halved_once_and_grows_back_slowly(self, waves, alone):
-        small, rows = Fussy(torch.OutOfMemoryError("CUDA out of memory")), list(range(8))
-        small.is_refused = lambda frames: len(frames) > 3
-        op = labelling(600, extra=small)
-        assert_same(labels(op, block_of([waves[row] for row in rows], rows)), alone)
-        assert small.calls[:4] == [8, 4, 2, 2]
-        small.calls.clear()
-        assert_same(labels(op, block_of([waves[row] for row in rows], rows)), alone)
-        assert max(small.calls) <= 3  # what did not fit is not tried again
-        assert op.max_samples < op.budget
-        for _ in range(80):
-            op(block_of([], []))
-        assert op.max_samples == op.budget
 
-    @pytest.mark.parametrize(
-        ("raised", "error"),
-        [
-            (torch.AcceleratorError("CUDA error: unspecified launch failure"), DeviceLostError),
-            (KeyboardInterrupt(), KeyboardInterrupt),
-        ],
-    )
-    def test_a_lost_device_or_the_end_of_a_run_is_no_error_of_a_row(self, waves, raised, error):
-        op = labelling(extra=Fussy(raised))
-        with pytest.raises(error):
-            op(block_of([np.zeros(16_000, np.int16), waves[0]], [0, 1]))
+@pytest.mark.slow
+def test_a_budget_that_does_not_fit_the_memory_is_halved_once_and_grows_back_slowly(waves, alone):
+    small, rows = Fussy(torch.OutOfMemoryError("CUDA out of memory")), list(range(8))
+    small.is_refused = lambda frames: len(frames) > 3
+    op = labelling(600, extra=small)
+    assert_same(labels(op, block_of([waves[row] for row in rows], rows)), alone)
+    assert small.calls[:4] == [8, 4, 2, 2]
+    small.calls.clear()
+    assert_same(labels(op, block_of([waves[row] for row in rows], rows)), alone)
+    assert max(small.calls) <= 3  # what did not fit is not tried again
+    assert op.max_samples < op.budget
+    for _ in range(80):
+        op(block_of([], []))
+    assert op.max_samples == op.budget
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"),
+    [
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), DeviceLostError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_lost_device_or_the_end_of_a_run_is_no_error_of_a_row(waves, raised, error):
+    op = labelling(extra=Fussy(raised))
+    with pytest.raises(error):
+        op(block_of([np.zeros(16_000, np.int16), waves[0]], [0, 1]))
 
 
 class Wrong(Fussy):
@@ -256,31 +230,31 @@ class Wrong(Fussy):
         return self.made(frames) if self.made and self.is_refused(frames) else [frames]
 
 
-class TestAnOutputThatIsWrong:
-    @pytest.mark.parametrize(
-        ("wrong", "reason"),
-        [
-            ({"selected": [1]}, "selected a list; expected a dict of tensors by name"),
-            ({"columns": lambda frames: [[*frames, 0]]}, r"returned \d values for frames; expected 1"),
-            ({"columns": lambda frames: [["many" for _ in frames]]}, "returned values for frames that are not int64: "),
-        ],
-    )
-    def test_fails_its_row_alone_and_is_named(self, waves, alone, wrong, reason):
-        op = labelling(600, extra=Wrong(**wrong))
-        frames = [op.loaded.model.num_frames(torch.tensor([len(wave)])).item() for wave in waves[:12]]
-        rows = [row for row, of_row in enumerate(frames) if of_row != 49][:5]
-        found = labels(op, block_of([*(waves[row] for row in rows), np.zeros(16_000, np.int16)], [*rows, 99]))
-        failed = found.pop(99)
-        assert (failed["status"], failed["error_type"]) == ("error", "step_failed")
-        assert re.match(f"levels:Wrong {reason}", failed["error_message"])
-        assert_same(found, alone)
-        assert [found[row]["frames"] for row in rows] == [frames[row] for row in rows]
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"selected": [1]}, "selected a list; expected a dict of tensors by name"),
+        ({"columns": lambda frames: [[*frames, 0]]}, r"returned \d values for frames; expected 1"),
+        ({"columns": lambda frames: [["many" for _ in frames]]}, "returned values for frames that are not int64: "),
+    ],
+)
+def test_an_output_that_is_wrong_fails_its_row_alone_and_is_named(waves, alone, wrong, reason):
+    op = labelling(600, extra=Wrong(**wrong))
+    frames = [op.loaded.model.num_frames(torch.tensor([len(wave)])).item() for wave in waves[:12]]
+    rows = [row for row, of_row in enumerate(frames) if of_row != 49][:5]
+    found = labels(op, block_of([*(waves[row] for row in rows), np.zeros(16_000, np.int16)], [*rows, 99]))
+    failed = found.pop(99)
+    assert (failed["status"], failed["error_type"]) == ("error", "step_failed")
+    assert re.match(f"levels:Wrong {reason}", failed["error_message"])
+    assert_same(found, alone)
+    assert [found[row]["frames"] for row in rows] == [frames[row] for row in rows]
 
-    @pytest.mark.parametrize("made", [None, (1, 2), ("many",)])
-    def test_fails_the_longer_row_whose_windows_it_joins(self, made):
-        wrong = Wrong()
-        wrong.join = lambda windows: made
-        row_status = RowStatus(0)
-        assert joined([wrong], statuses_table([row_status]), row_status) is None
-        assert (row_status.status, row_status.error_type) == ("error", "step_failed")
-        assert row_status.error_message.startswith("levels:Wrong returned ")
+
+@pytest.mark.parametrize("made", [None, (1, 2), ("many",)])
+def test_an_output_that_joins_otherwise_fails_the_longer_row(made):
+    wrong = Wrong()
+    wrong.join = lambda windows: made
+    row_status = RowStatus(0)
+    assert joined([wrong], statuses_table([row_status]), row_status) is None
+    assert (row_status.status, row_status.error_type) == ("error", "step_failed")
+    assert row_status.error_message.startswith("levels:Wrong returned ")

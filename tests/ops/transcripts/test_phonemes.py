@@ -13,8 +13,7 @@ from raysp.models import load_checkpoint
 from tests import kit
 from tests.corpora import rows_table, wav, write_shard
 from tests.models.tokenizers.phonemes import PHONEMES, save_phonemes
-from tests.ops.phases import columns_of
-from tests.ops.test_transcribing import ctc_forward
+from tests.ops.phases import columns_of, ctc_forward
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def frames_of(folder, text: str, other: float):
     size = len(json.loads((folder / "vocab.json").read_text()))
     logits = torch.full((1, len(ids), size), other)
     logits[0, torch.arange(len(ids)), torch.tensor(ids)] = 4.0
-    return ctc_forward(logits, torch.tensor([len(ids)]), [None])
+    return ctc_forward(logits, [len(ids)])
 
 
 def labelled(output, folder, text: str, columns=None, other: float = -9.0) -> dict:

@@ -1,0 +1,105 @@
+"""Channels: each has the label that it has as a recording of its own, and a row holds them all."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests.corpora import CHECKPOINT, a_pipeline
+from tests.ops.channels.calls import ALONE, RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
+
+pytestmark = pytest.mark.lengthy
+
+OF_ROWS = ("id", "row", "seconds", "status", "error_type", "error_message")
+MOST_CHANNELS = 16
+WINDOWS = {"window_seconds": 1, "overlap_seconds": 0.25}
+OUTPUTS = [
+    TIMED,
+    raysp.Embedding("frames", pooling="none", dtype="float16"),
+    raysp.Signals(),
+    raysp.Align(of="pred"),
+]
+
+
+def outputs_of(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in OF_ROWS}
+
+
+def as_lists(rows: Sequence[Row]) -> Row:
+    return {name: [outputs_of(one)[name] for one in rows] for name in outputs_of(rows[0])}
+
+
+@pytest.fixture(scope="module")
+def calls() -> list[list[Wave]]:
+    """Rows of one to three channels: sides of calls with different texts and pauses, and one that is too short."""
+    first, second, third = side(0, [0, 0.5, 0.2]), side(1, [1.2, 0.1]), side(2, [0])
+    rows = [[first, second], [third], [second[: 3 * RATE // 2], third, first], [first[:100], third[:100]]]
+    return [of_one_length(row) for row in rows]
+
+
+@pytest.mark.slow
+def test_labels_are_those_of_each_channel_as_a_recording_of_its_own_to_the_bit(tmp_path, calls):
+    found = labelled(tmp_path / "each", [encoded(row) for row in calls], outputs=OUTPUTS, **WINDOWS)
+    alone = labelled(
+        tmp_path / "alone", [encoded([one]) for row in calls for one in row], "mean", outputs=OUTPUTS, **WINDOWS
+    )
+    rest = iter(alone)
+    for row, channels in zip(found, calls, strict=True):
+        expected = [next(rest) for _ in channels]
+        assert {one["status"] for one in expected} == {row["status"]}
+        assert {one["seconds"] for one in expected} == {row["seconds"]}
+        is_ok = row["pred_text"] is not None
+        assert outputs_of(row) == (as_lists(expected) if is_ok else dict.fromkeys(outputs_of(row)))
+    assert [row["status"] for row in found] == ["ok", "ok", "ok", "skipped"]
+    assert all(text for row in found[:3] for text in row["pred_text"])
+
+
+@pytest.mark.slow
+def test_a_channel_without_speech_has_nulls_and_a_row_is_skipped_if_all_are(tmp_path, calls):
+    spoken, silence = calls[0][0], np.zeros_like(calls[0][0])
+    rows = [encoded(row) for row in ([silence, spoken], [spoken, silence], [silence, silence], [silence])]
+    found = labelled(tmp_path, rows, windows="speech", **WINDOWS)
+    assert [(row["status"], row["error_type"]) for row in found] == [("ok", None)] * 2 + [("skipped", "no_speech")] * 2
+    first, second = found[0]["pred_text"], found[1]["pred_text"]
+    assert first == second[::-1]
+    assert [text is None for text in first] == [True, False]
+    assert [words is None for words in found[0]["pred_words"]] == [True, False]
+    assert outputs_of(found[2]) == dict.fromkeys(outputs_of(found[2]))
+    assert [row["seconds"] for row in found] == [len(spoken) / RATE] * 4
+
+
+def test_too_many_channels_and_an_error_of_one_are_errors_that_name_them(tmp_path, calls):
+    most, more = ([calls[1][0][:2000]] * count for count in (MOST_CHANNELS, MOST_CHANNELS + 1))
+    first, broken = (one / np.float32(32768) for one in calls[0])
+    broken[-5] = np.nan
+    found = labelled(tmp_path, [encoded(most), encoded(more), encoded([first, broken], "FLOAT")])
+    assert len(found[0]["pred_text"]) == MOST_CHANNELS
+    assert [row["error_type"] for row in found[1:]] == ["invalid_audio"] * 2
+    assert found[1]["error_message"].startswith("17 channels; channel='each' labels at most 16: choose one by Decode(")
+    assert found[2]["error_message"].startswith("channel 1 of 2: WAV FLOAT: NaN")
+    assert outputs_of(found[2]) == dict.fromkeys(outputs_of(found[2]))
+
+
+@pytest.mark.slow
+def test_rows_that_are_retried_are_those_of_a_run_of_all(tmp_path, calls):
+    call, mono = encoded([*calls[0], calls[0][0]]), encoded(calls[1])
+    (tmp_path / "in").mkdir()
+    for name, held in {"a.wav": mono, "b.wav": b"no audio", "c.wav": call, "d.wav": b"", "e.wav": mono}.items():
+        (tmp_path / "in" / name).write_bytes(held)
+    label = raysp.Label(str(CHECKPOINT), outputs=[TIMED], batch_seconds=ALONE, **WINDOWS)
+    steps = [raysp.Decode(channel="each"), label]
+    made = [a_pipeline(f"{tmp_path}/in", tmp_path / name, steps=steps, max_error_rate=1) for name in ("out", "all")]
+    raysp.run(made[0], engine="here", progress=False)
+    for name in ("b.wav", "d.wav"):
+        (tmp_path / "in" / name).write_bytes(call)
+    retried = raysp.retry(f"{tmp_path}/out", pipeline=made[0], engine="here", progress=False)
+    assert (retried.rows, retried.errors) == (2, {})
+    raysp.run(made[1], engine="here", progress=False)
+    found, expected = (
+        [row for file in (tmp_path / name).glob("*.parquet") for row in pq.read_table(file).to_pylist()]
+        for name in ("out", "all")
+    )
+    assert found == expected
+    assert [len(row["pred_text"]) for row in found] == [1, 3, 3, 3, 1]

@@ -1,0 +1,162 @@
+"""Regions of speech are those of the original in any windows; windows cut at pauses hold all speech and no silence."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import raysp
+from raysp.audio.waveforms import Windowing
+from raysp.models.silero_vad import CHUNK_SAMPLES
+from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, SpeechWindows
+from raysp.ops.speech.speaking import Chunks, Speaking, regions
+from tests.corpora import CHECKPOINT, label_arrays, samples_of
+from tests.ops.phases import a_pass, columns_of
+from tests.ops.spoken_digits import spoken
+
+RATE, STRIDE, GRID = 16_000, 320, 640
+STAGED = pa.schema([("s_probabilities", pa.list_(pa.float32())), ("s_offset", pa.int32()), ("s_samples", pa.int64())])
+SCHEMA = pa.schema(
+    [("s", pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32())])))]
+)
+
+
+class Loudness:
+    """Stands in for the model: the probability of a chunk is its mean sample."""
+
+    def continued(self, wave: torch.Tensor, state: object) -> tuple[torch.Tensor, object]:
+        return torch.stack([chunk.mean() for chunk in wave.split(CHUNK_SAMPLES)]), state
+
+    def probabilities(self, waves: torch.Tensor, num_samples: torch.Tensor) -> torch.Tensor:
+        rows = [self.continued(wave[:count], None)[0] for wave, count in zip(waves, num_samples.tolist(), strict=True)]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def regions_of(op: Speaking, waves: list[torch.Tensor], parts: list[tuple[int, int] | None]) -> list:
+    """Return the columns of windows of a row."""
+    return columns_of(op, a_pass([(len(wave) - 400) // STRIDE + 1 for wave in waves], parts, waves=waves))
+
+
+@pytest.mark.parametrize("fields", [(0.5, 250, 100), (0.5, 0, 0), (0.3, 100, 200), (0.8, 0, 400), (0.1, 250, 64)])
+def test_regions_are_those_of_the_original(fields):
+    from silero_vad.utils_vad import get_speech_timestamps_from_probs
+
+    threshold, speech, silence = fields
+    draw = np.random.default_rng(0)
+    steps = np.repeat(draw.random(900), draw.geometric(0.2, 900))[:900]  # stay for a while, and cross all thresholds
+    row = np.clip(steps + 0.1 * draw.standard_normal(900), 0, 1).astype(np.float32)
+    wave = torch.from_numpy(np.repeat(row, CHUNK_SAMPLES)[:-100])
+    expected = get_speech_timestamps_from_probs(
+        row.tolist(),
+        threshold=threshold,
+        min_speech_duration_ms=speech,
+        min_silence_duration_ms=silence,
+        audio_length_samples=len(wave),
+    )
+    fields = {"threshold": threshold, "min_speech_seconds": speech / 1000, "min_silence_seconds": silence / 1000}
+    op = Speaking(SCHEMA, STAGED, Loudness(), frame_stride=STRIDE, **fields)
+    [found], *_ = regions_of(op, [wave], [None])
+    assert len(expected) > 3
+    assert [{name: round(one[name] * RATE) for name in ("start", "end")} for one in found] == expected
+
+
+def recording(seed: int, seconds: float) -> np.ndarray:
+    """Make a wave of ones (speech) and zeros, of a tenth of a second to some seconds each; one stretch is long."""
+    draw = np.random.default_rng(seed)
+    parts = [np.full(int(RATE * draw.choice([0.13, 0.4, 1.3, 4.0])), number % 2) for number in range(200)]
+    parts[2 * int(draw.integers(4)) + 1] = np.ones(30 * RATE)
+    return np.concatenate(parts)[: int(seconds * RATE)].astype(np.float32)
+
+
+def test_windows_give_the_regions_of_the_whole_row():
+    wave, op = torch.from_numpy(recording(3, 130)), Speaking(SCHEMA, STAGED, Loudness(), frame_stride=STRIDE)
+    size, step = 5 * RATE, 4 * RATE
+    starts = list(range(0, len(wave) - (size - step), step))
+    half = (size - step) // 2 // STRIDE
+    windows, parts = [], []
+    for number, start in enumerate(starts):
+        windows.append(wave[start : start + size if number < len(starts) - 1 else None])
+        last = (len(windows[-1]) - 400) // STRIDE + 1
+        parts.append((half if number else 0, half + step // STRIDE if number < len(starts) - 1 else last))
+    [whole], *_ = regions_of(op, [wave], [None])
+    nulls, *staged = regions_of(op, windows, parts)
+    assert nulls == [None] * len(windows)
+    [joined] = op.join(pa.table(staged, schema=STAGED))
+    assert sum(staged[2]) == len(wave)
+    assert len(joined) == len(whole) > 10
+    for one, other in zip(joined, whole, strict=True):
+        assert all(abs(one[edge] - other[edge]) <= CHUNK_SAMPLES / RATE for edge in ("start", "end"))
+
+
+def cutter(window_seconds: float = 8.0, *, at_quiet_points: bool = False) -> SpeechWindows:
+    windowing = Windowing.of(
+        sample_rate=RATE,
+        frame_stride=STRIDE,
+        min_samples=400,
+        window_seconds=window_seconds,
+        overlap_seconds=2,
+        group_frames=GRID // STRIDE,
+        at_quiet_points=at_quiet_points,
+    )
+    return SpeechWindows(
+        Loudness(),
+        windowing,
+        min_samples=2000,
+        grid_samples=GRID,
+        threshold=0.5,
+        min_speech_samples=0.25 * RATE,
+        min_silence_samples=0.1 * RATE,
+    )
+
+
+def chunks_of(wave: np.ndarray) -> Iterator[np.ndarray]:
+    return (wave[start : start + 10_000] for start in range(0, len(wave), 10_000))
+
+
+@pytest.mark.parametrize(("seed", "at_quiet_points"), [(0, False), (1, True)])
+def test_windows_hold_all_speech_and_no_long_pause(seed, at_quiet_points):
+    wave, cut = recording(seed, 150), cutter(at_quiet_points=at_quiet_points)
+    found = list(cut(chunks_of(wave)))
+    probabilities, _ = Loudness().continued(torch.from_numpy(wave), None)
+    chunks = Chunks(np.arange(len(probabilities)) * CHUNK_SAMPLES, probabilities.numpy(), len(wave))
+    speech = regions(chunks, threshold=0.5, min_speech_samples=4000, min_silence_samples=1600)
+    is_in = np.zeros(len(wave), np.bool_)
+    for one in found:
+        start, end = one.place.frame * STRIDE, one.place.frame * STRIDE + len(one.wave)
+        assert start % (STRIDE if at_quiet_points else GRID) == 0
+        assert (one.wave == wave[start:end]).all()
+        assert 2000 <= len(one.wave) <= cut.windowing.window_samples + STRIDE
+        is_in[start:end] = True
+    assert all(is_in[start:end].mean() > 0.999 for start, end, _ in speech)
+    pauses = [(one[1], other[0]) for one, other in pairwise(speech) if other[0] - one[1] > MOST_PAUSE_SECONDS * RATE]
+    assert pauses
+    assert not any(is_in[end + 8000 : start - 8000].any() for end, start in pauses)
+    owned = [(one.place.frame + one.place.first, one.place.frame + one.place.end) for one in found]
+    assert all(first < end for first, end in owned)
+    assert all(one[1] <= other[0] for one, other in pairwise(owned))
+
+
+def test_a_long_stretch_is_cut_at_its_longest_pause_in_the_second_half_of_a_window():
+    parts = [(1, 2.0), (0, 0.9), (1, 2.5), (0, 0.3), (1, 1.0), (0, 0.6), (1, 1.0), (0, 0.2), (1, 3.0), (0, 2)]
+    wave = np.concatenate([np.full(int(RATE * seconds), value, np.float32) for value, seconds in parts])
+    found = list(cutter(8.5)(iter([wave])))
+    edges = [(one.place.frame * STRIDE / RATE, one.place.frame * STRIDE / RATE + len(one.wave) / RATE) for one in found]
+    assert edges == [(0, pytest.approx(6.9, abs=0.1)), (pytest.approx(7.1, abs=0.1), pytest.approx(11.7, abs=0.07))]
+
+
+@pytest.mark.slow
+def test_times_of_words_are_those_of_the_recording_and_silence_alone_is_skipped():
+    outputs = [raysp.Transcript(words=True), raysp.Align("text")]
+    (recording, words), (silence, _) = spoken([0.2, 0.3, 4, 0.2, 3, 0.3, 0.2, 12, 0.3, 0.2]), spoken([])
+    text = " ".join(word for word, _ in words)
+    waves = [samples_of(one) for one in (recording, silence)]
+    options = {"windows": "speech", "window_seconds": 10, "overlap_seconds": 2}
+    row, silent = label_arrays(CHECKPOINT, outputs, waves, {"text": [text, ""]}, **options)
+    assert (silent["status"], silent["error_type"], silent["seconds"]) == ("skipped", "no_speech", 3.0)
+    assert row["pred_text"].lower() == text
+    for name in ("pred_words", "aligned_words"):
+        starts = [one["start"] for one in row[name]]
+        assert starts == pytest.approx([start for _, start in words], abs=0.3), name

@@ -1,0 +1,69 @@
+"""Transcripts and times of given texts: greedy and searched ones, and texts without a path."""
+
+import pytest
+
+import raysp
+from raysp import SpecError
+from tests.corpora import CHECKPOINT, digits_table, label_arrays, samples_of
+
+ROWS = digits_table(12)
+WAVES = [samples_of(one["bytes"]) for one in ROWS.column("audio").to_pylist()]
+RATE = 8_000
+NO_TIMES = {"start": None, "end": None, "score": None}
+
+
+def labelled(*outputs: object, number: int = len(WAVES), **columns: list[str | None]) -> list[dict]:
+    return label_arrays(CHECKPOINT, outputs, WAVES[:number], columns, RATE, dtype="float32", device="cpu")
+
+
+def test_rows_whose_text_is_that_of_greedy_decoding_have_its_scores_and_times_to_the_last_bit():
+    timed = {"words": True, "chars": True}
+    rows = labelled(raysp.Transcript("greedy", **timed), raysp.Transcript("searched", beams=8, **timed))
+    same = [row for row in rows if row["greedy_text"] == row["searched_text"]]
+    assert len(same) > 8
+    for row in same:
+        for name in ("score", "words", "chars"):
+            assert row[f"greedy_{name}"] == row[f"searched_{name}"]
+
+
+def test_a_text_that_the_model_hears_has_the_times_and_scores_of_the_transcript():
+    texts = [f"{text.capitalize()}, !" for text in ROWS.column("text").to_pylist()]
+    rows = labelled(raysp.Transcript(words=True, chars=True), raysp.Align("said", chars=True), said=texts)
+    heard = [(row, text) for row, text in zip(rows, texts, strict=True) if row["pred_text"] == text[:-3].upper()]
+    assert len(heard) > 8
+    for row, text in heard:
+        assert [word["word"] for word in row["aligned_words"]] == text.split()
+        assert row["aligned_skipped"] == 2
+        known = [one for one in row["aligned_chars"] if one["start"] is not None]
+        assert [one["char"].upper() for one in known] == [one["char"] for one in row["pred_chars"]]
+        for one, same in zip([row["aligned_words"][0], *known], [*row["pred_words"], *row["pred_chars"]], strict=True):
+            assert (one["start"], one["end"]) == (same["start"], same["end"])
+            assert one["score"] == pytest.approx(same["score"], abs=1e-5)
+
+
+def test_rows_without_a_path_have_no_score():
+    expected = {
+        "one": None,
+        None: (None, None, None, None),
+        "": (None, 0, [], []),
+        "one " * 50: (None, 0, None, None),
+        "3": (None, 1, [{"word": "3", **NO_TIMES}], [{"char": "3", **NO_TIMES}]),
+    }
+    first, *others = labelled(raysp.Align("said", chars=True), number=5, said=[*expected])
+    assert first["aligned_words"][0]["word"] == "one"
+    names = ("aligned_score", "aligned_skipped", "aligned_words", "aligned_chars")
+    assert [tuple(row[name] for name in names) for row in others] == [*expected.values()][1:]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (lambda: [raysp.Align()], r"needs a column of the source, .* or of='pred'; found none"),
+        (lambda: [raysp.Align("a", of="pred")], r"found text='a' and of='pred'"),
+        (lambda: [raysp.Align(of="pred"), raysp.Transcript()], r"outputs.0 Align\(of='pred'\) .* found none there"),
+        (lambda: [raysp.Transcript("a"), raysp.Align(of="pred")], r"found 'a' there. Put Transcript\('pred'\)"),
+    ],
+)
+def test_a_text_that_is_not_there_is_refused(outputs, message):
+    with pytest.raises(SpecError, match=message):
+        raysp.Label("model", outputs=outputs())
