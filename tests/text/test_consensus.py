@@ -1,25 +1,18 @@
 """Consensus of transcripts: distances as rapidfuzz counts them, and votes as all alignments of least cost give them."""
 
-import functools
 import itertools
+import math
 import random
 
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from raysp.text import consensus
-from raysp.text.consensus import NOTHING, NOWHERE, mean_distances, slots_of, winner
-
-UNSCORED = float("-inf")
+from raysp.text.consensus import NOTHING, NOWHERE, Slot, mean_distances, slots_of, winner
 
 
-def no_score(number: int, place: int) -> float:
-    return UNSCORED
-
-
-def voted(*texts: str, score=no_score) -> str:
+def voted(*texts: str) -> str:
     slots = slots_of([text.split() for text in texts])
-    return " ".join(word for slot in slots if (word := winner(slot, score)) != NOTHING)
+    return " ".join(word for slot in slots if (word := winner(slot, lambda number, place: -math.inf)) != NOTHING)
 
 
 def drawn(seed: int, most: int = 4, letters: str = "abc") -> list[str]:
@@ -77,22 +70,20 @@ def by_all_alignments(transcripts: list[list[str]]) -> list[list[str]]:
     return slots
 
 
+def check_places(slots: list[Slot], transcripts: list[list[str]]) -> None:
+    """Check that the slots hold the words of each transcript in their order."""
+    for number, words in enumerate(transcripts):
+        assert [slot.words[number] for slot in slots if slot.words[number] != NOTHING] == words
+        assert [slot.places[number] for slot in slots if slot.places[number] != NOWHERE] == [*range(len(words))]
+
+
 @pytest.mark.parametrize("number", [2, 3, 4])
 def test_the_slots_are_those_of_the_least_of_all_alignments(number):
-    for seed in range(300):
+    for seed in range(120):
         transcripts = [drawn(seed * number + one) for one in range(number)]
-        assert [slot.words for slot in slots_of(transcripts)] == by_all_alignments(transcripts), transcripts
-
-
-def test_places_are_those_of_the_words_in_their_order():
-    for seed in range(100):
-        transcripts = [drawn(5 * seed + one, 9, "abcdef") for one in range(5)]
         slots = slots_of(transcripts)
-        for number, words in enumerate(transcripts):
-            places = [slot.places[number] for slot in slots]
-            assert [place for place in places if place != NOWHERE] == [*range(len(words))]
-            at_places = [NOTHING if place == NOWHERE else words[place] for place in places]
-            assert at_places == [slot.words[number] for slot in slots]
+        assert [slot.words for slot in slots] == by_all_alignments(transcripts), transcripts
+        check_places(slots, transcripts)
 
 
 @pytest.mark.parametrize(
@@ -112,34 +103,18 @@ def test_the_majority_wins_in_each_slot(texts, expected):
     assert voted(*texts[::-1]) == expected
 
 
-def test_ties_go_by_the_mean_score_then_by_the_order():
-    def score(scores: dict[int, float], number: int, place: int) -> float:
-        return scores.get(number, UNSCORED)
-
-    texts = ("a b", "a c", "a d")
-    assert voted(*texts) == "a b"
-    assert voted(*texts, score=functools.partial(score, {2: 0.1})) == "a d"
-    assert voted(*texts, score=functools.partial(score, {0: 0.2, 1: 0.3, 2: 0.3})) == "a c"
-    four = ("a b", "a b", "a c", "a c")
-    assert voted(*four, score=functools.partial(score, {0: 0.9, 1: 0.1, 2: 0.6, 3: 0.5})) == "a c"
-    assert voted(*four, score=functools.partial(score, {0: 0.9, 2: 0.6, 3: 0.5})) == "a b"
-    assert voted("a b", "a", score=functools.partial(score, {0: 0.1, 1: 0.2})) == "a"
+def test_stretches_beyond_the_limit_are_cut_at_equal_words():
+    """Of 4096 slots times words, unlike the transcripts that are compared with all alignments."""
+    looped = [[f"w{n % 50}" for n in range(300)], [f"w{n % 50}" for n in range(300) if n % 17], ["x"] * 90]
+    letters = [[["x", *drawn(seed + one, 200), "y"] for one in range(0, 3000, 1000)] for seed in range(20)]
+    for transcripts in (looped, *letters):
+        check_places(slots_of(transcripts), transcripts)
+    assert sum(slot.words[0] == slot.words[1] for slot in slots_of(looped)) == len(looped[1])
 
 
-@pytest.mark.parametrize("cells", [0, 1, 6])
-def test_stretches_beyond_the_limit_are_cut_at_equal_words(monkeypatch, cells):
-    long = [[f"w{n % 50}" for n in range(300)], [f"w{n % 50}" for n in range(300) if n % 17], ["x"] * 9]
-    monkeypatch.setattr(consensus, "MOST_CELLS", cells)
-    for transcripts in (long, *([[*"xabcy"], drawn(seed, 9)] for seed in range(40))):
-        slots = slots_of(transcripts)
-        for number, words in enumerate(transcripts):
-            assert [slot.words[number] for slot in slots if slot.words[number]] == words
-    assert sum(slot.words[0] == slot.words[1] for slot in slots_of(long)) == len(long[1])
-
-
-@pytest.mark.parametrize("number", [1, 2, 3, 5])
-def test_mean_distances_are_those_of_rapidfuzz(number):
+def test_mean_distances_are_those_of_rapidfuzz():
     for seed in range(200):
+        number = 1 + seed % 5
         texts = [" ".join(drawn(seed * number + one, 8)) for one in range(number)]
         for text, found in zip(texts, mean_distances(texts), strict=True):
             distances = [Levenshtein.normalized_distance(text.split(), other.split()) for other in texts]

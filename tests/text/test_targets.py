@@ -2,6 +2,7 @@
 
 import pytest
 
+from raysp import PlanError
 from raysp.models import Wav2Vec2CTCTokenizer
 from raysp.text.error_rates import TextRules
 from raysp.text.targets import BAR, NO_TEXT, OUTSIDE, CharacterTargets, build, count_characters, frames_needed, outside
@@ -12,40 +13,32 @@ def targets_of(*texts: str, **rules: str) -> CharacterTargets:
     return CharacterTargets(TextRules(**rules), encode_of(tokenizer_for(build(count_characters(texts)))))
 
 
-def test_ids_are_those_of_the_tokens_of_the_text_by_the_rules():
+def test_ids_are_those_of_the_characters_of_the_text_by_the_rules():
     targets = targets_of("ab c", case="lower", keep="letters")
-    assert [*targets("  A,  b ")[0]] == [3, 2, 4]
-    assert targets("A,  b").reason == ""
-
-
-@pytest.mark.parametrize("text", [None, "", "  ", "!?"])
-def test_a_text_without_characters_is_left_out(text):
-    assert targets_of("a", keep="letters")(text) == ((), NO_TEXT)
+    assert targets("  A,  b ") == ([3, 2, 4], "")
+    assert targets(None) == targets("!?") == ((), NO_TEXT)
+    assert [*build(count_characters(["c b", "a"]))] == ["<pad>", "<unk>", "|", "a", "b", "c"]
 
 
 def test_a_character_without_a_token_leaves_its_row_out_and_is_counted():
     targets = targets_of("ab")
     assert targets("abba")[1] == ""
-    assert targets("äb") == ((), OUTSIDE)
-    assert targets("<unk>") == ((), OUTSIDE)
+    assert targets("äb") == targets("<unk>") == ((), OUTSIDE)
     assert targets.counts == {"a": 2, "b": 3, "ä": 1, "<": 1, "u": 1, "n": 1, "k": 1, ">": 1}
 
 
-@pytest.mark.parametrize("text", ["a|b", "a | b", "|", "ab|", "<pad>", "a<pad>b", "a <unk>"])
-@pytest.mark.parametrize("is_built", [True, False])
-def test_a_text_with_a_token_that_has_a_meaning_of_its_own_is_left_out(text, is_built):
-    known = targets_of("ab <pad><unk>|")
-    targets = CharacterTargets(TextRules()) if is_built else known
-    assert targets(text) == ((), OUTSIDE)
-    assert targets("ab").reason == ""
-    assert targets(text.replace("|", " ").replace("<", "").replace(">", "") + " a").reason == ""
+@pytest.mark.parametrize("text", ["a|b", "a | b", "|", "<pad>", "a <unk>"])
+def test_a_text_with_a_token_that_has_a_meaning_of_its_own_is_left_out(text):
+    for targets in (CharacterTargets(TextRules()), targets_of("ab <pad><unk>|")):
+        assert targets(text) == ((), OUTSIDE)
+        assert targets("ab").reason == ""
+        assert targets(text.replace("|", " ").replace("<", "").replace(">", "") + " a").reason == ""
 
 
 def test_a_bar_in_a_text_is_counted_apart_from_spaces_and_is_outside_the_vocabulary():
     targets = CharacterTargets(TextRules())
     targets("a b|c|")
     assert targets.counts == {"a": 1, "b": 1, "c": 1, "|": 1, BAR: 2}
-    assert {*build(targets.counts)} == {"<pad>", "<unk>", "|", "a", "b", "c"}
     assert outside(targets.counts, letters_of(tokenizer_for(build(targets.counts)))) == {BAR: 2}
 
 
@@ -57,10 +50,9 @@ def test_a_tokenizer_with_another_delimiter_reads_a_bar_as_a_character():
     targets = CharacterTargets(TextRules(), encode_of(tokenizer))
     assert [*targets("a|a a").ids] == [4, 3, 4, 2, 4]
     assert targets("a_a") == ((), OUTSIDE)  # the blank of this vocabulary
-    assert outside(targets.counts, letters_of(tokenizer)) == {"_": 1}
 
 
-@pytest.mark.parametrize(("ids", "frames"), [([], 0), ([1], 1), ([1, 2, 1], 3), ([1, 1], 3), ([4, 4, 4, 5, 5], 8)])
+@pytest.mark.parametrize(("ids", "frames"), [([], 0), ([1, 2, 1], 3), ([1, 1], 3), ([4, 4, 4, 5, 5], 8)])
 def test_equal_neighbours_need_a_blank_between_them(ids, frames):
     assert frames_needed(ids) == frames
 
@@ -72,12 +64,9 @@ def test_equal_neighbours_need_a_blank_between_them(ids, frames):
         ("[1, 2]", "expected an object of tokens with the ids 0, 1, 2, ..., each once"),
         ('{"<pad>": 0, "<unk>": 2, "|": 3}', "expected an object of tokens with the ids 0, 1, 2"),
         ('{"<pad>": 0, "<unk>": 1, "a": 2}', r"found none of the tokens \|; add one"),
-        ('{"a": 0, "<unk>": 1, "|": 2}', r"found none of the tokens <pad>, \[PAD\]; add one"),
     ],
 )
 def test_a_vocabulary_that_no_head_can_have_is_refused(tmp_path, content, message):
-    from raysp import PlanError
-
     file = tmp_path / "vocab.json"
     if content is not None:
         file.write_text(content)

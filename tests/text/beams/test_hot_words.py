@@ -19,8 +19,8 @@ def ids_of(text: str) -> tuple[int, ...]:
     return tuple(TOKENS.index(one if one != " " else "|") for one in text)
 
 
-def hot(words: dict[str, float], delimiter: int | None = DELIMITER) -> HotWords:
-    return HotWords({ids_of(text): weight for text, weight in words.items()}, vocab_size=4, delimiter=delimiter)
+def hot(words: dict[str, float]) -> HotWords:
+    return HotWords({ids_of(text): weight for text, weight in words.items()}, vocab_size=4, delimiter=DELIMITER)
 
 
 def weight_of(text: str, words: dict[str, float]) -> float:
@@ -29,7 +29,6 @@ def weight_of(text: str, words: dict[str, float]) -> float:
 
 
 CASES = {
-    "a word": {"ab": 2.0},
     "a word that begins another": {"a": 1.0, "ab": 3.0},
     "a phrase": {"a|b": 4.0},
     "phrases that overlap": {"a|b": 1.5, "b|a": 2.5, "b": 0.5},
@@ -39,15 +38,12 @@ CASES = {
 
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES)
 def test_scores_are_those_of_all_alignments_and_a_weight_for_each_whole_word(words):
-    for seed in range(3):
-        logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
-        search = BeamSearch(400, [hot(words)], least_log_prob=-math.inf)
-        [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
-        expected = ranked(logits[0].tolist(), BLANK, lambda ids: weight_of("".join(TOKENS[one] for one in ids), words))[
-            :15
-        ]
-        assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
-        assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+    logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
+    search = BeamSearch(250, [hot(words)], least_log_prob=-math.inf)
+    [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
+    expected = ranked(logits[0].tolist(), BLANK, lambda ids: weight_of("".join(TOKENS[one] for one in ids), words))
+    assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected[:15]]
+    assert [one.score for one in found] == pytest.approx([score for _, score in expected[:15]], abs=1e-5)
 
 
 def likely(*frames: dict[str, float]) -> torch.Tensor:

@@ -3,7 +3,6 @@
 import math
 import random
 import string
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -34,7 +33,7 @@ def scored(scores: NgramScores, ids: list[int]) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("order", [2, 3, 5])
+@pytest.mark.parametrize("order", [2, 5])
 def test_log_probabilities_are_those_of_kenlm(tmp_path, order):
     from flashlight.lib.text.decoder.kenlm import KenLM
     from flashlight.lib.text.dictionary import Dictionary
@@ -88,12 +87,10 @@ ngram 2=2
     [
         ("\\data\\", "hello", r"line 1: found 'hello'; expected \\data\\"),
         ("ngram 2=2", "ngram 3=2", r"line 3: found 'ngram 3=2'; expected 'ngram 2=' and a number"),
-        ("ngram 1=4\nngram 2=2\n", "", "line 2: found ''; expected the numbers of 1-grams"),
         ("-0.7\tb\n", "", r"line 9: found ''; expected one of 4 1-grams: a logarithm, 1 words and a backoff weight"),
         ("-0.7\tb\n", "-0.7\tb\n-0.7\tc\n", r"line 10: found '-0.7\\tc'; expected \\2-grams:"),
         ("-0.7\tb", "x\tb", r"line 9: found 'x\\tb'; expected numbers as the first value"),
         ("-0.7\tb", "0.7\tb", r"line 9: .* expected the logarithm of a probability, at most 0"),
-        ("-0.7\tb", "nan\tb", r"line 9: .* at most 0"),
         ("-0.7\tb", "-0.7\ta", r"line 9: .* expected each 1-gram once"),
         ("a b\n", "a c\n", r"line 13: .* expected words that are 1-grams, found 'c'"),
         ("a b\n", "<s> a\n", r"line 13: found '<s> a'; expected each n-gram once"),
@@ -129,54 +126,30 @@ TOKENS = ["", "", "a", "b"]
 BLANK, DELIMITER = 0, 1
 
 
-def check_ranking(search: BeamSearch, logits: torch.Tensor, weight: Callable[[Sequence[int]], float]) -> None:
-    """Check the texts and scores of a search against those of all alignments, with the weight of each text."""
+@pytest.mark.parametrize(
+    ("order", "known", "boundaries"),
+    [(1, None, True), (3, ["a", "b", "not in the model"], True), (2, ["a", "b"], False)],
+)
+def test_scores_are_those_of_all_alignments_of_the_model_and_of_unknown_words(tmp_path, order, known, boundaries):
+    texts = [["a"], ["ab", "b"], ["b", "a", "ab"], ["ab", "ab"]]
+    scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", texts, order)))
+    heard = model.vocabulary() if known is None else known
+
+    def weight(ids):
+        words = "".join(" " if one == DELIMITER else TOKENS[one] for one in ids).split()
+        context, total = np.array(scores.start() if boundaries else [-1]), 0.4 * len(words)
+        for word in model.ids([*words, "</s>"]).tolist()[: None if boundaries else len(words)]:
+            log_prob, context = scores(context, np.array(word))
+            total += 0.7 * float(log_prob)
+        return total + 0.7 * -3.0 * sum(word not in heard for word in words)
+
+    logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
+    fusion = WordModel(scores, Lexicon(model, known), TOKENS, Weights(0.7, 0.4, -3.0, boundaries))
+    search = BeamSearch(250, [fusion], delimiters=np.array([False, True, False, False]), least_log_prob=-math.inf)
     [found] = search(top_frames(logits, blank=BLANK), [5], best=15)
     expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
     assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
     assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
-
-
-def words_of(ids):
-    return "".join(" " if one == DELIMITER else TOKENS[one] for one in ids).split()
-
-
-@pytest.mark.parametrize("order", [1, 3])
-def test_scores_of_words_are_those_of_all_alignments_and_of_the_model(tmp_path, order):
-    texts = [["a"], ["ab", "b"], ["b", "a", "ab"], ["ab", "ab"]]
-    scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", texts, order)))
-    weights = Weights(0.7, 0.4)
-
-    def weight(ids):
-        words = words_of(ids)
-        return 0.7 * sum(scored(scores, model.ids(words).tolist() if words else [])) + 0.4 * len(words)
-
-    for seed in range(3):
-        logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(seed))
-        fusion = WordModel(scores, Lexicon(model, None), TOKENS, weights)
-        search = BeamSearch(400, [fusion], delimiters=np.array([False, True, False, False]), least_log_prob=-math.inf)
-        check_ranking(search, logits, weight)
-
-
-@pytest.mark.parametrize("boundaries", [True, False])
-def test_unknown_words_and_the_ends_of_texts_weigh_as_the_weights_say(tmp_path, boundaries):
-    texts = [["a"], ["ab", "b"], ["b", "a", "ab"], ["ab", "ab"]]
-    scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", texts, 2)))
-    weights, known = Weights(0.7, 0.4, -3.0, boundaries), ["a", "b", "not in the model"]
-
-    def weight(ids):
-        words = words_of(ids)
-        context = np.array(scores.start() if boundaries else [-1])
-        total = 0.4 * len(words)
-        for word in model.ids([*words, "</s>"]).tolist()[: None if boundaries else len(words)]:
-            log_prob, context = scores(context, np.array(word))
-            total += 0.7 * float(log_prob)
-        return total + 0.7 * -3.0 * sum(word not in known for word in words)
-
-    logits = 1.5 * torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
-    fusion = WordModel(scores, Lexicon(model, known), TOKENS, weights)
-    search = BeamSearch(400, [fusion], delimiters=np.array([False, True, False, False]), least_log_prob=-math.inf)
-    check_ranking(search, logits, weight)
 
 
 def test_rows_with_a_model_do_not_depend_on_their_batch(tmp_path):

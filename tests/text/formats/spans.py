@@ -21,14 +21,6 @@ def as_labels(spans: list[Span], key: str = "word") -> list[dict[str, Any]]:
     return [{key: one.text, "start": one.start, "end": one.end, "score": one.score} for one in spans]
 
 
-def labels_of(rows: list[list[Span]]) -> dict[str, list[Any]]:
-    """Return columns of label rows with words."""
-    return {
-        "pred_text": [" ".join(one.text for one in spans) for spans in rows],
-        "pred_words": [as_labels(spans) for spans in rows],
-    }
-
-
 def on_one_line(text: str) -> str:
     """Return a text as readers of a file of one line a text show it."""
     kept = (" " if one.isspace() else one for one in text if one.isspace() or unicodedata.category(one) != "Cc")

