@@ -10,7 +10,7 @@ RESTARTS = {
     "Matroska": re.compile(rb"\x1aE\xdf\xa3[\x01\x80-\xff]"),
     "ASF": re.compile(rb"0&\xb2u\x8ef\xcf\x11"),
 }
-"""First bytes of another stream of the same container, behind which a demuxer would go on."""
+"""First bytes of another stream of the same container, after which a demuxer would go on."""
 
 
 class SequentialFile:

@@ -12,11 +12,11 @@ _PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")
 _BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide uuid meta udta sidx mfra".split())
 """Kinds of top boxes of MP4 that may be cut at the end of a recording."""
 _BEHIND_CLUSTERS = re.compile(rb"\x1c\x53\xbb\x6b|\x12\x54\xc3\x67|\x19\x41\xa4\x69|\x10\x43\xa7\x70|\x11\x4d\x9b\x74")
-"""Names of elements that stand behind the packets of Matroska: cues, tags, attachments, chapters and seek head."""
+"""Names of elements that stand after the packets of Matroska: cues, tags, attachments, chapters and seek head."""
 
 
 def page_end(data: RecordingBytes, place: int) -> int:
-    """Return the place behind the page of Ogg at a place."""
+    """Return the place after the page of Ogg at a place."""
     head = data.at(place, 27 + 255)
     sizes = head[27 : 27 + head[26]] if len(head) > 26 else b""
     return place + 27 + len(sizes) + sum(sizes)
@@ -34,14 +34,14 @@ def frames_of_one_page(data: RecordingBytes, place: int) -> int | None:
 
 
 def lost_page(data: RecordingBytes, start: int, end: int, packets: tuple[int, int, int], least: float) -> int | None:
-    """Return the place of a page of Ogg that is before or behind those with packets, and whole but for damage.
+    """Return the place of a page of Ogg that is before or after those with packets, and whole but for damage.
 
     Args:
         data: the recording.
         start: place of the stream.
         end: place of its end.
         packets: places of the first page and the last two with packets.
-        least: frames that are lost at least, behind the packets.
+        least: frames that are lost at least, after the packets.
     """
     place, (first, _, last) = start, packets
     while (head := data.at(place, 27)).startswith(b"OggS") and head[6:14] in (bytes(8), b"\xff" * 8):
@@ -116,7 +116,7 @@ def _segment_end(data: RecordingBytes, place: int) -> int | None:
 
 
 def bytes_behind_packets(data: RecordingBytes, start: int, reached: int) -> int:
-    """Return the bytes behind the packets of Matroska, up to elements that stand there or the end of the segment."""
+    """Return the bytes after the packets of Matroska, up to elements that stand there or the end of the segment."""
     end = _segment_end(data, start) or data.num_bytes
     behind = data.find(_BEHIND_CLUSTERS, reached, min(end, data.num_bytes))
     return (end if behind is None else behind + max(0, end - data.num_bytes)) - reached

@@ -7,7 +7,7 @@ from raysp.errors import AudioError
 from raysp.words import count
 
 MOST_UNKNOWN_BYTES = 1024
-"""Largest unknown data behind the samples that is not an error: less than a tenth of a second of most streams."""
+"""Largest unknown data after the samples that is not an error: less than a tenth of a second of most streams."""
 
 
 def begins(data: RecordingBytes, place: int) -> bool:
@@ -16,12 +16,12 @@ def begins(data: RecordingBytes, place: int) -> bool:
 
 
 def counts(data: RecordingBytes, place: int) -> bool:
-    """Return whether the frame of MPEG at a place counts those behind it."""
+    """Return whether the frame of MPEG at a place counts those after it."""
     return COUNTING.search(data.at(place, 200)) is not None
 
 
 def front(data: RecordingBytes, place: int) -> int:
-    """Return the place at which a recording begins behind tags, zeros, and a part of a frame of MPEG.
+    """Return the place at which a recording begins after tags, zeros, and a part of a frame of MPEG.
 
     Where none begins, the place itself.
     """
@@ -50,13 +50,13 @@ def _find_frames(data: RecordingBytes, place: int) -> int | None:
 
 
 def frames_follow(data: RecordingBytes, place: int) -> bool:
-    """Return whether frames of MPEG or ADTS begin behind the zeros, or the little that is unknown, at a place."""
+    """Return whether frames of MPEG or ADTS begin after the zeros, or the little that is unknown, at a place."""
     here = skip_zeros(data, place, data.num_bytes)
     return _find_frames(data, skip_tags(data, here, data.num_bytes)) is not None
 
 
 def following(data: RecordingBytes, place: int, container: str) -> int | None:
-    """Return the place of the stream behind one of a container that ends at a place; None at the end of the recording.
+    """Return the place of the stream after one of a container that ends at a place; None at the end of the recording.
 
     Raises:
         AudioError: `corrupt_audio`: something else follows, which may be lost audio.
@@ -73,7 +73,7 @@ def following(data: RecordingBytes, place: int, container: str) -> int | None:
             raise AudioError(
                 "corrupt_audio",
                 f"{count(nonzero - place, 'byte')} of zeros from byte {place:,} on stand between the samples; expected "
-                "tags or a header behind them, if another recording follows",
+                "tags or a header after them, if another recording follows",
             )
     for here in places:
         if begins(data, here):

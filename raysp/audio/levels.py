@@ -174,7 +174,7 @@ Coefficients = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 def filters(sample_rate: int) -> tuple[Coefficients, Coefficients]:
-    """Return the coefficients of the high shelf, and of the high pass behind it."""
+    """Return the coefficients of the high shelf, and of the high pass after it."""
     k, gain = math.tan(math.pi * SHELF_HZ / sample_rate), 10 ** (SHELF_GAIN / 20)
     middle = gain**0.4996667741545416
     scale = 1 + k / SHELF_Q + k * k

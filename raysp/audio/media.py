@@ -50,7 +50,7 @@ GAP_SECONDS = 0.1
 SILENCE_FRAMES = 1 << 18
 """Frames of silence that are made at once."""
 FRAMED = frozenset({"MP3", "AAC"})
-"""Streams of frames without a container: a decoder goes on behind damage."""
+"""Streams of frames without a container: a decoder goes on after damage."""
 FIXED_BITS = {"MP3": 0xFFFE0C, "AAC": 0xFFFEFC}
 """Bits of the first three bytes of a frame that a stream has in all of them: version, layer or profile, and rate."""
 FRAME_HEAD_BYTES = 16
@@ -126,7 +126,7 @@ class MediaStream:
         self._seconds = 0.0
         """Seconds of the frames so far."""
         self._reached = 0
-        """Place in the file behind the packets so far, for streams of frames."""
+        """Place in the file after the packets so far, for streams of frames."""
         self._skipped = self._failed = self._num_packets = 0
         """Bytes that are no frames, or do not decode; the latter of those up to here; packets."""
         self._key = 0
@@ -453,7 +453,7 @@ class MediaStream:
             if num_skipped > MOST_SKIPPED_BYTES or not frames_begin(self._data, place):
                 self._joint = self._reached
             elif first is not None and first < place and frames_begin(self._data, first):
-                self._joint = first  # a frame that counts others is skipped by parsers behind tags
+                self._joint = first  # a frame that counts others is skipped by parsers after tags
             if self._joint is not None:
                 return False
         if self._container == "MP3" and COUNTING.search(memoryview(packet)):
@@ -559,7 +559,7 @@ def open_media(
                 end = data.find(BEGINNING, start + 12, data.num_bytes)
                 if container not in FRAMED or is_bounded or end is None:
                     raise
-                # It has looked at the recording behind this one.
+                # It has looked at the recording after this one.
                 stream = stack.enter_context(open_media(data, start, opening, container, end=end))
         yield stream
 

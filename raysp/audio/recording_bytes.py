@@ -98,7 +98,7 @@ def bytes_of(audio: Recording | None) -> RecordingBytes:
 
 
 class Reader:
-    """A seekable file over the bytes between two places, behind other first bytes.
+    """A seekable file over the bytes between two places, after other first bytes.
 
     It raises nothing in the callbacks of libsndfile, since cffi prints exceptions there.
     """
@@ -147,7 +147,7 @@ class Reader:
 
 
 def skip_tags(data: RecordingBytes, place: int, end: int) -> int:
-    """Return the place behind the tags that begin at a place: ID3v2, and APE tags with a header."""
+    """Return the place after the tags that begin at a place: ID3v2, and APE tags with a header."""
     while place < end:
         head = data.at(place, 32)
         if head.startswith(b"ID3") and len(head) >= 10 and head[3] != 0xFF and max(head[6:10]) <= 0x7F:

@@ -1,7 +1,7 @@
-"""Streams that libsndfile reads: PCM and its like behind a header, and FLAC.
+"""Streams that libsndfile reads: PCM and its like after a header, and FLAC.
 
 A header may count other samples than there are. libsndfile tells where they begin, the field before them how many bytes
-the header counts, and what stands behind those whether the count is right.
+the header counts, and what stands after those whether the count is right.
 """
 
 import re
@@ -92,7 +92,7 @@ class SoundFileStream:
         self._head = b""
         self._claimed_frames: int | None = None
         self._num_frames: int | None = None
-        """Frames of a FLAC behind which libFLAC fails."""
+        """Frames of a FLAC after which libFLAC fails."""
         self._decoded_to = 0
         self._sought = 0
         """Frame from which on a FLAC is decoded."""
@@ -172,7 +172,7 @@ class SoundFileStream:
         return frames, error
 
     def _first_damaged(self, end: int) -> int:
-        """Return the first frame of a block of FLAC that fails before a frame; libFLAC goes on behind the damage."""
+        """Return the first frame of a block of FLAC that fails before a frame; libFLAC goes on after the damage."""
         block = max(1, int.from_bytes(self._head[8:10], "big"))
         reader, place = Reader(self._data, self._start + len(self._head), self._end, self._head), 0
         try:
@@ -211,9 +211,9 @@ class SoundFileStream:
         return None if is_whole and (is_end or self._claimed_frames) else error
 
     def _end_of_flac(self) -> int:
-        """Return the place behind the last frame. libFLAC reads ahead, so the end is read again byte by byte."""
+        """Return the place after the last frame. libFLAC reads ahead, so the end is read again byte by byte."""
         self._decode_flac(self._end, single_from=self._reader.place - 3 * AHEAD_BYTES)
-        place = self._decoded_to - 2  # it has looked at two bytes, and at one more behind a byte of a sync code
+        place = self._decoded_to - 2  # it has looked at two bytes, and at one more after a byte of a sync code
         place = place - 1 if begins(self._data, place - 1) else place
         following = self._data.find(BEGINNING, self._start + len(self._head), min(place, self._end))
         return place if following is None else following
@@ -239,7 +239,7 @@ class SoundFileStream:
         if self._is_flac:
             self._end_before_another(MOST_SEARCHED_BYTES if isinstance(self._data, RangedBytes) else UNBOUNDED)
         source = self._source
-        # A seek behind the count of a FLAC may reach the frame of that number in another one.
+        # A seek after the count of a FLAC may reach the frame of that number in another one.
         most = (self._claimed_frames or UNBOUNDED) if self._is_flac else source.frames
         if source.subtype in WIDTHS and target <= most:
             try:
@@ -293,7 +293,7 @@ class SoundFileStream:
             if self._source.seek(last) != last or not len(self._source.read(out=frame)):
                 return None
             num_more = len(self._source.read(out=frame))
-        except soundfile.LibsndfileError:  # at tags or another stream behind the last frame
+        except soundfile.LibsndfileError:  # at tags or another stream after the last frame
             self._after = self._end_of_flac()
         return None if num_more else self.header.seconds
 
@@ -413,7 +413,7 @@ def _repaired(data: RecordingBytes, start: int, end: int, container: str) -> byt
 
 
 def _behind_chunks(data: RecordingBytes, container: str, place: int) -> int:
-    """Return the place behind the chunks that follow the samples; they may have a byte of padding before them."""
+    """Return the place after the chunks that follow the samples; they may have a byte of padding before them."""
     for _ in range(MOST_CHUNKS):
         here = place if (size := _chunk_bytes(data, container, place)) else place + 1
         size = size or _chunk_bytes(data, container, place + 1)

@@ -73,7 +73,7 @@ def _counts_all(data: RecordingBytes, seconds: float) -> bool:
 
 @contextmanager
 def open_stream(data: RecordingBytes, place: int, *, seekable: bool = False) -> Iterator[Stream]:
-    """Open the stream of a recording that begins at a place, behind tags and zeros, by its content.
+    """Open the stream of a recording that begins at a place, after tags and zeros, by its content.
 
     Args:
         data: the recording.

@@ -3,7 +3,7 @@
 Frame k of a recording starts at sample `k * frame_stride`, and windows start at multiples of it, so a window's frames
 are frames of the recording. Neighbouring windows overlap. Each shared frame is taken from the window in which it is
 farther from an edge, so the joint is in the middle of the overlap. All windows except the last have the same length.
-The last one holds at least one frame that its neighbour lacks, and the samples behind the last whole frame. It is
+The last one holds at least one frame that its neighbour lacks, and the samples after the last whole frame. It is
 longer than the overlap, and less than a stride longer than the others.
 
 Texts of a decoder cannot be joined by frames. For them, windows do not overlap: each ends at the quietest point of its
@@ -262,7 +262,7 @@ class Windowing:
     at_quiet_points: bool = False
     """Whether windows do not overlap and end at quiet points."""
     least_samples: int = 0
-    """Samples of the shortest input of the model, which the rest behind a quiet point has."""
+    """Samples of the shortest input of the model, which the rest after a quiet point has."""
 
     @classmethod
     def of(

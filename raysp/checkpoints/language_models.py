@@ -120,7 +120,9 @@ class OwnModel:
             with self.unigrams.open("rb") as file:
                 lines = bounds.read(file, bounds.MOST_TABLE_BYTES).decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError, bounds.TooLargeError) as error:
-            raise CheckpointError(f"{self.unigrams}: {error}; expected a word a line in UTF-8: copy it again") from None
+            raise CheckpointError(
+                f"{self.unigrams}: {error}; expected a word per line in UTF-8: copy it again"
+            ) from None
         return [line.strip() for line in lines if line.strip()] or None
 
 

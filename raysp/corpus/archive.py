@@ -19,7 +19,7 @@ from raysp.words import count
 
 BLOCK_BYTES = 512
 MOST_PADDING_BYTES = 16 * 1024 * 1024
-"""Maximum number of zeros behind the end of an archive, of which writers add up to a record."""
+"""Maximum number of zeros after the end of an archive, of which writers add up to a record."""
 LEAST_BYTES = 4 * 1024
 NEAR_BYTES, AHEAD_BYTES = 2 * 1024 * 1024, 4 * 1024 * 1024
 """Up to a distance of `NEAR_BYTES` between two headers, reading on is faster than a request for each of them."""
@@ -104,7 +104,7 @@ def read_members(file: ArchiveFile, first: int = 0, end: int | None = None) -> I
         end: offset of a later header; None for all up to the end of the archive, which is checked.
 
     Raises:
-        ShardError: a header is damaged, the archive is truncated or continues behind its end, a member is neither a
+        ShardError: a header is damaged, the archive is truncated or continues after its end, a member is neither a
             file nor a folder.
     """
     file.seek(first)
@@ -146,9 +146,9 @@ def _check_end(file: ArchiveFile, place: int) -> None:
     """Raise unless an archive ends with zeros only, and at least a block of them."""
     if not any(head := file.range(place, BLOCK_BYTES)) and len(head) == BLOCK_BYTES:
         if (padding := file.num_bytes - place) > MOST_PADDING_BYTES:
-            raise damaged(file.url, place, f"its end marker, and {count(padding, 'byte')} behind it")
+            raise damaged(file.url, place, f"its end marker, and {count(padding, 'byte')} after it")
         if any(file.range(place, padding)):
-            raise damaged(file.url, place, "its end marker, and more data behind it (are several archives joined?)")
+            raise damaged(file.url, place, "its end marker, and more data after it (are several archives joined?)")
         return
     content = f"a header that begins with {head[:8]!r} and is not a header" if head else "the end of the file"
     raise damaged(file.url, place, f"{content}, without an end marker before it")

@@ -68,7 +68,7 @@ def cut(
     storage_options: Options = None,
     digests: Sequence[str] | None = None,
 ) -> list[Slice]:
-    """Cut a manifest into slices: first the recorded ones, then the lines behind them.
+    """Cut a manifest into slices: first the recorded ones, then the lines after them.
 
     With `digests`, the manifest is cut again from the first changed slice that no longer ends with a line. The number
     of slices does not decrease; some may be empty. So each of their label shards is replaced, and no two hold the same

@@ -180,9 +180,9 @@ _MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 """The magic bytes of a file with an encrypted footer."""
 _SIGNATURE_BYTES = 28
-"""Nonce and tag behind the footer of a file with a plain footer and encrypted columns (Parquet Modular Encryption)."""
+"""Nonce and tag after the footer of a file with a plain footer and encrypted columns (Parquet Modular Encryption)."""
 _MOST_INDEX_BYTES = 16 * bounds.MIB
-"""Bytes behind the pages of a file that are searched for its end: indexes of pages and its footer."""
+"""Bytes after the pages of a file that are searched for its end: indexes of pages and its footer."""
 SHOWN_COLUMNS = 5
 """Columns that a message names."""
 _ARROW_SCHEMA = b"ARROW:schema"
@@ -521,7 +521,7 @@ def _all_chunks(metadata: pq.FileMetaData) -> Sequence[pq.ColumnChunkMetaData]:
 
 
 def _footer_of(file: pa.NativeFile) -> bytes:
-    """Return the footer of a file, with its length and the magic bytes behind it."""
+    """Return the footer of a file, with its length and the magic bytes after it."""
     num_bytes = file.size()
     if num_bytes < _TAIL.size:
         raise NotSealedError(f"it has {count(num_bytes, 'byte')}")

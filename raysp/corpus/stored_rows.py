@@ -22,7 +22,7 @@ EXPECTED = "expected a Parquet, Arrow or tar file with recordings"
 
 
 class StoredRows:
-    """Reader of single rows of shards. The shard read last stays open, and reading goes on behind its last row."""
+    """Reader of single rows of shards. The shard read last stays open, and reading goes on after its last row."""
 
     def __init__(self, storage_options: Options = None) -> None:
         self._storage_options = storage_options
@@ -80,7 +80,7 @@ class _Rows:
         )
         self._batches: Iterator[pa.Table] = iter(())
         self._next = self._shard.num_rows
-        """Number of the row behind the last batch."""
+        """Number of the row after the last batch."""
         self._held: deque[tuple[int, pa.Table]] = deque()
         """Batches, each with the number of its first row."""
 

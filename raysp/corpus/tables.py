@@ -259,10 +259,10 @@ def page_header(file: pa.NativeFile, place: int, end: int) -> tuple[dict[int, An
 
 
 def _struct(raw: bytes, place: int) -> tuple[dict[int, Any], int]:
-    """Read a struct in Thrift's compact protocol. Return its fields by number, and the offset behind it.
+    """Read a struct in Thrift's compact protocol. Return its fields by number, and the offset after it.
 
     Raises:
-        IndexError: it goes on behind the bytes, or has a field of a type that headers of pages have not.
+        IndexError: it goes on past the bytes, or has a field of a type that headers of pages have not.
     """
     fields: dict[int, Any] = {}
     number = 0
@@ -286,7 +286,7 @@ def _value(raw: bytes, place: int, kind: int) -> tuple[Any, int]:
     if kind != _BINARY:
         raise IndexError
     num_bytes, place = varint(raw, place)
-    raw[place + num_bytes]  # the header goes on behind it
+    raw[place + num_bytes]  # the header goes on after it
     return None, place + num_bytes
 
 
@@ -296,7 +296,7 @@ def _integer(raw: bytes, place: int) -> tuple[int, int]:
 
 
 def varint(raw: bytes, place: int) -> tuple[int, int]:
-    """Read an integer in Thrift's compact protocol. Return it, and the offset behind it."""
+    """Read an integer in Thrift's compact protocol. Return it, and the offset after it."""
     value = shift = 0
     while True:
         value |= (raw[place] & 0x7F) << shift

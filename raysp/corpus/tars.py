@@ -381,7 +381,7 @@ class _Surveying:
             self._end_span()
         self._held.append(sample)
         self.num_rows += 1
-        # Contents are padded to blocks of 512 bytes, behind which the next header begins.
+        # Contents are padded to blocks of 512 bytes, after which the next header begins.
         self.end = max(-(-(member.first + member.num_bytes) // 512) * 512 for member in sample.files.values())
         self.has_audio |= bool(sample.recordings)
         self.seconds += sum(estimated_seconds(member.num_bytes, member.name) for member in sample.recordings)

@@ -1,7 +1,7 @@
 """Speech models under their Hugging Face names, resolved when first used: importing this package imports no torch.
 
 The output of a row in a padded batch equals its output alone only with `attention_mask`, which marks its end. Pass
-`padding=True, return_attention_mask=True` to the processor of a batch: logits of a CTC head are then the blank behind
+`padding=True, return_attention_mask=True` to the processor of a batch: logits of a CTC head are then the blank after
 each row's end, so that `processor.batch_decode(model(**inputs).logits.argmax(-1))` gives the texts of the rows alone.
 """
 

@@ -222,7 +222,7 @@ class RowFilters:
         most_failed = max(1, math.floor(self.max_error_rate * self.num_rows))
         if self.num_failed > most_failed:
             raise RunError(
-                f"steps behind the model failed for {self.num_failed:,} of {count(self.num_rows, 'row')}, more than "
+                f"steps after the model failed for {self.num_failed:,} of {count(self.num_rows, 'row')}, more than "
                 f"the {most_failed:,} of max_error_rate={self.max_error_rate}; correct the function. "
                 f"For example, {example}"
             )

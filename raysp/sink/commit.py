@@ -83,7 +83,7 @@ class LabelShard:
     stage_id: str = ""
     """Id in the names of its staged results; empty: the fingerprint."""
     finish: Finish | None = None
-    """Applies the steps behind the model to staged rows; None: there are none."""
+    """Applies the steps after the model to staged rows; None: there are none."""
     staged: Sequence[stage.Staged] = ()
     """Staged results as listed by `with_staged`."""
 

@@ -260,7 +260,7 @@ class ShardReceipt:
     filtered: Mapping[str, tuple[Natural, float]] = field(default_factory=dict)
     """Rows that conditions of `Keep` steps left out, and seconds of their decoded audio, by the place of each."""
     filtered_behind: Natural = 0
-    """Rows that steps behind the model left out in this commit; the receipts of their pieces count them as ok."""
+    """Rows that steps after the model left out in this commit; the receipts of their pieces count them as ok."""
     failed_behind: Natural = 0
     """Rows for which such a step failed; the receipts of their pieces count them as ok."""
     examples_behind: tuple[tuple[Natural, str, str], ...] = ()

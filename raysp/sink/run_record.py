@@ -79,7 +79,7 @@ class Resolved:
     alone: bool | None = None
     """Whether each window is a pass of its own, by what was measured for the model; None: unknown."""
     later: tuple["Resolved", ...] = ()
-    """Those of the `Label` steps behind the first."""
+    """Those of the `Label` steps after the first."""
 
     @property
     def passes(self) -> tuple["Resolved", ...]:
@@ -119,7 +119,7 @@ class RunRecord:
     columns: str = ""
     """Types of the columns that label shards carry over, as `planning.carried` encodes them; empty in merged sinks."""
     stage_id: str = ""
-    """Hash of everything up to the last `Label`; empty: no step is behind it."""
+    """Hash of everything up to the last `Label`; empty: no step is after it."""
     schema_version: Natural = SCHEMA_VERSION
 
     @property
@@ -200,7 +200,7 @@ def begin(store: Store, made: RunRecord, *, replaces_record: bool = False) -> Ru
 
     Otherwise the pipeline must produce the same labels, and its places, options and pool replace the recorded ones (see
     `_latest`). The settings are kept from the first plan. If the id in the names of staged results is the recorded one,
-    the steps behind the last `Label` may change until a shard is committed.
+    the steps after the last `Label` may change until a shard is committed.
 
     Args:
         store: the sink.
@@ -281,7 +281,7 @@ def _joined(store: Store, recorded: RunRecord, made: RunRecord) -> RunRecord:
 
 
 def is_open(store: Store, recorded: RunRecord, staged_as: str) -> bool:
-    """Return whether the steps behind the last `Label` may change: no shard is committed, and those up to it stay."""
+    """Return whether the steps after the last `Label` may change: no shard is committed, and those up to it stay."""
     if recorded.staged_as != staged_as:
         return False
     return not any(layout.is_label_shard(entry.path) for entry in store.list())

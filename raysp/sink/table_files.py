@@ -1,6 +1,6 @@
 """Arrow files of a sink, with digests that are compared before Arrow decodes a byte.
 
-A file holds Arrow streams one after another, its parts, and behind them an index with the size and the digest of each.
+A file holds Arrow streams one after another, its parts, and after them an index with the size and the digest of each.
 Digests find damage and truncation. Whoever writes another file can compute them, so each part is validated as well: the
 buffers, the offsets in them, and the columns against those of the first part. What the values mean is checked by the
 caller.

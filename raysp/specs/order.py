@@ -73,7 +73,7 @@ def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> F
         elif place > first:
             if step.columns:
                 raise ValueError(
-                    f"{listing}; expected only steps that filter rows behind Label: move {names[place]} before it"
+                    f"{listing}; expected only steps that filter rows after Label: move {names[place]} before it"
                 )
             _check_filter(step, where, added)
         else:
@@ -111,9 +111,9 @@ def _check_audio(step: Step, where: str, audio: str, *, is_decoded: bool) -> Non
 
 
 def _check_output(output: Output, where: str, *, is_behind: bool) -> None:
-    """Raise ValueError if an output that is a step too stands behind `Label`, or reads a transcript of a step."""
+    """Raise ValueError if an output that is a step too stands after `Label`, or reads a transcript of a step."""
     if is_behind:
-        raise ValueError(f"{where} behind Label reads its columns as one of its outputs: put it into outputs=[...]")
+        raise ValueError(f"{where} after Label reads its columns as one of its outputs: put it into outputs=[...]")
     try:
         output.check_order(())
     except ValueError as error:
@@ -160,7 +160,7 @@ def _check_filter(step: Step, where: str, added: dict[str, None]) -> None:
     for column in step.reads:
         if not {column, column.partition(".")[0]} & added.keys():
             raise ValueError(
-                f"{where} behind Label reads {column!r}, a column that no step before it adds; expected one of "
+                f"{where} after Label reads {column!r}, a column that no step before it adds; expected one of "
                 f"{', '.join(added)}, or a field of one. Move the step before Label to filter by columns of the source"
             )
 

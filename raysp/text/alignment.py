@@ -6,7 +6,7 @@ host; how a state was reached takes two bits. A row's path does not depend on th
 padding.
 
 A row with more than `EXACT_CELLS` pairs of frame and state is aligned alone, within a beam: after every `CHUNK` frames,
-states before the first and behind the last one whose score is within a beam of the best are dropped. So time and
+states before the first and after the last one whose score is within a beam of the best are dropped. So time and
 memory grow with the frames, not with frames times tokens.
 
 Shapes: B batch, T frames, V vocabulary, L tokens of a row, S states, C frames of a chunk, W states of a chunk.
@@ -64,9 +64,9 @@ class Target:
 
     Attributes:
         ids: L token ids, without blanks.
-        gaps: for the blank before each token and behind the last one, L + 1 values, whether frames of any other speech
+        gaps: for the blank before each token and after the last one, L + 1 values, whether frames of any other speech
             may be there; None: nowhere.
-        separator: token between words, which stands for the blank too before the first token, behind the last one and
+        separator: token between words, which stands for the blank too before the first token, after the last one and
             beside another separator; None: there is none.
         wildcard: token that stands for any speech, whose log-probability is the highest of all tokens but pauses; None:
             there is none.
@@ -85,7 +85,7 @@ class Target:
 
     @property
     def pauses(self) -> list[bool]:
-        """Whether the blank before each token, and that behind the last one, may be the separator."""
+        """Whether the blank before each token, and that after the last one, may be the separator."""
         is_edge = [True, *(token == self.separator for token in self.ids), True]
         return [self.separator is not None and any(pair) for pair in pairwise(is_edge)]
 

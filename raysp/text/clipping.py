@@ -159,7 +159,7 @@ class _Placed:
         return self.words[place + 1].start - self.ends[place]
 
     def clips(self) -> Iterator[tuple[int, int]]:
-        """Yield the first word of each clip, and the one behind its last."""
+        """Yield the first word of each clip, and the one after its last."""
         first = 0
         while first < len(self.words):
             last = self._last(first)

@@ -64,7 +64,7 @@ class Spelt:
         return replace(self, words=tuple(words), wildcard=wildcard)
 
     def target(self, *, wildcard: bool = False) -> Target:
-        """Return the tokens to align; with `wildcard`, other speech may be before, between and behind the words."""
+        """Return the tokens to align; with `wildcard`, other speech may be before, between and after the words."""
         ids: list[int] = []
         gaps: list[bool] = []
         for word in self.words:

@@ -16,7 +16,7 @@ class TokenWord(NamedTuple):
     first: int
     """Place of the first token."""
     end: int
-    """Place behind the last token with a letter or digit; of a word without any, behind the last token."""
+    """Place after the last token with a letter or digit; of a word without any, after the last token."""
 
 
 def words_of_tokens(ids: Sequence[int], decode: Callable[[Sequence[int]], str], *, has_spaces: bool) -> list[TokenWord]:

@@ -148,7 +148,7 @@ def test_corrections_of_recordings_inside_of_shards_copy_no_audio(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ('{"a": 1}', "entry 0 has no data and annotations"),
         ('[{"id": 1, "transcription": "a"}]', "JSON-MIN"),
         ('[{"data": {"audio": "a"}, "annotations": []}]', "lack id, audio_filepath"),

@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused_with_the_step(source, others, tmp_path):
         made(source, tmp_path, TEXTS, replace(others[0], pool=raysp.Pool(actors=2)))
     with pytest.raises(SpecError, match=r"steps\[1\] Label: outputs\[0\] Align reads the column 'pred_text', which"):
         made(source, tmp_path, TIMES, TEXTS)
-    with pytest.raises(SpecError, match=r"steps\[1\] Keep behind Label|'pred_text', a column that no step before it"):
+    with pytest.raises(SpecError, match=r"steps\[1\] Keep after Label|'pred_text', a column that no step before it"):
         made(source, tmp_path, others[0], NOT_FOUR, TEXTS)
     numbers = raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_score")])
     with pytest.raises(PlanError, match="column 'pred_score' holds float, expected strings"):

@@ -159,7 +159,7 @@ LABEL = raysp.Label("checkpoint", outputs=[raysp.Transcript()])
     ("steps", "message"),
     [
         ([raysp.Agreement("text")], r"found none there. .*, or compare a column: of=Column\('pred_text'\)"),
-        ([raysp.Decode(), LABEL, COMPARED], r"Agreement behind Label .* put it into outputs"),
+        ([raysp.Decode(), LABEL, COMPARED], r"Agreement after Label .* put it into outputs"),
         ([raysp.Keep(min_seconds=1)], r"needs decoded audio: filter by a column, where="),
         ([raysp.Decode(), COMPARED], "expected one Decode and at least one Label; or neither"),
         ([], "expected one Decode and at least one Label; or neither"),

@@ -235,9 +235,7 @@ def test_a_filter_behind_label_that_fails_for_most_rows_commits_no_shard(folder,
     (folder / "label.py").write_text(text.replace("max_error_rate=1.0", "max_error_rate=0.5"))
     ran = raysp_command("run", "label.py")
     assert ran.code == 1
-    reason = (
-        "steps behind the model failed for 3 of 3 rows, more than the 1 of max_error_rate=0.5; correct the function"
-    )
+    reason = "steps after the model failed for 3 of 3 rows, more than the 1 of max_error_rate=0.5; correct the function"
     assert f"a.parquet: {reason}. For example, Keep rules:loud failed: {line_of('loud')}: Zero" in ran.err
     assert not (folder / "out" / "a.parquet").exists()
     # Its labels stay staged for a corrected function.

@@ -109,7 +109,7 @@ DAMAGED = [
     ("attrs.json", "[]", r"attrs.json: found \[\], expected a JSON object"),
     ("attrs.json", '{"alpha": "much"}', "alpha is 'much', expected a number"),
     ("attrs.json", '{"score_boundary": 1}', "score_boundary is 1, expected true or false"),
-    ("unigrams.txt", "\udcff", "unigrams.txt: .*expected a word a line in UTF-8"),
+    ("unigrams.txt", "\udcff", "unigrams.txt: .*expected a word per line in UTF-8"),
     ("other.arpa", "", "found 5gram.arpa, other.arpa, expected one language model"),
 ]
 

@@ -126,7 +126,7 @@ DAMAGED = {
     "cut in a header": (WHOLE[: SECOND + 100], f"at byte {SECOND:,}: .*without an end marker"),
     "cut between members": (WHOLE[:SECOND], f"at byte {SECOND:,}: the end of the file, without an end marker"),
     "checksum": (WHOLE[:SECOND] + b"?" + WHOLE[SECOND + 1 :], f"at byte {SECOND:,}: a header that begins with"),
-    "joined": (WHOLE + WHOLE, "more data behind it"),
+    "joined": (WHOLE + WHOLE, "more data after it"),
     "link": (with_header((156, b"2")), "member 'train/0000.wav' is a link"),
     "device": (with_header((156, b"3")), "member 'train/0000.wav' is a link"),
     "sparse": (with_header((156, b"S")), "member 'train/0000.wav' is a link"),

@@ -76,7 +76,7 @@ def test_rows_that_meet_every_condition_keep_their_labels_and_others_lose_them(s
     [
         (
             ("text", "==", "a"),
-            r"steps\[3\] Keep behind Label reads 'text', .* one of length, pred_text, pred_score, pred",
+            r"steps\[3\] Keep after Label reads 'text', .* one of length, pred_text, pred_score, pred",
         ),
         (("signal.snrs", ">", 1), r"steps\[3\] Keep: 'signal' has no field 'snrs'; expected one of loudness, peak, "),
         (("pred_text.a", ">", 1), r"no column is named 'pred_text.a', and 'pred_text' is a string; expected a struct"),

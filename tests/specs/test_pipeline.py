@@ -30,7 +30,7 @@ class TestOrder:
             ([LABEL], r"found steps \[Label\]; expected one Decode"),
             ([DECODE, LABEL, LABEL], r"two columns would be named 'pred_text'"),
             ([LABEL, DECODE], r"found steps \[Label, Decode\]; expected Decode before Label"),
-            ([DECODE, LABEL, raysp.Map("m:f", adds={"a": "bool"}, reads=["id"])], "behind Label: move Map before it"),
+            ([DECODE, LABEL, raysp.Map("m:f", adds={"a": "bool"}, reads=["id"])], "after Label: move Map before it"),
             (
                 [DECODE, LABEL, BY_COLUMN],
                 r"steps\[2\] Keep .* reads 'language', .* one of pred_text, pred_score, or a f",

@@ -1,6 +1,6 @@
 """A folder with a Whisper in CTranslate2's format: described without its weights, and the arrays that it names.
 
-`model.bin` is a list of named arrays behind the name of the architecture, as the package's `ModelSpec` writes it. What
+`model.bin` is a list of named arrays after the name of the architecture, as the package's `ModelSpec` writes it. What
 a file announces is compared with its size, so a shortened one is refused before the package reads it.
 """
 

@@ -1,7 +1,7 @@
 """Log-mel energies of Whisper (Radford et al. 2022), equal to the last bit to those of faster-whisper.
 
 A frame is centred on every tenth millisecond. A hundredth of a second of silence follows the recording and is left out
-afterwards; frames behind the recording are 0 in the model's input, not silent. In eight bits another rounding of the
+afterwards; frames after the recording are 0 in the model's input, not silent. In eight bits another rounding of the
 input writes another text now and then, so arrays and the order of operations are those of numpy there.
 
 Legend: S samples, T frames, K frequencies, M mel bins.

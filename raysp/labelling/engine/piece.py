@@ -174,7 +174,7 @@ class PieceLabels:
             return FatalFailure(str(error))
         except StoreError as error:
             return ShardFailure(self.todo.name, str(error))
-        except Exception as error:  # steps behind the model are code of the user
+        except Exception as error:  # steps after the model are code of the user
             return shard_failure(self.todo.name, error)
         return self.so_far(is_staged=True)
 

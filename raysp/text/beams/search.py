@@ -145,7 +145,7 @@ class Hypothesis(NamedTuple):
 
 @dataclass(frozen=True)
 class _Active:
-    """The frames that extend prefixes, moved to the front of each row; frames behind them change nothing."""
+    """The frames that extend prefixes, moved to the front of each row; frames after them change nothing."""
 
     tokens: Ints
     """(frames, B, K)"""

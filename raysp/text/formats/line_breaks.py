@@ -34,7 +34,7 @@ class SmallWords(NamedTuple):
     """Words of a language that begin phrases."""
 
     leading: frozenset[str]
-    """Conjunctions and prepositions: lines break before them, not behind."""
+    """Conjunctions and prepositions: lines break before them, not after."""
     articles: frozenset[str]
     """Words that no line ends with."""
 
@@ -143,7 +143,7 @@ def _may_cut(before: str, after: str) -> bool:
 
 
 def is_new_phrase(before: str, after: str) -> bool:
-    """Return whether a phrase of Japanese likely begins: behind the hiragana that end words and particles."""
+    """Return whether a phrase of Japanese likely begins: after the hiragana that end words and particles."""
     return bool(_HIRAGANA.match(before[-1:])) and not _HIRAGANA.match(after[:1])
 
 

@@ -76,7 +76,7 @@ def is_timed(span: Span) -> bool:
 
 
 def with_times(words: Iterable[Span]) -> list[Span]:
-    """Return words of which those without finite times are placed, without a duration, behind the word before them.
+    """Return words of which those without finite times are placed, without a duration, after the word before them.
 
     At the beginning they are placed at the start of the first word with times. Without one, none is returned.
     """

@@ -112,7 +112,7 @@ class Vote:
 
 
 def _in_order(words: list[TimedWord]) -> list[TimedWord] | None:
-    """Return words of which none ends behind the start of the next one; None if one has no times or starts earlier."""
+    """Return words of which none ends after the start of the next one; None if one has no times or starts earlier."""
     if any(word[name] is None for word in words for name in ("start", "end")):
         return None
     if any(word["start"] > after["start"] for word, after in pairwise(words)):

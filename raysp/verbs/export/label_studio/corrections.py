@@ -88,7 +88,7 @@ def _tasks(annotations: str, storage_options: GivenOptions | None) -> Sequence[M
         tasks = bounds.parse_record(open_store(folder, storage_options).read(name))
     except ValueError as error:
         raise SpecError(
-            f"{annotations}: no JSON ({error}); expected Label Studio's export in the format JSON"
+            f"{annotations}: not JSON ({error}); expected Label Studio's export in the format JSON"
         ) from None
     for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks]):
         data = task.get("data") if isinstance(task, dict) else None
