@@ -28,18 +28,13 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 WAVES = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
 WAVE, FEATURES = ["input_values", "attention_mask"], ["input_features", "attention_mask"]
 ASKED = ["output_attentions", "output_hidden_states", "return_dict"]
+HEADS = ("ForCTC", "ForSequenceClassification")
 FORWARD = {
-    "SEWDModel": [*WAVE, "mask_time_indices", *ASKED],
-    "SEWDForCTC": [*WAVE, *ASKED, "labels"],
-    "SEWDForSequenceClassification": [*WAVE, *ASKED, "labels"],
+    **{f"{name}Model": [*WAVE, "mask_time_indices", *ASKED] for name in ("SEWD", "UniSpeech")},
+    **{f"{name}{head}": [*WAVE, *ASKED, "labels"] for name in ("SEWD", "UniSpeech") for head in HEADS},
     "Wav2Vec2BertModel": [*FEATURES, "mask_time_indices", *ASKED],
-    "Wav2Vec2BertForCTC": [*FEATURES, *ASKED, "labels"],
-    "Wav2Vec2BertForSequenceClassification": [*FEATURES, *ASKED, "labels"],
+    **{f"Wav2Vec2Bert{head}": [*FEATURES, *ASKED, "labels"] for head in (*HEADS, "ForXVector")},
     "Wav2Vec2BertForAudioFrameClassification": [*FEATURES, "labels", *ASKED],
-    "Wav2Vec2BertForXVector": [*FEATURES, *ASKED, "labels"],
-    "UniSpeechModel": [*WAVE, "mask_time_indices", *ASKED],
-    "UniSpeechForCTC": [*WAVE, *ASKED, "labels"],
-    "UniSpeechForSequenceClassification": [*WAVE, *ASKED, "labels"],
     # The last two are described on the page and missing in its signature.
     "UniSpeechForPreTraining": [*WAVE, *ASKED, "mask_time_indices", "sampled_negative_indices"],
     "SpeechEncoderDecoderModel": [
@@ -67,16 +62,22 @@ def test_names_resolve_when_first_used():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["BatchEncoding", "BertForCausalLM", "PreTrainedTokenizer", "Speech2TextFeatureExtractor", "Speech2TextProcessor"],
+MISSING = (
+    "BatchEncoding",
+    "BertForCausalLM",
+    "PreTrainedTokenizer",
+    "Speech2TextFeatureExtractor",
+    "Speech2TextProcessor",
 )
-def test_a_missing_class_is_an_error_with_its_replacement(name):
-    with pytest.raises(ImportError, match=f"'{name}' is not in raysp: ") as caught:
-        exec(f"from raysp.models import {name}")
-    instead = [word.strip(",.") for word in str(caught.value).partition(": ")[2].split() if word[:1].isupper()]
-    assert instead
-    assert {*instead} <= {"BatchFeature", *raysp.models.__all__}
+
+
+def test_a_missing_class_is_an_error_with_its_replacement():
+    for name in MISSING:
+        with pytest.raises(ImportError, match=f"'{name}' is not in raysp: ") as caught:
+            exec(f"from raysp.models import {name}")
+        instead = [word.strip(",.") for word in str(caught.value).partition(": ")[2].split() if word[:1].isupper()]
+        assert {*instead} <= {"BatchFeature", *raysp.models.__all__}
+        assert instead
 
 
 def arguments_of(function):
@@ -110,9 +111,7 @@ def test_outputs_read_by_position_name_and_attribute():
     assert logits is output.logits
     with pytest.raises(KeyError):
         output["loss"]
-    with pytest.raises(
-        KeyError, match="CausalLMOutput has no field 'los', expected one of loss, logits, hidden_states"
-    ):
+    with pytest.raises(KeyError, match="CausalLMOutput has no field 'los', expected one of loss, logits, hidden_st"):
         output["los"] = 1
 
 
@@ -134,19 +133,15 @@ def test_frames_to_mask_may_be_given(name):
         random_model(name, mask_time_prob=0.0)(inputs, mask_time_indices=masked)
 
 
-def test_configuration_is_read_when_called():
+def test_configuration_is_read_when_called_and_heads_are_not_pruned():
     model, (waves, _) = random_model(), waves_and_mask()
     labels = torch.tensor([[5, 6]] * 4)
     by_mean = model(waves, labels=labels).loss
     model.config.ctc_loss_reduction = "sum"
     assert model(waves, labels=labels).loss > by_mean
-
-
-def test_heads_are_not_pruned_and_the_error_says_what_to_do():
-    with pytest.raises(
-        NotImplementedError, match=r"UniSpeechForCTC: pruning of attention heads is not supported .* to 0"
-    ):
-        random_model().prune_heads({0: [1]})
+    message = r"UniSpeechForCTC: pruning of attention heads is not supported .* to 0"
+    with pytest.raises(NotImplementedError, match=message):
+        model.prune_heads({0: [1]})
 
 
 # Configurations
@@ -181,16 +176,12 @@ def test_classes_have_names_both_ways(tmp_path):
 AUTO = ("AutoConfig", "AutoModelForCTC", "AutoTokenizer", "AutoFeatureExtractor", "AutoProcessor")
 
 
-def taken(call: str) -> set[str]:
-    """Return the keywords that the table of the documents names as taken by a call."""
-    row = next(line for line in REFERENCE.read_text().splitlines() if line.startswith(f"| {call} |"))
-    return {*re.findall(r"`(\w+)`", row.split("|")[2])}
-
-
 def test_the_table_of_keywords_is_that_of_the_code():
+    rows = {row.split("|")[1].strip(): row for row in REFERENCE.read_text().splitlines() if row.startswith("| ")}
+    taken = {call: {*re.findall(r"`(\w+)`", row.split("|")[2])} for call, row in rows.items()}
     known = {*arguments_of(SpeechEncoderDecoderModel.generate)} - {"options"}
-    assert taken("`generate`") == {*known, "GenerationConfig"}
-    assert taken("options of `GenerationConfig`") == {one.name for one in fields(GenerationConfig)}
+    assert taken["`generate`"] == {*known, "GenerationConfig"}
+    assert taken["options of `GenerationConfig`"] == {one.name for one in fields(GenerationConfig)}
 
 
 @torch.no_grad()
@@ -255,10 +246,7 @@ def test_a_folder_that_is_missing_is_an_oserror(tmp_path):
 
 
 KEYWORDS = [
-    *(
-        (ValueError, {name: "x"}, f"^{name}='x' given, which raysp does not take: ")
-        for name in ("gguf_file", "tp_plan")
-    ),
+    (ValueError, {"gguf_file": "x"}, "^gguf_file='x' given, which raysp does not take: "),
     (ValueError, {"trust_remote_code": True}, r"^trust_remote_code=True is refused: .* Omit it; `raysp models` lists"),
     (CheckpointError, {"dtype": "int8"}, "dtype is 'int8', expected 'auto', 'float32'"),
     (TypeError, {"mask_tme_prob": 0.2}, r"did you mean 'mask_time_prob'.*no field of UniSpeechConfig"),
@@ -269,32 +257,22 @@ KEYWORDS = [
 ]
 
 
-@pytest.mark.parametrize(("error", "options", "message"), KEYWORDS)
-def test_keywords_that_cannot_be_are_refused(error, options, message):
-    for cls in (UniSpeechForCTC, AutoModelForCTC):
+def test_keywords_that_cannot_be_are_refused():
+    for error, options, message in KEYWORDS:
+        for cls in (UniSpeechForCTC, AutoModelForCTC):
+            with pytest.raises(error, match=message):
+                cls.from_pretrained(DIGITS, **options)
+
+
+def test_what_models_have_not_is_refused_with_the_way_out():
+    model = UniSpeechForCTC.from_pretrained(DIGITS)
+    for error, call, message in (
+        (ValueError, lambda: model.save_pretrained("x", max_shard_size="KB"), "max_shard_size is 'KB', expected a num"),
+        (AttributeError, lambda: model.config.hidden_siz, "did you mean 'hidden_size'"),
+        (ValueError, lambda: model(torch.zeros(3000)), r"\(3000,\), expected \(B, S\): add the batch axis, x\[None\]"),
+        (ValueError, lambda: model(WAVES, torch.ones(2, 7)), r"attention_mask has shape \(2, 7\), expected"),
+        (TypeError, AutoModelForCTC, "AutoModelForCTC has no instances: use AutoModelForCTC.f"),
+        (ValueError, lambda: model.from_pretrained(None), "name is None, expected a folder or"),
+    ):
         with pytest.raises(error, match=message):
-            cls.from_pretrained(DIGITS, **options)
-
-
-CALLS = [
-    (
-        ValueError,
-        lambda it: it.save_pretrained("x", max_shard_size="KB"),
-        "max_shard_size is 'KB', expected a number of",
-    ),
-    (AttributeError, lambda it: it.config.hidden_siz, "did you mean 'hidden_size'"),
-    (
-        ValueError,
-        lambda it: it(torch.zeros(3000)),
-        r"shape \(3000,\), expected \(B, S\): add the batch axis, x\[None\]",
-    ),
-    (ValueError, lambda it: it(WAVES, torch.ones(2, 7)), r"attention_mask has shape \(2, 7\), expected"),
-    (TypeError, lambda it: AutoModelForCTC(), "AutoModelForCTC has no instances: use AutoModelForCTC.f"),
-    (ValueError, lambda it: it.from_pretrained(None), "name is None, expected a folder or"),
-]
-
-
-@pytest.mark.parametrize(("error", "call", "message"), CALLS)
-def test_what_models_have_not_is_refused_with_the_way_out(error, call, message):
-    with pytest.raises(error, match=message):
-        call(UniSpeechForCTC.from_pretrained(DIGITS))
+            call()

@@ -20,11 +20,8 @@ from raysp.models import (
     AutoProcessor,
 )
 
-CONFIGS = {
-    cls.model_type: cls
-    for cls in (getattr(raysp.models, name) for name in raysp.models.__all__ if name.endswith("Config"))
-    if hasattr(cls, "model_type")
-}
+CONFIGS = [getattr(raysp.models, name) for name in raysp.models.__all__ if name.endswith("Config")]
+CONFIGS = {cls.model_type: cls for cls in CONFIGS if hasattr(cls, "model_type")}
 DECODERS = {"bart", "bert", "gpt2", "mbart"}
 PARAKEET = {
     "parakeet_encoder": {AutoModel: "ParakeetEncoder"},
@@ -72,8 +69,7 @@ def test_every_architecture_is_found_by_its_names(model_type):
 
 
 def test_what_is_not_known_is_named_with_what_is(checkpoint):
-    path = checkpoint / "config.json"
-    values = json.loads(path.read_text())
+    path, values = checkpoint / "config.json", json.loads((checkpoint / "config.json").read_text())
     with pytest.raises(CheckpointError, match="model_type is 'unispeech', AutoModelForSpeechSeq2Seq expects"):
         AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint)
     path.write_text(json.dumps({**values, "model_type": "whisper"}))

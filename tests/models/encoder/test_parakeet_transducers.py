@@ -9,10 +9,9 @@ import torch
 from raysp import models
 from tests.models.cases import OF_PARAKEET
 from tests.models.oracles import make_oracle, random_model
-from tests.models.parity import assert_close, inputs_and_mask
+from tests.models.parity import assert_close, check_names, inputs_and_mask
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using the model-agnostic default `max_length`")  # theirs, of its own
-KINDS = ("RNNT", "TDT")
 MELS = (97, 40, 75)
 OF_TRANSDUCERS = {
     "blank_token_id": [0, 7, 19],
@@ -24,16 +23,12 @@ OF_TRANSDUCERS = {
 }
 OF_DURATIONS = {"durations": [[0, 1, 2, 3, 4], [0, 1], [1, 2], [0, 1, 2, 4, 8]]}
 OF_ENCODER = {key: values for key, values in OF_PARAKEET.items() if key != "hidden_act"}
-BLOCKS = (2, 8)
-
-
-def table_of(kind):
-    return {**OF_TRANSDUCERS, **(OF_DURATIONS if kind == "TDT" else {}), **OF_ENCODER}
 
 
 def drawn_for(kind, seed):
     draw = random.Random(f"{kind} {seed}")
-    flags = {key: draw.choice(values) for key, values in table_of(kind).items()}
+    table = {**OF_TRANSDUCERS, **(OF_DURATIONS if kind == "TDT" else {}), **OF_ENCODER}
+    flags = {key: draw.choice(values) for key, values in table.items()}
     flags["encoder_config"] = {"hidden_act": draw.choice(OF_PARAKEET["hidden_act"])}
     return flags
 
@@ -123,10 +118,9 @@ def in_their_way(model):
 
 def found(model, path):
     """Return the tokens of each row with their frames, spans and scores."""
-    blank = model.config.blank_token_id
     values = (path.tokens_BS, path.frames_BS, path.spans_BS, path.scores_BS)
     rows = zip(*(one.tolist() for one in values), strict=True)
-    return [[step for step in zip(*row, strict=True) if step[0] != blank] for row in rows]
+    return [[step for step in zip(*row, strict=True) if step[0] != model.config.blank_token_id] for row in rows]
 
 
 def assert_equal_paths(ours, others):
@@ -140,51 +134,34 @@ def check_rows_alone(model, features, mask):
     together = model(features, mask).pooler_output
     num_frames = model._get_feat_extract_output_lengths(mask.sum(-1))
     expected = found(model, model.search(together, num_frames))
-    for block in BLOCKS:
-        for row, others in zip(
-            found(model, model.search(together, num_frames, frames_a_step=block)), expected, strict=True
-        ):
+    for block in (2, 8):
+        blocks = found(model, model.search(together, num_frames, frames_a_step=block))
+        for row, others in zip(blocks, expected, strict=True):
             assert_equal_paths(row, others)
     for row, length in enumerate(MELS):
         alone = model(features[row : row + 1, :length]).pooler_output
         path = model.search(alone, torch.tensor([alone.shape[1]]))
         assert_equal_paths(found(model, path)[0], expected[row])
         assert torch.exp(path.scores_BS).le(1).all()
-    return expected
 
 
-def check(kind, seed, folder):
-    oracle, model = make_pair(kind, folder / "theirs", **drawn_for(kind, seed))
+@pytest.mark.parametrize(("kind", "seed"), [("RNNT", 0), ("TDT", 0), ("TDT", 1)])
+def test_a_random_configuration_gives_their_numbers_and_tokens_and_the_same_rows_alone(kind, seed, tmp_path):
+    oracle, model = make_pair(kind, tmp_path / "theirs", **drawn_for(kind, seed))
     features, mask = inputs_and_mask(MELS, model.encoder_config.num_mel_bins)
     check_outputs(oracle, model, features, mask)
     check_searches(oracle, in_their_way(model), features, mask)
     check_rows_alone(model, features, mask)
-    assert model.state_dict().keys() == oracle.state_dict().keys()
-    model.save_pretrained(folder / "ours")
-    again, info = type(oracle).from_pretrained(folder / "ours", output_loading_info=True)
-    assert not info["missing_keys"] | info["unexpected_keys"]
-    check_searches(again, in_their_way(model), features, mask)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("kind", "seed"), [("RNNT", 0), ("TDT", 0), ("TDT", 1)])
-def test_a_random_configuration_gives_their_numbers_and_tokens_and_the_same_rows_alone(kind, seed, tmp_path):
-    check(kind, seed, tmp_path)
+    check_names(oracle, model, tmp_path / "ours")
 
 
 @torch.no_grad()
-def test_frames_of_durations_are_those_of_the_configuration(tmp_path):
-    """The original takes the number of a duration for its frames."""
-    oracle, model = make_pair("TDT", tmp_path, durations=[0, 1, 2, 4, 8])
+def test_frames_of_durations_and_tokens_of_a_frame_are_those_of_the_configuration(tmp_path):
+    """The original takes the number of a duration for its frames; and a row would end after ten times its frames."""
+    oracle, model = make_pair("TDT", tmp_path / "durations", durations=[0, 1, 2, 4, 8])
     features = inputs_and_mask((1610,), 16)[0]
-    assert model.generate(features).durations.max() == 8
-    assert oracle.generate(features).durations.max() == 4
-
-
-@torch.no_grad()
-def test_a_row_goes_on_after_the_most_tokens_of_a_frame(tmp_path):
-    """The original of TDT would not: the row ends after ten times its frames, at the same one."""
-    oracle, model = make_pair("TDT", tmp_path, durations=[0, 1], max_symbols_per_step=3)
+    assert (model.generate(features).durations.max(), oracle.generate(features).durations.max()) == (8, 4)
+    oracle, model = make_pair("TDT", tmp_path / "symbols", durations=[0, 1], max_symbols_per_step=3)
     for one in (oracle, model):
         one.joint.head.bias[20] += 100.0
         one.joint.head.bias[19] -= 100.0
@@ -194,9 +171,8 @@ def test_a_row_goes_on_after_the_most_tokens_of_a_frame(tmp_path):
     assert oracle.generate(features).durations.sum() == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_searches_other_than_the_greedy_one_are_refused(kind):
-    model, (features, _) = random_model(f"ParakeetFor{kind}"), inputs_and_mask((161,), 16)
+def test_searches_other_than_the_greedy_one_are_refused():
+    model, (features, _) = random_model("ParakeetForTDT"), inputs_and_mask((161,), 16)
     for option in ({"num_beams": 4}, {"do_sample": True}, {"max_length": 4}):
         with pytest.raises(ValueError, match="searches greedily and takes no"):
             model.generate(features, **option)

@@ -33,16 +33,15 @@ def num_mels(num_samples):
     return max(0, (num_samples - 400) // 160 + 1)
 
 
-def theirs(**settings_):
-    return transformers.SeamlessM4TFeatureExtractor(**settings_)
+theirs = transformers.SeamlessM4TFeatureExtractor
 
 
-@pytest.mark.parametrize("name", WAVES)
-def test_log_mels_are_those_of_theirs(name):
-    expected = theirs()._extract_fbank_features(WAVES[name])
+def test_log_mels_are_those_of_theirs():
     extractor = SeamlessM4TFeatureExtractor(stride=1, do_normalize_per_mel_bins=False)
-    found = extractor(WAVES[name], pad_to_multiple_of=None)["input_features"][0]
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
+    for name, wave in WAVES.items():
+        expected = theirs()._extract_fbank_features(wave)
+        found = extractor(wave, pad_to_multiple_of=None)["input_features"][0]
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +65,10 @@ def test_a_call_of_many_equals_theirs(options):
 
 def test_energies_as_they_are_may_be_a_setting_of_the_file(tmp_path):
     """`do_normalize_per_mel_bins: false` in preprocessor_config.json, an option of the call alone in transformers."""
-    SeamlessM4TFeatureExtractor().save_pretrained(tmp_path)
-    assert "do_normalize_per_mel_bins" not in (tmp_path / "preprocessor_config.json").read_text()
     SeamlessM4TFeatureExtractor(do_normalize_per_mel_bins=False).save_pretrained(tmp_path)
     extractor, wave = SeamlessM4TFeatureExtractor.from_pretrained(tmp_path), speechlike(5000)
     expected = theirs()(wave, sampling_rate=16000, return_tensors="np", do_normalize_per_mel_bins=False)
     np.testing.assert_allclose(extractor(wave)["input_features"], expected["input_features"], atol=TOLERANCE, rtol=0)
-    found = extractor(wave, do_normalize_per_mel_bins=True)["input_features"]
-    assert (found == SeamlessM4TFeatureExtractor()(wave)["input_features"]).all()
 
 
 def test_waveforms_come_as_arrays_lists_and_tensors_of_one_channel_or_more():
@@ -112,17 +107,14 @@ def test_a_row_of_a_batch_is_as_it_is_alone(lengths, padding_value):
             torch.testing.assert_close(alone, called, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("wave", "options", "message"),
-    [
+def test_wrong_waveforms_are_refused():
+    for wave, options, message in (
         (speechlike(2000), {"sampling_rate": 8000}, "sampling_rate is 8000, this checkpoint expects 16000"),
         (speechlike(399), {}, r"shape \(399,\), expected"),
         (np.zeros((1, 1, 1, 2000)), {}, r"expected \(T,\) or \(B, T\) or \(B, C, T\)"),
         (speechlike(2000), {"truncation": True}, "max_length"),
-    ],
-)
-def test_wrong_waveforms_are_refused(wave, options, message):
-    with pytest.raises(ValueError, match=message):
-        SeamlessM4TFeatureExtractor()(wave, **options)
+    ):
+        with pytest.raises(ValueError, match=message):
+            SeamlessM4TFeatureExtractor()(wave, **options)
     with pytest.raises(CheckpointError, match="stride of the feature extractor is 0"):
         SeamlessM4TFeatureExtractor(stride=0)

@@ -1,0 +1,287 @@
+"""Tokenizers of each kind against those of transformers: ids, texts, attributes, files; and what is refused."""
+
+import copy
+import io
+import json
+import pickle
+import re
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import raysp.models
+from raysp import CheckpointError
+from raysp.models import AutoTokenizer, TextTokenizer, Wav2Vec2PhonemeCTCTokenizer
+from tests.models.oracles import transformers
+from tests.models.tokenizers.phonemes import PHONEMES, write_tokenizer
+from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer, write_byte_tokenizer
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TEXTS = [
+    "The cat sat on the mat.",
+    "hello  world, unlikely!",
+    "",
+    " I'm un-catting… ÉCOLE 漢字 \u00a0tab\tnew\nline",
+    "don't [MASK] </s> <mask> he said",
+    "zzz 42",
+]
+LETTERS = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *"ONETW"])}
+MODEL_FILE = "sentencepiece.bpe.model"
+
+
+def sentencepiece_model(**options) -> bytes:
+    model = io.BytesIO()
+    corpus = [*TEXTS, "one two three four five six seven eight nine zero", "le lapin a tué un chasseur"] * 4
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus), model_writer=model, vocab_size=70, minloglevel=2, **options
+    )
+    return model.getvalue()
+
+
+def write_config(folder, **config):
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def write_letters(folder):
+    (folder / "vocab.json").write_text(json.dumps(LETTERS))
+    write_config(folder, tokenizer_class="Wav2Vec2CTCTokenizer")
+
+
+def write_phonemes(folder, **config):
+    write_tokenizer(folder, do_phonemize=False, phonemizer_lang="it", **config)
+
+
+def write_gpt2(folder, **config):
+    write_byte_tokenizer(folder, "GPT2Tokenizer", ["<|endoftext|>"], **config)
+
+
+def write_bart(folder):
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    write_byte_tokenizer(folder, "BartTokenizer", special, add_prefix_space=True)
+
+
+def write_mbart(folder):
+    """An mBART tokenizer as transformers saves it: a tokenizer.json of unigrams."""
+    vocab = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    vocab += [(piece, -3.0) for piece in ("▁the", "▁cat", "▁sat", "he", "llo", "s", "t", "a", "c", ".")]
+    vocab += [(code, 0.0) for code in ("ar_AR", "en_XX", "de_DE")] + [("<mask>", 0.0)]
+    transformers.MBartTokenizer(vocab=vocab, src_lang="en_XX", tgt_lang="de_DE").save_pretrained(folder)
+
+
+def write_pieces(folder, name="MBart50Tokenizer", **options):
+    (folder / MODEL_FILE).write_bytes(sentencepiece_model(**options))
+    write_config(folder, tokenizer_class=name, src_lang="en_XX")
+
+
+WRITERS = {
+    "letters": write_letters,
+    "phonemes": write_phonemes,
+    "phonemes and words": lambda folder: write_phonemes(folder, words=True),
+    "BERT": write_bert_tokenizer,
+    "BERT, cased": lambda folder: write_bert_tokenizer(folder, do_lower_case=False, tokenize_chinese_chars=False),
+    "GPT-2": lambda folder: write_gpt2(folder, pad_token="<|endoftext|>"),
+    "BART": write_bart,
+    "mBART": write_mbart,
+    "mBART of sentencepiece": lambda folder: write_pieces(folder, "MBartTokenizer"),
+    "mBART-50 of sentencepiece": write_pieces,
+}
+
+
+@pytest.fixture(scope="module", params=WRITERS)
+def folder(request, tmp_path_factory):
+    WRITERS[request.param](made := tmp_path_factory.mktemp("tokenizer"))
+    return made
+
+
+@pytest.fixture(scope="module")
+def pair(folder):
+    """Their tokenizer and ours."""
+    name = json.loads((folder / "tokenizer_config.json").read_text())["tokenizer_class"]
+    return getattr(transformers, name).from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def plain(values):
+    return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in values.items()}
+
+
+PADDINGS = [
+    {"padding": "longest", "pad_to_multiple_of": 8},
+    {"max_length": 6},
+    {"truncation": True, "max_length": 6, "padding": "max_length"},
+    {"padding": True, "return_tensors": "pt"},
+    {"padding": True, "return_tensors": "np", "return_attention_mask": False},
+]
+
+
+def test_ids_equal_theirs(folder, pair):
+    theirs, ours = pair
+    # Theirs does not normalise "…" as sentencepiece does, and keeps a space before "</s>" in a text.
+    texts = TEXTS if not (folder / MODEL_FILE).is_file() else [text for text in TEXTS if text.isascii()][:3]
+    for text in texts:
+        assert plain(ours(text)) == plain(theirs(text))
+        assert ours(text, add_special_tokens=False)["input_ids"] == theirs(text, add_special_tokens=False)["input_ids"]
+        assert ours.encode(text) == theirs.encode(text)
+        assert ours.tokenize(text) == theirs.tokenize(text)
+    for options in ({}, *PADDINGS):
+        assert plain(ours(texts, **options)) == plain(theirs(texts, **options))
+        kind = {"pt": torch.Tensor, "np": np.ndarray}.get(options.get("return_tensors"), list)
+        assert isinstance(ours(TEXTS, **options)["input_ids"], kind)
+
+
+def test_texts_of_ids_equal_theirs(pair):
+    theirs, ours = pair
+    rows = [theirs(text)["input_ids"] for text in TEXTS] + [list(range(4, len(theirs), 7))]
+    for skip in (True, False) if not isinstance(ours, Wav2Vec2PhonemeCTCTokenizer) else (False,):
+        for clean in (None, True, False):
+            options = {"skip_special_tokens": skip, "clean_up_tokenization_spaces": clean}
+            for ids in filter(None, rows):
+                assert ours.decode(ids, **options) == theirs.decode(ids, **options)
+                assert ours.decode(torch.tensor(ids), **options) == theirs.decode(ids, **options)
+            assert ours.batch_decode(rows[:1], **options) == theirs.batch_decode(rows[:1], **options)
+
+
+OF_ALL = {
+    "special tokens": lambda it: (it.special_tokens_map, it.all_special_tokens, it.all_special_ids, len(it)),
+    "added_tokens_decoder": lambda it: {i: (t.content, t.special) for i, t in it.added_tokens_decoder.items()},
+    "convert_tokens_to_ids": lambda it: it.convert_tokens_to_ids(it.convert_ids_to_tokens([5, 7, 6])),
+    "padding_side of a call": lambda it: dict(it(["ONE ONE", "E"], padding=True, padding_side="left")),
+    "pad, labels": lambda it: dict(it.pad([{"input_ids": [5, 6], "labels": 1}, {"input_ids": [7], "labels": 0}])),
+    "pad, masks": lambda it: dict(it.pad([{"input_ids": [5, 6], "attention_mask": [1, 0]}], padding="max_length",
+                                         max_length=4, padding_side="left", verbose=False)),
+    "add_special_tokens": lambda it: (it.add_special_tokens({"pad_token": "<q>"}), it.pad_token, len(it)),
+    "a new special token": lambda it: (it.add_special_tokens({"extra_special_tokens": ["<x>"]}), it.encode("ONE<x>")),
+    "an id assigned": lambda it: (setattr(it, "pad_token_id", 5), it.pad_token, it.pad_token_id),
+    "an empty text": lambda it: [it(text, add_special_tokens=False, return_tensors=kind)["input_ids"].dtype
+                                 for text in ("", ["", ""]) for kind in ("np", "pt")],
+    "cut from the left": lambda it: (setattr(it, "truncation_side", "left"),
+                                     it.encode("ONE TWO", max_length=3, truncation=True)),
+    "model_max_length": lambda it: (setattr(it, "model_max_length", 2), it.encode("ONE TWO", truncation=True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["letters", "phonemes and words", "BERT", "GPT-2"])
+def test_tokenizers_have_the_values_of_transformers(kind, tmp_path):
+    WRITERS[kind](tmp_path)
+    for name, read in OF_ALL.items():
+        found, expected = (read(one.AutoTokenizer.from_pretrained(tmp_path)) for one in (raysp.models, transformers))
+        assert found == expected, name
+
+
+def test_settings_are_kept_in_files_and_copies(folder, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", truncation_side="left", model_max_length=9)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")
+    theirs.save_pretrained(tmp_path / "theirs")
+    saved, again = (AutoTokenizer.from_pretrained(tmp_path / name) for name in ("saved", "theirs"))
+    ids = tokenizer.encode("ONE TWO")
+    for one in (saved, again, theirs, copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert (one.padding_side, one.truncation_side, one.model_max_length) == ("left", "left", 9)
+        assert one.get_vocab() == tokenizer.get_vocab()
+        assert one.decode(ids) == tokenizer.decode(ids)
+    if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer):
+        assert type(again) is type(tokenizer)
+        for name in ("phonemizer_lang", "do_phonemize", "phone_delimiter_token", "word_delimiter_token"):
+            assert getattr(again, name) == getattr(tokenizer, name)
+    with pytest.raises(TypeError, match="repo_id given without push_to_hub=True"):
+        tokenizer.save_pretrained(tmp_path / "other", repo_id="owner/name")
+
+
+OF_PHONEMES = [
+    {},
+    {"group_tokens": False},
+    {"filter_word_delimiter_token": False},
+    {"clean_up_tokenization_spaces": True, "skip_special_tokens": True},
+]
+
+
+@pytest.fixture(scope="module", params=[{}, {"words": True}, {"phone_delimiter_token": "|"}], ids=str)
+def of_phonemes(request, tmp_path_factory):
+    folder = write_tokenizer(tmp_path_factory.mktemp("phonemes") / "tokens", **request.param)
+    return transformers.Wav2Vec2PhonemeCTCTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+@settings(max_examples=50, deadline=None)
+@given(ids=st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 5, 8, 9, 18, 18, 40]), min_size=1, max_size=40))
+def test_phonemes_of_frames_equal_theirs(of_phonemes, ids):
+    theirs, ours = of_phonemes
+    for options in OF_PHONEMES:
+        if not options.get("skip_special_tokens") or {*ids} - {0, 1, 2, 3}:  # theirs raises on nothing
+            assert ours.decode(ids, **options) == theirs.decode(ids, **options)
+
+
+def test_text_in_letters_is_refused_with_what_is_expected(tmp_path):
+    tokenizer = Wav2Vec2PhonemeCTCTokenizer.from_pretrained(write_tokenizer(tmp_path))
+    message = r"do_phonemize is true, .* expected phonemes separated by spaces, such as 'n s t ə'; pass do_phonemize=F"
+    with pytest.raises(ValueError, match=message):
+        tokenizer("hello")
+    assert tokenizer("n s", do_phonemize=False)["input_ids"] == [*map(PHONEMES.index, "ns")]
+
+
+def test_padding_needs_its_token(tmp_path):
+    write_gpt2(tmp_path)
+    ours = TextTokenizer.from_pretrained(tmp_path)
+    assert (ours.pad_token, ours.pad_token_id) == (None, None)
+    with pytest.raises(ValueError, match=r"texts differ in length and there is no pad_token: set tokenizer\.pad_token"):
+        ours(TEXTS, padding=True)
+    ours.pad_token = ours.eos_token
+    assert ours(TEXTS, padding=True, return_tensors="pt").input_ids.shape[0] == len(TEXTS)
+
+
+NOT_RETURNED = {
+    "return_overflowing_tokens": "cut the ids of the whole text",
+    "return_offsets_mapping": "of a text tokenizer, tokenizer.backend.encode(text).offsets has them",
+    "return_special_tokens_mask": "compare the ids with tokenizer.all_special_ids",
+    "return_length": "count the input_ids",
+}
+
+
+def test_what_tokenizers_have_not_is_refused_with_the_way_out(folder):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(AttributeError, match=r"has no 'all_special_token' \(did you mean 'all_special_tokens'\?\)"):
+        tokenizer.all_special_token  # noqa: B018
+    for name, way_out in NOT_RETURNED.items():
+        refusal = f"^{name} given, which tokenizers of raysp do not return: omit it; {re.escape(way_out)}"
+        with pytest.raises(ValueError, match=refusal):
+            tokenizer("ONE", **{name: True})
+    with pytest.raises(ValueError, match="rows have input_values, expected input_ids"):
+        tokenizer.pad({"input_values": [[0.0]]})
+    with pytest.raises(ValueError, match="pad given, expected names among "):
+        tokenizer.add_special_tokens({"pad": "<pad>"})
+
+
+def bert_of(**config):
+    return lambda folder: write_bert_tokenizer(folder, **config)
+
+
+def gpt2_with(name, text):
+    return lambda folder: (write_gpt2(folder), (folder / name).write_text(text))
+
+
+def cut(folder):
+    write_pieces(folder)
+    (folder / MODEL_FILE).write_bytes((folder / MODEL_FILE).read_bytes()[:-40])
+
+
+FAULTS = [
+    (lambda folder: None, "tokenizer_class is None, expected one of BartTokenizer, BertTokenizer"),
+    (bert_of(tokenizer_class="T5Tokenizer"), "class is 'T5Tokenizer', expected one"),
+    (bert_of(cls_token="[START]"), r"special token '\[START\]' is not in the vocab"),
+    (bert_of(tokenizer_class="PreTrainedTokenizer"), r"tokenizer\.json not found, which this tokenizer needs"),
+    (gpt2_with("merges.txt", "#\nthree words here\n"), "merges.txt: a line is not a pair of"),
+    (lambda folder: (write_gpt2(folder), (folder / "merges.txt").unlink()), r"merges\.txt: not found, nor tokenizer\."),
+    (gpt2_with("tokenizer.json", "{}"), r"tokenizer\.json: not a tokenizer"),
+    (cut, "not a sentencepiece model"),
+    (lambda folder: write_pieces(folder, model_type="bpe"), r"model_type is 2, expected 1 \(unigram\)"),
+    (lambda folder: write_pieces(folder, unk_id=2, bos_id=0, eos_id=1), "the first pieces are"),
+]
+
+
+@pytest.mark.parametrize(("write", "message"), FAULTS)
+def test_faults_of_files_are_named(tmp_path, write, message):
+    write(tmp_path)
+    with pytest.raises(CheckpointError, match=message):
+        TextTokenizer.from_pretrained(tmp_path)
