@@ -109,13 +109,16 @@ class HubServer:
             return 200, {"errors": [], "warnings": []}
         if path == "/api/repos/create":
             asked = json.loads(body)
-            owner, name = asked["organization"], f"{asked['type']}s/{asked['organization']}/{asked['name']}"
+            owner, name = (
+                asked["organization"],
+                f"{asked.get('type', 'model')}s/{asked['organization']}/{asked['name']}",
+            )
             if owner not in self.owners:
                 return (403 if owner == "you" else 404), {"error": f"no rights for {owner}"}
             if name in self.repos:
                 return 409, {"error": "exists", "url": f"{self.url}/{name}"}
             self.created[name] = asked.get("visibility", "private" if asked.get("private") else "public")
-            self.push(name, self._folder_of(0), commit=f"{0:040x}")
+            self.push(name, self._folder_of(name, 0), commit=f"{0:040x}")
             return 200, {"url": f"{self.url}/{name}"}
         if self.broken:
             return 500, {"error": "out of order"}
@@ -125,13 +128,13 @@ class HubServer:
             return 200, {"files": [{**file, "shouldIgnore": False} for file in files]}
         return 200, self._commit("/".join(parts), revision, [json.loads(line) for line in body.splitlines()])
 
-    def _folder_of(self, number: int) -> Path:
-        folder = self.space / str(number)
+    def _folder_of(self, name: str, number: int) -> Path:
+        folder = self.space / name / str(number)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def _commit(self, name: str, revision: str, lines: list[dict[str, Any]]) -> dict[str, object]:
-        folder, commit = self._folder_of(len(self.repos[name])), f"{len(self.repos[name]):040x}"
+        folder, commit = self._folder_of(name, len(self.repos[name])), f"{len(self.repos[name]):040x}"
         shutil.copytree(self.head(name), folder, dirs_exist_ok=True)
         for value in (line["value"] for line in lines if line["key"] == "file"):
             place = folder / value["path"]

@@ -76,9 +76,3 @@ def token_ids(rows=3, length=7):
 
 def assert_close(ours, theirs, tolerance=1e-4):
     np.testing.assert_allclose(np.asarray(ours), theirs.detach().numpy(), atol=tolerance, rtol=tolerance)
-
-
-def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module):
-    mine, theirs = one.state_dict(), other.state_dict()
-    assert mine.keys() == theirs.keys()
-    assert [name for name, value in mine.items() if not torch.equal(value, theirs[name])] == []

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,6 @@ from tests.models.flax.sisters import (
     ENCODERS,
     WAVES,
     assert_close,
-    assert_same_weights,
     speech_encoder_decoder,
     token_ids,
     waves_and_mask,
@@ -29,7 +31,7 @@ def bert(tmp_path_factory):
     return sister, raysp.models.FlaxAutoModel.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("decoder", ["bart", "gpt2"])
+@pytest.mark.parametrize("decoder", ["bart", pytest.param("gpt2", marks=pytest.mark.drivers)])
 def test_outputs_equal_those_of_the_sister_in_pytorch(decoder, tmp_path):
     sister = speech_encoder_decoder("wav2vec2 adapters", decoder)
     sister.save_pretrained(tmp_path)
@@ -76,6 +78,7 @@ def test_gradients_equal_those_of_the_sister_in_pytorch(bert, jax):
         assert_close(found.T if place.is_turned and bool(value.any()) else found, value)
 
 
+@pytest.mark.drivers
 def test_a_cache_continues_as_one_pass_over_all_tokens(bert):
     sister, model = bert
     (waves, mask), ids = waves_and_mask(), token_ids().numpy()
@@ -99,7 +102,7 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("decoder", SEARCHES)
+@pytest.mark.parametrize("decoder", ["bart", pytest.param("bert", marks=pytest.mark.drivers)])
 def test_tokens_are_those_of_the_sister_in_pytorch(decoder, tmp_path):
     sister, options = speech_encoder_decoder("wav2vec2", decoder), {"max_new_tokens": 9, **SEARCHES[decoder]}
     sister.save_pretrained(tmp_path)
@@ -109,29 +112,14 @@ def test_tokens_are_those_of_the_sister_in_pytorch(decoder, tmp_path):
     assert np.asarray(ours.sequences).tolist() == sister.generate(waves, mask, **options).tolist()
 
 
-REFUSED = [
-    ({"max_new_tokens": 40}, "found 40 tokens, expected at most max_position_embeddings 32: for generate"),
-    ({"repetition_penalty": 1.5}, r"a Flax model does not support repetition_penalty=1\.5: set other options"),
-    ({"output_scores": True}, "does not support output_scores=True: set other options"),
-    ({"do_sample": True, "num_beams": 2}, "does not support do_sample=True with num_beams=2: set other options"),
-    ({"decoder_input_ids": [[3]]}, r"does not support decoder_input_ids=.*expected options among"),
-    ({"input_values": 1}, "2 of inputs and input_values given, expected one"),
-]
-
-
-def test_what_generate_cannot_do_is_refused(bert):
-    for options, message in REFUSED:
-        with pytest.raises(ValueError, match=message):
-            bert[1].generate(waves_and_mask()[0].numpy(), **options)
-
-
-@pytest.mark.parametrize("encoder", ENCODERS)
-def test_weights_written_by_the_flax_class_are_those_of_pytorch(encoder, tmp_path):
-    decoder = dict(zip(ENCODERS, DECODERS, strict=False))[encoder]
-    sister = speech_encoder_decoder(encoder, decoder)
-    sister.save_pretrained(tmp_path / "one")
-    raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
-    assert_same_weights(sister, SpeechEncoderDecoderModel.from_pretrained(tmp_path / "two"))
+def test_weights_written_by_the_flax_class_are_those_of_pytorch(tmp_path):
+    for encoder, decoder in zip(ENCODERS, DECODERS, strict=False):
+        sister, folder = speech_encoder_decoder(encoder, decoder), tmp_path / decoder
+        sister.save_pretrained(folder / "one")
+        raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(folder / "one").save_pretrained(folder / "two")
+        mine, theirs = sister.state_dict(), SpeechEncoderDecoderModel.from_pretrained(folder / "two").state_dict()
+        assert mine.keys() == theirs.keys()
+        assert [name for name, value in mine.items() if not torch.equal(value, theirs[name])] == []
 
 
 @pytest.mark.soak
@@ -157,18 +145,39 @@ def test_half_precision_converts_parameters_that_a_folder_keeps(bert, jax, tmp_p
     assert np.abs(np.asarray(found, np.float32) - expected.numpy()).mean() < 0.1
 
 
-def test_wrong_parameters_and_missing_inputs_are_refused(bert):
+REFUSED = [
+    ({"max_new_tokens": 40}, "found 40 tokens, expected at most max_position_embeddings 32: for generate"),
+    ({"repetition_penalty": 1.5}, r"a Flax model does not support repetition_penalty=1\.5: set other options"),
+    ({"output_scores": True}, "does not support output_scores=True: set other options"),
+    ({"do_sample": True, "num_beams": 2}, "does not support do_sample=True with num_beams=2: set other options"),
+    ({"decoder_input_ids": [[3]]}, r"does not support decoder_input_ids=.*expected options among"),
+    ({"input_values": 1}, "2 of inputs and input_values given, expected one"),
+]
+
+
+def test_what_cannot_be_is_refused(bert):
     _, model = bert
+    waves = waves_and_mask()[0].numpy()
+    for options, message in REFUSED:
+        with pytest.raises(ValueError, match=message):
+            model.generate(waves, **options)
     params = {**model.params, "enc_to_dec_proj": {"kernel": np.zeros((2, 2))}}
     with pytest.raises(ValueError, match="missing enc_to_dec_proj/bias; unexpected none; shapes enc_to_dec"):
         model.params = params
-    waves, _ = waves_and_mask()
     with pytest.raises(ValueError, match="decoder_input_ids is None, expected tokens"):
-        model(waves.numpy())
+        model(waves)
     with pytest.raises(ValueError, match="found 40 tokens, expected at most max_position_embeddings 32"):
-        model(waves.numpy(), decoder_input_ids=np.zeros((3, 40), int))
+        model(waves, decoder_input_ids=np.zeros((3, 40), int))
     with pytest.raises(TypeError, match="FlaxAutoModel has no instances"):
         raysp.models.FlaxAutoModel()
+
+
+WITHOUT_JAX = """
+import sys
+sys.modules["jax"] = sys.modules["flax"] = None
+from raysp.models import *  # no other name imports JAX
+from raysp.models import FlaxSpeechEncoderDecoderModel
+"""
 
 
 def test_parts_without_a_class_in_jax_are_refused(tmp_path):
@@ -181,3 +190,54 @@ def test_parts_without_a_class_in_jax_are_refused(tmp_path):
     raysp.models.HubertConfig(**WAVES).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="model_type is 'hubert', FlaxAutoModel has speech-encoder-decoder, wav2"):
         raysp.models.FlaxAutoModel.from_pretrained(tmp_path)
+    with pytest.raises(ImportError, match="that raysp does not have: use 'HubertModel', or one of FlaxAutoModel, "):
+        exec("from raysp.models import FlaxHubertModel")
+
+
+@pytest.mark.drivers
+def test_without_jax_a_class_names_the_extra_and_other_names_are_there():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_JAX], check=False, capture_output=True, text=True)
+    assert "'FlaxSpeechEncoderDecoderModel' needs JAX and Flax: pip install \"raysp[jax]\"" in done.stderr
+    assert "line 5" in done.stderr
+
+
+# The examples of the page that are in JAX, with raysp.models in place of transformers
+
+EXAMPLE_8 = """
+import jax.numpy as jnp
+from raysp.models import FlaxSpeechEncoderDecoderModel
+
+model = FlaxSpeechEncoderDecoderModel.from_pretrained("patrickvonplaten/wav2vec2-2-bart-large")
+inputs = jnp.ones((2, 5000), dtype=jnp.float32)
+model.config.decoder_start_token_id = model.decoder.config.bos_token_id
+model.config.pad_token_id = model.decoder.config.pad_token_id
+model.config.eos_token_id = model.decoder.config.eos_token_id
+outputs = model.generate(inputs)
+"""
+EXAMPLE_9 = """
+from raysp.models import FlaxSpeechEncoderDecoderModel
+
+model = FlaxSpeechEncoderDecoderModel.from_encoder_decoder_pretrained(
+    "facebook/wav2vec2-large-lv60", "facebook/bart-large"
+)
+model.save_pretrained("./wav2vec2-2-bart-large")
+again = FlaxSpeechEncoderDecoderModel.from_pretrained("./wav2vec2-2-bart-large")
+"""
+
+
+@pytest.mark.drivers
+def test_the_examples_of_the_page_run(jax, tmp_path, monkeypatch):
+    """000-8, 000-9, in a folder where local folders stand for the hub's ids."""
+    monkeypatch.chdir(tmp_path)
+    sister = speech_encoder_decoder("wav2vec2", "bart")
+    sister.save_pretrained("patrickvonplaten/wav2vec2-2-bart-large")
+    names = {}
+    exec(EXAMPLE_8, names)
+    tokens = {"decoder_start_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+    assert names["outputs"].sequences.tolist() == sister.generate(torch.ones(2, 5000), **tokens).tolist()
+    sister.encoder.save_pretrained("facebook/wav2vec2-large-lv60")
+    sister.decoder.save_pretrained("facebook/bart-large")
+    exec(EXAMPLE_9, names)
+    same = jax.tree.map(lambda one, other: bool((one == other).all()), names["model"].params, names["again"].params)
+    assert all(jax.tree.leaves(same))
+    assert "enc_to_dec_proj.weight" in names["model"].new_weights
