@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Quick tests of what the versions of libraries differ in. TORCH_TESTS are left out where torch is not installed.
 VERSION_TESTS := tests/audio tests/corpus tests/storage tests/text
-TORCH_TESTS := tests/sink tests/cli tests/ops tests/by_promise/export tests/training tests/evaluation/diff tests/labelling/finished tests/labelling/reports \
+TORCH_TESTS := tests/sink tests/cli tests/ops tests/by_promise/export tests/training tests/evaluation/diff tests/labelling/reports \
     tests/labelling/engine/datasets --ignore tests/training/runs
 NOT_THERE := transformers,ctranslate2,faster_whisper,jax,flax,peft,lhotse,pyannote,optax,flashlight,fast_ctc_decode,s3fs
 TESTED := -m pytest -p tests.versions.without --fast $(SPREAD) $(PYTEST_ARGS)

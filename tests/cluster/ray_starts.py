@@ -1,4 +1,4 @@
-"""Starts of a local Ray that are noted, and start nothing."""
+"""Starts of a local Ray that are noted, and start nothing: what a real one shows in no process, or only by chance."""
 
 import json
 import os
@@ -23,6 +23,8 @@ class Starts:
         """Number of the first starts that fail."""
         self.look: Callable[[], object] = object
         """Called at each start."""
+        self.at_end: Callable[[], object] = object
+        """Called at each end."""
 
     def init(self, **options: object) -> None:
         self.seen.append("started")
@@ -34,13 +36,13 @@ class Starts:
 
     def shutdown(self) -> None:
         self.seen.append("ended")
+        self.at_end()
 
 
 @pytest.fixture
 def starts(monkeypatch) -> Starts:
-    """Starts of Ray in this process, as if it were connected to none."""
+    """Starts of Ray in this process, which is connected to none: no test of these files uses the shared Ray."""
     noted = Starts()
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", noted.init)
     monkeypatch.setattr(ray, "shutdown", noted.shutdown)
     for name in ("RAY_TMPDIR", "RAY_ADDRESS"):

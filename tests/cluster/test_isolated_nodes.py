@@ -13,63 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.cluster.isolated_nodes import ROOT, IsolatedCluster, isolated_cluster, obstacle
+from tests.cluster.nodes import ROOT, Cluster, isolated_cluster, obstacle
 from tests.corpora import DEMO, a_pipeline
+from tests.kit import pipeline_file
 from tests.runs import CHECKPOINT, row_hash
 from tests.s3_servers import SECRET_VARIABLE, S3Server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.soak]
 
 ROWS = 6
-MODULE = """
+SLOW = """
 import time
 
-import raysp
-from raysp.specs import spec
-
-
-@spec
-class SlowTranscript(raysp.Transcript):
-    '''A transcript of a model that takes its time over each batch, and no processor.'''
-
-    seconds: float = 1.0
-
-    def op(self, checkpoint, loaded=None):
-        op = super().op(checkpoint, loaded)
-        return op if loaded is None else Slow(op, self.seconds)
-
-
-class Slow:
-    def __init__(self, op, seconds):
-        self.op, self.seconds = op, seconds
-        self.schema, self.staged, self.layers, self.empty = op.schema, op.staged, op.layers, op.empty
-
-    def select(self, forward):
-        return self.op.select(forward)
-
-    def columns(self, arrays, rows):
-        time.sleep(self.seconds)
-        return self.op.columns(arrays, rows)
+def slow(rows):
+    time.sleep({seconds} if rows.num_rows else 0)  # a plan asks about no row
+    return [True] * rows.num_rows
 """
-PIPELINE = """
-import raysp
-from slow_transcript import SlowTranscript
-
-options = {{"key": {key!r}, "secret": raysp.Env({secret!r}), "endpoint_url": {endpoint!r}}}
-pipeline = raysp.Pipeline(
-    source=raysp.Shards("s3://{bucket}/in", storage_options=options),
-    steps=[
-        raysp.Decode(),
-        raysp.Label(
-            "s3://{bucket}/model",
-            outputs=[SlowTranscript(seconds={seconds})],
-            device="cpu",
-            pool=raysp.Pool(actors=(1, {actors}), gpus=1, cpus=1),
-        ),
-    ],
-    sink=raysp.Parquet("s3://{bucket}/labels", storage_options=options),
-)
-"""
+"""A filter that takes its time over each shard, and no processor: an actor waits for it with a piece in hand."""
 
 
 class Place:
@@ -84,13 +44,19 @@ class Place:
             pq.write_table(taken, folder / "in" / f"{number:04}.parquet")
         s3.upload(folder / "in", self.bucket, "in/")
         s3.upload(CHECKPOINT, self.bucket, "model/")
-        (folder / "slow_transcript.py").write_text(MODULE)
+        (folder / "slowly.py").write_text(SLOW.format(seconds=SHARD_SECONDS))
 
-    def start(self, cluster: IsolatedCluster) -> subprocess.Popen[bytes]:
+    def start(self, cluster: Cluster) -> subprocess.Popen[bytes]:
         """Start a driver on the head, whose output and errors are in the folder."""
-        file = self.folder / "labels.py"
-        values = {"key": self.s3.key, "secret": SECRET_VARIABLE, "endpoint": self.s3.endpoint, "bucket": self.bucket}
-        file.write_text(PIPELINE.format(**values, actors=GPU_NODES, seconds=BATCH_SECONDS))
+        source, model, labels = (self.s3.url(self.bucket, name) for name in ("in", "model", "labels"))
+        pool = raysp.Pool(actors=(1, GPU_NODES), gpus=1, cpus=1)
+        label = raysp.Label(model, outputs=[raysp.Transcript()], device="cpu", pool=pool)
+        pipeline = raysp.Pipeline(
+            raysp.Shards(source, storage_options=self.s3.options),
+            steps=[raysp.Keep(where="slowly:slow"), raysp.Decode(), label],
+            sink=raysp.Parquet(labels, storage_options=self.s3.options),
+        )
+        file = pipeline_file(self.folder / "labels.py", pipeline)
         command = [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", "--address", cluster.address]
         with file.with_suffix(".said").open("wb") as said, file.with_suffix(".json").open("wb") as answer:
             return subprocess.Popen(
@@ -104,7 +70,7 @@ class Place:
 
 
 @pytest.fixture
-def cluster(s3) -> Iterator[IsolatedCluster]:
+def cluster(s3) -> Iterator[Cluster]:
     """A cluster whose nodes have the secret of the object store in their environment."""
     if reason := obstacle():
         pytest.skip(reason)
@@ -113,13 +79,13 @@ def cluster(s3) -> Iterator[IsolatedCluster]:
 
 
 CPU_NODES = GPU_NODES = 4
-BATCH_SECONDS = 4.0
+SHARD_SECONDS = 8.0
 KILL_SECONDS = 20
 LOST_BEFORE_ALL_GPUS = 7
 WITHOUT_GPUS_SECONDS = 30
 
 
-def test_nodes_that_share_no_file_and_are_lost_every_twenty_seconds_cost_no_row(s3, cluster, tmp_path):
+def test_nodes_that_share_no_file_and_are_lost_every_twenty_seconds_cost_no_row(s3, cluster, tmp_path, monkeypatch):
     """The nodes come up after the driver. Each lost node is replaced at once. Once, all nodes with GPUs are lost, and
     come up again half a minute later.
 
@@ -127,6 +93,7 @@ def test_nodes_that_share_no_file_and_are_lost_every_twenty_seconds_cost_no_row(
     """
     dice = random.Random(int(os.environ.get("RAYSP_SOAK_SEED", "0")))
     num_shards = int(os.environ.get("RAYSP_SOAK_SHARDS", "220"))
+    monkeypatch.syspath_prepend(tmp_path)
     place = Place(s3, tmp_path, num_shards)
     driver = place.start(cluster)
     for gpus in [0] * CPU_NODES + [1] * GPU_NODES:

@@ -12,7 +12,6 @@ import warnings
 import pytest
 
 import raysp
-from tests.cluster.ray_starts import findings
 
 RAYS_LOGGERS = ("ray", "ray._private.worker", "ray.data", "ray.data._internal.execution", "ray.train", "ray.serve")
 RULES = "def every_row(table):\n    return [True] * table.num_rows\n"
@@ -70,35 +69,26 @@ def num_blocks(dataset) -> int:
     return dataset.materialize().num_blocks()
 
 
-@pytest.fixture
-def two_blocks(local_ray):
-    """Make a dataset of the caller's, of two blocks."""
-    import ray.data
-
-    return lambda: ray.data.range(100, override_num_blocks=2).map_batches(lambda rows: rows)
-
-
-@pytest.fixture
-def with_a_function(make_pipeline, tmp_path, monkeypatch):
-    """Make a pipeline over some shards with a step whose function travels by value."""
-    (tmp_path / "rules_of_a_caller.py").write_text(RULES)
-    monkeypatch.syspath_prepend(tmp_path)
-    return lambda shards, **more: make_pipeline(shards, steps=[raysp.Keep(where="rules_of_a_caller:every_row")], **more)
-
-
 @pytest.mark.cluster
 def test_a_run_leaves_its_callers_process_and_datasets_as_they_were_even_if_it_is_interrupted(
-    two_blocks, with_a_function, small_shards
+    local_ray, make_pipeline, small_shards, tmp_path, monkeypatch
 ):
-    pipeline = with_a_function(small_shards / "part-0.parquet")
-    raysp.plan(pipeline)  # what torch and others change when they are first imported is not the run's doing
-    made_before, before, meanwhile = two_blocks(), snapshot(), []
+    import ray.data
+
+    def two_blocks():
+        return ray.data.range(100, override_num_blocks=2).map_batches(lambda rows: rows)
 
     def stop(_):
         raise Interrupted("stopped by its caller")
 
+    (tmp_path / "rules_of_a_caller.py").write_text(RULES)
+    monkeypatch.syspath_prepend(tmp_path)
+    by_value = {"steps": [raysp.Keep(where="rules_of_a_caller:every_row")]}  # its function travels by value
+    pipeline = make_pipeline(small_shards / "part-0.parquet", **by_value)
+    raysp.plan(pipeline)  # what torch and others change when they are first imported is not the run's doing
+    made_before, before, meanwhile = two_blocks(), snapshot(), []
     with pytest.raises(Interrupted, match="stopped by its caller") as kept:  # it holds every frame that it came through
-        raysp.run(with_a_function(small_shards / "part-1.parquet", sink="interrupted"), on_progress=stop)
+        raysp.run(make_pipeline(small_shards / "part-1.parquet", sink="interrupted", **by_value), on_progress=stop)
     assert differing(before) == []
     result = raysp.run(
         pipeline, on_progress=lambda _: meanwhile.append(num_blocks(two_blocks())) if not meanwhile else None
@@ -106,28 +96,3 @@ def test_a_run_leaves_its_callers_process_and_datasets_as_they_were_even_if_it_i
     assert differing(before) == []
     assert (result.rows, meanwhile, kept.type) == (20, [2], Interrupted)
     assert num_blocks(made_before) == num_blocks(two_blocks()) == 2
-
-
-def test_an_environment_is_restored_except_for_what_its_owner_has_changed_since(monkeypatch, starts):
-    for name in ("RAY_worker_niceness", "RAY_task_oom_retries", "RAYSP_TEST_MINE"):
-        monkeypatch.setenv(name, "7")
-    for name in ("RAYSP_TEST_NEW", "RAYSP_TEST_LATER", "RAY_USAGE_STATS_ENABLED"):
-        monkeypatch.setenv(name, "")  # so that the end of the test removes it
-        monkeypatch.delenv(name)
-    names = ("RAY_worker_niceness", "RAY_task_oom_retries", "RAY_USAGE_STATS_ENABLED")
-    of_the_run = []
-
-    def change_as_ray() -> None:
-        of_the_run.extend(os.environ[name] for name in names)
-        os.environ |= {"RAY_task_oom_retries": "9", "RAYSP_TEST_MINE": "Ray's", "RAYSP_TEST_NEW": "Ray's"}
-
-    def change_as_the_owner() -> None:
-        os.environ |= {"RAYSP_TEST_LATER": "the owner's", "RAY_USAGE_STATS_ENABLED": "the owner's"}
-
-    starts.look = change_as_ray
-    monkeypatch.setattr("ray.shutdown", change_as_the_owner)
-    assert findings()["local Ray"]["ok"]
-    assert of_the_run == ["7", "7", "0"]  # what the owner has set stays
-    assert [os.environ[name] for name in names] == ["7", "7", "the owner's"]
-    assert (os.environ["RAYSP_TEST_MINE"], os.environ["RAYSP_TEST_LATER"]) == ("7", "the owner's")
-    assert "RAYSP_TEST_NEW" not in os.environ

@@ -11,7 +11,7 @@ import ray
 
 from tests.kubernetes.manifests import RAY_SETTINGS
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
 ASK = "import sys; from ray._raylet import GcsClient; print(len(GcsClient(address=sys.argv[1]).get_all_node_info(20)))"
 
@@ -26,7 +26,7 @@ def listeners() -> list[tuple[str, str]]:
     return found
 
 
-def test_the_servers_of_a_local_ray_listen_on_loopback_only(local_ray):
+def test_the_servers_of_a_local_ray_listen_on_loopback_only():
     found = listeners()
     assert {"gcs_server", "raylet"} <= {name for name, _ in found}
     assert {address for _, address in found} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
@@ -34,7 +34,7 @@ def test_the_servers_of_a_local_ray_listen_on_loopback_only(local_ray):
     assert not [part for part in servers if part.endswith("dashboard/dashboard.py")], "it has no API server"
 
 
-def test_a_local_ray_answers_nobody_without_its_token(local_ray):
+def test_a_local_ray_answers_nobody_without_its_token():
     address = ray.get_runtime_context().gcs_address
 
     def ask(**changes: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +49,7 @@ def test_a_local_ray_answers_nobody_without_its_token(local_ray):
         assert "uthenticat" in refused.stderr or "token" in refused.stderr.lower(), refused.stderr[-1000:]
 
 
-def test_workers_have_the_settings_that_nodes_of_a_cluster_are_given(local_ray):
+def test_workers_have_the_settings_that_nodes_of_a_cluster_are_given():
     @ray.remote(num_cpus=0)
     def environment() -> dict[str, str]:
         return dict(os.environ)

@@ -1,8 +1,7 @@
-"""When and where a local Ray starts: while the checkpoint is checked, in a short folder, once more if it is slow."""
+"""When and where a local Ray starts, in a short folder, once more if it is slow, and what it leaves in its process."""
 
 import os
 import socket
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -61,7 +60,7 @@ def test_an_unfit_source_or_no_work_starts_no_ray(corpus, starts):
     assert (result.shards_before, result.rows, starts.seen) == (1, 0, [])
 
 
-def test_a_folder_that_is_too_long_for_sockets_is_replaced_by_a_short_one(starts, monkeypatch, tmp_path):
+def test_a_folder_that_is_too_long_for_sockets_is_replaced_by_a_short_one(starts, tmp_path):
     folder = tmp_path / ("slurm" * 20)
     folder.mkdir()
     for name in ("TMPDIR", "RAY_TMPDIR"):
@@ -75,10 +74,6 @@ def test_a_folder_that_is_too_long_for_sockets_is_replaced_by_a_short_one(starts
     starts.look = object
     assert findings(TMPDIR="/tmp")["local Ray"]["ok"]
     assert "_temp_dir" not in starts.options[-1]
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: (_ for _ in ()).throw(PermissionError()))
-    found = findings(TMPDIR=str(folder))["local Ray"]
-    assert "Set RAY_TMPDIR to a short folder" in found["found"]
-    assert len(starts.options) == 3
 
 
 def test_a_home_that_cannot_be_written_gets_a_token_of_the_process_unless_the_user_has_one(starts, tmp_path):
@@ -93,3 +88,27 @@ def test_a_home_that_cannot_be_written_gets_a_token_of_the_process_unless_the_us
     assert (len(first), first) == (64, second)  # Ray reads it once
     assert others == [None, None]
     assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_an_environment_is_restored_except_for_what_its_owner_has_changed_since(monkeypatch, starts):
+    for name in ("RAY_worker_niceness", "RAY_task_oom_retries", "RAYSP_TEST_MINE"):
+        monkeypatch.setenv(name, "7")
+    for name in ("RAYSP_TEST_NEW", "RAYSP_TEST_LATER", "RAY_USAGE_STATS_ENABLED"):
+        monkeypatch.setenv(name, "")  # so that the end of the test removes it
+        monkeypatch.delenv(name)
+    names = ("RAY_worker_niceness", "RAY_task_oom_retries", "RAY_USAGE_STATS_ENABLED")
+    of_the_run = []
+
+    def change_as_ray() -> None:
+        of_the_run.extend(os.environ[name] for name in names)
+        os.environ |= {"RAY_task_oom_retries": "9", "RAYSP_TEST_MINE": "Ray's", "RAYSP_TEST_NEW": "Ray's"}
+
+    def change_as_the_owner() -> None:
+        os.environ |= {"RAYSP_TEST_LATER": "the owner's", "RAY_USAGE_STATS_ENABLED": "the owner's"}
+
+    starts.look, starts.at_end = change_as_ray, change_as_the_owner
+    assert findings()["local Ray"]["ok"]
+    assert of_the_run == ["7", "7", "0"]  # what the owner has set stays
+    assert [os.environ[name] for name in names] == ["7", "7", "the owner's"]
+    assert (os.environ["RAYSP_TEST_MINE"], os.environ["RAYSP_TEST_LATER"]) == ("7", "the owner's")
+    assert "RAYSP_TEST_NEW" not in os.environ

@@ -146,12 +146,6 @@ def parent_of(document: Any, pointer: str) -> tuple[Any, Any]:
     return document, int(last) if isinstance(document, list) else last
 
 
-def at(document: Any, pointer: str) -> Any:
-    """Return the value at a JSON pointer."""
-    parent, name = parent_of(document, pointer)
-    return parent[name]
-
-
 def schema_faults(document: Document) -> Iterator[str]:
     """Check a document against the schema of its kind, in which unknown fields are faults, as `kubectl apply` has it.
 

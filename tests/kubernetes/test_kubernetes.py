@@ -1,27 +1,27 @@
-"""The manifests of cluster/kubernetes: valid, and with nodes that fit a run and its pipeline."""
+"""The manifests of cluster/kubernetes: valid, with nodes that fit a run and its pipeline, and as the README says."""
 
 import re
+import subprocess
 
 import pytest
 
 import raysp
-from raysp import Pipeline
 from tests.kit import pipeline_in
-from tests.kubernetes.manifests import KUBERNETES, Document, pods, read, rendered, schema_faults
+from tests.kubernetes.manifests import CLUSTER, CRDS, KUBERNETES, Document, pods, read, rendered, schema_faults
 from tests.kubernetes.rules import amount, check_confined, check_nodes
 
-CLOUDS = ("overlays/eks", "overlays/gke")
 KEYED = ("overlays/on-premises", "overlays/aks", "overlays/kind")
 """Overlays whose nodes have the keys of a store."""
-OVERLAYS = (*CLOUDS, *KEYED)
+OVERLAYS = ("overlays/eks", "overlays/gke", *KEYED)
 ON_CPUS = ("overlays/aks", "overlays/kind")
-FOLDERS = ("job", "standing", *OVERLAYS)
-OF_RAY = ("RayJob", "RayCluster")
 SCRAPED = [8080, 44217, 44227]
+README = (CLUSTER / "README.md").read_text()
+BLOCKS = re.findall(r"^```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+COMMANDS = "\n".join(BLOCKS).replace("\\\n", " ")
 
 
 def of_ray(folder: str) -> Document:
-    (found,) = [one for one in rendered(KUBERNETES / folder) if one["kind"] in OF_RAY]
+    (found,) = [one for one in rendered(KUBERNETES / folder) if one["kind"] in ("RayJob", "RayCluster")]
     return found
 
 
@@ -37,12 +37,8 @@ def standing_of(overlay: str) -> Document:
     return cluster
 
 
-def pipeline_of(overlay: str) -> Pipeline:
-    return pipeline_in(KUBERNETES / overlay / "label.py")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", [*FOLDERS, "minio"])
+@pytest.mark.parametrize("folder", ["job", "standing", *OVERLAYS, "minio"])
 def test_documents_are_valid_for_kubernetes_and_kuberay_and_nodes_have_what_a_run_needs(folder):
     documents = rendered(KUBERNETES / folder)
     assert [fault for one in documents for fault in schema_faults(one)] == []
@@ -67,9 +63,10 @@ def test_an_overlay_also_makes_a_cluster_that_stays_up_with_the_same_nodes():
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_pipeline_of_an_overlay_fits_its_nodes(overlay):
+def test_the_pipeline_of_an_overlay_fits_its_nodes_which_have_the_keys_that_it_names(overlay):
     groups = {one["groupName"]: one for one in of_ray(overlay)["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
-    label = pipeline_of(overlay).label
+    pipeline = pipeline_in(KUBERNETES / overlay / "label.py")
+    label, options = pipeline.label, pipeline.source.storage_options
     group = groups["decode" if overlay in ON_CPUS else "model"]
     [container] = group["template"]["spec"]["containers"]
     limits = container["resources"]["limits"]
@@ -77,33 +74,26 @@ def test_the_pipeline_of_an_overlay_fits_its_nodes(overlay):
     if overlay in ON_CPUS:
         assert (label.device, label.pool.gpus or 0) == ("cpu", 0)
         assert label.pool.cpus < int(limits["cpu"]), "a node has a CPU for decoding beside an actor"
-        return
-    assert label.pool.cpus <= int(group["rayStartParams"]["num-cpus"])
-    assert label.pool.gpus <= int(limits["nvidia.com/gpu"])
-    # What else would depend on a GPU, of which none is up when the run is planned.
-    assert (label.device, label.dtype != "auto", label.batch_seconds is not None) == ("cuda", True, True)
-
-
-@pytest.mark.parametrize("overlay", KEYED)
-def test_nodes_have_the_keys_that_the_pipeline_of_an_overlay_names(overlay):
-    named = {one.name for one in pipeline_of(overlay).source.storage_options.values() if isinstance(one, raysp.Env)}
-    (created,) = re.findall(
-        r"^kubectl --namespace raysp create secret generic raysp-storage .*$", section(overlay), re.MULTILINE
-    )
-    assert set(re.findall(r"--from-literal (\w+)=", created)) == named
-    assert pipeline_of(overlay).sink.storage_options == pipeline_of(overlay).source.storage_options
+    else:
+        assert label.pool.cpus <= int(group["rayStartParams"]["num-cpus"])
+        assert label.pool.gpus <= int(limits["nvidia.com/gpu"])
+        # What else would depend on a GPU, of which none is up when the run is planned.
+        assert (label.device, label.dtype != "auto", label.batch_seconds is not None) == ("cuda", True, True)
+    named = {one.name for one in options.values() if isinstance(one, raysp.Env)}
+    assert (bool(named), pipeline.sink.storage_options) == (overlay in KEYED, options)
+    if named:
+        [created] = re.findall(r"create secret generic raysp-storage .*$", section(overlay), re.MULTILINE)
+        assert {*re.findall(r"--from-literal (\w+)=", created)} == named
     for document in (of_ray(overlay), standing_of(overlay)):
         for name, pod in pods(document):
-            keys = [] if name == "submitter" else [{"secretRef": {"name": "raysp-storage"}}]
+            keys = [{"secretRef": {"name": "raysp-storage"}}] if named and name != "submitter" else []
             assert pod["spec"]["containers"][0].get("envFrom", []) == keys, name
 
 
 def section(overlay: str) -> str:
     """Return the part of the README about an overlay, each command on a line."""
-    text = (KUBERNETES.parent / "README.md").read_text().replace("\\\n", " ")
-    (found,) = [
-        one for one in re.split("^## ", text, flags=re.MULTILINE) if f"apply -k cluster/kubernetes/{overlay}" in one
-    ]
+    parts = re.split("^## ", README.replace("\\\n", " "), flags=re.MULTILINE)
+    (found,) = [one for one in parts if f"apply -k cluster/kubernetes/{overlay}" in one]
     return found
 
 
@@ -111,8 +101,7 @@ def test_pods_choose_the_pools_of_nodes_that_eks_starts_for_them():
     documents = read(KUBERNETES / "eks/node-pools.yaml")
     assert [fault for one in documents for fault in schema_faults(one)] == []
     pools = {one["metadata"]["name"]: one["spec"] for one in documents}
-    groups = of_ray("overlays/eks")["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    for group in groups:
+    for group in of_ray("overlays/eks")["spec"]["rayClusterSpec"]["workerGroupSpecs"]:
         pod = group["template"]["spec"]
         pool = pools[pod["nodeSelector"]["karpenter.sh/nodepool"]]
         tolerated = {(one["key"], one["effect"]) for one in pod["tolerations"] if one["operator"] == "Exists"}
@@ -141,7 +130,6 @@ def test_only_the_cluster_itself_the_operator_and_prometheus_reach_its_pods(fold
         for key, value in source["podSelector"]["matchLabels"].items()
     ]
     assert sorted(found) == sorted(allowed)
-    selected = spec["podSelector"]["matchLabels"].items()
     if name == "raysp":
         chosen = [pod for _, pod in pods(of_ray(folder))]
     else:
@@ -151,5 +139,26 @@ def test_only_the_cluster_itself_the_operator_and_prometheus_reach_its_pods(fold
         assert chosen[0]["spec"]["securityContext"]["runAsNonRoot"] is True
         assert all("secretKeyRef" in one["valueFrom"] for one in container["env"])
         assert name != "raysp-redis" or container["args"][-2:] == ["--requirepass", "$(REDIS_PASSWORD)"]
+    selected = spec["podSelector"]["matchLabels"].items()
     assert chosen
     assert all(selected <= pod["metadata"]["labels"].items() for pod in chosen)
+
+
+def test_the_readme_names_files_that_exist_and_objects_of_the_manifests_in_commands_that_a_shell_can_read():
+    named = set(re.findall(r"(?:file://|(?<![\w/-]))(cluster/[\w./-]*[\w-])", COMMANDS)) - {"cluster/"}
+    in_text = re.findall(r"`((?:kubernetes|launcher|policies|monitoring)/[\w./-]*)`", README)
+    assert min(len(named), len(in_text)) > 6
+    assert [
+        one for one in {*named, *(f"cluster/{one}" for one in in_text)} if not (CLUSTER.parent / one).exists()
+    ] == []
+    for block in BLOCKS:
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+    names = {one["kind"]: one["metadata"]["name"] for one in (of_ray("job"), of_ray("standing"))}
+    for words in (f"get rayjob {names['RayJob']}", f"service/{names['RayCluster']}-head-svc"):
+        assert words in COMMANDS
+    assert {*re.findall(r"--namespace ([\w-]+)", COMMANDS)} == {"raysp", "kuberay-system", "monitoring"}
+    options = of_ray("standing")["spec"]["gcsFaultToleranceOptions"]
+    secret = options["redisPassword"]["valueFrom"]["secretKeyRef"]
+    assert f"create secret generic {secret['name']} --from-literal {secret['key']}=" in COMMANDS
+    versions = set(re.findall(r"kuberay-operator --version (\S+)", COMMANDS))
+    assert versions == set(re.findall(r"KubeRay ([\d.]+)", (CRDS / "README.md").read_text()))

@@ -25,23 +25,17 @@ def test_ray_accepts_the_configuration_whose_nodes_are_those_of_kubernetes(cloud
     assert types[config["head_node_type"]]["resources"] == {"CPU": 0, "GPU": 0}, "no work is scheduled there"
     on_spot = {name: "spot" in json.dumps(one["node_config"]).lower() for name, one in types.items()}
     assert on_spot == {"head": False, "decode": True, "model": True}
-    for name in ("decode", "model"):
-        assert 0 <= types[name]["min_workers"] <= types[name]["max_workers"] <= config["max_workers"]
-    assert (types["model"]["resources"], types["model"]["min_workers"]) == ({"CPU": 2, "GPU": 1}, 0)
-    assert config["idle_timeout_minutes"] <= 60
-    assert config["provider"]["region"]
-    assert "/home/ubuntu/.ray/auth_token" in config["file_mounts"]
-    assert any("constraints.txt" in line for line in config["setup_commands"])
-    [head] = [line for line in config["head_start_ray_commands"] if "ray start --head" in line]
-    assert re.search("(?=.*--dashboard-host=127.0.0.1).*--autoscaling-config", head)
-    assert any("ray start --address=$RAY_HEAD_IP:6379" in line for line in config["worker_start_ray_commands"])
     for group in of_ray("standing")["spec"]["workerGroupSpecs"]:
         found = types[group["groupName"]]
         assert (found["min_workers"], found["max_workers"]) == (group["minReplicas"], group["maxReplicas"])
         assert found["resources"]["CPU"] == int(group["rayStartParams"].get("num-cpus", found["resources"]["CPU"]))
+    [head] = [line for line in config["head_start_ray_commands"] if "ray start --head" in line]
+    assert re.search("(?=.*--dashboard-host=127.0.0.1).*--autoscaling-config", head)
+    assert "/home/ubuntu/.ray/auth_token" in config["file_mounts"]
     setup = "\n".join(config["setup_commands"])
     names = ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_task_oom_retries", "RAY_worker_niceness")
     assert [one for one in names if f"{one}={RAY_SETTINGS[one]}" not in setup] == []
+    assert "constraints.txt" in setup
     # Workers cannot start machines.
     key = "IamInstanceProfile" if cloud == "aws" else "serviceAccounts"
     has_rights = {name: "raysp-head" in json.dumps(one["node_config"][key]) for name, one in types.items()}

@@ -4,30 +4,20 @@ import inspect
 import json
 import re
 
-import yaml
 from prometheus_client import CollectorRegistry
+from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
 from ray.autoscaler._private.prom_metrics import AutoscalerPrometheusMetrics
 from ray.dashboard.modules.metrics.dashboards import default_dashboard_panels
 from ray.dashboard.modules.reporter import reporter_agent
 
-from tests.kubernetes.manifests import (
-    CLUSTER,
-    KUBERNETES,
-    METRICS,
-    SINK,
-    at,
-    pods,
-    read,
-    rendered,
-    schema_faults,
-)
+from tests.kubernetes.manifests import CLUSTER, KUBERNETES, METRICS, SINK, pods, read, rendered, schema_faults
 
 MONITORING = CLUSTER / "monitoring"
 OPERATIONS = (CLUSTER.parent / "docs/reference/columns.md").read_text()
 DASHBOARD = json.loads((MONITORING / "grafana-dashboard.json").read_text())
 
-RAYSP_METRICS = {name: {SINK, *filter(None, [label])} for name, (_, label) in METRICS.items()}
-"""Metrics of a run with their labels; Ray exports them with the prefix `ray_`."""
+RAYSP_METRICS = {f"ray_{name}": {SINK, *filter(None, [label])} for name, (_, label) in METRICS.items()}
+"""Metrics of a run with their labels, as Ray exports them."""
 OF_THE_SCRAPE = {"ip", "SessionName", "ray_io_cluster", "ray_io_group", "ray_io_node_type"}
 OF_RAY = {"State", "Location", "GpuIndex", "NodeType"}
 WORDS = {"by", "sum", "avg", "max", "min", "count", "rate", "increase"}
@@ -58,12 +48,12 @@ def names_in(expression: str) -> tuple[set[str], set[str]]:
 
 
 def test_the_panels_and_the_document_for_operators_have_the_metrics_that_exist_and_every_one_of_a_run():
-    of_a_run, of_ray = {f"ray_{name}" for name in RAYSP_METRICS}, rays_own()
+    of_a_run, of_ray = RAYSP_METRICS.keys(), rays_own()
     assert len(of_ray) > 50
     for expression in EXPRESSIONS:
         metrics, labels = names_in(expression)
         assert metrics <= of_ray | of_a_run
-        mine = set().union(*(RAYSP_METRICS.get(name.removeprefix("ray_"), set()) for name in metrics))
+        mine = set().union(*(RAYSP_METRICS.get(name, set()) for name in metrics))
         assert labels <= OF_THE_SCRAPE | (mine if metrics & of_a_run else OF_RAY)
         assert expression.count("(") == expression.count(")")
     assert of_a_run <= set().union(*(names_in(expression)[0] for expression in EXPRESSIONS))
@@ -76,37 +66,19 @@ def test_the_panels_and_the_document_for_operators_have_the_metrics_that_exist_a
         assert labels <= {SINK, "status"}
 
 
-def test_prometheus_and_the_pod_monitor_scrape_every_node_of_a_run():
-    [config] = yaml.safe_load((MONITORING / "prometheus-kubernetes.yml").read_text())["scrape_configs"]
-    kept = [one for one in config["relabel_configs"] if one.get("action") == "keep"]
-    [job] = [one for one in rendered(KUBERNETES / "job") if one["kind"] == "RayJob"]
-    [monitor] = [one for one in rendered(MONITORING) if one["kind"] == "PodMonitor"]
-    [selected] = at(monitor, "spec/selector/matchLabels").items()
-    ports = {}
-    for name, pod in pods(job):
-        labels = pod["metadata"].get("labels", {})
-        assert selected in labels.items()
-        meta = {f"__meta_kubernetes_pod_label_{re.sub('[^a-zA-Z0-9_]', '_', key)}": labels[key] for key in labels}
-        for port in pod["spec"]["containers"][0].get("ports", []):
-            meta["__meta_kubernetes_pod_container_port_name"] = port["name"]
-            if all(re.fullmatch(one["regex"], meta.get(one["source_labels"][0], "")) for one in kept):
-                ports.setdefault(name, set()).add(port["name"])
-    scraped = {one["port"] for one in at(monitor, "spec/podMetricsEndpoints")}
-    assert ports == {"head": scraped, "decode": {"metrics"}, "model": {"metrics"}}
-
-
-def test_grafana_finds_the_dashboard_and_kubernetes_accepts_what_monitors():
+def test_the_pod_monitor_and_prometheus_find_the_nodes_of_a_run_and_grafana_the_dashboard():
     documents = rendered(MONITORING)
     assert [fault for one in documents for fault in schema_faults(one)] == []
     [configured] = [one for one in documents if one["kind"] == "ConfigMap"]
     assert configured["metadata"]["labels"] == {"grafana_dashboard": "1"}
     assert json.loads(configured["data"]["grafana-dashboard.json"]) == DASHBOARD
-    identities = [panel["id"] for panel in DASHBOARD["panels"]]
-    assert len({*identities}) == len(identities)
-
-
-def test_a_prometheus_beside_the_head_reads_rays_list_of_nodes():
+    [monitor] = [one for one in documents if one["kind"] == "PodMonitor"]
+    [selected] = monitor["spec"]["selector"]["matchLabels"].items()
+    [job] = [one for one in rendered(KUBERNETES / "job") if one["kind"] == "RayJob"]
+    scraped = {one["port"] for one in monitor["spec"]["podMetricsEndpoints"]}
+    for name, pod in pods(job):
+        ports = {port["name"] for port in pod["spec"]["containers"][0].get("ports", [])}
+        assert selected in pod["metadata"].get("labels", {}).items()
+        assert ports & scraped == {"head": scraped, "submitter": set()}.get(name, {"metrics"})
     (config,) = read(MONITORING / "prometheus-machines.yml")[0]["scrape_configs"]
-    from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
-
     assert config["file_sd_configs"][0]["files"] == [f"/tmp/ray/{PROMETHEUS_SERVICE_DISCOVERY_FILE}"]

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from raysp import ChangedError, PlanError
+from tests import kit
 from tests.corpora import a_pipeline, rows_table, write_shard
 
 
@@ -14,46 +14,28 @@ def without_ids(path: Path, num_rows: int = 2) -> None:
     write_shard(path, table=rows_table(num_rows).drop_columns("id"))
 
 
-def ids(sink: Path, name: str = "a.parquet") -> list[object]:
-    return pq.read_table(sink / name).column("id").to_pylist()
-
-
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    without_ids(tmp_path / "in" / "a.parquet")
-    return tmp_path
-
-
 def numbered(folder: Path, **fields: object) -> raysp.Pipeline:
     return a_pipeline(raysp.Shards(f"{folder}/in", **fields), folder / "out")
 
 
-def test_rows_of_a_source_without_a_column_id_are_numbered_and_the_plan_says_so(folder):
-    plan = raysp.plan(numbered(folder))
+def test_rows_of_a_source_without_a_column_id_are_numbered_and_added_shards_do_not_change_them(tmp_path):
+    without_ids(tmp_path / "in" / "a.parquet")
+    plan = raysp.plan(numbered(tmp_path))
     assert "no column 'id': ids are <shard>:<row>" in plan.notes
-    assert plan.fingerprint == raysp.plan(numbered(folder, id=None)).fingerprint
-    raysp.run(numbered(folder), engine="here", progress=False)
-    assert ids(folder / "out") == ["a:0", "a:1"]
-    assert raysp.plan(numbered(folder)).todo == ()
-    assert raysp.verify(f"{folder}/out", pipeline=numbered(folder)).exit_code == 0
+    assert plan.fingerprint == raysp.plan(numbered(tmp_path, id=None)).fingerprint
+    raysp.run(numbered(tmp_path), engine="here", progress=False)
+    assert raysp.plan(numbered(tmp_path)).todo == ()
+    assert raysp.verify(f"{tmp_path}/out", pipeline=numbered(tmp_path)).exit_code == 0
+    without_ids(tmp_path / "in" / "0.parquet", 1)
+    raysp.run(numbered(tmp_path), engine="here", progress=False)
+    assert [row["id"] for row in kit.rows(tmp_path / "out")] == ["0:0", "a:0", "a:1"]
 
 
-def test_a_shard_without_ids_among_others_is_refused(tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet", 2)
-    without_ids(tmp_path / "in" / "b.parquet")
-    with pytest.raises(PlanError, match=r"b\.parquet: has no column 'id'.* or to None"):
-        raysp.plan(numbered(tmp_path))
-
-
-def test_shards_that_are_added_do_not_change_the_ids_of_a_source(folder):
-    raysp.run(numbered(folder), engine="here", progress=False)
-    write_shard(folder / "in" / "0.parquet", 1)
-    raysp.run(numbered(folder), engine="here", progress=False)
-    assert (ids(folder / "out", "0.parquet"), ids(folder / "out")) == (["0:0"], ["a:0", "a:1"])
-
-
-def test_a_source_with_ids_whose_labels_have_numbers_is_refused_as_before(tmp_path):
+def test_a_shard_without_ids_among_others_and_ids_where_labels_have_numbers_are_refused(tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", 2)
     raysp.run(numbered(tmp_path, id=None), engine="here", progress=False)
     with pytest.raises(ChangedError, match=r"source\.id"):
         raysp.plan(numbered(tmp_path))
+    without_ids(tmp_path / "in" / "b.parquet")
+    with pytest.raises(PlanError, match=r"b\.parquet: has no column 'id'.* or to None"):
+        raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "other"))

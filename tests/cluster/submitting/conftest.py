@@ -1,6 +1,5 @@
 """A pipeline file in a folder of its own, and a stand-in for the head of a cluster."""
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,9 +45,7 @@ def write_pipeline(folder: Path, **places: str) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _import_paths_undone_and_no_cluster_of_the_environment(monkeypatch) -> None:
-    """Each test imports the module beside its own pipeline file."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
+def _no_cluster_of_the_environment(monkeypatch) -> None:
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_JOB_HEADERS"):
         monkeypatch.delenv(name, raising=False)
 

@@ -1,6 +1,7 @@
-"""Following the log of a job across lost connections."""
+"""Following the log of a job across lost connections.
 
-from functools import partial
+The pauses and the patience are given to the inside: through the command they are seconds and minutes.
+"""
 
 import pytest
 
@@ -8,39 +9,24 @@ from raysp import RunError
 from raysp.cluster.submitting.head import Head, Job, follow
 from tests.cluster.submitting.fake_head import LOST, FakeHead
 
-at_once = partial(follow, pause_seconds=0.01)
-
 
 def followed(head: FakeHead, **options) -> tuple[Job, list[str]]:
     lines: list[str] = []
-    return at_once(Head(head.url), "raysp-a", lines.append, **options), lines
+    return follow(Head(head.url), "raysp-a", lines.append, pause_seconds=0.01, **options), lines
 
 
-@pytest.fixture
-def running(head: FakeHead) -> FakeHead:
+def test_lines_are_emitted_once_wherever_a_request_cuts_the_log_or_a_connection_is_lost(head: FakeHead):
     head.add("raysp-a")
-    return head
-
-
-def ends(head: FakeHead, code: int = 0):
-    return lambda: head.end("raysp-a", "FAILED" if code else "SUCCEEDED", code)
-
-
-def test_lines_are_emitted_once_wherever_a_request_cuts_the_log_or_a_connection_is_lost(running):
     log = "first\n\nsecond\nthird"
-    away = [lambda: running.failing.extend([502, 503])]
-    lost = [["first\n\nsec", LOST], [LOST], away]
-    running.logs = [*lost, *([log[:cut]] for cut in range(len(log) + 1)), [log, ends(running)], [log]]
-    job, lines = followed(running)
-    assert (job.status, lines) == ("succeeded", ["first", "", "second", "third"])
-
-
-def test_last_lines_that_a_log_leaves_out_as_the_job_ends_are_read_afterwards(running):
-    running.logs = [["one\n", ends(running, 143)], ["one\nraysp: stopped\n"]]
-    job, lines = followed(running)
-    assert (job.exit_code, lines) == (143, ["one", "raysp: stopped"])
-    running.logs = [[LOST]]  # as of a node that failed
-    assert followed(running)[1] == []
+    away = [lambda: head.failing.extend([502, 503])]
+    end = [log, lambda: head.end("raysp-a", "FAILED", 143)]
+    head.logs = [["first\n\nsec", LOST], [LOST], away, *([log[:cut]] for cut in range(len(log) + 1)), end]
+    head.logs.append([f"{log}\nraysp: stopped\n"])  # the last lines are there once the job has ended
+    job, lines = followed(head)
+    assert (job.status, job.exit_code) == ("failed", 143)
+    assert lines == ["first", "", "second", "third", "raysp: stopped"]
+    head.logs = [[LOST]]  # as of a node that failed
+    assert followed(head)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -53,7 +39,8 @@ def test_last_lines_that_a_log_leaves_out_as_the_job_ends_are_read_afterwards(ru
         ),
     ],
 )
-def test_a_head_that_stays_away_or_forgot_the_job_ends_the_following(running, happens, message):
-    running.logs = [["one\n", lambda: happens(running)]]
+def test_a_head_that_stays_away_or_forgot_the_job_ends_the_following(head: FakeHead, happens, message):
+    head.add("raysp-a")
+    head.logs = [["one\n", lambda: happens(head)]]
     with pytest.raises(RunError, match=message):
-        followed(running, patience_seconds=0.1)
+        followed(head, patience_seconds=0.1)

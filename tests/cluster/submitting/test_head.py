@@ -6,7 +6,6 @@ import re
 import ssl
 from pathlib import Path
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -57,44 +56,38 @@ def test_addresses_come_from_the_option_or_the_environment_and_odd_ones_are_refu
     assert re.search(rf"^--address {head.url}: .*404", refusal(head.url))
 
 
-@pytest.fixture
-def guarded(head: FakeHead, tmp_path, monkeypatch) -> FakeHead:
-    """A head with a token, of which the home of the user has another one."""
-    head.token = "right" * 8
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("wrong" * 8)
+def test_a_given_token_is_sent_beside_headers_for_a_proxy_and_that_of_a_local_ray_only_if_it_is_asked_for(
+    head: FakeHead, tmp_path, monkeypatch
+):
     monkeypatch.setenv("HOME", f"{tmp_path}")
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    return head
-
-
-def test_a_given_token_is_sent_and_that_of_a_local_ray_only_if_it_is_asked_for(guarded, tmp_path):
-    of_ray = tmp_path / ".ray" / "auth_token"
-    assert "requires a token and got none; set RAY_AUTH_MODE=" in refusal(guarded.url)
-    assert not any("Authorization" in headers for _, _, headers in guarded.requests)
-    found = refusal(guarded.url, RAY_AUTH_MODE="token")
+    head.token, of_ray = "right" * 8, tmp_path / ".ray" / "auth_token"
+    of_ray.parent.mkdir()
+    of_ray.write_text("wrong" * 8)
+    assert "requires a token and got none; set RAY_AUTH_MODE=" in refusal(head.url)
+    assert not any("Authorization" in headers for _, _, headers in head.requests)
+    found = refusal(head.url, RAY_AUTH_MODE="token")
     assert "the head refuses the token; set RAY_AUTH_TOKEN to the cluster's own" in found
-    (tmp_path / "token").write_text(guarded.token)
-    for given in ({"RAY_AUTH_TOKEN": guarded.token}, {"RAY_AUTH_TOKEN_PATH": f"{tmp_path}/token"}):
-        assert listed(guarded.url, **given) == []
-    of_ray.write_text(guarded.token)
-    assert listed(guarded.url, RAY_AUTH_MODE="token") == []
+    (tmp_path / "token").write_text(head.token)
+    given = {"RAY_AUTH_TOKEN": head.token}
+    for variables in (given, {"RAY_AUTH_TOKEN_PATH": f"{tmp_path}/token"}):
+        assert listed(head.url, **variables) == []
+    of_ray.write_text(head.token)
+    assert listed(head.url, RAY_AUTH_MODE="token") == []
     of_ray.unlink()
-    guarded.requests.clear()
-    found = refusal(guarded.url, RAY_AUTH_MODE="token")
-    assert found.startswith("RAY_AUTH_MODE=token: found no token; set RAY_AUTH_TOKEN, or")
-    assert not guarded.requests
+    head.requests.clear()
+    assert refusal(head.url, RAY_AUTH_MODE="token").startswith(
+        "RAY_AUTH_MODE=token: found no token; set RAY_AUTH_TOKEN"
+    )
+    assert not head.requests
 
-
-def test_headers_for_a_proxy_are_sent_beside_the_token(guarded):
-    given = {"RAY_AUTH_TOKEN": guarded.token}
-    assert listed(guarded.url, **given, RAY_JOB_HEADERS='{"X-Team": "speech"}') == []
-    assert guarded.requests[-1][2]["X-Team"] == "speech"
+    assert listed(head.url, **given, RAY_JOB_HEADERS='{"X-Team": "speech"}') == []
+    assert head.requests[-1][2]["X-Team"] == "speech"
     # There is no proxy here that takes its header away.
-    assert "refuses the token" in refusal(guarded.url, **given, RAY_JOB_HEADERS='{"Authorization": "Basic proxy"}')
-    sent = guarded.requests[-1][2]
-    assert (sent["Authorization"], sent["X-Ray-Authorization"]) == ("Basic proxy", f"Bearer {guarded.token}")
-    found = refusal(guarded.url, **given, RAY_JOB_HEADERS="X-Team: speech")
+    assert "refuses the token" in refusal(head.url, **given, RAY_JOB_HEADERS='{"Authorization": "Basic proxy"}')
+    sent = head.requests[-1][2]
+    assert (sent["Authorization"], sent["X-Ray-Authorization"]) == ("Basic proxy", f"Bearer {head.token}")
+    found = refusal(head.url, **given, RAY_JOB_HEADERS="X-Team: speech")
     assert found.startswith("RAY_JOB_HEADERS: expected a JSON object")
 
 
@@ -128,8 +121,8 @@ def test_a_private_authority_is_trusted_if_it_is_given(tmp_path):
         assert re.search(r"^--ca: .*gone\.pem", refusal(secure.url, "--ca", "/gone.pem"))
 
 
-def test_the_jobs_of_raysp_alone_are_listed_oldest_first(head: FakeHead):
-    head.add("raysp-b", start_time=2000)
+def test_the_jobs_of_raysp_alone_are_listed_oldest_first_and_one_is_stopped_unless_it_has_ended(head: FakeHead):
+    head.add("raysp-b", "SUCCEEDED", start_time=2000, driver_exit_code=0)
     head.add("raysp-a", start_time=1000)
     head.add("other", metadata={"team": "x"})
     head.add("bare", metadata=None)
@@ -137,11 +130,6 @@ def test_the_jobs_of_raysp_alone_are_listed_oldest_first(head: FakeHead):
     for job_id in ("gone", "other"):
         found = " ".join(refusal(head.url, job_id).split())
         assert f"has no job of raysp named '{job_id}'; `raysp jobs` lists them" in found
-
-
-def test_a_job_is_stopped_and_waited_for_unless_it_has_ended(head: FakeHead):
-    head.add("raysp-a")
-    head.add("raysp-b", "SUCCEEDED", driver_exit_code=0)
     head.stops_after = 2
     for job_id, status in (("raysp-a", "stopped"), ("raysp-b", "succeeded")):
         ran = run(["stop", job_id, "--address", head.url, "--json"])
@@ -152,10 +140,7 @@ def test_a_job_is_stopped_and_waited_for_unless_it_has_ended(head: FakeHead):
 def test_the_exit_code_is_that_of_the_run(head: FakeHead):
     cases = [
         ("RUNNING", None, "", None),
-        ("PENDING", None, "", None),
         ("SUCCEEDED", 0, "", 0),
-        ("FAILED", 1, "", 1),
-        ("FAILED", 2, "", 2),
         ("FAILED", 3, "", 3),
         ("FAILED", -9, "", 137),
         ("FAILED", 137, "", 137),
@@ -169,5 +154,5 @@ def test_the_exit_code_is_that_of_the_run(head: FakeHead):
         head.add(f"raysp-{number}", status, driver_exit_code=code, message=message, start_time=1000 * (number + 1))
     found = [(job["status"], job["exit_code"]) for job in listed(head.url)]
     assert found == [(status.lower(), exit_code) for status, *_, exit_code in cases]
-    [one] = listed(head.url, "raysp-6")
-    assert (one["id"], one["exit_code"]) == ("raysp-6", 137)
+    [one] = listed(head.url, "raysp-3")
+    assert (one["id"], one["exit_code"]) == ("raysp-3", 137)

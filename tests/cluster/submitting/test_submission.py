@@ -24,24 +24,21 @@ def git_ignores(folder: Path, patterns: str) -> None:
     (folder / ".gitignore").write_text(patterns)
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("source.url=corpus", "source.url: 'corpus' is relative to a folder of this machine"),
-        ("source.root=corpus", "source.root: 'corpus' is relative to a folder of this machine"),
-        ("sink.url=corpus", "sink.url: 'corpus' is relative to a folder of this machine"),
-        ("sink.url={project}/data", "/data' is in the folder of the submitted file, which a job"),
-        ("steps.2.checkpoint={project}/model", "/model' is a folder of this machine that is not shipped"),
-        ("steps.2.outputs.0.lm={project}/words.arpa", "/words.arpa' is a file of this machine that is not shipped"),
-    ],
-)
-def test_a_place_that_a_job_does_not_have_is_refused(project, setting, message, refusal):
+def test_places_that_a_job_does_not_have_are_refused(project, refusal):
     (project / "data").mkdir()
     shutil.copytree(CHECKPOINT, project / "model")
     (project / "words.arpa").write_text("ngram")
     git_ignores(project, "model/\nwords.arpa\n")
-    more = ["--set=steps.2.outputs.0.beams=2"] if "lm" in setting else []
-    assert message in refusal(project, *more, f"--set={setting.format(project=project)}")
+    for setting, message in {
+        "source.url=corpus": "source.url: 'corpus' is relative to a folder of this machine",
+        "source.root=corpus": "source.root: 'corpus' is relative to a folder of this machine",
+        "sink.url=corpus": "sink.url: 'corpus' is relative to a folder of this machine",
+        f"sink.url={project}/data": "/data' is in the folder of the submitted file, which a job",
+        f"steps.2.checkpoint={project}/model": "/model' is a folder of this machine that is not shipped",
+        f"steps.2.outputs.0.lm={project}/words.arpa": "/words.arpa' is a file of this machine that is not shipped",
+    }.items():
+        more = ["--set=steps.2.outputs.0.beams=2"] if "lm" in setting else []
+        assert message in refusal(project, *more, f"--set={setting}")
 
 
 def test_a_checkpoint_beside_the_pipeline_file_travels(project, monkeypatch, head: FakeHead, submitted, refusal):
@@ -122,30 +119,31 @@ def test_the_code_of_the_package_has_the_fingerprint_of_the_code_here(project, h
     assert any(name.startswith("code.helper") for name in here["parts"])
 
 
-class TestSubmitting:
-    def test_a_job_has_package_command_and_metadata(self, project, head: FakeHead, submitted):
-        job = submitted(project)
-        assert re.fullmatch(r"raysp-label-speech-\d{8}-\d{6}-[0-9a-f]{4}", job["submission_id"])
-        assert job["entrypoint"] == "python -m raysp run label_speech.py"
-        assert job["metadata"] == {
-            "raysp_version": raysp.__version__,
-            "raysp_sink": "s3://bucket/labels",
-            "raysp_file": "label_speech.py",
-        }
-        assert job["runtime_env"]["env_vars"] == {
-            "RAYSP_SUBMITTED_BY": raysp.__version__,
-            "RAY_JOB_STOP_WAIT_TIME_S": "120",
-        }
-        assert {*job["runtime_env"]} - {"excludes"} == {"env_vars", "working_dir"}
-        assert head.sent() == ["helper.py", "label_speech.py"]
-        run(["submit", project / "label_speech.py", "--address", head.url, "--detach"])
-        assert [method for method, path, _ in head.requests if "/packages/" in path].count("PUT") == 1
-        named = Path(f"{project}/label_speech.py:pipeline")
-        job = submitted(named, "--set=steps.2.pool.actors=[1, 4]", "--set=sink.url=s3://b/o")
-        assert job["entrypoint"] == (
-            "python -m raysp run label_speech.py:pipeline --set 'steps.2.pool.actors=[1, 4]' --set sink.url=s3://b/o"
-        )
+def test_a_job_has_package_command_and_metadata(project, head: FakeHead, submitted):
+    job = submitted(project)
+    assert re.fullmatch(r"raysp-label-speech-\d{8}-\d{6}-[0-9a-f]{4}", job["submission_id"])
+    assert job["entrypoint"] == "python -m raysp run label_speech.py"
+    assert job["metadata"] == {
+        "raysp_version": raysp.__version__,
+        "raysp_sink": "s3://bucket/labels",
+        "raysp_file": "label_speech.py",
+    }
+    assert job["runtime_env"]["env_vars"] == {
+        "RAYSP_SUBMITTED_BY": raysp.__version__,
+        "RAY_JOB_STOP_WAIT_TIME_S": "120",
+    }
+    assert {*job["runtime_env"]} - {"excludes"} == {"env_vars", "working_dir"}
+    assert head.sent() == ["helper.py", "label_speech.py"]
+    run(["submit", project / "label_speech.py", "--address", head.url, "--detach"])
+    assert [method for method, path, _ in head.requests if "/packages/" in path].count("PUT") == 1
+    named = Path(f"{project}/label_speech.py:pipeline")
+    job = submitted(named, "--set=steps.2.pool.actors=[1, 4]", "--set=sink.url=s3://b/o")
+    assert job["entrypoint"] == (
+        "python -m raysp run label_speech.py:pipeline --set 'steps.2.pool.actors=[1, 4]' --set sink.url=s3://b/o"
+    )
 
+
+class TestSubmitting:
     def test_a_secret_is_refused_with_the_way_to_give_it(self, project, monkeypatch, submitted, refusal):
         for name in ("CORPUS_SECRET", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "DB_PASSWORD"):
             monkeypatch.setenv(name, "hush-hush")
@@ -157,35 +155,33 @@ class TestSubmitting:
         job = submitted(project, "--env", "OMP_NUM_THREADS")
         assert job["runtime_env"]["env_vars"]["OMP_NUM_THREADS"] == "3"
 
-    def test_raysp_comes_along_as_a_wheel_or_by_a_requirement(self, project, head: FakeHead, submitted):
-        name = f"raysp-{raysp.__version__}-py3-none-any.whl"
-        (project / name).write_bytes(b"wheel")
-        place = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/"
-        for given, pip in (
-            (f"{project / name}[av,s3]", f"{place}{name}[av,s3]"),
-            (f"{project / name}", f"{place}{name}[s3]"),
-            (f"raysp=={raysp.__version__}", f"raysp=={raysp.__version__}"),
-        ):
-            job = submitted(project, "--with-raysp", given)
-            assert job["runtime_env"]["pip"]["packages"] == [pip]
-            assert name in head.sent()
 
-    def test_a_second_job_over_a_sink_is_refused_while_the_first_is_active(self, project, head: FakeHead, refusal):
-        head.add("raysp-first")
-        message = "the job raysp-first writes to s3://bucket/labels already (running); follow it with `raysp jobs"
-        assert message in refusal(project)
-        head.end("raysp-first", "STOPPED")
-        assert run(["submit", project / "label_speech.py", "--address", head.url, "--detach"]).code == 0
-
-    @pytest.mark.parametrize(("seconds", "is_withdrawn"), [(-60, True), (60, False)])
-    def test_of_two_jobs_submitted_at_the_same_moment_the_later_one_is_withdrawn(
-        self, project, head: FakeHead, seconds, is_withdrawn
+def test_raysp_comes_along_as_a_wheel_or_by_a_requirement(project, head: FakeHead, submitted):
+    name = f"raysp-{raysp.__version__}-py3-none-any.whl"
+    (project / name).write_bytes(b"wheel")
+    place = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/"
+    for given, pip in (
+        (f"{project / name}[av,s3]", f"{place}{name}[av,s3]"),
+        (f"{project / name}", f"{place}{name}[s3]"),
+        (f"raysp=={raysp.__version__}", f"raysp=={raysp.__version__}"),
     ):
-        """The other job is in the listing only after the submission."""
-        head.beside = lambda: head.add("raysp-other", start_time=int((time.time() + seconds) * 1000))
-        ran = run(["submit", project / "label_speech.py", "--address", head.url, "--detach"])
-        assert ran.code == (2 if is_withdrawn else 0)
-        assert ("the job raysp-other writes to s3://bucket/labels already" in ran.err) == is_withdrawn
-        stopped = [name for name, job in head.jobs.items() if job.get("asked_to_stop")]
-        assert len(stopped) == is_withdrawn
-        assert "raysp-other" not in stopped
+        job = submitted(project, "--with-raysp", given)
+        assert job["runtime_env"]["pip"]["packages"] == [pip]
+        assert name in head.sent()
+
+
+@pytest.mark.parametrize(("seconds", "is_withdrawn"), [(-60, True), (60, False)])
+def test_a_second_job_over_a_sink_is_refused_and_of_two_at_the_same_moment_the_later_one_withdrawn(
+    project, head: FakeHead, refusal, seconds, is_withdrawn
+):
+    """The other job is in the listing only after the submission."""
+    head.add("raysp-first")
+    message = "the job raysp-first writes to s3://bucket/labels already (running); follow it with `raysp jobs"
+    assert message in refusal(project)
+    head.end("raysp-first", "STOPPED")
+    head.beside = lambda: head.add("raysp-other", start_time=int((time.time() + seconds) * 1000))
+    ran = run(["submit", project / "label_speech.py", "--address", head.url, "--detach"])
+    assert ran.code == (2 if is_withdrawn else 0)
+    assert ("the job raysp-other writes to s3://bucket/labels already" in ran.err) == is_withdrawn
+    stopped = [name for name, job in head.jobs.items() if job.get("asked_to_stop")]
+    assert (len(stopped), "raysp-other" in stopped) == (is_withdrawn, False)

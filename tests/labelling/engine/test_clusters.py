@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
+from tests.cluster.nodes import NO_TOKENS, ROOT, Cluster, small_cluster
 from tests.corpora import a_pipeline
 from tests.kit import pipeline_file
-from tests.labelling.engine.clusters import NO_TOKENS, ROOT, SmallCluster, small_cluster
 from tests.places import Bucket, Folder, Place
 from tests.runs import DEMO, processes, row_hash
 
@@ -56,7 +56,7 @@ def start_driver(place: Place, file: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", *arguments],
         cwd=ROOT,
-        env={**os.environ, **NO_TOKENS},
+        env=NO_TOKENS,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -118,7 +118,7 @@ def test_kills_at_random_moments_lose_double_and_change_nothing(request, corpus,
 
 
 def _disturb(
-    driver: subprocess.Popen, cluster: SmallCluster | None, dice: random.Random, kills: Counter, wanted: dict[str, int]
+    driver: subprocess.Popen, cluster: Cluster | None, dice: random.Random, kills: Counter, wanted: dict[str, int]
 ) -> None:
     """Kill something at random moments until the driver ends, or as much was killed as is wanted."""
     while left := [victim for victim in wanted for _ in range(wanted[victim] - kills[victim])]:
@@ -130,13 +130,13 @@ def _disturb(
             driver.kill()
         elif victim == "node":
             cluster.kill_a_node()
-        elif not _kill_a_worker(TITLES[victim], driver, cluster.host.pid if cluster else driver.pid, dice):
+        elif not _kill_a_worker(TITLES[victim], driver, None if cluster else driver.pid, dice):
             continue
         kills[victim] += 1
         sys.stderr.write(f"{time.strftime('%X')} killed: {dict(kills)}\n")
 
 
-def _kill_a_worker(title: str, driver: subprocess.Popen, of: int, dice: random.Random) -> bool:
+def _kill_a_worker(title: str, driver: subprocess.Popen, of: int | None, dice: random.Random) -> bool:
     """Kill a process as soon as there is one; return whether there was one before the driver ended."""
     while driver.poll() is None:
         with contextlib.suppress(psutil.Error, IndexError):

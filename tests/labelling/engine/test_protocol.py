@@ -1,4 +1,7 @@
-"""The commit protocol with real processes: killed at every phase, paused, interrupted, concurrent."""
+"""The commit protocol with real processes: killed at every phase, paused, interrupted, concurrent.
+
+What kills on disk in one process leave is also shown by `tests/by_promise/test_kit.py`.
+"""
 
 import itertools
 import json
@@ -22,17 +25,27 @@ from tests.kit import DEMO, PHASES, pipeline_file
 from tests.places import Bucket, Folder, Place
 from tests.runs import end_processes_without_work, row_hash
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
-SHARDS, ROWS = 3, 6
+SHARDS, ROWS, COPIES = 3, 6, 40
+HOLD = """
+import time
+from pathlib import Path
+
+
+def hold(rows):
+    while rows.num_rows and Path({file!r}).exists():  # a plan asks about no row
+        time.sleep(0.02)
+    return [True] * rows.num_rows
+"""
+"""A filter of a user that waits while a file exists, and keeps every row."""
 EVERY_KILL = [f"{when}_{phase}:{n}" for phase in PHASES for when in ("before", "after") for n in (1, 2)]
 ONCE = ("plan_written", "run_finished")  # phases that a run passes once
 WORKERS = {"ray": "local", "one process": ""}
 """Values of RAY_ADDRESS."""
 IN_SHORT = {
     ("disk", "ray", "after_piece_staged:2"),
-    ("disk", "one process", "before_stage_removed:1"),
-    ("s3", "ray", "after_shard_committed:1"),
+    ("s3", "one process", "before_stage_removed:1"),
     ("gs", "one process", "before_shard_committed:1"),
     ("az", "one process", "after_shard_committed:1"),
 }
@@ -47,11 +60,6 @@ def corpus(tmp_path_factory) -> Path:
         write_shard(folder / "in" / f"{number}.parquet", table=rows.slice(ROWS * number, ROWS), row_group_size=3)
     raysp.run(a_pipeline(f"{folder}/in/*.parquet", folder / "undisturbed"), engine="here", progress=False)
     return folder
-
-
-@pytest.fixture
-def recipe(corpus, tmp_path) -> Path:
-    return write_recipe(tmp_path, f"{corpus}/in/*.parquet", str(tmp_path / "labels"))
 
 
 def write_recipe(folder: Path, corpus: str, sink: str, options: dict[str, object] | None = None) -> Path:
@@ -92,7 +100,6 @@ def kills() -> list:
     ]
 
 
-@pytest.mark.drivers
 @pytest.mark.parametrize(("place", "workers", "at"), kills(), indirect=["place"])
 def test_a_run_killed_in_any_phase_gives_the_same_rows_when_run_again(corpus, place, tmp_path, workers, at):
     place.put(corpus / "in", "in")
@@ -142,56 +149,79 @@ class Children:
             time.sleep(0.2)
 
 
-@pytest.mark.drivers
-def test_a_second_driver_is_rejected_while_the_first_runs_and_a_stopped_one_prints_how_to_resume(
-    corpus, recipe, tmp_path
-):
-    sink = tmp_path / "labels"
-    first = start("run", recipe, **{"RAYSP_BEAT_SECONDS": "0.5"})
-    wait_for(lambda: list(sink.glob(".raysp/run.json")), first)  # a run that ends before leaves no lease
-    second = start("run", recipe, **{"RAYSP_BEAT_SECONDS": "0.5"})
-    code, _, said = finish(second)
-    if first.poll() is None:
-        assert code == 2, said
-        assert f"(pid {first.pid}" in said
-        assert "is running on this sink (its heartbeat was seen " in said
-        assert "Traceback" not in said
+@pytest.fixture
+def holding(corpus, tmp_path, monkeypatch) -> Path:
+    """A pipeline file whose run waits while the file `held` is there."""
+    (tmp_path / "holding.py").write_text(HOLD.format(file=str(tmp_path / "held")))
+    (tmp_path / "held").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    pipeline = a_pipeline(f"{corpus}/in/*.parquet", tmp_path / "labels", keep=[raysp.Keep(where="holding:hold")])
+    return pipeline_file(tmp_path / "held_recipe.py", pipeline)
+
+
+BEATS = {"RAYSP_BEAT_SECONDS": "0.5", "RAYSP_ENGINE": "here"}
+
+
+def test_a_second_driver_is_rejected_while_the_first_runs_and_a_stopped_one_prints_how_to_resume(holding, tmp_path):
+    first = start("run", holding, **BEATS)
+    wait_for(lambda: [*tmp_path.glob("labels/.raysp/run.json")], first)
+    code, _, said = finish(start("run", holding, **BEATS))
+    assert code == 2, said
+    assert f"(pid {first.pid}" in said
+    assert "is running on this sink (its heartbeat was seen " in said
+    assert "Traceback" not in said
     first.send_signal(signal.SIGTERM)
     code, _, said = finish(first)
-    assert code in (0, 143), said
-    if code == 143:
-        assert f"To resume: raysp run {recipe}" in said
-    assert json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
+    assert (code, f"To resume: raysp run {holding}" in said) == (143, True), said
+    assert is_released(tmp_path / "labels")
 
 
-@pytest.mark.drivers
-@pytest.mark.usefixtures("with_ray")
+def test_a_paused_driver_stops_after_another_took_over_its_lease(corpus, holding, tmp_path):
+    sink = tmp_path / "labels"
+    first = start("run", holding, **BEATS)
+    wait_for(lambda: [*sink.glob(".raysp/run.json")], first)
+    first.send_signal(signal.SIGSTOP)
+    (tmp_path / "held").unlink()
+    second = start("run", holding, **BEATS)
+    try:
+        code, _, said = finish(second)
+        assert code == 0, said
+        assert f"(pid {first.pid}" in said  # it was watched before it was held to be dead
+        written = {path.name: path.stat().st_mtime_ns for path in sink.glob("*.parquet")}
+    finally:
+        first.send_signal(signal.SIGCONT)
+    code, _, said = finish(first)
+    assert code == 1, said
+    assert f"(pid {second.pid}" in said
+    assert "holds the lease (epoch 2, this run held 1)" in said
+    assert "Traceback" not in said
+    assert {path.name: path.stat().st_mtime_ns for path in sink.glob("*.parquet")} == written
+    assert row_hash(sink) == row_hash(corpus / "undisturbed")
+    check_whole(sink)
+
+
 @pytest.mark.parametrize(
     ("number", "expected"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak)]
 )
-def test_a_signal_during_labelling_shuts_the_run_down_cleanly(corpus, recipe, tmp_path, number, expected):
-    sink = tmp_path / "labels"
-    run = start("run", recipe, "--set", f"source.url={many_shards(corpus, tmp_path)}")
-    wait_for(lambda: list(sink.glob("*.parquet")), run)
+def test_a_signal_during_labelling_shuts_the_run_down_cleanly(corpus, tmp_path, caplog, with_ray, number, expected):
+    """The next run is stopped by a second signal while Ray does not answer, and the one after it resumes."""
+    for copy in range(COPIES):
+        shutil.copy(corpus / "in" / "0.parquet", tmp_path / f"copy-{copy:02}.parquet")
+    sink, pipeline = tmp_path / "labels", a_pipeline(f"{tmp_path}/copy-*.parquet", tmp_path / "labels")
+    recipe = pipeline_file(tmp_path / "recipe_of_signals.py", pipeline)
+    run = start("run", recipe, "--set", "steps.1.pool.actors=1")
+    wait_for(lambda: [*sink.glob("*.parquet")], run)
     run.send_signal(number)
     code, _, said = finish(run)
     assert code == expected, said
     assert f"To resume: raysp run {recipe} --set" in said
     assert "Traceback" not in said
-    assert json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
-    assert list(sink.glob(".raysp/log/*"))
-    assert len(list(sink.glob("*.parquet"))) < 20
-    status = raysp.status(str(sink))
-    assert status.shards_committed == len(list(sink.glob("*.parquet")))
+    assert is_released(sink)
+    done = len([*sink.glob("*.parquet")])
+    assert raysp.status(str(sink)).shards_committed == done < COPIES
 
-
-@pytest.mark.drivers
-@pytest.mark.usefixtures("with_ray")
-def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, recipe, tmp_path, caplog):
-    sink = tmp_path / "labels"
-    sources = many_shards(corpus, tmp_path)
-    run = start("run", recipe, "--set", f"source.url={sources}")
-    wait_for(lambda: list(sink.glob("*.parquet")), run)
+    run = start("run", recipe)
+    wait_for(lambda: len([*sink.glob("*.parquet")]) > done, run)
     parts = psutil.Process(run.pid).children(recursive=True)
     for part in parts:  # Ray does not answer: an end in order would wait for it
         with suppress(psutil.NoSuchProcess):
@@ -208,54 +238,22 @@ def test_a_second_ctrl_c_exits_immediately_and_the_next_run_resumes(corpus, reci
                 part.kill()
         psutil.wait_procs(parts, timeout=30)
     code, _, said = finish(run)
-    assert code == 130, said
-    assert f"To resume: raysp run {recipe} --set" in said
-    assert not json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]  # nothing was put in order
+    assert (code, f"To resume: raysp run {recipe}" in said) == (130, True), said
+    assert not is_released(sink)  # nothing was put in order
     caplog.clear()
-    raysp.run(a_pipeline(sources, sink), engine="here", progress=False)
+    raysp.run(pipeline, engine="here", progress=False)
     assert "holds the lease; checking" not in caplog.text  # nobody has to wait: the process is known to be gone
-    assert_labelled(sources, sink)
+    raysp.run(a_pipeline(pipeline.source, tmp_path / "undisturbed"), engine="here", progress=False)
+    assert row_hash(sink) == row_hash(tmp_path / "undisturbed")
+    check_whole(sink)
 
 
-@pytest.mark.drivers
-@pytest.mark.parametrize("workers", ["one process", pytest.param("ray", marks=pytest.mark.soak)])
-def test_a_paused_driver_stops_after_another_took_over_its_lease(corpus, recipe, tmp_path, workers):
-    sink = tmp_path / "labels"
-    sources = many_shards(corpus, tmp_path)
-    arguments = ("run", recipe, "--set", f"source.url={sources}")
-    environment = {"RAYSP_BEAT_SECONDS": "0.5", "RAY_ADDRESS": WORKERS[workers]}
-    first = start(*arguments, **environment)
-    wait_for(lambda: list(sink.glob("*.parquet")), first)
-    first.send_signal(signal.SIGSTOP)
-    second = start(*arguments, **environment)
-    try:
-        code, _, said = finish(second)
-        assert code == 0, said
-        assert f"(pid {first.pid}" in said  # it was watched before it was held to be dead
-        written = {path.name: path.stat().st_mtime_ns for path in sink.glob("*.parquet")}
-    finally:
-        first.send_signal(signal.SIGCONT)
-    code, _, said = finish(first)
-    assert code == 1, said
-    assert f"(pid {second.pid}" in said
-    assert "holds the lease (epoch 2, this run held 1)" in said
-    assert "Traceback" not in said
-    assert {path.name: path.stat().st_mtime_ns for path in sink.glob("*.parquet")} == written
-    assert_labelled(sources, sink)
+def is_released(sink: Path) -> bool:
+    return json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
 
 
-def many_shards(corpus: Path, folder: Path) -> str:
-    """Make enough shards that something happens while there is something left; gives a url of all."""
-    for copy in range(20):
-        shutil.copy(corpus / "in" / "0.parquet", folder / f"copy-{copy:02}.parquet")
-    return f"{folder}/copy-*.parquet"
-
-
-def assert_labelled(sources: str, sink: Path) -> None:
-    """Check that a sink is whole, and as an undisturbed run makes it."""
-    fresh = sink.with_name("undisturbed")
-    raysp.run(a_pipeline(sources, fresh), engine="here", progress=False)
-    assert row_hash(sink) == row_hash(fresh)
+def check_whole(sink: Path) -> None:
+    """Check that a sink holds what its shards need, and nothing else."""
     raysp.gc(str(sink))
     verified = raysp.verify(str(sink), trust=True)
     assert (verified.differences, verified.orphans) == ((), ())

@@ -3,7 +3,6 @@
 import importlib
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,11 +10,9 @@ import pytest
 import torch
 
 import raysp
-from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 from tests import kit
 from tests.classifiers import make_speaker_model
 from tests.models.oracles import transformers
-from tests.training.conftest import SMALL
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 ONE_WORKER = {"pool.actors": 1, "pool.cpus": 1}
@@ -29,12 +26,6 @@ def command(verb: str, target: object, settings: dict[str, object] | None = None
     return json.loads(ran.out)
 
 
-def test_every_recipe_is_short():
-    lines = {file.stem: len(file.read_text().splitlines()) for file in PIPELINES.glob("*.py")}
-    assert lines.pop("utterances") <= 64
-    assert max(lines.values()) <= 40
-
-
 @pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["finetune_classes", "finetune_ctc", "train_digits"])
@@ -42,21 +33,9 @@ def test_a_recipe_trains(name):
     assert command("finetune", PIPELINES / f"{name}.py", ONE_WORKER, "--steps", "1")["is_done"]
 
 
-@pytest.mark.parametrize("name", ["adapter", "finetune_seq2seq"])
-def test_a_recipe_whose_checkpoint_is_not_bundled_is_a_recipe(name):
-    assert isinstance(runpy.run_path(str(PIPELINES / f"{name}.py"))["recipe"], raysp.Finetune)
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_the_recipe_of_an_adapter_trains_a_checkpoint_with_adapter_layers(words, tmp_path):
-    mms = tmp_path / "mms"
-    Wav2Vec2Model(Wav2Vec2Config(**SMALL, do_stable_layer_norm=True, adapter_attn_dim=8)).save_pretrained(mms)
-    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(mms)
-    sink = tmp_path / "out"
-    settings = {"source.url": words, "objective.checkpoint": mms, "sink.url": sink, "schedule.epochs": 1}
-    assert command("finetune", PIPELINES / "adapter.py", {**settings, **ONE_WORKER})["is_done"]
-    assert {"adapter.tur.safetensors", "config.json", "vocab.json"} <= {file.name for file in sink.iterdir()}
+def test_a_recipe_whose_checkpoint_is_not_bundled_is_a_recipe():
+    for name in ("adapter", "finetune_seq2seq"):
+        assert isinstance(runpy.run_path(str(PIPELINES / f"{name}.py"))["recipe"], raysp.Finetune)
 
 
 @pytest.mark.drivers
@@ -96,7 +75,7 @@ def test_texts_get_the_marks_of_a_token_classifier(tmp_path, monkeypatch):
     assert [row["restored_text"] for row in found] == [f"{text.capitalize()}{marks.get(text, '')}" for text in texts]
     assert {*marks} & {*texts}  # or nothing would be tested
     assert all(row["status"] == "ok" for row in found)
-    module = sys.modules.get("restore_here") or importlib.import_module("restore_here")
+    module = importlib.import_module("restore_here")
     given = ["ONE SEVEN TWO FOUR THREE", "", None, "NINE " * 200]
     expected = ["One seven. Two four? Three", "", None, " ".join(["Nine", *["nine"] * 199])]
     assert module.restored(pa.table({"pred_text": given})) == {"restored_text": expected}

@@ -10,17 +10,15 @@ import pytest
 
 import raysp
 from benchmarks.inputs.synthetic_bucket import SyntheticBucket
-from tests.corpora import a_pipeline, write_shard
-from tests.here import run_without_ray
-from tests.runs import DEMO
+from tests import kit
+from tests.corpora import a_pipeline, digits_table, write_shard
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
-    """A bucket that counts requests; runs label in this process, so that it sees all of them."""
-    run_without_ray(monkeypatch)
+    """A bucket that counts the requests of this process."""
     monkeypatch.setenv("RAYSP_BEAT_SECONDS", "3600")  # what depends on time is left out
     (tmp_path / "objects").mkdir()
     made = SyntheticBucket(tmp_path / "objects")
@@ -30,21 +28,17 @@ def bucket(tmp_path, monkeypatch):
         yield made
 
 
-def digits(first: int, number: int):
-    return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(first, number)
-
-
 def put_shards(bucket: SyntheticBucket, folder: Path, number: int) -> None:
     """Write shards of two digits each to `in-<number>` of the bucket."""
     for place in range(number):
-        file = write_shard(folder / f"{place}.parquet", table=digits(2 * place, 2))
+        file = write_shard(folder / f"{place}.parquet", table=digits_table(2, first=2 * place))
         bucket.put_object("bucket", f"in-{number}/{place}.parquet", file.read_bytes())
 
 
 def requests(bucket: SyntheticBucket, source: str, sink: str) -> Counter[str]:
     """Label a corpus in the bucket, and return the requests."""
     bucket.requests.clear()
-    result = raysp.run(a_pipeline(f"s3://bucket/{source}", f"s3://bucket/{sink}"), progress=False)
+    result = raysp.run(a_pipeline(f"s3://bucket/{source}", f"s3://bucket/{sink}"), engine="here", progress=False)
     assert (result.exit_code, result.errors) == (0, {})
     return Counter(bucket.requests)
 
@@ -54,27 +48,20 @@ def each(fewer: Counter[str], more: Counter[str], number: int) -> dict[str, floa
     return {kind: (more[kind] - fewer[kind]) / number for kind in ("LIST", "GET", "HEAD", "PUT", "DELETE")}
 
 
-def test_a_shard_of_one_block(bucket, tmp_path):
-    found = []
+def test_a_shard_of_one_block_which_no_later_plan_or_status_asks_for(bucket, tmp_path):
+    labelled, planned = [], []
     for number in (2, 6):
         put_shards(bucket, tmp_path, number)
-        found.append(requests(bucket, f"in-{number}", f"out-{number}"))
-    # Footer, shard, and source columns; the staged block. PUT: the begin of the piece, block, label shard.
-    # HEAD: whether recordings were withdrawn.
-    assert each(*found, 4) == {"LIST": 1, "GET": 4, "HEAD": 1, "PUT": 3, "DELETE": 1}
-
-
-def test_a_plan_and_the_status_of_a_sink_do_not_ask_for_each_shard_again(bucket, tmp_path):
-    found = []
-    for number in (2, 6):
-        put_shards(bucket, tmp_path, number)
-        pipeline = a_pipeline(f"s3://bucket/in-{number}", f"s3://bucket/out-{number}")
-        raysp.run(pipeline, progress=False)
+        labelled.append(requests(bucket, f"in-{number}", f"out-{number}"))
         bucket.requests.clear()
+        pipeline = a_pipeline(f"s3://bucket/in-{number}", f"s3://bucket/out-{number}")
         assert raysp.plan(pipeline).todo == ()
         assert raysp.status(pipeline.sink.url, pipeline=pipeline).is_complete
-        found.append(Counter(bucket.requests))
-    assert found[0] == found[1]
+        planned.append(Counter(bucket.requests))
+    # Footer, shard, and source columns; the staged block. PUT: the begin of the piece, block, label shard.
+    # HEAD: whether recordings were withdrawn.
+    assert each(*labelled, 4) == {"LIST": 1, "GET": 4, "HEAD": 1, "PUT": 3, "DELETE": 1}
+    assert planned[0] == planned[1]
 
 
 def test_a_further_piece_of_a_shard(bucket):
@@ -82,8 +69,8 @@ def test_a_further_piece_of_a_shard(bucket):
     found = []
     for name, claims in (("one", [0.5] * 6), ("six", [0.5, 8000.0] * 3)):
         lines = []
-        for place, (row, seconds) in enumerate(zip(digits(0, 6).to_pylist(), claims, strict=True)):
-            bucket.put_object("bucket", f"{name}/{place}.flac", row["audio"]["bytes"])
+        for place, (row, seconds) in enumerate(zip(kit.digits(6), claims, strict=True)):
+            bucket.put_object("bucket", f"{name}/{place}.flac", row["audio"])
             lines.append(json.dumps({"audio_filepath": f"{place}.flac", "id": row["id"], "duration": seconds}))
         bucket.put_object("bucket", f"{name}/m.jsonl", "\n".join(lines).encode())
         found.append(requests(bucket, f"{name}/m.jsonl", f"of-{name}"))

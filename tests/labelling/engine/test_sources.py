@@ -45,6 +45,10 @@ def test_a_manifest_has_the_labels_of_parquet_and_added_lines_are_labelled(expec
     kit.corpus(tmp_path / "in", ROWS, kind="manifest")
     assert labels_of(manifest, tmp_path / "labels") == expected
     assert sorted(kit.label_shards(tmp_path / "labels")) == ["manifest-00000.parquet", "manifest-00001.parquet"]
+    again = run(a_pipeline(manifest, tmp_path / "labels"), engine="here", progress=False)
+    assert [again.head(number)["id"].to_pylist() for number in (3, 22)] == [
+        [row[0] for row in expected[:number]] for number in (3, 22)
+    ]
 
 
 def test_ids_and_texts_of_any_kind_are_stored_without_loss(tmp_path):

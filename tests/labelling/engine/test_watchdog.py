@@ -31,8 +31,19 @@ def started():
 
 
 @pytest.mark.slow
-def test_work_that_hangs_ends_its_process_with_a_traceback(started):
-    process = started("with watched(1):\n    ctypes.PyDLL(None).sleep(1000)")  # holds the lock of the interpreter
+@pytest.mark.parametrize(
+    "hangs",
+    [
+        "with watched(1):\n    ctypes.PyDLL(None).sleep(1000)",  # holds the lock of the interpreter
+        "import threading\n"
+        "def hang():\n    with watched(1):\n        time.sleep(1000)\n"
+        "threading.Thread(target=hang).start()\n"
+        "while True:\n    with watched(1000):\n        time.sleep(0.01)",
+    ],
+    ids=["under the lock", "beside another thread"],
+)
+def test_work_that_hangs_ends_its_process_with_a_traceback(started, hangs):
+    process = started(hangs)
     _, said = process.communicate(timeout=120)
     assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
     assert "most recent call first" in said
@@ -48,18 +59,6 @@ def test_a_pause_for_longer_than_the_time_out_ends_nothing(started):
     os.kill(process.pid, signal.SIGCONT)
     assert process.communicate("go on\n", timeout=120)[0] == "done\n"
     assert process.returncode == 0
-
-
-@pytest.mark.slow
-def test_work_of_one_thread_is_watched_while_that_of_another_ends(started):
-    process = started(
-        "import threading\n"
-        "def hang():\n    with watched(1):\n        time.sleep(1000)\n"
-        "threading.Thread(target=hang).start()\n"
-        "while True:\n    with watched(1000):\n        time.sleep(0.01)"
-    )
-    process.communicate(timeout=120)
-    assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
 
 
 def test_it_ends_with_the_process_that_it_watches(started):

@@ -10,6 +10,8 @@ from tests import kit
 from tests.corpora import a_pipeline, wav, write_shard
 
 pytestmark = pytest.mark.lengthy
+LINES = 10_000
+"""Lines of a slice of a manifest."""
 
 
 def test_every_verb_counts_a_shard_that_could_not_be_read_until_it_can(tmp_path):
@@ -39,18 +41,18 @@ def test_every_verb_counts_a_shard_that_could_not_be_read_until_it_can(tmp_path)
     assert not raysp.verify(sink, pipeline=pipeline).differences
 
 
-def test_a_slice_of_a_manifest_keeps_its_name_and_lines_while_an_earlier_one_is_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr("raysp.corpus.manifests.LINES_A_SHARD", 2)
-    good = json.dumps({"audio_filepath": "a.wav"})
-    (tmp_path / "a.wav").write_bytes(wav())
-    (tmp_path / "m.jsonl").write_text("\n".join([good, "nonsense", good, good, "[]", "7"]) + "\n")
+def test_a_slice_of_a_manifest_keeps_its_name_and_lines_while_an_earlier_one_is_wrong(tmp_path):
+    line = json.dumps({"audio_filepath": "a.wav"})
+    (tmp_path / "a.wav").write_bytes(wav(20))
+    first = [*["nonsense", "7"], *[line] * (LINES - 2)]
+    (tmp_path / "m.jsonl").write_text("\n".join([*first, line, line]) + "\n")
     for _ in range(2):
         raysp.run(a_pipeline(str(tmp_path / "m.jsonl"), tmp_path / "out"), engine="here", progress=False)
         status = raysp.status(str(tmp_path / "out"))
-        assert [*status.unreadable] == ["m-00000.parquet", "m-00002.parquet"]
-        assert (status.shards, status.shards_committed, status.rows) == (3, 1, 2)
-    assert "line 1" in status.unreadable["m-00002.parquet"]
-    assert "and 1 more line (2)" in status.unreadable["m-00002.parquet"]
-    middle = len(good) + len("nonsense") + 2
+        assert [*status.unreadable] == ["m-00000.parquet"]
+        assert (status.shards, status.shards_committed, status.rows) == (2, 1, 2)
+    assert "line 1" in status.unreadable["m-00000.parquet"]
+    assert "and 1 more line (2)" in status.unreadable["m-00000.parquet"]
+    begin = sum(len(one) + 1 for one in first)
     [planned] = kit.planned_shards(tmp_path / "out")
-    assert (planned["name"], planned["part"]) == ("m-00001.parquet", f"{middle}-{middle + 2 * (len(good) + 1)}")
+    assert (planned["name"], planned["part"]) == ("m-00001.parquet", f"{begin}-{begin + 2 * (len(line) + 1)}")

@@ -1,5 +1,6 @@
-"""Checkpoints of pipelines: by url, by digest, by hub id."""
+"""Checkpoints of pipelines: by url, by digest, by hub id, and what is cached about them."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,32 +10,37 @@ import pytest
 import raysp
 from raysp import CheckpointError
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
-from tests.hub_server import lay_out
+from tests.hub_server import lay_out, use_cache
+
+
+@pytest.fixture(autouse=True)
+def corpus(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return write_shard(tmp_path / "in" / "a.parquet")
+
+
+def labelled_by(checkpoint: object, folder: Path, sink: str = "out") -> raysp.Pipeline:
+    steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Transcript()])]
+    return a_pipeline(f"{folder}/in", folder / sink, steps=steps)
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_reached_by_the_options_of_a_source_of_its_scheme(tmp_path, monkeypatch, s3):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_a_checkpoint_is_reached_by_the_options_of_a_source_of_its_scheme(corpus, tmp_path, monkeypatch, s3):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     url = s3.url(bucket := s3.bucket())
     s3.upload(CHECKPOINT, bucket, "model/")
-    s3.upload(write_shard(tmp_path / "in" / "a.parquet").parent, bucket, "in/")
-    steps = [raysp.Decode(), raysp.Label(f"{url}/model", outputs=[raysp.Transcript()])]
-    local = a_pipeline(f"{tmp_path}/in", tmp_path / "out", steps=steps)
+    s3.upload(corpus.parent, bucket, "in/")
+    local = labelled_by(f"{url}/model", tmp_path)
     with pytest.raises(raysp.RayspError, match=r"127\.0\.0\.1:9|[Cc]redentials"):
         raysp.plan(local)
-    pipeline = a_pipeline(raysp.Shards(f"{url}/in", storage_options=s3.options), tmp_path / "out", steps=steps)
-    assert raysp.plan(pipeline).settings.checkpoint.architecture == "UniSpeechForCTC"
+    source = raysp.Shards(f"{url}/in", storage_options=s3.options)
+    plan = raysp.plan(a_pipeline(source, tmp_path / "out", steps=local.steps))
+    assert plan.settings.checkpoint.architecture == "UniSpeechForCTC"
 
 
-@pytest.mark.slow
 def test_a_checkpoint_that_changes_after_the_plan_is_refused(tmp_path):
     folder = Path(shutil.copytree(CHECKPOINT, tmp_path / "model"))
-    write_shard(tmp_path / "in" / "a.parquet")
-    steps = [raysp.Decode(), raysp.Label(str(folder), outputs=[raysp.Transcript()])]
-    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out", steps=steps)
-
-    plan = raysp.plan(pipeline)
+    plan = raysp.plan(pipeline := labelled_by(folder, tmp_path))
 
     def change(_: object) -> None:
         raw = bytearray((folder / "model.safetensors").read_bytes())
@@ -47,26 +53,47 @@ def test_a_checkpoint_that_changes_after_the_plan_is_refused(tmp_path):
         raysp.run(pipeline, engine="here", progress=False, on_plan=change)
     before, after = re.findall(r"(?:was|it is) ([0-9a-f]+)", str(refused.value))[:2]
     assert before in plan.parts.values()
-    assert after in raysp.plan(a_pipeline(pipeline.source, tmp_path / "other", steps=steps)).parts.values()
+    assert after in raysp.plan(labelled_by(folder, tmp_path, "other")).parts.values()
 
 
 @pytest.mark.lengthy
-def test_a_hub_id_has_the_fingerprint_of_the_same_files_in_a_folder_and_one_that_is_not_there_is_refused(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.chdir(tmp_path)
-    write_shard(tmp_path / "in" / "a.parquet")
-
-    def fingerprint(checkpoint: str, cache: str = "hub") -> str:
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / cache))
-        steps = [raysp.Decode(), raysp.Label(checkpoint, outputs=[raysp.Transcript()])]
-        return raysp.plan(a_pipeline("in", "out", steps=steps)).fingerprint
-
-    lay_out(tmp_path / "hub", CHECKPOINT)
-    lay_out(tmp_path / "elsewhere", CHECKPOINT, name="other/name", commit="e" * 40)
-    of_folder = fingerprint(str(CHECKPOINT))
-    assert fingerprint("owner/name@v1.0") == fingerprint("other/name", "elsewhere") == of_folder
+def test_a_hub_id_has_the_fingerprint_of_its_files_and_a_push_affects_no_run(tmp_path, monkeypatch):
+    use_cache(monkeypatch, tmp_path / "hub")
+    snapshot = lay_out(tmp_path / "hub", CHECKPOINT)
+    lay_out(tmp_path / "hub", CHECKPOINT, name="other/name", commit="e" * 40)
+    names = ("owner/name", "owner/name@v1.0", "other/name", str(CHECKPOINT))
+    assert len({raysp.plan(labelled_by(name, tmp_path)).fingerprint for name in names}) == 1
+    main = tmp_path / "hub" / "models--owner--name" / "refs" / "main"
+    pipeline = labelled_by("owner/name", tmp_path)
+    pushed = {"on_plan": lambda _: main.write_text("f" * 40)}  # a commit of which there are no files
+    assert raysp.run(pipeline, engine="here", progress=False, **pushed).rows == 3
+    main.write_text(snapshot.name)
+    assert raysp.run(pipeline, engine="here", progress=False).rows == 0  # goes on from what is there
     with pytest.raises(CheckpointError, match=r"'owner/none': no such folder, and it cannot be loaded"):
-        fingerprint("owner/none")
-    assert not (tmp_path / "out").exists()
+        raysp.plan(labelled_by("owner/none", tmp_path))
+
+
+def test_a_checkpoint_is_checked_once_and_again_where_it_or_the_cache_changed(tmp_path):
+    folder = Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+    pipeline = labelled_by(folder, tmp_path)
+
+    def described():
+        return raysp.plan(pipeline).settings.checkpoint
+
+    found = described()
+    assert found.num_parameters > 1000
+    [file] = (tmp_path / "cache" / "raysp" / "summaries").iterdir()
+    whole = file.read_text()
+    file.write_text(whole[:-40])
+    assert described() == found
+    assert file.read_text() == whole
+    file.write_text(re.sub(r'"num_parameters":\s*\d+', '"num_parameters":7', whole))
+    assert described().num_parameters == 7
+    config = folder / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps({**values, "num_hidden_layers": values["num_hidden_layers"] - 1}))
+    for _ in range(2):  # what was refused is not cached
+        with pytest.raises(CheckpointError):
+            described()
+    config.write_text(json.dumps(values))
+    assert described() == found

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import raysp
@@ -52,20 +51,17 @@ def test_a_training_learns_the_labels_of_confident_rows(url, labelled, tmp_path)
         raysp.Shards(url, labels=str(labelled), text="pred_text"),
         steps=[NO_SIX, raysp.Decode()],
         objective=CTC(str(CHECKPOINT), text=Text("upper")),
-        schedule=Schedule(steps=2, learning_rate=1e-4),
-        batching=Batching(seconds=6, micro_batches=2),
+        schedule=Schedule(steps=1),
+        batching=Batching(seconds=6, micro_batches=1),
         sink=Checkpoint(f"{tmp_path}/model"),
         pool=raysp.Pool(1, cpus=1),
     )
     found = []
     assert finetune(recipe, engine="here", on_plan=found.append).is_done
-    [prepared] = found
-    expected = [row for row in kit.rows(labelled) if row["pred_text"] != "SIX"]
-    letters = "".join(row["pred_text"] for row in expected)
-    assert prepared.corpus.counts == {one: letters.count(one) for one in sorted({*letters})}
-    assert prepared.corpus.left_out == {"filtered": NUM_ROWS - len(expected)}
-    seconds = prepared.index.seconds[prepared.index.seconds > 0]
-    assert sorted(seconds) == sorted(np.float32(row["seconds"]) for row in expected)
+    expected = [row["pred_text"] for row in kit.rows(labelled) if row["pred_text"] != "SIX"]
+    letters = "".join(expected)
+    assert found[0].corpus.counts == {one: letters.count(one) for one in sorted({*letters})}
+    assert found[0].corpus.left_out == {"filtered": NUM_ROWS - len(expected)}
 
 
 @pytest.mark.slow

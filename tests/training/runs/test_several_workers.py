@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp import Batching, PlanError, RunError, Schedule, finetune
+from tests.cluster.nodes import NO_TOKENS, small_cluster
 from tests.corpora import write_shard
-from tests.labelling.engine.clusters import NO_TOKENS, small_cluster
 from tests.recipes import a_recipe, write_words
 from tests.runs import processes
 from tests.training.objectives.originals import save_decoder

@@ -1,80 +1,49 @@
-"""Rows of every kind, and the label rows that a run gives them."""
+"""Rows of every kind, the label rows that a run gives them, and their comparison."""
 
-import io
+import math
+from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import soundfile
 
 import raysp
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, wav
-from tests.labelling.engine.datasets.comparing import by_id
+from tests import kit
+from tests.kit import CHECKPOINT
 from tests.user_specs import Counted, Spoken, loudness
 
-COLUMNS = {"keep": ["speaker", "text"], "row": "place"}
+COLUMNS = {"keep": ["speaker_id", "text"], "row": "place"}
 
 
 @pytest.fixture(scope="session")
 def steps():
-    """Filters and added columns of raysp and of a user before a model that reads six seconds at once."""
+    """Filters and added columns of raysp and of a user before a model that reads a third of a second at once."""
     outputs = [raysp.Transcript(words=True), raysp.Align("text"), raysp.Embedding()]
     return [
         Spoken(min_words=1),
         Counted(),
         raysp.Decode(),
         raysp.Map(loudness, adds={"loudness": "float32", "duration": "float64"}, reads=["audio", "text"]),
-        raysp.Keep(max_seconds=30, where=[("speaker", "!=", "nobody")]),
-        raysp.Label(str(CHECKPOINT), outputs=outputs, window_seconds=6, overlap_seconds=2),
+        raysp.Keep(max_seconds=30, where=[("speaker_id", "!=", "nobody")]),
+        raysp.Label(str(CHECKPOINT), outputs=outputs, window_seconds=0.3, overlap_seconds=0.1),
     ]
 
 
 @pytest.fixture(scope="session")
-def rows() -> pa.Table:
-    """Digits, long rows of many windows, and rows that are skipped or fail for each kind of reason."""
-    digits = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, 24).to_pylist()
-    found = [(one["id"], one["audio"]["bytes"], one["speaker_id"], one["text"]) for one in digits]
-    long = _joined([one[1] for one in found])
-    odd = [
-        ("long", long, "many", "one two"),
-        ("cut off", long[: len(long) * 2 // 3], "many", "one"),
-        ("too long", _joined([one[1] for one in found] * 3), "many", "one"),
-        ("nothing", None, "none", "one"),
-        ("empty", b"", "none", "one"),
-        ("no audio", b"not a recording", "none", "one"),
-        ("too short", wav(200), "none", "one"),
-        ("of nobody", wav(8000), "nobody", "one"),
-        ("without words", wav(8000), "some", ""),
-        ("refused", wav(8000), "some", "unbearable"),
-    ]
-    for place, one in enumerate(odd):
-        found.insert(3 * place, one)
-    audio = [{"bytes": one[1], "path": None} for one in found]
-    return pa.table(
-        {
-            "id": [one[0] for one in found],
-            "audio": pa.array(audio, AUDIO),
-            "speaker": [one[2] for one in found],
-            "text": [one[3] for one in found],
-            "place": range(len(found)),
-        }
-    )
-
-
-def _joined(recordings: list[bytes]) -> bytes:
-    samples = np.concatenate([soundfile.read(io.BytesIO(one), dtype="int16")[0] for one in recordings])
-    file = io.BytesIO()
-    soundfile.write(file, samples, soundfile.info(io.BytesIO(recordings[0])).samplerate, format="FLAC")
-    return file.getvalue()
-
-
-@pytest.fixture(scope="session")
-def shard(rows, tmp_path_factory):
-    """The rows as a shard."""
-    place = tmp_path_factory.mktemp("in") / "a.parquet"
-    pq.write_table(rows, place, row_group_size=10)
+def shard(tmp_path_factory) -> Path:
+    """Digits of several windows each, and rows that are skipped or fail for each kind of reason."""
+    folder = tmp_path_factory.mktemp("in")
+    kit.corpus(folder, 9, faults=["null", "empty", "not_audio", "truncated", "too_short", "too_long"])
+    table = pq.read_table(place := folder / "part-0.parquet")
+    texts = ["", "unbearable", *table["text"].to_pylist()[2:]]
+    table = table.set_column(table.column_names.index("text"), "text", pa.array(texts))
+    pq.write_table(table.append_column("place", pa.array(range(table.num_rows))), place, row_group_size=4)
     return place
+
+
+@pytest.fixture(scope="session")
+def rows(shard) -> pa.Table:
+    return pq.read_table(shard)
 
 
 @pytest.fixture(scope="session")
@@ -82,15 +51,44 @@ def labelled_sink(steps, shard, tmp_path_factory):
     """The sink of a run over the shard."""
     sink = tmp_path_factory.mktemp("labels")
     keep = raysp.Parquet(str(sink), keep=COLUMNS["keep"])
-    raysp.run(
-        raysp.Pipeline(raysp.Shards(str(shard)), steps=steps, sink=keep, max_error_rate=1),
-        engine="here",
-        progress=False,
-    )
+    pipeline = raysp.Pipeline(raysp.Shards(str(shard)), steps=steps, sink=keep, max_error_rate=1)
+    raysp.run(pipeline, engine="here", progress=False)
     return sink
 
 
 @pytest.fixture(scope="session")
 def label_rows(labelled_sink):
     """The label rows of the run, by id."""
-    return by_id(pq.read_table(labelled_sink / "a.parquet"))
+    return by_id(pq.read_table(labelled_sink / "part-0.parquet"))
+
+
+def by_id(table: pa.Table) -> dict[str, dict[str, object]]:
+    found = {row["id"]: row for row in table.to_pylist()}
+    assert len(found) == table.num_rows
+    return found
+
+
+def assert_same_rows(found: dict, expected: dict) -> None:
+    """Compare rows: texts and columns exactly, numbers to three digits."""
+    assert found.keys() == expected.keys()
+    for name, row in expected.items():
+        assert [*found[name]] == [*row]
+        for column, value in row.items():
+            assert alike(found[name][column], value), (name, column, found[name][column], value)
+
+
+def alike(one: object, other: object) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-3)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(alike, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    return type(one) is type(other) and one == other
+
+
+def stored_schema(table: pa.Table) -> pa.Schema:
+    """Return the schema of a table that was written as Parquet, which names the items of lists otherwise."""
+    file = pa.BufferOutputStream()
+    pq.write_table(table, file)
+    return pq.read_schema(pa.BufferReader(file.getvalue())).remove_metadata()

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.labelling.engine.datasets.comparing import assert_same_rows, by_id
+from tests.labelling.engine.datasets.conftest import assert_same_rows, by_id
 
 pytestmark = pytest.mark.cluster
 

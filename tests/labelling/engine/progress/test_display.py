@@ -11,7 +11,7 @@ from tests.corpora import a_pipeline, write_shard
 
 @pytest.mark.slow
 def test_plans_and_results_are_shown_in_a_screen_at_most_and_nothing_in_them_is_markup(tmp_path):
-    for number in range(60):
+    for number in range(40):
         write_shard(tmp_path / "in" / f"{number}.parquet", 1)
     for number in range(40):
         (tmp_path / "in" / f"<b>{number}&{'x' * 100}.parquet").write_bytes(b"PAR1 junk PAR1")

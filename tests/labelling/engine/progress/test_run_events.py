@@ -1,7 +1,10 @@
 """The log of a run, read as a log collector reads it."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,24 +54,32 @@ def test_a_run_leaves_its_events_where_status_finds_them(tmp_path):
     assert len({one["run"] for one in events(sink) if "run" in one}) == 2
 
 
-def test_no_secret_is_in_the_log(tmp_path, monkeypatch):
+FAILING = """
+import sys
+import raysp
+
+def fail(progress):
+    raise raysp.RunError(f"denied for {sys.argv[2]}, another-secret, {'y' * 100_000}")
+
+raysp.run(pipeline, engine="here", on_progress=fail, progress=False)
+"""
+
+
+@pytest.mark.slow
+def test_no_secret_is_in_the_log(tmp_path):
     secret = "q/7+'\"\\ü" + "x" * 20
     quoted = json.dumps(secret)[1:-1]
-    monkeypatch.setenv("CORPUS_SECRET", secret)
-    monkeypatch.setenv("SOME_TOKEN", "another-secret")
-    monkeypatch.setattr("sys.argv", ["raysp", "run", f"--odd={secret}", secret.upper()])
     options = {"storage_options": {"secret": raysp.Env("CORPUS_SECRET")}}
-    pipeline = kit.corpus(tmp_path / "in", 1).pipeline(tmp_path / "out", source=options)
-
-    def fail(_):
-        raise raysp.RunError(f"denied for {secret!s}, {'another-secret'}, {'y' * 100_000}")
-
-    with pytest.raises(raysp.RunError):
-        raysp.run(pipeline, engine="here", on_progress=fail, progress=False)
+    file = kit.corpus(tmp_path / "in", 1).file(tmp_path / "label.py", tmp_path / "out", source=options)
+    file.write_text(file.read_text() + FAILING)
+    command = [sys.executable, str(file), f"--odd={secret}", secret, secret.upper()]
+    secrets = {"CORPUS_SECRET": secret, "SOME_TOKEN": "another-secret"}
+    ran = subprocess.run(command, env={**os.environ, **secrets}, capture_output=True, text=True, check=False)
+    assert "denied for" in ran.stderr
     found = events(tmp_path / "out")
     text = "".join(str(value) for one in found for value in one.values())
     assert not [one for one in (secret, quoted, "another-secret", "x" * 20) if one in text]
-    assert found[1]["command"].count("***") == 1
+    assert found[1]["command"].count("***") == 2
     assert found[-1]["reason"].startswith("denied for ***, ***, yyy")
     assert len(found[-1]["reason"]) == 1_000
 

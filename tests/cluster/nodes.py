@@ -1,5 +1,6 @@
-"""A Ray cluster whose nodes share no file system: each has mounts and processes of its own, and all share the network.
+"""Ray clusters of several nodes on this machine.
 
+Nodes of an isolated cluster share no file system: each has mounts and processes of its own, and all share the network.
 Over the temporary folders, the shared memory and the tests each node has empty file systems, so that no corpus, sink,
 checkpoint, cache or pipeline file of the driver's exists there: only Python and raysp, as in an image. The head, on
 which drivers run, has the file system of the tests, and no CPUs.
@@ -99,16 +100,17 @@ class Node:
         self.process.wait()
 
 
-class IsolatedCluster:
+class Cluster:
     """A cluster whose nodes can be killed; others take their place without a file.
 
     Args:
-        folder: folder for logs and the files of the head; each node has another one of this name.
+        folder: folder for logs and the files of the head; each isolated node has another one of this name.
         environment: environment variables of all nodes and of drivers.
+        is_isolated: whether its nodes share no file.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.environment = environment
+    def __init__(self, folder: Path, environment: Mapping[str, str], *, is_isolated: bool) -> None:
+        self.environment, self._is_isolated = environment, is_isolated
         self.nodes: list[Node] = []
         self._folder = folder
         self._numbers = itertools.count(2)
@@ -121,8 +123,11 @@ class IsolatedCluster:
         """Start a node, without waiting for it."""
         number = next(self._numbers)
         start = [*RAY_START, "--address", self.address, "--num-gpus", str(gpus), "--include-log-monitor", "false"]
-        command = [*UNSHARE, "sh", "-c", f'{MOUNT} exec "$@"', "node", *start, *_options(number, cpus)]
-        environment = {**self.environment, "HIDDEN": " ".join(HIDDEN), "HOME": "/tmp"}
+        command = [*start, *_options(number, cpus)]
+        environment = {**self.environment, "HIDDEN": " ".join(HIDDEN)}
+        if self._is_isolated:
+            command = [*UNSHARE, "sh", "-c", f'{MOUNT} exec "$@"', "node", *command]
+            environment["HOME"] = "/tmp"
         node = Node(command, self._folder / f"{number}.log", environment, cpus, gpus)
         self.nodes.append(node)
         return node
@@ -131,6 +136,12 @@ class IsolatedCluster:
         """Kill a node."""
         self.nodes.remove(node)
         node.kill()
+
+    def kill_a_node(self) -> None:
+        """Kill the oldest node; another one takes its place."""
+        cpus = self.nodes[0].cpus
+        self.kill(self.nodes[0])
+        self.add(cpus=cpus).wait_until_up()
 
     def mend(self) -> None:
         """Start again the nodes that ended by themselves."""
@@ -149,11 +160,11 @@ class IsolatedCluster:
 
 
 @contextlib.contextmanager
-def isolated_cluster(environment: Mapping[str, str]) -> Iterator[IsolatedCluster]:
+def isolated_cluster(environment: Mapping[str, str], *, is_isolated: bool = True) -> Iterator[Cluster]:
     """Start a head; all nodes end with the block."""
     # The name is short: Ray listens on sockets of the file system inside it.
     with tempfile.TemporaryDirectory(prefix="raysp-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        cluster = IsolatedCluster(Path(folder), {**os.environ, **_SETTINGS, **environment})
+        cluster = Cluster(Path(folder), {**NO_TOKENS, **environment}, is_isolated=is_isolated)
         try:
             cluster.wait_until_up()
             yield cluster
@@ -161,7 +172,17 @@ def isolated_cluster(environment: Mapping[str, str]) -> Iterator[IsolatedCluster
             cluster.end()
 
 
-_SETTINGS = {
+@contextlib.contextmanager
+def small_cluster(num_nodes: int) -> Iterator[Cluster]:
+    """Start a head without CPUs and some worker nodes of two, on the file system of the tests."""
+    with isolated_cluster({}, is_isolated=False) as cluster:
+        for _ in range(num_nodes):  # one after the other: they choose the names of their sockets in one folder
+            cluster.add(cpus=2).wait_until_up()
+        yield cluster
+
+
+NO_TOKENS = {
+    **os.environ,
     "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",
