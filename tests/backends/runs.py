@@ -1,14 +1,12 @@
-"""A small corpus, and a run over it by a Whisper, that runs in this process and on Ray share."""
+"""A small corpus, and a pipeline over it, by a Whisper unless another checkpoint is named."""
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 import raysp
-from raysp.audio.waveforms import cut_windows
-from tests.backends.theirs import RATE, WINDOW_SECONDS, labelling, written
+from tests.backends.theirs import WINDOW_SECONDS
 from tests.corpora import AUDIO, wav, write_shard
 
 LABEL = {"backend": "transformers", "window_seconds": WINDOW_SECONDS, "overlap_seconds": 0.5}
@@ -28,18 +26,3 @@ def pipeline(folder: Path, checkpoint: Path, **label: object) -> raysp.Pipeline:
     return raysp.Pipeline(
         source=raysp.Shards(str(folder / "in")), steps=[raysp.Decode(), step], sink=raysp.Parquet(str(folder / "out"))
     )
-
-
-def check_run(folder: Path, whisper: Path) -> None:
-    """Label, compare with a loop over rows and windows, and run again."""
-    made = pipeline(folder, whisper)
-    assert raysp.run(made).rows == 4
-    rows = pq.read_table(folder / "out" / "a.parquet").to_pylist()
-    assert [row["status"] for row in rows] == ["ok", "ok", "error", "skipped"]
-    windowing = labelling(whisper, raysp.Transcript()).windowing
-    for row, (samples, seed) in zip(rows, [(9_000, 1), (80_000, 2)], strict=False):
-        recording = raysp.audio.decode(wav(samples, seed=seed), sample_rate=RATE) / np.float32(32768)
-        windows = [window for window, _ in cut_windows(iter([recording]), windowing)]
-        assert row["pred_text"] == " ".join(text for text in written(whisper, windows) if text)
-    assert raysp.plan(made).rows_todo == 0
-    assert raysp.verify(str(folder / "out"), sample=4, trust=True).differences == ()

@@ -10,17 +10,23 @@ import pyarrow.parquet as pq
 import pytest
 from faster_whisper.audio import pad_or_trim
 from faster_whisper.feature_extractor import FeatureExtractor
+from tokenizers import Tokenizer
 
 import raysp
 from raysp import CheckpointError, PlanError
-from raysp.audio.waveforms import cut_windows
-from raysp.backends.finding import choose
-from raysp.backends.on_ctranslate2.converted import ready
-from raysp.backends.on_ctranslate2.whisper_mels import whisper_mels
 from tests.backends.runs import pipeline, write_corpus
-from tests.backends.theirs import RATE, WINDOW_SECONDS, labelling, tiny_whisper, waves
-from tests.corpora import AUDIO, wav
+from tests.backends.theirs import (
+    RATE,
+    WINDOW_SECONDS,
+    labelling,
+    tiny_whisper,
+    together_and_alone,
+    waves,
+    windows_of,
+)
+from tests.corpora import wav
 from tests.here import run_without_ray
+from tests.models.oracles import transformers
 from tests.ops.test_labelling import block_of, labels
 
 LENGTHS = (5_000, 9_000, 16_000, 25_000, 800, 32_000)
@@ -30,12 +36,25 @@ LENGTH_PENALTY = {"beam_size": 2, "length_penalty": 0.6}
 CT2 = {"backend": "ctranslate2", "window_seconds": WINDOW_SECONDS, "overlap_seconds": 0.5}
 
 
+def convert(source, folder):
+    """Write a Whisper of Hugging Face in CTranslate2's format, by the package."""
+    ctranslate2.converters.TransformersConverter(str(source)).convert(str(folder))
+    transformers.AutoTokenizer.from_pretrained(source).backend_tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
     """A random Whisper for recordings of two seconds, in CTranslate2's format."""
     folder = tmp_path_factory.mktemp("ct2")
-    source = tiny_whisper(folder / "theirs", multilingual=False)
-    return shutil.copytree(ready(source), folder / "ours")
+    return convert(tiny_whisper(folder / "theirs", multilingual=False), folder / "ours")
+
+
+@pytest.fixture(scope="module")
+def multilingual(tmp_path_factory):
+    """A random Whisper of three languages, which CTranslate2 tells by the size of its vocabulary."""
+    folder = tmp_path_factory.mktemp("several")
+    return convert(tiny_whisper(folder / "theirs", vocab_size=51_865), folder / "ours")
 
 
 def mels_of(wave):
@@ -48,14 +67,14 @@ def mels_of(wave):
 def by_the_package(folder, recordings, *, dtype="float32", **options):
     """Return text, mean log-probability and probability of no speech of each recording alone, by the package."""
     model = ctranslate2.models.Whisper(str(folder), compute_type=dtype, intra_threads=1)
-    files = choose(folder, "ctranslate2").open().load(folder, dtype=dtype, device="cpu").files
-    prompt, end = [files.token("startoftranscript"), files.token("notimestamps")], files.token("endoftext")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    end = tokenizer.token_to_id("<|endoftext|>")
     options = {"beam_size": 1, "max_length": 40, "return_scores": True, "return_no_speech_prob": True, **options}
     made = []
     for wave in recordings:
-        [found] = model.generate(mels_of(wave), [prompt], **options)
+        [found] = model.generate(mels_of(wave), [["<|startoftranscript|>", "<|notimestamps|>"]], **options)
         ids = found.sequences_ids[0]
-        text = files.tokenizer.decode([i for i in ids if i < end]).strip()
+        text = tokenizer.decode([i for i in ids if i < end]).strip()
         made.append((text, found.scores[0] * len(ids) / (len(ids) + 1), found.no_speech_prob))
     return made
 
@@ -82,20 +101,10 @@ def test_texts_are_those_of_the_package_for_each_row_in_any_batch(converted, out
 
 
 def test_a_batch_in_eight_bits_gives_each_row_the_bits_that_it_has_alone(converted):
-    recordings = waves(LENGTHS)
     output = raysp.Transcript(words=True, beams=2)
     op = labelling(converted, output, backend="ctranslate2", dtype="int8")
-    alone = [labels(op, block_of([one]))[0] for one in recordings]
-    together = labels(op, block_of(recordings))
-    for name in output.columns:
-        assert [together[row][name] for row in range(len(alone))] == [one[name] for one in alone]
-
-
-@pytest.mark.parametrize("samples", [800, 123_457, 480_000])
-def test_features_are_those_of_faster_whisper(samples):
-    [wave] = waves([samples])
-    expected = pad_or_trim(FeatureExtractor()(wave)[:, :-1])
-    np.testing.assert_array_equal(whisper_mels(wave, 80, 3_000), expected)
+    for row, alone in zip(*together_and_alone(op, waves(LENGTHS)), strict=True):
+        assert [row[name] for name in output.columns] == [alone[name] for name in output.columns]
 
 
 @pytest.fixture
@@ -111,7 +120,7 @@ def test_a_run_labels_every_row_once_and_joins_the_words_of_windows(corpus, conv
     assert [row["status"] for row in rows] == ["ok", "ok", "error", "skipped"]
     recording = raysp.audio.decode(wav(80_000, seed=2), sample_rate=RATE) / np.float32(32768)
     op = labelling(converted, raysp.Transcript(words=True), backend="ctranslate2")
-    windows = [window for window, _ in cut_windows(iter([recording]), op.windowing)]
+    windows = windows_of(op, recording)
     assert len(windows) == 3
     texts, words, start = [], [], 0.0
     for window in windows:
@@ -127,79 +136,39 @@ def test_a_run_labels_every_row_once_and_joins_the_words_of_windows(corpus, conv
     assert raysp.verify(str(corpus / "out"), sample=4, trust=True).differences == ()
 
 
-def test_a_whisper_of_hugging_face_is_converted_once(corpus, tmp_path):
+def test_a_whisper_of_hugging_face_is_converted_once(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = tiny_whisper(tmp_path / "theirs", multilingual=False)
-    made = raysp.plan(pipeline(corpus, source, **CT2))
-    assert made.parts["steps.1.backend"] == "ctranslate2"
-    first = ready(source)
-    assert first != source
-    states = {file.name: file.stat().st_mtime_ns for file in first.iterdir()}
-    assert ready(source) == first
-    assert {file.name: file.stat().st_mtime_ns for file in first.iterdir()} == states
+    assert raysp.plan(pipeline(corpus, source, **CT2)).parts["steps.1.backend"] == "ctranslate2"
+    [first] = (tmp_path / "cache").rglob("model.bin")
+    made = first.stat().st_mtime_ns
     recordings = waves(LENGTHS[:3])
     rows = labels(labelling(source, raysp.Transcript(), backend="ctranslate2"), block_of(recordings)).values()
-    assert [row["pred_text"] for row in rows] == [text for text, *_ in by_the_package(first, recordings)]
-
-
-@pytest.fixture(scope="module")
-def multilingual(tmp_path_factory):
-    """A random Whisper of three languages, which CTranslate2 tells by the size of its vocabulary."""
-    source = tiny_whisper(tmp_path_factory.mktemp("several") / "theirs", vocab_size=51_865)
-    return shutil.copytree(ready(source), source.with_name("ours"))
+    assert [row["pred_text"] for row in rows] == [text for text, *_ in by_the_package(first.parent, recordings)]
+    assert ([*(tmp_path / "cache").rglob("model.bin")], first.stat().st_mtime_ns) == ([first], made)
 
 
 @pytest.mark.slow
 def test_the_language_is_given_or_that_which_each_window_has_most_probably(multilingual):
     recordings = waves(LENGTHS)
-    model = choose(multilingual, "ctranslate2").open().load(multilingual, dtype="float32", device="cpu")
-    detected = [model.model.detect_language(mels_of(wave))[0][0][0].strip("<|>") for wave in recordings]
-    by_language = {
-        code: labels(
-            labelling(multilingual, raysp.Transcript(language=code), backend="ctranslate2"), block_of(recordings)
-        )
-        for code in ("de", "en", "<|tr|>")
-    }
+
+    def rows_of(**request: object) -> list[dict]:
+        op = labelling(multilingual, raysp.Transcript(**request), backend="ctranslate2")
+        return [*labels(op, block_of(recordings)).values()]
+
+    model = ctranslate2.models.Whisper(str(multilingual), compute_type="float32", intra_threads=1)
+    by_language = {code: rows_of(language=code) for code in ("de", "en", "<|tr|>")}
     assert len({rows[1]["pred_text"] for rows in by_language.values()}) > 1
-    found = labels(labelling(multilingual, raysp.Transcript(), backend="ctranslate2"), block_of(recordings))
-    for place, code in enumerate(detected):
-        assert found[place]["pred_text"] == by_language["<|tr|>" if code == "tr" else code][place]["pred_text"]
-    task = labels(
-        labelling(multilingual, raysp.Transcript(language="de", task="translate"), backend="ctranslate2"),
-        block_of(recordings),
-    )
-    assert any(task[i]["pred_text"] != by_language["de"][i]["pred_text"] for i in range(len(recordings)))
-
-
-@pytest.mark.slow
-def test_the_language_of_each_row_is_that_of_a_column(corpus, multilingual, monkeypatch):
-    run_without_ray(monkeypatch)
-    [recording, *_] = pq.read_table(corpus / "in" / "a.parquet").column("audio").to_pylist()
-    codes = ["de", "tr", "DE"]
-    columns = {"id": [*"abc"], "audio": pa.array([recording] * 3, AUDIO), "lang": codes}
-    pq.write_table(pa.table(columns), corpus / "in" / "a.parquet")
-    made = pipeline(corpus, multilingual, **CT2, outputs=[raysp.Transcript(language=raysp.Column("lang"))])
-    raysp.run(made)
-    rows = pq.read_table(corpus / "out" / "a.parquet").to_pylist()
-    assert [row["error_type"] for row in rows] == [None, None, "unknown_language"]
-    assert "give one of its 3, similar to 'de'" in rows[-1]["error_message"]
-    wave = raysp.audio.decode(recording["bytes"], sample_rate=RATE) / np.float32(32768)
-    for row, code in zip(rows, codes[:2], strict=False):
-        op = labelling(multilingual, raysp.Transcript(language=code), backend="ctranslate2")
-        assert row["pred_text"] == labels(op, block_of([wave]))[0]["pred_text"]
-    assert rows[0]["pred_text"] != rows[1]["pred_text"]
-    assert raysp.verify(str(corpus / "out"), sample=3, trust=True).differences == ()
-
-
-@pytest.mark.slow
-def test_the_detected_language_has_the_probability_that_the_package_gives(multilingual):
-    recordings = waves(LENGTHS)
-    output = raysp.Transcript(detect=True)
-    op = labelling(multilingual, output, backend="ctranslate2")
-    found = [row["pred_language"] for row in labels(op, block_of(recordings)).values()]
-    assert len({one["score"] for one in found}) == len(recordings)
-    for wave, one in zip(recordings, found, strict=True):
-        [[(token, probability), *_]] = op.loaded.model.detect_language(mels_of(wave))
-        assert one == {"language": token.strip("<|>"), "score": pytest.approx(probability, abs=1e-5)}
+    found = rows_of(detect=True)
+    assert [row["pred_text"] for row in found] == [row["pred_text"] for row in rows_of()]
+    assert len({row["pred_language"]["score"] for row in found}) == len(recordings)
+    for place, (row, wave) in enumerate(zip(found, recordings, strict=True)):
+        [[(token, probability), *_]] = model.detect_language(mels_of(wave))
+        code = token.strip("<|>")
+        assert row["pred_language"] == {"language": code, "score": pytest.approx(probability, abs=1e-5)}
+        assert row["pred_text"] == by_language["<|tr|>" if code == "tr" else code][place]["pred_text"]
+    translated = rows_of(language="de", task="translate")
+    assert [row["pred_text"] for row in translated] != [row["pred_text"] for row in by_language["de"]]
 
 
 def test_signals_have_the_probability_of_no_speech_and_the_compression_of_a_text(corpus, converted, monkeypatch):
@@ -215,8 +184,7 @@ def test_signals_have_the_probability_of_no_speech_and_the_compression_of_a_text
     waves_of = [raysp.audio.decode(one, sample_rate=RATE) / np.float32(32768) for one in recordings]
     op = labelling(converted, *outputs, backend="ctranslate2")
     for row, wave in zip(rows, waves_of, strict=True):
-        windows = [window for window, _ in cut_windows(iter([wave]), op.windowing)]
-        expected = [probability for *_, probability in by_the_package(converted, windows)]
+        expected = [probability for *_, probability in by_the_package(converted, windows_of(op, wave))]
         assert row["signal"]["no_speech"] == pytest.approx(np.mean(expected), rel=1e-4)
         ratio = len(row["pred_text"].encode()) / len(zlib.compress(row["pred_text"].encode()))
         assert row["signal"]["compression"] == pytest.approx(ratio)  # as faster-whisper's compression_ratio_threshold
@@ -228,22 +196,18 @@ def test_signals_have_the_probability_of_no_speech_and_the_compression_of_a_text
     [
         ({"outputs": [raysp.Transcript(chars=True)]}, CheckpointError, "chars need a CTC checkpoint"),
         ({"outputs": [raysp.Transcript(generate={"beam_sizes": 2})]}, CheckpointError, "did you mean 'beam_size'"),
-        ({"outputs": [raysp.Transcript(generate={"sampling_topk": 2})]}, CheckpointError, "option 'sampling_topk'"),
         ({"outputs": [raysp.Transcript(detect=True)]}, CheckpointError, "detect is for a Whisper of several languages"),
         ({"outputs": [raysp.Transcript(language=raysp.Column("id"))]}, CheckpointError, "a language by row is for"),
         ({"outputs": [raysp.Transcript(generate={"max_length": 41})]}, CheckpointError, "the 40 positions of"),
         ({"outputs": [raysp.Transcript(generate={"patience": "2"})]}, CheckpointError, "expected a float"),
         ({"outputs": [raysp.Transcript(language="de")]}, CheckpointError, "this Whisper is for one language"),
-        ({"outputs": [raysp.Signals(no_speech=True)], "backend": "transformers"}, CheckpointError, "is for Whisper by"),
         ({"outputs": [raysp.Embedding()]}, CheckpointError, "does not support Embedding"),
-        ({"dtype": "int8", "backend": "transformers"}, PlanError, "expected backend='ctranslate2'"),
         ({"window_seconds": 30, "overlap_seconds": 5}, PlanError, "takes at most 2 s"),
     ],
 )  # fmt: skip
-def test_what_it_cannot_do_is_refused_by_the_plan(corpus, converted, tmp_path, label, error, words):
-    folder = tiny_whisper(tmp_path / "theirs") if label.get("backend") == "transformers" else converted
+def test_what_it_cannot_do_is_refused_by_the_plan(corpus, converted, label, error, words):
     with pytest.raises(error, match=words):
-        raysp.plan(pipeline(corpus, folder, **{**CT2, **label}))
+        raysp.plan(pipeline(corpus, converted, **{**CT2, **label}))
 
 
 @pytest.mark.parametrize(

@@ -14,24 +14,20 @@ from safetensors.torch import save_file
 import raysp
 from raysp import CheckpointError, RayspError
 from tests.backends.runs import write_corpus
-from tests.here import run_without_ray, without_packages
+from tests.here import install_package, run_without_ray, without_packages
 from tests.kit import rows, run
 
 EXAMPLE = Path(__file__).parent / "example"
 
 
-def installed(folder: Path, *, name: str = "", version: str = "", points: dict[str, str] | None = None) -> Path:
-    """Write the module and the metadata of the example as an installer does; arguments replace its own."""
+CODE = {"raysp_loudness": (EXAMPLE / "raysp_loudness.py").read_text()}
+
+
+def installed(folder: Path, *, name: str = "", models: dict[str, str] | None = None) -> Path:
+    """Install the example; arguments replace its own name and entry points."""
     project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    name, version = name or project["name"], version or project["version"]
-    points = points or project["entry-points"]["raysp.models"]
-    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    lines = [f"{model_type} = {value}" for model_type, value in points.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[raysp.models]", *lines, ""]))
-    shutil.copy(EXAMPLE / "raysp_loudness.py", folder)
-    return folder
+    models = models or project["entry-points"]["raysp.models"]
+    return install_package(folder, name or project["name"], project["version"], models, CODE)
 
 
 @pytest.fixture
@@ -61,7 +57,7 @@ def pipeline(folder: Path, checkpoint: Path, **label: object) -> raysp.Pipeline:
 
 
 def test_the_example_of_the_documents_is_this_one_of_about_forty_lines():
-    code = (EXAMPLE / "raysp_loudness.py").read_text()
+    [code] = CODE.values()
     assert len(code.splitlines()) <= 45
     assert code in (Path(__file__).parents[2] / "docs" / "extend.md").read_text()
 
@@ -86,12 +82,12 @@ def test_name_version_and_code_of_the_package_are_part_of_the_fingerprint(packag
     assert raysp.plan(made).fingerprint != plan.fingerprint
 
 
-def test_a_package_that_changes_or_goes_behind_the_plan_labels_nothing(package, checkpoint, tmp_path, monkeypatch):
+def test_a_package_that_changes_or_goes_behind_the_plan_labels_nothing(package, checkpoint, tmp_path):
     def change(_: object) -> None:
         (package / "raysp_loudness.py").write_text((package / "raysp_loudness.py").read_text() + "# changed\n")
 
     def remove(_: object) -> None:
-        monkeypatch.setattr("sys.path", [one for one in sys.path if one != str(package)])
+        sys.path.remove(str(package))
 
     made = pipeline(write_corpus(tmp_path), checkpoint)
     with pytest.raises(RayspError, match=r"planned with raysp-loudness 0.1 \w+, and here is raysp-loudness 0.1"):
@@ -102,7 +98,7 @@ def test_a_package_that_changes_or_goes_behind_the_plan_labels_nothing(package, 
 
 
 def test_a_package_replaces_no_model_of_raysp(tmp_path, monkeypatch, tiny):
-    monkeypatch.syspath_prepend(installed(tmp_path / "installed", points={"unispeech": "raysp_loudness:Loudness"}))
+    monkeypatch.syspath_prepend(installed(tmp_path / "installed", models={"unispeech": "raysp_loudness:Loudness"}))
     parts = raysp.plan(pipeline(write_corpus(tmp_path), tiny, outputs=[raysp.Embedding()])).parts
     assert "steps.1.package" not in parts
     assert json.loads(run(["inspect", tiny, "--json"]).out)["backend"] == "torch"
@@ -132,18 +128,15 @@ def test_a_package_that_is_installed_or_removed_meanwhile_counts(checkpoint, tmp
         ),
         ("class Loudness:\n    def describe(self, folder):\n        return {}", "describe returned {}, expected a Che"),
         ("class Loudness: ...", "describe failed with AttributeError"),
+        (
+            f"{CODE['raysp_loudness']}\ndel LoudnessModel.run\n",
+            "a model with summary, device, dtype and run; it has no",
+        ),
     ],
 )
 def test_errors_name_the_package(package, checkpoint, tmp_path, code, words):
     (package / "raysp_loudness.py").write_text(code)
     with pytest.raises(CheckpointError, match=words):
-        raysp.plan(pipeline(write_corpus(tmp_path), checkpoint))
-
-
-def test_a_model_that_lacks_a_part_of_the_protocol_is_refused(package, checkpoint, tmp_path):
-    with (package / "raysp_loudness.py").open("a") as file:
-        file.write("\ndel LoudnessModel.run\n")
-    with pytest.raises(CheckpointError, match="a model with summary, device, dtype and run; it has no run"):
         raysp.Labeller(pipeline(tmp_path, checkpoint).steps)
 
 

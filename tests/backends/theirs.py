@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from raysp.audio.waveforms import cut_windows
 from raysp.backends.finding import choose
 from raysp.ops.labelling import Labelling
 from tests.models.oracles import make_oracle, transformers
+from tests.ops.test_labelling import block_of, labels
 
 LANGUAGES = ("<|en|>", "<|de|>", "<|tr|>")
 WINDOW_SECONDS = 2
@@ -131,11 +134,37 @@ def written(folder: Path, recordings: Sequence[np.ndarray], **options: object) -
 
 
 def labelling(folder: Path, *outputs: object, backend: str = "transformers", **options: object) -> Labelling:
-    """Return the op that labels with a checkpoint by a backend."""
-    given = {"batch_seconds": 600, "window_seconds": WINDOW_SECONDS, "overlap_seconds": 0.5, **options}
+    """Return the op that labels with a checkpoint by a backend, as a run makes it."""
+    opened = choose(folder, backend).open()
+    alone = bool(opened.describe(folder).alone)
+    given = {"batch_seconds": 600, "window_seconds": WINDOW_SECONDS, "overlap_seconds": 0.5, "windows_alone": alone}
     return Labelling(
         str(folder),
         lambda loaded: [one.op(loaded.summary, loaded) for one in outputs],
-        backend=choose(folder, backend).open(),
-        **given,
+        backend=opened,
+        **{**given, **options},
     )
+
+
+def windows_of(op: Labelling, recording: np.ndarray) -> list[np.ndarray]:
+    """Return the windows into which an op's recordings are cut."""
+    return [window for window, _ in cut_windows(iter([recording]), op.windowing)]
+
+
+def together_and_alone(op: Labelling, recordings: Sequence[np.ndarray]) -> tuple[list[dict], list[dict]]:
+    """Return the rows of recordings in one block, and those of each alone."""
+    together = [*labels(op, block_of(recordings)).values()]
+    assert {row["status"] for row in together} == {"ok"}
+    return together, [labels(op, block_of([wave]))[0] for wave in recordings]
+
+
+def assert_alike(found: object, alone: object, rel: float = 1e-4, abs: float = 1e-4) -> None:
+    """Compare values of an output; numbers within rounding."""
+    if isinstance(found, dict):
+        assert_alike([*found.items()], [*alone.items()], rel, abs)
+    elif isinstance(found, (list, tuple)):
+        assert len(found) == len(alone)
+        for pair in zip(found, alone, strict=True):
+            assert_alike(*pair, rel, abs)
+    else:
+        assert found == (pytest.approx(alone, rel=rel, abs=abs) if isinstance(alone, float) else alone)

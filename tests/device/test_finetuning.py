@@ -32,32 +32,20 @@ def recipe(words, checkpoint, sink, device=NAME, **fields):
     )
 
 
-@pytest.fixture(scope="module")
-def on_the_cpu(words, checkpoint, tmp_path_factory):
-    """A training on the CPU, with the folder of its checkpoint."""
-    sink = tmp_path_factory.mktemp("cpu") / "sink"
-    return finetune(recipe(words, checkpoint, sink, "cpu")), sink
-
-
 def assert_same_weights(folder, other):
     found, expected = (AutoModelForCTC.from_pretrained(one).state_dict() for one in (folder, other))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_training_has_the_course_of_the_cpu_and_its_checkpoint_is_loaded_there(
-    words, checkpoint, on_the_cpu, tmp_path
-):
-    expected, folder = on_the_cpu
+def test_a_training_has_the_course_of_the_cpu_and_goes_on_there_once_it_was_stopped(words, checkpoint, tmp_path):
+    expected = finetune(recipe(words, checkpoint, tmp_path / "cpu", "cpu"))
     found = finetune(recipe(words, checkpoint, tmp_path / "sink"))
     assert (found.steps, found.is_done, found.best_step) == (4, True, expected.best_step)
     assert found.loss == pytest.approx(expected.loss, rel=1e-3)
     assert found.best == pytest.approx(expected.best, rel=1e-3)
-    assert_same_weights(tmp_path / "sink", folder)
-
-
-def test_a_stopped_training_goes_on_also_on_another_device(words, checkpoint, on_the_cpu, tmp_path):
+    assert_same_weights(tmp_path / "sink", tmp_path / "cpu")
     asked = iter([False, False, True])
-    stopped = finetune(recipe(words, checkpoint, tmp_path / "sink"), should_stop=lambda: next(asked))
+    stopped = finetune(recipe(words, checkpoint, tmp_path / "both"), should_stop=lambda: next(asked))
     assert (stopped.steps, stopped.is_done) == (3, False)
-    assert finetune(recipe(words, checkpoint, tmp_path / "sink", "cpu")).is_done
-    assert_same_weights(tmp_path / "sink", on_the_cpu[1])
+    assert finetune(recipe(words, checkpoint, tmp_path / "both", "cpu")).is_done
+    assert_same_weights(tmp_path / "both", tmp_path / "cpu")

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
+import raysp
+from tests.backends import theirs
 from tests.device.class_cases import CASES as CLASSES
 from tests.device.conftest import assert_same, labelling, spoken
 from tests.device.output_cases import ARPA, with_files
 from tests.device.output_cases import CASES as OUTPUTS
 from tests.device.stand_in import NAME, counted
+from tests.ops.test_labelling import block_of
 from tests.ops.test_precision import noise
 
 CASES = {**{f"class {name}": (name, outputs) for name, outputs in CLASSES.items()}, **OUTPUTS}
@@ -47,3 +50,20 @@ def test_labels_are_those_of_the_cpu_and_a_batch_costs_one_copy_and_one_wait(nam
     assert counts.blocking == {}
     if name not in STEP_BY_STEP:
         assert (sum(counts.waits.values()), sum(counts.copies_out.values())) == COSTS.get(name, (1, 1)), counts
+
+
+@pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
+@pytest.mark.parametrize("kind", ["Whisper", "WavLMForCTC"])
+def test_labels_of_transformers_are_those_of_the_cpu_and_features_come_from_no_value_of_the_device(kind, tmp_path):
+    outputs = [raysp.Transcript(words=kind != "Whisper"), *([raysp.Embedding()] if kind == "Whisper" else [])]
+    is_whisper = kind == "Whisper"
+    folder = theirs.tiny_whisper(tmp_path) if is_whisper else theirs.tiny_waveform_model(tmp_path, kind)
+    block = block_of([(32767 * wave).astype(np.int16) for wave in theirs.waves([16_000, 16_000, 9_600])])
+    expected = theirs.labelling(folder, *outputs)(block)[0].to_pylist()
+    op = theirs.labelling(folder, *outputs, device=NAME)
+    op(block)  # constants are made
+    with counted() as counts:
+        rows = op(block)[0].to_pylist()
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert_same(rows, expected)
+    assert [one for one in (*counts.copies_out, *counts.waits) if "hugging_face/features" in one] == []

@@ -1,7 +1,6 @@
 """Runs, evaluations, try-outs and calls of Python programs on the stand-in device: the labels of the CPU."""
 
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import raysp
 from raysp import PlanError, RunError
 from tests.corpora import CHECKPOINT, DEMO, write_shard
 from tests.device.conftest import assert_same
-from tests.device.stand_in import NAME, Event, faulty
+from tests.device.stand_in import NAME, faulty
 
 ROWS = 9
 LONGEST = 8000
@@ -83,38 +82,6 @@ def test_a_device_that_fails_or_that_torch_cannot_use_ends_the_try_out_with_an_e
         raysp.run(pipeline(corpus, "xpu"), rows=3, progress=False)
 
 
-def test_the_next_piece_is_on_the_device_before_the_host_waits_for_the_last_batch_of_a_piece(
-    corpus, tmp_path, monkeypatch
-):
-    names, synchronize, kernels, waits, late = ["a", "b", "c"], Event.synchronize, [], [], []
-    for name in names:
-        write_shard(tmp_path / "in" / f"{name}.parquet", table=pq.read_table(corpus))
-
-    def waiting(event: Event) -> None:
-        waits.append(len(waits) + 1)
-        piece, is_last = divmod(waits[-1], of_piece[0]) if of_piece else (0, 1)
-        until = time.monotonic() + 60
-        while is_last == 0 and piece < len(names) and len(kernels) <= piece * of_piece[1]:
-            if time.monotonic() > until:
-                late.append(names[piece - 1])
-                break
-            time.sleep(0.001)
-        synchronize(event)
-
-    of_piece: list[int] = []
-    monkeypatch.setattr(Event, "synchronize", waiting)
-    with faulty(lambda result: kernels.append(1) if is_of_waves(result) else None):
-        labels_of(pipeline(corpus, NAME))
-        of_piece[:] = len(waits), len(kernels)
-        waits.clear()
-        kernels.clear()
-        raysp.run(pipeline(tmp_path / "in", NAME, tmp_path / "out"), engine="here", progress=False)
-    assert (len(waits), len(kernels), late) == (3 * of_piece[0], 3 * of_piece[1], [])
-    expected = labels_of(pipeline(corpus, "cpu"))
-    for name in names:
-        assert_same(pq.read_table(tmp_path / "out" / f"{name}.parquet").select([*expected[0]]).to_pylist(), expected)
-
-
 def test_a_run_that_is_stopped_between_pieces_in_hand_continues(corpus, tmp_path):
     for name in "abcd":
         write_shard(tmp_path / "in" / f"{name}.parquet", table=pq.read_table(corpus))
@@ -128,3 +95,6 @@ def test_a_run_that_is_stopped_between_pieces_in_hand_continues(corpus, tmp_path
         raysp.run(made, engine="here", progress=False, on_progress=stopping)
     assert "raysp-reader" not in [thread.name for thread in threading.enumerate()]
     assert raysp.run(made, engine="here", progress=False).shards_committed == 4
+    expected = labels_of(pipeline(corpus, "cpu"))
+    for name in "abcd":
+        assert_same(pq.read_table(tmp_path / "out" / f"{name}.parquet").select([*expected[0]]).to_pylist(), expected)

@@ -12,7 +12,7 @@ from raysp.models.loading import load_feature_extractor
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.process_settings import process_settings
-from raysp.training.loop.training_steps import Training
+from raysp.training.loop.training_steps import Training, Update
 from tests.device.class_cases import make_checkpoint
 from tests.device.stand_in import NAME, counted
 from tests.training.conftest import small_model
@@ -74,6 +74,15 @@ def training_of(objective) -> Training:
     return Training(objective, optimizer, seed=7)
 
 
+def assert_one_wait(training: Training, step: int, batches: list[MicroBatch]) -> Update:
+    """Take a step, for which the host waits once."""
+    with counted() as counts:
+        update = training.step(0, step, batches, learning_rate=1e-3)
+    assert update.is_finite
+    assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
+    return update
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_steps_are_those_of_the_cpu_and_the_host_waits_once_in_each(name, tmp_path):
     make, targets = OBJECTIVES[name]
@@ -85,13 +94,10 @@ def test_steps_are_those_of_the_cpu_and_the_host_waits_once_in_each(name, tmp_pa
     expected, found = training_of(here), training_of(there)
     for step, batches in enumerate(steps_of(targets)):
         update = expected.step(0, step, batches, learning_rate=1e-3)
-        with counted() as counts:
-            on_device = found.step(0, step, batches, learning_rate=1e-3)
-        assert on_device.is_finite
+        on_device = assert_one_wait(found, step, batches)
         assert (on_device.num_rows, on_device.stops) == (update.num_rows, update.stops)
         assert on_device.loss == pytest.approx(update.loss, rel=1e-4)
         assert on_device.norm == pytest.approx(update.norm, rel=1e-3)
-        assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
     weights = dict(there.model.named_parameters())
     for key, weight in here.model.named_parameters():
         torch.testing.assert_close(weights[key].detach().cpu(), weight.detach(), rtol=1e-3, atol=1e-4, msg=key)
@@ -104,17 +110,13 @@ def test_steps_of_every_encoder_wait_once_with_dropout_and_masks(name, tmp_path)
     part = getattr(config, "encoder_config", config)
     for field in [field for field in vars(part) if "drop" in field and isinstance(getattr(part, field), float)]:
         setattr(part, field, 0.2)
-    for field in ("mask_time_prob", "mask_feature_prob"):
-        setattr(config, field, 0.3)
+    config.mask_time_prob = config.mask_feature_prob = 0.3
     config.mask_feature_length = 4
     model = models.AutoModelForCTC.from_pretrained(tmp_path / "checkpoint", config=config).to(NAME).train()
-    objective = ctc_criterion(model, load_feature_extractor(tmp_path / "checkpoint"))
-    training = training_of(objective)
+    training = training_of(ctc_criterion(model, load_feature_extractor(tmp_path / "checkpoint")))
     first, second = steps_of(TEXTS)
     training.step(0, 0, first, learning_rate=1e-3)  # constants are made
-    with counted() as counts:
-        assert training.step(0, 1, second, learning_rate=1e-3).is_finite
-    assert sum((counts.waits + counts.blocking).values()) == 1, counts.waits + counts.blocking
+    assert_one_wait(training, 1, second)
 
 
 def test_ctc_is_computed_on_the_cpu_if_kernels_are_to_be_deterministic():

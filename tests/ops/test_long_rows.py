@@ -233,30 +233,6 @@ def test_a_row_that_is_refused_at_its_end_has_no_outputs(nearsighted, recording,
     assert [found[1][name] for name in ("pred_text", "pred_score", "pred_words")] == [None] * 3
 
 
-def test_decoding_decides_before_windows_do_and_the_first_window_that_fails_before_others(nearsighted):
-    op = labelling(nearsighted)
-    kinds = {(0, 1): "model_output", (0, 2): "step_failed", (1, 1): "step_failed"}
-    rows = piece([wav(90_000), flac_of_unknown_length(120_000), wav(40_000)])
-    blocks = blocks_of(decoding(op.windowing, after=[Keeping(where=None, max_seconds=6)]), rows)
-    tables = []
-    for block in blocks:
-        made = op(block)[0].to_pylist()
-        for one in made:
-            if kind := kinds.get((one["row"], one["window"])):
-                one.update(status="error", error_type=kind, error_message="it failed")
-                one.update(
-                    {
-                        name: None
-                        for name in one
-                        if name.startswith(("pred_", "searched_", "aligned_", "wild_", "part_"))
-                    }
-                )
-        tables.append(pa.Table.from_pylist(made, op(block)[0].schema))
-    found = join(op, tables)
-    assert [found[row]["error_type"] for row in range(3)] == ["model_output", "filtered", None]
-    assert (found[0]["status"], found[0]["pred_text"], found[0]["seconds"]) == ("error", None, 90_000 / RATE)
-
-
 def flac(num_samples: int, *, silent: bool = False) -> bytes:
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, num_samples) * (not silent)
     file = io.BytesIO()

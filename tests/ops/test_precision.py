@@ -57,54 +57,27 @@ def wide(tmp_path_factory) -> Path:
     return folder
 
 
-class TestOnACpu:
-    @pytest.mark.slow
-    @pytest.mark.parametrize("dtype", ["bfloat16", *soaked(["float16"])])
-    def test_a_row_has_the_label_that_it_has_alone_in_any_batch_by_any_number_of_threads(self, wide, dtype):
-        ops = [op(wide, OUTPUTS, budget, dtype=dtype, threads=threads) for budget, threads in ((2, 1), (600, 3))]
-        assert [one.at_once for one in ops] == [1, 3]  # each window has a pass of its own by one thread
-        assert_independent(ops, noise([0.5, 6.0, 1.1]))
-
-    @pytest.mark.parametrize("name", CASES)
-    def test_so_do_all_models_and_heads(self, name, tmp_path):
-        make_checkpoint(name, folder := tmp_path / "checkpoint")
-        assert_independent([op(folder, CASES[name], 600)], noise([0.8, 2.2, 1.5], seed=1))
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", *soaked(["float16"])])
+def test_a_row_has_the_label_that_it_has_alone_in_any_batch_by_any_number_of_threads(wide, dtype):
+    ops = [op(wide, OUTPUTS, budget, dtype=dtype, threads=threads) for budget, threads in ((2, 1), (600, 3))]
+    assert [one.at_once for one in ops] == [1, 3]  # each window has a pass of its own by one thread
+    assert_independent(ops, noise([0.5, 6.0, 1.1]))
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: run `make gpu` where there is one")
-class TestOnAGpu:
-    @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-    def test_labels_in_batches_and_alone_agree_as_often_as_is_promised(self, wide, dtype):
-        waves = noise(np.random.default_rng(2).uniform(0.5, 5, 200))
-        first, *others = (op(wide, OUTPUTS[:1], one, dtype=dtype, device="cuda") for one in (1, 5, 60, 600))
-        alone = [labels(first, block_of([wave]))[0]["pred_text"] for wave in waves]
-        for other in others:
-            found = labels(other, block_of(waves))
-            unequal = sum(found[row]["pred_text"] != text for row, text in enumerate(alone))
-            assert unequal <= most_unequal(len(waves), dtype)
+@pytest.mark.parametrize("name", CASES)
+def test_so_do_all_models_and_heads(name, tmp_path):
+    make_checkpoint(name, folder := tmp_path / "checkpoint")
+    assert_independent([op(folder, CASES[name], 600)], noise([0.8, 2.2], seed=1))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "device", "expected"),
-    [
-        ("float32", "cpu", Batching.FREE),
-        ("float32", "cuda", Batching.FREE),
-        ("bfloat16", "cpu", Batching.ALONE),
-        ("float16", "cpu", Batching.ALONE),
-        ("bfloat16", "cuda", Batching.RECORDED),
-        ("int8", "cpu", Batching.FREE),
-        ("int8", "cuda", Batching.RECORDED),
-        ("tf32", "cuda", Batching.RECORDED),
-    ],
-)
-def test_half_precision_is_not_free(dtype, device, expected):
-    assert batching(dtype=dtype, device=device) is expected
-
-
-@pytest.mark.parametrize(
-    ("num_rows", "dtype", "most"),
-    [(1_000, "float32", 0), (1, "bfloat16", 1), (20, "tf32", 2), (1_000, "float16", 100)],
-)
-def test_how_many_rows_may_differ(num_rows, dtype, most):
-    assert most_unequal(num_rows, dtype) == most
+def test_half_precision_is_not_free_and_a_share_of_rows_may_differ_where_batches_are_recorded():
+    kinds = {
+        Batching.FREE: (("float32", "cpu"), ("float32", "cuda"), ("int8", "cpu")),
+        Batching.ALONE: (("bfloat16", "cpu"), ("float16", "cpu")),
+        Batching.RECORDED: (("bfloat16", "cuda"), ("int8", "cuda"), ("tf32", "cuda")),
+    }
+    for kind, cases in kinds.items():
+        assert {batching(dtype=dtype, device=device) for dtype, device in cases} == {kind}
+    cases = ((1_000, "float32"), (1, "bfloat16"), (20, "tf32"), (1_000, "float16"))
+    assert [most_unequal(num_rows, dtype) for num_rows, dtype in cases] == [0, 1, 2, 100]

@@ -10,11 +10,12 @@ import torch
 
 import raysp
 from raysp.audio.waveforms import Windowing
+from raysp.crossing import fetch
 from raysp.models.silero_vad import CHUNK_SAMPLES
+from raysp.ops.forward import Forward, Lengths, Rows
 from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, SpeechWindows
 from raysp.ops.speech.speaking import Chunks, Speaking, regions
 from tests.corpora import CHECKPOINT, label_arrays, samples_of
-from tests.ops.phases import a_pass, columns_of
 from tests.ops.spoken_digits import spoken
 
 RATE, STRIDE, GRID = 16_000, 320, 640
@@ -37,7 +38,12 @@ class Loudness:
 
 def regions_of(op: Speaking, waves: list[torch.Tensor], parts: list[tuple[int, int] | None]) -> list:
     """Return the columns of windows of a row."""
-    return columns_of(op, a_pass([(len(wave) - 400) // STRIDE + 1 for wave in waves], parts, waves=waves))
+    samples = [len(wave) for wave in waves]
+    frames = [(one - 400) // STRIDE + 1 for one in samples]
+    rows = Rows(Lengths(samples, frames, frames), parts, [""] * len(waves))
+    padded, lengths = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), torch.tensor(samples)
+    forward = Forward(rows, {}, None, torch.tensor(frames), waves_BS=padded, num_samples_B=lengths)
+    return op.columns({name: fetch(value)[0] for name, value in op.select(forward).items()}, rows)
 
 
 @pytest.mark.parametrize("fields", [(0.5, 250, 100), (0.5, 0, 0), (0.3, 100, 200), (0.8, 0, 400), (0.1, 250, 64)])

@@ -15,7 +15,7 @@ from tests import kit
 from tests.backends.recognisers.loops import written
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, tiny_whisper, waves
-from tests.here import run_without_ray
+from tests.here import install_package, run_without_ray
 from tests.ops.test_labelling import block_of, labels
 from tests.soaked import soaked
 
@@ -31,43 +31,38 @@ def recording_of(corpus):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_labelled_by_its_name_alone(corpus, recogniser, monkeypatch):
+def test_a_checkpoint_is_labelled_by_its_name_alone_and_not_continued_by_a_version_that_was_not_measured(
+    corpus, recogniser, monkeypatch
+):
     run_without_ray(monkeypatch)
     folder = recogniser("qwen3_asr")
     made = pipeline(corpus, folder, backend=None)
     plan = raysp.plan(made)
     assert "raysp has no model of type 'qwen3_asr'" in plan.why_not_own[0]
     assert "padded seconds a pass" in plan.facts["model"]
+    assert "steps.1.windows_alone" not in plan.parts
     assert raysp.run(made).rows == 4
     rows = pq.read_table(corpus / "out" / "a.parquet").to_pylist()
     assert [row["status"] for row in rows] == ["ok", "ok", "error", "skipped"]
     assert [rows[0]["pred_text"]] == written(folder, "qwen3_asr", [recording_of(corpus)])
     assert raysp.plan(made).rows_todo == 0
     assert raysp.verify(str(corpus / "out"), sample=4, trust=True).differences == ()
+    monkeypatch.syspath_prepend(install_package(corpus / "installed", "transformers", "5.99.1", {}, {}))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(corpus / "cache"))
+    with pytest.raises(
+        PlanError, match=r"its labels were made in padded batches, and here .* but with 5\.\d+; install"
+    ):
+        raysp.plan(made)
+    (corpus / "out").rename(corpus / "old")
+    plan = raysp.plan(made)
+    assert plan.parts["steps.1.windows_alone"] is True
+    assert "one window a pass (padded batches were not measured with transformers 5.99.1" in plan.facts["model"]
 
 
 def test_a_checkpoint_of_object_storage_comes_with_its_chat_template(corpus, recogniser, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(corpus / "cache"))
     fsspec.filesystem("memory").put(str(recogniser("nemo_speechlm")), "/recognisers/nemo", recursive=True)
     assert raysp.plan(pipeline(corpus, "memory://recognisers/nemo")).rows_todo == 4
-
-
-@pytest.mark.slow
-def test_a_sink_of_padded_batches_is_not_continued_with_a_version_that_was_not_measured(
-    corpus, recogniser, monkeypatch
-):
-    run_without_ray(monkeypatch)
-    made = pipeline(corpus, recogniser("omniasr"))
-    assert "steps.1.windows_alone" not in raysp.plan(made).parts
-    raysp.run(made)
-    monkeypatch.setattr("raysp.backends.hugging_face.padded_batches.VERSIONS", ("5.1",))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(corpus / "cache"))
-    with pytest.raises(PlanError, match=r"its labels were made in padded batches, and here .* but with 5.1; install"):
-        raysp.plan(made)
-    (corpus / "out").rename(corpus / "old")
-    plan = raysp.plan(made)
-    assert plan.parts["steps.1.windows_alone"] is True
-    assert "one window a pass (padded batches were not measured with transformers" in plan.facts["model"]
 
 
 @pytest.mark.slow
@@ -119,18 +114,17 @@ def test_the_language_that_the_model_writes_first_is_detected_with_its_probabili
         ("nemotron_asr_streaming", "Transcript(words=)"),
     ],
 )
-def test_inspect_lists_the_options_that_a_recogniser_takes(recogniser, raysp_command, name, options):
-    ran = raysp_command("inspect", recogniser(name))
+def test_inspect_lists_the_options_that_a_recogniser_takes(recogniser, name, options):
+    ran = kit.run(["inspect", recogniser(name)])
     assert (ran.code, ran.err) == (0, "")
     assert options in ran.out
-    found = json.loads(raysp_command("inspect", recogniser(name), "--json").out)
+    found = json.loads(kit.run(["inspect", recogniser(name), "--json"]).out)
     assert (found["outputs"], found["alone"]) == (["Transcript"], "")
 
 
 KILLED = {
     "whisper by CTranslate2": "outputs=[raysp.Transcript(words=True)], backend='ctranslate2', dtype='int8'",
     "qwen3_asr": "outputs=[raysp.Transcript()]",
-    "kyutai_speech_to_text": "outputs=[raysp.Transcript()]",
     "omniasr_ctc": "outputs=[raysp.Transcript(words=True)], backend='transformers'",
     "nemotron3_5_asr": "outputs=[raysp.Transcript(words=True, language='de-DE')]",
 }

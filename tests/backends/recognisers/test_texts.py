@@ -3,48 +3,65 @@
 CTC classes, transducers and families with a decoder keep the same promises; `loops.written` has what differs.
 """
 
+import json
+import re
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 import raysp
 from raysp import CheckpointError
-from raysp.backends import hf_installed
-from raysp.backends.hugging_face.padded_batches import PADDED, VERSIONS, why_alone
-from raysp.backends.hugging_face.recogniser_families import FAMILIES
-from tests.backends.recognisers import tiny_ctc
 from tests.backends.recognisers.builders import BUILDERS
 from tests.backends.recognisers.loops import LANGUAGES, written
+from tests.backends.recognisers.tiny_ctc import BUILDERS as CTC_BUILDERS
 from tests.backends.recognisers.tiny_transducers import TRANSDUCER_BUILDERS
-from tests.backends.theirs import RATE, labelling, waves
+from tests.backends.theirs import RATE, labelling, tiny_waveform_model, together_and_alone, waves
+from tests.models.oracles import transformers
 from tests.ops.test_labelling import block_of, labels
+from tests.soaked import soaked
 
+PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 LENGTHS = (24_000, 9_000, 16_000, 33_333, 2_400)
-TIMED = {*tiny_ctc.BUILDERS, *TRANSDUCER_BUILDERS}
+TIMED = {*CTC_BUILDERS, *TRANSDUCER_BUILDERS}
 """Model types that write times of words."""
+MAPS = ("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "TDT", "MULTIMODAL_LM")
+OTHERS = {"dia", "pop2piano", "vibevoice"}
+"""Model types of these maps that write audio or notes."""
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
 
-def rows_of(op, recordings) -> tuple[list[dict], list[dict]]:
-    """Return the rows of recordings together, and those of each alone."""
-    together = [*labels(op, block_of(recordings)).values()]
-    assert {row["status"] for row in together} == {"ok"}
-    return together, [labels(op, block_of([wave]))[0] for wave in recordings]
+def opened_by() -> dict[str, str]:
+    """Return what opens each class, as the page of models has it."""
+    rows = re.findall(r"^\| (\w+For\w+[\w, ]*|SpeechEncoderDecoderModel) \| (.*?) \|", PAGE.read_text(), re.MULTILINE)
+    return {cls: opened for classes, opened in rows for cls in classes.split(", ")}
 
 
-def test_each_family_has_a_checkpoint_here():
-    assert BUILDERS.keys() == FAMILIES.keys()
-    assert {*BUILDERS, *tiny_ctc.BUILDERS} >= PADDED
+def test_the_page_of_models_has_each_class_of_transformers_that_recognises_speech():
+    auto = transformers.models.auto.modeling_auto
+    maps = {name: getattr(auto, f"MODEL_FOR_{name}_MAPPING_NAMES") for name in MAPS}
+    images = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    maps["MULTIMODAL_LM"] = {name: cls for name, cls in maps["MULTIMODAL_LM"].items() if name not in images}
+    classes: dict[str, str] = {}
+    for of_map in maps.values():
+        classes = {**of_map, **classes}
+    assert opened_by().keys() == {cls for name, cls in classes.items() if name not in OTHERS}
+    tried = {"transformers, in padded batches", "transformers, one window a pass"}
+    assert sum(opened in tried for opened in opened_by().values()) == len({**BUILDERS, **CTC_BUILDERS})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*BUILDERS, *tiny_ctc.BUILDERS])
+@pytest.mark.parametrize("name", [*BUILDERS, *CTC_BUILDERS])
 def test_texts_scores_and_times_alone_and_together_are_those_of_transformers(recogniser, name):
-    folder, recordings = recogniser(name), waves(LENGTHS if name in TIMED else LENGTHS[:4])
-    output = raysp.Transcript(language=LANGUAGES.get(name), words=name in TIMED)
-    is_alone = name in BUILDERS and bool(why_alone(name))
-    op = labelling(folder, output, windows_alone=is_alone)
-    assert (op.of_one_length if name in tiny_ctc.BUILDERS else op.is_alone) == (name not in PADDED)
-    together, alone = rows_of(op, recordings)
+    folder, recordings = recogniser(name), waves(LENGTHS if name in TIMED else LENGTHS[:3])
+    outputs = [raysp.Transcript(language=LANGUAGES.get(name), words=name in TIMED)]
+    outputs += [raysp.Transcript("searched", beams=4, nbest=2)] if name in CTC_BUILDERS else []
+    op = labelling(folder, *outputs)
+    is_padded = opened_by()[op.loaded.summary.architecture] == "transformers, in padded batches"
+    assert (not op.of_one_length if name in CTC_BUILDERS else not op.is_alone) == is_padded
+    together, alone = together_and_alone(op, recordings)
     texts = [row["pred_text"] for row in together]
     assert texts == [row["pred_text"] for row in alone] == written(folder, name, recordings)
     assert any(texts)
@@ -56,15 +73,49 @@ def test_texts_scores_and_times_alone_and_together_are_those_of_transformers(rec
         times = [(word["start"], word["end"]) for word in row["pred_words"]]
         assert times == [(word["start"], word["end"]) for word in same["pred_words"]] == sorted(times)
         assert all(0 <= start <= end <= len(wave) / RATE + 0.08 for start, end in times)
+    for row, same in zip(together, alone, strict=True) if name in CTC_BUILDERS else ():
+        assert row["searched_text"] == same["searched_text"] == row["searched_nbest"][0]["text"]
+        assert row["searched_score"] == pytest.approx(same["searched_score"], abs=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cohere_asr", "qwen3_asr", "omniasr_ctc", *TRANSDUCER_BUILDERS])
+@pytest.mark.parametrize("name", [*CTC_BUILDERS, "SEWForCTC"])
+def test_frames_of_every_length_are_those_of_the_logits(recogniser, tmp_path, name):
+    folder = tiny_waveform_model(tmp_path, name) if name == "SEWForCTC" else recogniser(name)
+    summary = labelling(folder, raysp.Transcript()).loaded.summary
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    model = transformers.AutoModelForCTC.from_pretrained(folder).eval()
+    edges = [summary.receptive_samples + count * summary.frame_stride for count in (1, 2, 5, 13)]
+    lengths = {summary.min_samples, *(edge + more for edge in edges for more in (-1, 0, 1))}
+    for length in sorted(length for length in lengths if length >= summary.min_samples):
+        [wave] = waves([length])
+        with torch.inference_mode():
+            logits = model(**extractor(wave, sampling_rate=RATE, return_tensors="pt")).logits
+        assert (logits.shape[1], length) == (summary.num_frames(length), length)
+
+
+@pytest.mark.slow
+def test_a_vocabulary_of_letters_is_aligned_and_takes_hot_words(recogniser):
+    hot = raysp.Transcript("hot", beams=8, hot_words={"abba": 9.0})
+    outputs = raysp.Transcript(words=True), raysp.Align(of="pred"), raysp.Transcript("plain", beams=8), hot
+    together, alone = together_and_alone(labelling(recogniser("omniasr_ctc"), *outputs), waves(LENGTHS[:3]))
+    for row, same in zip(together, alone, strict=True):
+        assert [word["word"] for word in row["aligned_words"]] == [word["word"] for word in row["pred_words"]]
+        assert row["aligned_skipped"] == 0
+        for word, other in zip(row["aligned_words"], row["pred_words"], strict=True):
+            assert (word["start"], word["end"]) == pytest.approx((other["start"], other["end"]), abs=0.021)
+        assert row["aligned_score"] == pytest.approx(same["aligned_score"], abs=1e-5)
+    found = {name: sum(row[f"{name}_text"].count("abba") for row in together) for name in ("plain", "hot")}
+    assert found["hot"] > found["plain"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cohere_asr", "omniasr_ctc", "nemotron3_5_asr"])
 def test_half_precision_has_the_label_of_a_window_alone(recogniser, name):
     output = raysp.Transcript(language=LANGUAGES.get(name), words=name in TIMED)
     op = labelling(recogniser(name), output, dtype="bfloat16")
-    together, alone = rows_of(op, waves(LENGTHS[:2]))
-    if name in tiny_ctc.BUILDERS:  # rows of one length share a pass
+    together, alone = together_and_alone(op, waves(LENGTHS[:2]))
+    if name in CTC_BUILDERS:  # rows of one length share a pass
         scores = [[row["pred_score"] for row in rows] for rows in (together, alone)]
         np.testing.assert_allclose(*scores, atol=0.05)
     else:
@@ -79,7 +130,7 @@ def test_a_row_whose_probabilities_are_not_finite_is_an_error_row(recogniser, na
     op = labelling(recogniser(name), raysp.Transcript())
     model = op.loaded.search.model
     layer = model.encoder_projector if name in TRANSDUCER_BUILDERS else model.get_output_embeddings()
-    layer.weight.data.fill_(float("nan"))
+    layer.weight.data.fill_(torch.nan)
     [row] = labels(op, block_of(waves([16_000]))).values()
     assert (row["status"], row["error_type"], row["pred_text"]) == ("error", "step_failed", None)
     assert "the probability of a token is not finite" in row["error_message"]
@@ -104,30 +155,25 @@ def test_a_model_that_padding_changes_here_is_refused_when_it_is_loaded(recognis
         loaded.check_padding()
 
 
-def test_windows_are_passes_of_their_own_with_a_version_that_was_not_measured(monkeypatch):
-    assert hf_installed.version().startswith(tuple(f"{version}." for version in VERSIONS))
-    assert why_alone("qwen3_asr") == ""
-    monkeypatch.setattr(hf_installed, "version", lambda: "5.99.1")
-    assert why_alone("qwen3_asr") == "padded batches were not measured with transformers 5.99.1, but with 5.24"
-    assert why_alone("speecht5") == "padding changes its results, or was not measured"
-
-
 @pytest.mark.slow
 def test_recordings_of_several_chunks_or_none_have_the_texts_of_transformers(recogniser):
-    folder, recordings = recogniser("voxtral"), waves((33 * RATE, 9_000, 61 * RATE))
+    folder, recordings = recogniser("voxtral"), waves((33 * RATE, 9_000))
     op = labelling(folder, raysp.Transcript(), window_seconds=70)
-    assert [row["pred_text"] for row in labels(op, block_of(recordings)).values()] == written(
-        folder, "voxtral", recordings
-    )
-    together, alone = rows_of(labelling(recogniser("qwen3_omni_moe"), raysp.Transcript()), waves((1_601, 64_000)))
+    found = [row["pred_text"] for row in labels(op, block_of(recordings)).values()]
+    assert found == written(folder, "voxtral", recordings)
+    op = labelling(recogniser("qwen3_omni_moe"), raysp.Transcript())
+    together, alone = together_and_alone(op, waves((1_601, 64_000)))
     assert [row["pred_text"] for row in together] == [row["pred_text"] for row in alone]
 
 
+LONG = ("omniasr", "qwen2_audio")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*BUILDERS, *tiny_ctc.BUILDERS])
+@pytest.mark.parametrize("name", [*LONG, *soaked(sorted({*BUILDERS, *CTC_BUILDERS} - {*LONG}))])
 def test_the_last_second_of_the_longest_window_is_heard(recogniser, name):
-    most = FAMILIES[name].max_seconds if name in FAMILIES else None
-    seconds = min(most or 31, 31)
+    summary = labelling(recogniser(name), raysp.Transcript(language=LANGUAGES.get(name))).loaded.summary
+    seconds = min((summary.max_samples or 31 * summary.sample_rate) // summary.sample_rate, 31)
     [wave] = waves([seconds * RATE])
     output = raysp.Transcript(language=LANGUAGES.get(name))
     op = labelling(recogniser(name), output, windows_alone=True, window_seconds=seconds, overlap_seconds=0)
@@ -157,8 +203,18 @@ def test_prompts_keywords_tasks_and_languages_change_the_text(recogniser, name):
     [
         ("[0.00][S01]Hello there.[7.56][7.90][S02] And you?[01:02]", "Hello there. And you?"),
         ("[0.00][S01]cut off", "[0.00][S01]cut off"),
-        ("no no no no no no no no no no no no no no no no no no no no no no ", "no" + 21 * " no"),
     ],
 )
-def test_segments_are_read_and_repetitions_stay(raw, text):
-    assert FAMILIES["moss_transcribe_diarize"].text_of(raw) == text
+def test_segments_of_moss_are_read(recogniser, tmp_path, raw, text):
+    folder = shutil.copytree(recogniser("moss_transcribe_diarize"), tmp_path / "copy")
+    settings = json.loads((folder / "generation_config.json").read_text())
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    settings["max_new_tokens"] = len(ids := [*tokenizer.encode(raw), tokenizer.eos_token_id])
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "suppress_tokens": None}))
+    op = labelling(folder, raysp.Transcript())
+    model, generate = op.loaded.search.model, op.loaded.search.model.generate
+    model.generate = lambda **inputs: generate(
+        **inputs, prefix_allowed_tokens_fn=lambda _, row: [ids[len(row) - inputs["input_ids"].shape[1]]]
+    )
+    [row] = labels(op, block_of(waves([16_000]))).values()
+    assert row["pred_text"] == text

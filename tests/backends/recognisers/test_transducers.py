@@ -1,32 +1,20 @@
 """Transducers of transformers: scores and times of tokens by their own loop, and languages."""
 
-import inspect
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import raysp
-from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
-from raysp.models.decoder.transducing import Path as SearchPath
 from tests.backends.recognisers.loops import MOST_STEPS, RATE, load
 from tests.backends.recognisers.tiny_transducers import TRANSDUCER_BUILDERS
 from tests.backends.theirs import labelling, waves
-from tests.models.oracles import transformers
 from tests.ops.test_labelling import block_of, labels
 
 FRAME, MARKS = 0.08, (".", ",")
-LENGTHS = (24_000, 9_000, 160_000, 33_333)
-describe = HuggingFaceModels().describe
-
-
-def generated(processor: Any, model: Any, wave: np.ndarray, **options) -> Any:
-    """Return what the loop of transformers writes for a recording."""
-    with torch.inference_mode():
-        inputs = processor(audio=wave, sampling_rate=RATE, return_tensors="pt", **options)
-        return model.generate(**inputs, max_new_tokens=MOST_STEPS)
+LENGTHS = (24_000, 9_000, 100_000)
 
 
 def path_of(folder: Path, name: str, wave: np.ndarray) -> list[tuple[int, int, float]]:
@@ -34,7 +22,9 @@ def path_of(folder: Path, name: str, wave: np.ndarray) -> list[tuple[int, int, f
     processor, model = load(folder, name)
     logits: list[torch.Tensor] = []
     model.register_forward_hook(lambda module, inputs, output: logits.append(output.logits[0, -1]))
-    made = generated(processor, model, wave)
+    with torch.inference_mode():
+        inputs = processor(audio=wave, sampling_rate=RATE, return_tensors="pt")
+        made = model.generate(**inputs, max_new_tokens=MOST_STEPS)
     ids = made.sequences[0, 1:].tolist()
     frames = (made.durations.cumsum(-1) - made.durations)[0, 1:].tolist()
     scores = [float(step.log_softmax(-1)[index]) for step, index in zip(logits, ids, strict=True)]
@@ -69,7 +59,12 @@ def put_path(op, steps: list[tuple[str, int]]) -> None:
     """Let the search of a transducer write tokens at frames, each with probability 0.5."""
     ids = op.loaded.files.processor.tokenizer.convert_tokens_to_ids([token for token, _ in steps])
     frames = torch.tensor([[frame for _, frame in steps]])
-    path = SearchPath(torch.tensor([ids]), frames, torch.zeros_like(frames), torch.full(frames.shape, np.log(0.5)))
+    path = SimpleNamespace(
+        tokens_BS=torch.tensor([ids]),
+        frames_BS=frames,
+        spans_BS=torch.zeros_like(frames),
+        scores_BS=torch.full(frames.shape, np.log(0.5)),
+    )
     op.loaded.search.path = lambda *_: path
 
 
@@ -101,12 +96,3 @@ def test_tags_are_languages_and_marks_lengthen_no_word(recogniser):
     put_path(op, [("▁an", 1)])
     [row] = labels(op, block_of(waves([14_400]))).values()
     assert (row["pred_text"], row["pred_language"]) == ("an", None)
-
-
-def test_a_language_is_taken_where_the_processor_takes_one(recogniser):
-    for name, options in {"nemotron3_5_asr": ("language",), "nemotron_asr_streaming": ()}.items():
-        summary = describe(recogniser(name))
-        processor = transformers.AutoProcessor.from_pretrained(recogniser(name))
-        assert ("language" in inspect.signature(type(processor).__call__).parameters) == bool(options)
-        assert (summary.takes, summary.writes_times, summary.alone) == (options, True, "")
-    assert describe(recogniser("nemotron3_5_asr")).languages == ("de", "de-DE", "en-US", "fr-FR")

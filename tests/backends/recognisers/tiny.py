@@ -1,7 +1,8 @@
 """Tiny random recognisers of transformers with their whole processors, a folder for each model type."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ CHAT = (
     "{% if not (loop.last and continue_final_message) %}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+ENDS = {"pad_token_id": END, "eos_token_id": "<|im_end|>"}
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz .,"]
 
 
@@ -64,26 +66,6 @@ def saved(folder: Path, cls: str, config: Any, processor: Any, **generation: Any
     return folder
 
 
-def qwen3_asr(folder: Path) -> Path:
-    from transformers.models.qwen3_asr.feature_extraction_qwen3_asr import Qwen3ASRFeatureExtractor
-
-    parts = {"audio_token": "<|audio_pad|>", "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>"}
-    made = tokenizer([*parts.values(), "<asr_text>", "<timestamp>"], extra_special_tokens=parts, padding_side="left")
-    template = CHAT.replace("AUDIO", "<|audio_start|><|audio_pad|><|audio_end|>")
-    processor = T.Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(feature_size=128), made, chat_template=template)
-    audio = {
-        "num_mel_bins": 128, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "d_model": 32,
-        "output_dim": 32, "downsample_hidden_size": 16,
-    }  # fmt: skip
-    config = T.Qwen3ASRConfig(
-        audio_config=audio, text_config={"model_type": "qwen3", "vocab_size": len(made), **TEXT},
-        audio_token_id=made.convert_tokens_to_ids("<|audio_pad|>"),
-        timestamp_token_id=made.convert_tokens_to_ids("<timestamp>"),
-        pad_token_id=made.pad_token_id, eos_token_id=made.eos_token_id,
-    )  # fmt: skip
-    return saved(folder, "Qwen3ASRForConditionalGeneration", config, processor)
-
-
 def canary(folder: Path) -> Path:
     made = tokenizer(["<|en|>", "<|de|>", "<|pnc|>", "<|start|>"])
     template = (
@@ -112,82 +94,74 @@ def cohere_asr(folder: Path) -> Path:
     return saved(folder, "CohereAsrForConditionalGeneration", config, processor)
 
 
+LLAMA = {"model_type": "llama", **TEXT}
+QWEN3 = {"model_type": "qwen3", **TEXT}
+
+
+SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+ENCODER = {"encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "d_model": 32}
+
+
+def _of_chat(
+    folder: Path, name: str, extractor: Any, audio: Any, text: Any, *tokens: str, template: str = "",
+    key: str = "audio_token_id", ids: Mapping[str, str] = MappingProxyType({}), **fields: Any,
+) -> Path:  # fmt: skip
+    """Write a language model with an encoder, whose recordings replace the first token, between the next two."""
+    made = tokenizer(tokens, padding_side="left", **fields)
+    template = template or CHAT.replace("AUDIO", "".join([*tokens[1:2], tokens[0], *tokens[2:3]]))
+    processor = getattr(T, f"{name}Processor")(extractor, made, chat_template=template)
+    named = {field: made.convert_tokens_to_ids(token) for field, token in {key: tokens[0], **ids}.items()}
+    text = {**text, "vocab_size": len(made)}
+    config = getattr(T, f"{name}Config")(audio_config=audio, text_config=text, **named)
+    return saved(folder, f"{name}ForConditionalGeneration", config, processor)
+
+
+def qwen3_asr(folder: Path) -> Path:
+    from transformers.models.qwen3_asr.feature_extraction_qwen3_asr import Qwen3ASRFeatureExtractor
+
+    parts = {"audio_token": "<|audio_pad|>", "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>"}
+    audio = {**ENCODER, "num_mel_bins": 128, "output_dim": 32, "downsample_hidden_size": 16}
+    return _of_chat(
+        folder, "Qwen3ASR", Qwen3ASRFeatureExtractor(feature_size=128), audio, QWEN3,
+        *parts.values(), "<asr_text>", "<timestamp>", extra_special_tokens=parts,
+        ids={**ENDS, "timestamp_token_id": "<timestamp>"},
+    )  # fmt: skip
+
+
 def omniasr(folder: Path) -> Path:
-    made = tokenizer(["<extra_id_1>", "<|lang:auto|>", "<|lang:eng_latn|>", "<|lang:deu_latn|>"], padding_side="left")
     template = (
         "{% for m in messages %}{% set said = namespace(language='auto') %}{% for c in m.content %}"
         "{% if c.type == 'audio' %}<extra_id_1>{% elif c.type == 'language' %}{% set said.language = c.language %}"
         "{% endif %}{% endfor %}<|lang:{{ said.language }}|><|im_start|>{% endfor %}"
     )
-    extractor = T.OmniASRFeatureExtractor()
-    processor = T.OmniASRProcessor(extractor, made, chat_template=template)
-    config = T.OmniASRConfig(
-        audio_config=WAVEFORM, text_config={"model_type": "llama", "vocab_size": len(made), **TEXT},
-        audio_token_id=made.convert_tokens_to_ids("<extra_id_1>"),
-        pad_token_id=made.pad_token_id, eos_token_id=made.eos_token_id,
+    return _of_chat(
+        folder, "OmniASR", T.OmniASRFeatureExtractor(), WAVEFORM, LLAMA, "<extra_id_1>", "<|lang:auto|>",
+        "<|lang:eng_latn|>", "<|lang:deu_latn|>", template=template, ids=ENDS,
     )  # fmt: skip
-    return saved(folder, "OmniASRForConditionalGeneration", config, processor)
-
-
-LLAMA = {"model_type": "llama", **TEXT}
-QWEN3 = {"model_type": "qwen3", **TEXT}
 
 
 def glmasr(folder: Path) -> Path:
-    made = tokenizer(["<|pad|>"], padding_side="left")
-    extractor = T.WhisperFeatureExtractor(feature_size=32)
-    processor = T.GlmAsrProcessor(extractor, made, chat_template=CHAT.replace("AUDIO", "<|pad|>"))
-    audio = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = T.GlmAsrConfig(
-        audio_config={**audio, "num_mel_bins": 32}, text_config={**LLAMA, "vocab_size": len(made)},
-        audio_token_id=made.convert_tokens_to_ids("<|pad|>"),
-    )  # fmt: skip
-    return saved(folder, "GlmAsrForConditionalGeneration", config, processor)
+    audio = {**SMALL, "intermediate_size": 128, "num_mel_bins": 32}
+    return _of_chat(folder, "GlmAsr", T.WhisperFeatureExtractor(feature_size=32), audio, LLAMA, "<|pad|>")
 
 
 def audioflamingo3(folder: Path) -> Path:
-    made = tokenizer(["<sound>"], padding_side="left")
-    extractor = T.WhisperFeatureExtractor(feature_size=32)
-    processor = T.AudioFlamingo3Processor(extractor, made, chat_template=CHAT.replace("AUDIO", "<sound>"))
-    audio = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    text = {**TEXT, "model_type": "qwen2", "vocab_size": len(made)}
-    config = T.AudioFlamingo3Config(
-        audio_config={**audio, "num_mel_bins": 32}, text_config=text,
-        audio_token_id=made.convert_tokens_to_ids("<sound>"),
-    )  # fmt: skip
-    return saved(folder, "AudioFlamingo3ForConditionalGeneration", config, processor)
+    text = {**TEXT, "model_type": "qwen2"}
+    audio = {**SMALL, "num_mel_bins": 32}
+    return _of_chat(folder, "AudioFlamingo3", T.WhisperFeatureExtractor(feature_size=32), audio, text, "<sound>")
 
 
 def moss_transcribe_diarize(folder: Path) -> Path:
-    made = tokenizer(["<|audio_pad|>", "<|audio_start|>", "<|audio_end|>"], padding_side="left")
-    template = CHAT.replace("AUDIO", "<|audio_start|><|audio_pad|><|audio_end|>")
+    tokens = ("<|audio_pad|>", "<|audio_start|>", "<|audio_end|>")
     extractor = T.MossTranscribeDiarizeFeatureExtractor()
-    processor = T.MossTranscribeDiarizeProcessor(extractor, made, chat_template=template)
-    audio = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = T.MossTranscribeDiarizeConfig(
-        audio_config=audio, text_config={**QWEN3, "vocab_size": len(made)},
-        audio_token_id=made.convert_tokens_to_ids("<|audio_pad|>"),
-    )  # fmt: skip
-    return saved(folder, "MossTranscribeDiarizeForConditionalGeneration", config, processor)
+    return _of_chat(folder, "MossTranscribeDiarize", extractor, SMALL, QWEN3, *tokens)
 
 
 def qwen2_audio(folder: Path) -> Path:
-    made = tokenizer(["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"], padding_side="left")
-    extractor = T.WhisperFeatureExtractor(feature_size=32)
-    template = CHAT.replace("AUDIO", "<|audio_bos|><|AUDIO|><|audio_eos|>")
-    processor = T.Qwen2AudioProcessor(extractor, made, chat_template=template)
-    audio = {
-        "num_mel_bins": 32,
-        "encoder_layers": 2,
-        "encoder_attention_heads": 4,
-        "encoder_ffn_dim": 64,
-        "d_model": 32,
-    }
-    config = T.Qwen2AudioConfig(
-        audio_config=audio, text_config={**TEXT, "model_type": "qwen2", "vocab_size": len(made)},
-        audio_token_index=made.convert_tokens_to_ids("<|AUDIO|>"),
-    )  # fmt: skip
-    return saved(folder, "Qwen2AudioForConditionalGeneration", config, processor)
+    tokens = ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>")
+    text = {**TEXT, "model_type": "qwen2"}
+    extractor, audio = T.WhisperFeatureExtractor(feature_size=32), {**ENCODER, "num_mel_bins": 32}
+    return _of_chat(folder, "Qwen2Audio", extractor, audio, text, *tokens, key="audio_token_index")
 
 
 def moonshine_streaming(folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """Labels in a language, and in the language of each row, of a checkpoint with the layout of MMS."""
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -8,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import soundfile
 import torch
 import transformers
 
 import raysp
 from raysp import CheckpointError, PlanError, SpecError
+from tests import kit
+from tests.backends.theirs import assert_alike
+from tests.corpora import samples_of
 from tests.models.encoder.many_languages import lay_out
 
 TWENTY = [f"{a}{b}{c}" for a in "aegkt" for b in "ou" for c in "mn"]
@@ -25,40 +26,23 @@ def checkpoint(tmp_path_factory) -> Path:
     return lay_out(tmp_path_factory.mktemp("mms"), TWENTY)
 
 
-def recording(seed: int, num_samples: int) -> bytes:
-    wave = 0.1 * np.random.default_rng(seed).standard_normal(num_samples)
-    with io.BytesIO() as file:
-        soundfile.write(file, wave, 16000, format="WAV")
-        return file.getvalue()
+def recording(seed: int, seconds: float) -> bytes:
+    wave = 0.1 * np.random.default_rng(seed).standard_normal(round(16_000 * seconds))
+    return kit.sound(wave.astype(np.float32))
 
 
-def rows_of(languages, *, seconds=None, **columns) -> pa.Table:
-    given = seconds or [0.3 + 0.07 * (place % 11) for place in range(len(languages))]
-    audio = [{"bytes": recording(place, round(16000 * one)), "path": None} for place, one in enumerate(given)]
+def rows_of(languages, **columns) -> pa.Table:
+    audio = [{"bytes": recording(place, 0.3 + 0.07 * (place % 11)), "path": None} for place in range(len(languages))]
     ids = [str(place) for place in range(len(languages))]
-    lang = pa.array(languages, pa.string())
-    return pa.table({"id": ids, "audio": audio, "lang": lang, **{k: pa.array(v) for k, v in columns.items()}})
+    return pa.table({"id": ids, "audio": audio, "lang": pa.array(languages, pa.string()), **columns})
 
 
 def labeller(checkpoint, *outputs, **fields):
     return raysp.Labeller([raysp.Decode(), raysp.Label(str(checkpoint), outputs=outputs, **fields)])
 
 
-def labelled(checkpoint, rows, *outputs, **fields):
-    return labeller(checkpoint, *outputs, **fields)(rows).to_pylist()
-
-
-def without_place(row):
-    return {name: value for name, value in row.items() if name not in ("row", "id")}
-
-
-def agree(found, expected):
-    """Return whether two labels are equal, but for last digits of their numbers, which kernels choose by the shape."""
-    if isinstance(expected, dict):
-        return found.keys() == expected.keys() and all(agree(found[name], expected[name]) for name in expected)
-    if isinstance(expected, list):
-        return len(found) == len(expected) and all(map(agree, found, expected))
-    return found == (pytest.approx(expected, abs=1e-5) if isinstance(expected, float) else expected)
+def labelled(checkpoint, rows, *outputs):
+    return labeller(checkpoint, *outputs)(rows).to_pylist()
 
 
 @pytest.mark.slow
@@ -82,7 +66,7 @@ def test_every_row_of_twelve_languages_has_the_label_that_it_has_alone_with_its_
         label_alone = labeller(checkpoint, *outputs(language))
         for place in (place for place, one in enumerate(languages) if one == language):
             [alone] = label_alone(rows.slice(place, 1)).to_pylist()
-            assert agree(without_place(alone), without_place(mixed[place]))
+            assert_alike(mixed[place], {**alone, "row": mixed[place]["row"]}, rel=1e-6, abs=1e-5)
 
 
 def test_texts_are_those_of_the_original_with_the_adapter_of_the_language(checkpoint):
@@ -93,9 +77,9 @@ def test_texts_are_those_of_the_original_with_the_adapter_of_the_language(checkp
         processor.tokenizer.set_target_lang(language)
         model.load_adapter(language)
         place = ["eun", "aom"].index(language)
-        wave, rate = soundfile.read(io.BytesIO(rows.column("audio")[place].as_py()["bytes"]), dtype="float32")
+        wave = samples_of(rows.column("audio")[place].as_py()["bytes"])
         with torch.inference_mode():
-            logits = model(**processor(wave, sampling_rate=rate, return_tensors="pt")).logits
+            logits = model(**processor(wave, sampling_rate=16_000, return_tensors="pt")).logits
         assert processor.batch_decode(logits.argmax(-1)) == [row["pred_text"]]
         assert row["pred_text"]
 
@@ -152,14 +136,14 @@ def announce(folder: Path, language: str | None) -> None:
 
 
 @pytest.mark.parametrize("language", ["ton", LANG])
-def test_a_named_language_is_used_whatever_the_tokenizer_of_a_folder_announces(tmp_path, language, raysp_command):
+def test_a_named_language_is_used_whatever_the_tokenizer_of_a_folder_announces(tmp_path, language):
     folder = lay_out(tmp_path, ["aom", "ton"])
     announce(folder, "ton")  # the weights are those of the other one, whose vocabulary is smaller
     rows = rows_of(["ton", "ton"], text=["a t"] * 2)
     outputs = (raysp.Transcript(language=language), raysp.Embedding(), raysp.Align("text"))
     with pytest.raises(CheckpointError, match=r"equal those of adapter.aom.*or name a language in the outputs"):
         labeller(folder, raysp.Transcript())
-    shown = " ".join(raysp_command("inspect", folder).out.split())
+    shown = " ".join(kit.run(["inspect", folder]).out.split())
     assert "one that outputs have to name, of 2 languages" in shown
     assert "equal those of adapter.aom.safetensors" in shown
     found = labelled(folder, rows, *outputs)

@@ -1,0 +1,275 @@
+"""Speakers by vectors and by frames: clusters, the space of vectors, turns, and speakers of words."""
+
+import itertools
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from raysp import CheckpointError
+from raysp.ops.speakers.speaker_clusters import MOST_VECTORS, cut, merges, numbered, unit
+from raysp.ops.speakers.speaker_frames import FrameDiarization, FrameWindow, stitched
+from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
+from raysp.ops.speakers.speaker_turns import Diarization, Turn
+from raysp.ops.speakers.word_speakers import spoken
+
+pytest.importorskip("scipy", reason="needs pip install 'raysp[turns]'")
+
+
+def clustered(vectors, *, threshold, bounds=(1, None), least=1):
+    """Return the cluster of each vector."""
+    return cut(vectors, merges(vectors), threshold=threshold, bounds=bounds, least=least)
+
+
+def voices(counts, seed=0, spread=0.3, width=24):
+    """Draw vectors around a direction for each speaker, in the order of the counts, and their speakers."""
+    draw = np.random.default_rng(seed)
+    centres = unit(draw.standard_normal((len(counts), width)))
+    speakers = np.repeat(np.arange(len(counts)), counts)
+    return unit(centres[speakers] + spread / np.sqrt(width) * draw.standard_normal((len(speakers), width))), speakers
+
+
+def brute_force(vectors, threshold):
+    """Join the two clusters whose members are nearest in the mean, until all are farther apart."""
+    clusters = [[place] for place in range(len(vectors))]
+    while len(clusters) > 1:
+        pairs = itertools.combinations(range(len(clusters)), 2)
+        distances = {(a, b): (1 - vectors[clusters[a]] @ vectors[clusters[b]].T).mean() for a, b in pairs}
+        (first, second), distance = min(distances.items(), key=lambda one: one[1])
+        if distance > threshold:
+            break
+        clusters[first] += clusters.pop(second)
+    owner = {place: number for number, cluster in enumerate(clusters) for place in cluster}
+    return numbered([owner[place] for place in range(len(vectors))]).tolist()
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.6, 1.1])
+def test_clusters_are_those_of_average_linkage(threshold):
+    vectors = unit(np.random.default_rng(0).standard_normal((23, 5)))
+    assert clustered(vectors, threshold=threshold).tolist() == brute_force(vectors, threshold)
+
+
+def test_the_number_is_found_bounded_or_given():
+    vectors, speakers = voices([20, 5, 33, 12])
+    assert clustered(vectors, threshold=0.5).tolist() == speakers.tolist()
+    for bounds, expected in [((2, 2), 2), ((1, 3), 3), ((6, 6), 6), ((5, None), 5), ((1, 9), 4)]:
+        found = clustered(vectors, threshold=0.5, bounds=bounds)
+        assert np.unique(found).tolist() == list(range(expected))
+    assert clustered(vectors[:3], threshold=0.5, bounds=(5, 5)).tolist() == [0, 1, 2]
+    order = np.random.default_rng(3).permutation(len(vectors))  # speakers are numbered by their first window
+    assert clustered(vectors[order], threshold=0.5).tolist() == numbered(speakers[order].tolist()).tolist()
+
+
+def test_a_cluster_with_little_speech_joins_the_nearest_speaker():
+    vectors, speakers = voices([20, 20, 2])
+    assert clustered(vectors, threshold=0.5).max() == 2
+    found = clustered(vectors, threshold=0.5, least=3)
+    assert found[:40].tolist() == speakers[:40].tolist()
+    assert {*found[40:].tolist()} < {0, 1} or len({*found.tolist()}) == 2
+    # Unless that many speakers are asked for, or nobody speaks longer.
+    assert clustered(vectors, threshold=0.5, bounds=(3, 3), least=3).tolist() == speakers.tolist()
+    assert clustered(vectors[40:], threshold=0.5, least=3).tolist() == [0, 0]
+
+
+def test_many_vectors_have_the_clusters_of_fewer():
+    vectors, speakers = voices([2 * MOST_VECTORS, 90, 130])
+    assert clustered(vectors, threshold=0.5).tolist() == speakers.tolist()
+
+
+WIDTH, SPEAKERS = 12, 300
+BETWEEN = np.array([9.0, 4.0, 1.0])
+
+
+def made(count=20, seed=0):
+    """Return vectors of speakers who differ in three of twelve dimensions, mixed, far from 0, and the speakers."""
+    draw = np.random.default_rng(seed)
+    mixing = np.linalg.qr(draw.standard_normal((WIDTH, WIDTH)))[0] * np.geomspace(0.2, 5, WIDTH)
+    means = np.zeros((SPEAKERS, WIDTH))
+    means[:, :3] = draw.standard_normal((SPEAKERS, 3)) * np.sqrt(BETWEEN)
+    speakers = np.repeat(np.arange(SPEAKERS), count)
+    return (means[speakers] + draw.standard_normal((len(speakers), WIDTH))) @ mixing + 7, speakers, mixing
+
+
+@pytest.fixture(scope="module")
+def space() -> SpeakerSpace:
+    vectors, speakers, _ = made()
+    return SpeakerSpace.of(vectors, speakers)
+
+
+def test_a_file_holds_it(space, tmp_path):
+    (tmp_path / SPEAKERS_FILE).write_text(space.text)
+    found = SpeakerSpace.load(tmp_path, WIDTH)
+    vectors, *_ = made(count=2)
+    np.testing.assert_allclose(found(vectors), space(vectors), rtol=1e-4, atol=1e-4)
+    assert SpeakerSpace.load(tmp_path.parent, WIDTH) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mean": [0.0] * 3}, "expected vectors of 12 numbers"),
+        ({"directions": "far"}, "found no numbers"),
+        ({"mean": [float("nan")] * WIDTH}, "not finite"),
+        ({"between": [-1.0, 1.0, 1.0]}, "variances of 0 or less"),
+    ],
+)
+def test_a_wrong_file_is_refused(space, tmp_path, change, words):
+    value = json.loads(space.text)
+    value["directions"] = value["directions"][:3]
+    value["between"] = value["between"][:3]
+    (tmp_path / SPEAKERS_FILE).write_text(json.dumps({**value, **change}))
+    with pytest.raises(CheckpointError, match=f"{words}.*restore the file that `raysp finetune` wrote"):
+        SpeakerSpace.load(tmp_path, WIDTH)
+
+
+def test_too_few_speakers_or_alike_ones_have_none_and_only_finite_vectors_count():
+    vectors, speakers, _ = made()
+    assert SpeakerSpace.of(vectors[:40], speakers[:40]) is None  # two speakers
+    assert SpeakerSpace.of(vectors[::20], speakers[::20]) is None  # one vector of each
+    assert SpeakerSpace.of(np.ones((40, 3)), np.repeat(np.arange(10), 4)) is None
+    broken = np.concatenate([np.full((2, WIDTH), np.nan), vectors])  # vectors that are not finite do not count
+    found = SpeakerSpace.of(broken, np.concatenate([[0, 1], speakers]))
+    np.testing.assert_array_equal(found.between_D, SpeakerSpace.of(vectors, speakers).between_D)
+
+
+def test_ratios_are_those_of_the_two_densities(space):
+    draw = np.random.default_rng(2)
+    places = draw.standard_normal((9, len(space.between_D)))
+    labels = np.array([0] * 4 + [1] * 5)
+    means = np.stack([places[labels == one].mean(0) for one in (0, 1)])
+    counts = np.array([2.0, 2.5])
+    expected = 0.0
+    for dim, between in enumerate(space.between_D):
+        for same, sign in ((1, 1), (0, -1)):
+            covariance = np.diag(between + 1 / counts) + same * between * (1 - np.eye(2))
+            quadratic = means[:, dim] @ np.linalg.solve(covariance, means[:, dim])
+            expected += sign * -0.5 * (np.linalg.slogdet(covariance)[1] + quadratic)
+    assert space.nearest(places, labels, 0.5) == pytest.approx(expected)
+
+
+STEP = 0.5
+
+
+def diarization(**fields):
+    given = {"threshold": 0.5, "bounds": (1, None), "least_seconds": 1.0, "merge_seconds": 0.5, "step_seconds": STEP}
+    given |= {"window_seconds": 1.5, "change_seconds": 0.375}
+    return Diarization(**{**given, **fields})
+
+
+def vectors_of(speakers, seed=0):
+    """Return vectors near an axis for each speaker."""
+    noise = 0.05 * np.random.default_rng(seed).standard_normal((len(speakers), 8))
+    return np.eye(8)[np.array(speakers, int)] + noise
+
+
+def middles_of(count):
+    return (np.arange(count) + 0.5) * STEP
+
+
+def spans(turns):
+    return [(one.speaker, one.start, one.end) for one in turns]
+
+
+def test_speech_alone_is_in_turns_and_short_pauses_end_none():
+    regions = [(0.1, 2.0), (2.3, 4.0), (5.0, 7.0), (7.2, 9.0)]
+    found = diarization()(regions, middles_of(20), vectors_of([0] * 14 + [1] * 6))
+    assert spans(found) == [(0, 0.1, 4.0), (0, 5.0, 7.0), (1, 7.2, 9.0)]
+    apart = diarization(merge_seconds=0)(regions, middles_of(20), vectors_of([0] * 14 + [1] * 6))
+    assert [one[1:] for one in spans(apart)] == regions
+
+
+def test_a_region_without_a_window_has_the_nearest_speaker():
+    middles = np.array([0.25, 0.75, 1.25, 5.25, 5.75, 6.25])
+    found = diarization(least_seconds=0)([(0, 1.5), (4.6, 4.7), (5, 6.5)], middles, vectors_of([0, 0, 0, 1, 1, 1]))
+    assert spans(found) == [(0, 0, 1.5), (1, 4.6, 6.5)]
+    for regions, count in (([], 10), ([(0.0, 1.0)], 0)):
+        assert diarization()(regions, middles_of(count), vectors_of([0] * count)) == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_turns_are_in_order_do_not_overlap_and_cover_the_speech(seed):
+    draw = np.random.default_rng(seed)
+    edges = np.sort(draw.uniform(0, 60, 24))
+    regions = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+    vectors = vectors_of(np.repeat(draw.integers(0, 4, 24), 5), seed)
+    found = diarization(merge_seconds=0)(regions, middles_of(120), vectors)
+    assert sum(one.end - one.start for one in found) == pytest.approx(sum(end - start for start, end in regions))
+    assert all(before.end <= after.start for before, after in pairwise(found))
+    firsts = list(dict.fromkeys(one.speaker for one in found))
+    assert firsts == list(range(len(firsts)))
+
+
+TURNS = tuple(turn._asdict() for turn in (Turn(0, 1.0, 3.0, 0.9), Turn(1, 3.0, 5.0, 0.9), Turn(0, 6.0, 7.0, 0.9)))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "speaker"),
+    [
+        (1.2, 1.5, 0),
+        (2.8, 3.4, 1),
+        (5.1, 5.4, 1),
+        (5.6, 5.9, 0),
+        (0.0, 0.5, 0),
+        (2, 7, 1),
+    ],
+)
+def test_a_word_has_the_speaker_of_the_largest_part_or_of_the_nearest_turn(start, end, speaker):
+    [word] = spoken(TURNS, [{"word": "a", "start": start, "end": end, "score": 0.5}])
+    assert word == {"word": "a", "start": start, "end": end, "score": 0.5, "speaker": speaker}
+
+
+FRAME = 0.25  # seconds: its multiples are exact
+
+
+def diarized(scores, **fields):
+    given = {"threshold": 0.5, "most": None, "least_seconds": 0, "merge_seconds": 0, "frame_seconds": FRAME, **fields}
+    return FrameDiarization(**given)(np.asarray(scores, np.float32))
+
+
+def speech(seed: int, num_frames: int, num_classes: int) -> np.ndarray:
+    """Return probabilities of speakers who often speak, at times at once."""
+    draw = np.random.default_rng(seed)
+    spoken = draw.random((1 + num_frames // 8, num_classes)) < 0.6
+    scores = np.where(np.repeat(spoken, 8, 0)[:num_frames], 0.9, 0.1)
+    return (scores + draw.uniform(-0.05, 0.05, scores.shape)).astype(np.float32)
+
+
+def test_turns_are_where_a_class_is_above_the_threshold_also_at_once():
+    scores = np.zeros((8, 3))
+    scores[0:4, 1] = 0.75
+    scores[2:6, 0] = [0.75, 1, 1, 0.75]
+    scores[7, 1] = 1
+    assert diarized(scores) == [
+        Turn(0, 0, 1, 0.75),
+        Turn(1, 0.5, 1.5, 0.875),
+        Turn(0, 1.75, 2, 1.0),
+    ]
+
+
+def test_the_speakers_with_most_speech_are_kept():
+    scores = np.zeros((9, 3))
+    scores[:2, 0], scores[2:5, 1], scores[5:, 2] = 1, 1, 1
+    assert [(one.speaker, one.start) for one in diarized(scores)] == [(0, 0), (1, 0.5), (2, 1.25)]
+    assert [(one.speaker, one.start) for one in diarized(scores, most=2)] == [(0, 0.5), (1, 1.25)]
+    assert [one.start for one in diarized(scores, least_seconds=0.75)] == [0.5, 1.25]
+    assert [one.start for one in diarized(scores, least_seconds=9)] == [1.25]  # who speaks most is one anyway
+
+
+@pytest.mark.parametrize("num_classes", [1, 5])
+def test_classes_in_another_order_in_each_window_are_the_same_speakers(num_classes):
+    for seed in range(3):
+        draw = np.random.default_rng(seed)
+        truth = speech(seed, 400, num_classes)
+        windows, start, own = [], 0, 0
+        while True:
+            end = min(len(truth), start + int(draw.integers(120, 160)))
+            order = draw.permutation(num_classes) if start else np.arange(num_classes)
+            noise = draw.uniform(-0.05, 0.05, (end - start, num_classes))
+            windows.append(FrameWindow(start, own, (truth[start:end] + noise).astype(np.float32)[:, order]))
+            if end == len(truth):
+                break
+            own = end - int(draw.integers(10, 40))
+            start = end - 80
+        assert len(windows) > 3
+        np.testing.assert_allclose(stitched(windows), truth, atol=0.051)
