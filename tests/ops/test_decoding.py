@@ -14,6 +14,7 @@ from raysp.ops.rows import MAX_MESSAGE, ROW_SCHEMA, plain, waves_of, with_waves
 from raysp.storage.audio_root import AudioRoot
 from tests.audio.test_decoding import encode, noise, with_flac_streaminfo
 from tests.corpora import AUDIO, wav
+from tests.ops.test_long_rows import flac_of_unknown_length
 
 WINDOWING = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)
 
@@ -128,6 +129,26 @@ def test_a_header_that_lies_does_not_count_as_audio_left_once_it_is_decoded():
     assert left[-1] == 0
     is_decoded = [2 in block.column("row").to_pylist() for block in blocks].index(True)
     assert max(left[is_decoded:]) <= 2.5  # the three short rows
+
+
+def test_a_block_holds_no_more_than_its_bytes_whatever_headers_claim(monkeypatch):
+    for name in ("BLOCK_BYTES", "STREAM_BLOCK_BYTES"):  # of 128 MiB, which take seconds to fill
+        monkeypatch.setattr(f"raysp.ops.decoding.{name}", 4 * 40_000)
+    lying = bytearray(wav(30_000))
+    place = lying.index(b"data")
+    lying[place + 4 : place + 8] = struct.pack("<I", 2**31 - 2)
+    lengths = [100, 200_000, 200, 30_000, 150_000]
+    rows = piece([wav(100), flac_of_unknown_length(200_000), wav(200), bytes(lying), wav(150_000)])
+    windowing = Windowing.of(
+        sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=1, overlap_seconds=0.25
+    )
+    found = blocks_of(decoding(windowing=windowing, block_seconds=60), rows)
+    assert max(sum(len(w) for w in waves_of(block) if w is not None) for block in found) <= 40_000
+    windows = [row for block in found for row in block.select(["row", "status", "window", "windows"]).to_pylist()]
+    for row, length in enumerate(lengths):
+        count = windowing.num_windows(length)
+        expected = [(place, count if place == count - 1 else None, "ok") for place in range(count)]
+        assert [(one["window"], one["windows"], one["status"]) for one in windows if one["row"] == row] == expected
 
 
 def test_measured_durations_are_those_of_all_joined_streams():
