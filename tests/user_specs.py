@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+import raysp
 from raysp.ops.step_ops import ColumnOp, RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Functions, Output, Step
@@ -157,3 +158,20 @@ def sure(rows: pa.Table) -> list[bool]:
     """Keep rows by their outputs and added columns, which it gets beside those of the source."""
     assert rows.column_names == ["id", "length", "pred_text", "pred_score", "pred_words", "signal", "embedding"]
     return [row["pred_score"] > -0.02 and row["signal"]["snr"] > 15 and row["length"] == 7 for row in rows.to_pylist()]
+
+
+OPS: dict[str, object] = {}
+"""Ops of outputs by their names, which a test puts here."""
+
+
+@spec
+class Given(raysp.Embedding):
+    """An output whose op a test gives: the number of frames of a recording."""
+
+    name: str = "frames"
+
+    def op(self, checkpoint: object, loaded: object = None) -> object:
+        return OPS[self.name]
+
+    def schema(self, checkpoint: object) -> pa.Schema:
+        return pa.schema([("frames", pa.int64())])

@@ -27,7 +27,7 @@ from tests.backends.theirs import (
 from tests.corpora import wav
 from tests.here import run_without_ray
 from tests.models.oracles import transformers
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 
 LENGTHS = (5_000, 9_000, 16_000, 25_000, 800, 32_000)
 MORE_LENGTHS = (*LENGTHS, 12_000, 20_000, 28_000, 3_000)

@@ -10,7 +10,7 @@ import soxr
 
 import raysp
 from tests.backends.theirs import labelling
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 
 pytestmark = pytest.mark.drivers
 NUMBER, FEW = 12, 4

@@ -15,7 +15,7 @@ from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, waves, written
 from tests.here import run_without_ray
 from tests.models.oracles import transformers
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 
 LENGTHS = (5_000, 9_000, 16_000, 25_000, 320, 32_000)
 

@@ -12,7 +12,7 @@ from raysp.audio.waveforms import cut_windows
 from raysp.backends.finding import choose
 from raysp.ops.labelling import Labelling
 from tests.models.oracles import make_oracle, transformers
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 
 LANGUAGES = ("<|en|>", "<|de|>", "<|tr|>")
 WINDOW_SECONDS = 2

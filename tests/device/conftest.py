@@ -15,7 +15,7 @@ from raysp.ops import late_steps
 from tests.corpora import CHECKPOINT, DEMO
 from tests.device import output_cases, stand_in
 from tests.device.class_cases import make_checkpoint
-from tests.ops.test_labelling import block_of
+from tests.ops.waves import block_of
 
 stand_in.install()
 

@@ -15,7 +15,7 @@ from raysp.ops.labelling import Labelling
 from tests.corpora import CHECKPOINT
 from tests.device.conftest import assert_same, spoken
 from tests.device.stand_in import NAME, counted, hooked
-from tests.ops.test_labelling import block_of
+from tests.ops.waves import block_of
 
 DEVICE = torch.device(NAME, 0)
 SECONDS = 30

@@ -10,8 +10,8 @@ from tests.device.conftest import assert_same, labelling, spoken
 from tests.device.output_cases import ARPA, with_files
 from tests.device.output_cases import CASES as OUTPUTS
 from tests.device.stand_in import NAME, counted
-from tests.ops.test_labelling import block_of
 from tests.ops.test_precision import noise
+from tests.ops.waves import block_of
 
 CASES = {**{f"class {name}": (name, outputs) for name, outputs in CLASSES.items()}, **OUTPUTS}
 STEP_BY_STEP = {name for name in CASES if "generation" in name or "sampling" in name or "Decoder" in name} | {

@@ -13,7 +13,7 @@ from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2CTCTokenizer,
 from raysp.ops.blocks import Batching, batching, most_unequal
 from raysp.ops.labelling import Labelling
 from tests.device.class_cases import CASES, make_checkpoint
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 from tests.soaked import soaked
 
 OUTPUTS = [raysp.Transcript(words=True), raysp.Embedding(layer=1), raysp.Embedding("last")]

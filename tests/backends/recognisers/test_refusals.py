@@ -14,7 +14,7 @@ from tests.backends.recognisers.loops import LANGUAGES, written
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import labelling, waves
 from tests.here import without_packages
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 
 
 @pytest.fixture

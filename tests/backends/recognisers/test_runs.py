@@ -16,7 +16,7 @@ from tests.backends.recognisers.loops import written
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, tiny_whisper, waves
 from tests.here import install_package, run_without_ray
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 from tests.soaked import soaked
 
 

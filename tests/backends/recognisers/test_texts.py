@@ -20,7 +20,7 @@ from tests.backends.recognisers.tiny_ctc import BUILDERS as CTC_BUILDERS
 from tests.backends.recognisers.tiny_transducers import TRANSDUCER_BUILDERS
 from tests.backends.theirs import RATE, labelling, tiny_waveform_model, together_and_alone, waves
 from tests.models.oracles import transformers
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 from tests.soaked import soaked
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"

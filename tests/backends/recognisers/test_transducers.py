@@ -11,7 +11,7 @@ import raysp
 from tests.backends.recognisers.loops import MOST_STEPS, RATE, load
 from tests.backends.recognisers.tiny_transducers import TRANSDUCER_BUILDERS
 from tests.backends.theirs import labelling, waves
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 
 FRAME, MARKS = 0.08, (".", ",")
 LENGTHS = (24_000, 9_000, 100_000)

@@ -15,7 +15,7 @@ from tests.backends.recognisers.loops import LANGUAGES
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import labelling, together_and_alone, waves
 from tests.here import install_package, run_without_ray
-from tests.ops.test_labelling import block_of, labels
+from tests.ops.waves import block_of, labels
 from tests.soaked import soaked
 
 VLLM = "vllm"
