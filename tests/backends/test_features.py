@@ -46,18 +46,6 @@ def test_features_of_a_batch_are_those_of_the_original(kind):
                 torch.testing.assert_close(row, other, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("kind", ["Whisper", "Wav2Vec2 with a mask", "SeamlessM4T"])
-def test_features_of_a_row_do_not_depend_on_its_batch(kind):
-    features = known_features(EXTRACTORS[kind])
-    batch = features(*pad(BATCHES[2]))
-    for place, wave in enumerate(BATCHES[2]):
-        for name, value in features(*pad([wave])).items():
-            frames = value.shape[-1] if value.ndim < 3 or kind == "Whisper" else value.shape[1]
-            of_row = batch[name][place]
-            of_row = of_row[..., :frames] if value.ndim < 3 or kind == "Whisper" else of_row[:frames]
-            assert torch.equal(of_row, value[0])
-
-
 def test_an_extractor_that_is_not_known_computes_its_features_itself():
     class Subclass(transformers.WhisperFeatureExtractor):
         """An extractor of somebody's own."""

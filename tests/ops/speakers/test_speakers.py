@@ -9,7 +9,7 @@ import pytest
 
 from raysp import CheckpointError
 from raysp.ops.speakers.speaker_clusters import MOST_VECTORS, cut, merges, numbered, unit
-from raysp.ops.speakers.speaker_frames import FrameDiarization, FrameWindow, stitched
+from raysp.ops.speakers.speaker_frames import FrameWindow, stitched
 from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
 from raysp.ops.speakers.speaker_turns import Diarization, Turn
 from raysp.ops.speakers.word_speakers import spoken
@@ -219,41 +219,12 @@ def test_a_word_has_the_speaker_of_the_largest_part_or_of_the_nearest_turn(start
     assert word == {"word": "a", "start": start, "end": end, "score": 0.5, "speaker": speaker}
 
 
-FRAME = 0.25  # seconds: its multiples are exact
-
-
-def diarized(scores, **fields):
-    given = {"threshold": 0.5, "most": None, "least_seconds": 0, "merge_seconds": 0, "frame_seconds": FRAME, **fields}
-    return FrameDiarization(**given)(np.asarray(scores, np.float32))
-
-
 def speech(seed: int, num_frames: int, num_classes: int) -> np.ndarray:
     """Return probabilities of speakers who often speak, at times at once."""
     draw = np.random.default_rng(seed)
     spoken = draw.random((1 + num_frames // 8, num_classes)) < 0.6
     scores = np.where(np.repeat(spoken, 8, 0)[:num_frames], 0.9, 0.1)
     return (scores + draw.uniform(-0.05, 0.05, scores.shape)).astype(np.float32)
-
-
-def test_turns_are_where_a_class_is_above_the_threshold_also_at_once():
-    scores = np.zeros((8, 3))
-    scores[0:4, 1] = 0.75
-    scores[2:6, 0] = [0.75, 1, 1, 0.75]
-    scores[7, 1] = 1
-    assert diarized(scores) == [
-        Turn(0, 0, 1, 0.75),
-        Turn(1, 0.5, 1.5, 0.875),
-        Turn(0, 1.75, 2, 1.0),
-    ]
-
-
-def test_the_speakers_with_most_speech_are_kept():
-    scores = np.zeros((9, 3))
-    scores[:2, 0], scores[2:5, 1], scores[5:, 2] = 1, 1, 1
-    assert [(one.speaker, one.start) for one in diarized(scores)] == [(0, 0), (1, 0.5), (2, 1.25)]
-    assert [(one.speaker, one.start) for one in diarized(scores, most=2)] == [(0, 0.5), (1, 1.25)]
-    assert [one.start for one in diarized(scores, least_seconds=0.75)] == [0.5, 1.25]
-    assert [one.start for one in diarized(scores, least_seconds=9)] == [1.25]  # who speaks most is one anyway
 
 
 @pytest.mark.parametrize("num_classes", [1, 5])
