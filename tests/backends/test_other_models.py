@@ -11,7 +11,6 @@ from tests import kit
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import (
     RATE,
-    assert_alike,
     labelling,
     tiny_spectrogram_classifier,
     tiny_waveform_model,
@@ -21,6 +20,7 @@ from tests.backends.theirs import (
     written,
 )
 from tests.models.oracles import transformers
+from tests.ops.waves import assert_alike
 
 LENGTHS = (5_000, 9_000, 9_000, 16_000, 1_700, 3_210)
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from raysp.audio.waveforms import cut_windows
@@ -156,15 +155,3 @@ def together_and_alone(op: Labelling, recordings: Sequence[np.ndarray]) -> tuple
     together = [*labels(op, block_of(recordings)).values()]
     assert {row["status"] for row in together} == {"ok"}
     return together, [labels(op, block_of([wave]))[0] for wave in recordings]
-
-
-def assert_alike(found: object, alone: object, rel: float = 1e-4, abs: float = 1e-4) -> None:
-    """Compare values of an output; numbers within rounding."""
-    if isinstance(found, dict):
-        assert_alike([*found.items()], [*alone.items()], rel, abs)
-    elif isinstance(found, (list, tuple)):
-        assert len(found) == len(alone)
-        for pair in zip(found, alone, strict=True):
-            assert_alike(*pair, rel, abs)
-    else:
-        assert found == (pytest.approx(alone, rel=rel, abs=abs) if isinstance(alone, float) else alone)

@@ -1,21 +1,19 @@
 import functools
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import soundfile
 import soxr
 
 from raysp.ops import late_steps
-from tests.corpora import CHECKPOINT, DEMO
+from tests import kit
+from tests.corpora import CHECKPOINT, samples_of
 from tests.device import output_cases, stand_in
 from tests.device.class_cases import make_checkpoint
-from tests.ops.waves import block_of
+from tests.ops.waves import assert_alike, block_of
 
 stand_in.install()
 
@@ -50,26 +48,8 @@ def labelling(checkpoint, outputs: Sequence[Any], device: str):
 
 def spoken(count: int) -> list[tuple[np.ndarray, str]]:
     """Return spoken digits at 16 kHz with their texts."""
-    cells = pq.ParquetFile(min((DEMO / "audio").glob("*.parquet"))).read_row_group(0, ["audio", "text"]).to_pylist()
-    found = []
-    for cell in cells[:count]:
-        samples, rate = soundfile.read(io.BytesIO(cell["audio"]["bytes"]), dtype="float32")
-        found.append((soxr.resample(samples, rate, 16_000), cell["text"]))
-    return found
+    return [(soxr.resample(samples_of(row["audio"]), 8_000, 16_000), row["text"]) for row in kit.digits(count)]
 
 
-def assert_same(found: Any, expected: Any, tolerance: float = 2e-3) -> None:
-    """Compare labels: numbers within a tolerance, all else exactly."""
-    if isinstance(expected, float) and isinstance(found, float):
-        assert found == pytest.approx(expected, rel=tolerance, abs=tolerance, nan_ok=True)
-    elif isinstance(expected, list):
-        assert isinstance(found, list)
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other, tolerance)
-    elif isinstance(expected, dict):
-        assert found.keys() == expected.keys()
-        for key in expected:
-            assert_same(found[key], expected[key], tolerance)
-    else:
-        assert found == expected
+assert_same = functools.partial(assert_alike, rel=2e-3, abs=2e-3)
+"""Compare labels: numbers within a tolerance, all else exactly."""

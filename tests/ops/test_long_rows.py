@@ -15,6 +15,7 @@ import raysp
 from tests import kit
 from tests.corpora import AUDIO, CHECKPOINT, label_arrays, wav
 from tests.here import install_package
+from tests.ops.waves import assert_alike
 
 RATE = 16_000
 LM = str(Path(__file__).parents[1] / "golden" / "digits.arpa")
@@ -28,6 +29,8 @@ OUTPUTS = (
 TEXTS = ("ONE two", None, "Nine, nine - X!", "one " * 100)
 LENGTHS = (40_000, 3_000, 200, 81_234, 16_000, 16_079, 16_080, 15_999, 60_000)
 """Of rows in samples; a window of a second, and the samples by which a row has another frame."""
+SCORES = {"rel": 1e-6, "abs": 5e-4, "only": "score"}
+"""Tolerance of scores, whose sums may be added up in any order; all else is equal."""
 NEARSIGHTED = '''
 import torch
 from safetensors.torch import load_file
@@ -88,22 +91,6 @@ def nearsighted(tmp_path_factory) -> Iterator[Path]:
         yield folder
 
 
-def assert_same(found: object, expected: object, name: str = "") -> None:
-    """Compare labels: all of it equal, but scores to three digits, since sums may be added up in any order."""
-    if isinstance(expected, dict):
-        assert found.keys() == expected.keys()
-        for key, value in expected.items():
-            assert_same(found[key], value, key)
-    elif isinstance(expected, list):
-        assert len(found) == len(expected)
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other)
-    elif "score" in name and expected is not None:
-        assert found == pytest.approx(expected, abs=5e-4)
-    else:
-        assert found == expected, name
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("window", "share", "batch_seconds"), [(1, 0.25, 2), (0.31, 0.5, 0.1), (1.7, 0.3, 20)])
 def test_labels_of_windows_are_those_of_the_whole_at_once(nearsighted, window, share, batch_seconds):
@@ -112,9 +99,9 @@ def test_labels_of_windows_are_those_of_the_whole_at_once(nearsighted, window, s
     whole = label_arrays(nearsighted, OUTPUTS, waves, texts, window_seconds=100, overlap_seconds=0)
     assert [bool(row["pred_words"]) for row in whole] == [place != 2 for place in range(len(LENGTHS))]
     options = {"window_seconds": window, "overlap_seconds": window * share, "batch_seconds": batch_seconds}
-    assert_same(label_arrays(nearsighted, OUTPUTS, waves, texts, **options), whole)
+    assert_alike(label_arrays(nearsighted, OUTPUTS, waves, texts, **options), whole, **SCORES)
     [alone] = label_arrays(nearsighted, OUTPUTS, waves[:1], {"text": TEXTS[:1]}, **options)
-    assert_same(alone, whole[0])
+    assert_alike(alone, whole[0], **SCORES)
 
 
 def flac(num_samples: int) -> bytes:
@@ -150,7 +137,7 @@ def test_a_row_that_is_refused_at_its_end_has_no_outputs(nearsighted, recording,
                 pa.table({"audio": pa.array([{"bytes": one, "path": None} for one in recordings], AUDIO)})
             ).to_pylist()
         )
-    assert_same([first], alone)
+    assert_alike([first], alone, **SCORES)
     assert last["status"] == "ok"
     assert tuple(found[name] for name in ("status", "error_type", "seconds")) == outcome
     assert {found[name] for name in ("pred_text", "pred_score", "pred_words")} == {None}

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import raysp
-from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 from raysp.ops.blocks import Batching, batching, most_unequal
 from raysp.ops.labelling import Labelling
 from tests.device.class_cases import CASES, make_checkpoint
+from tests.golden.checkpoints import of_encoder
 from tests.ops.waves import block_of, labels
 from tests.soaked import soaked
 
@@ -43,17 +42,8 @@ def assert_independent(ops: Sequence[Labelling], waves: Sequence[np.ndarray]) ->
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory) -> Path:
     """A checkpoint whose products are wide enough that oneDNN takes other kernels for more rows."""
-    folder = tmp_path_factory.mktemp("wide")
-    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *"ABCDEFGHIJKLMNO"]
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-    Wav2Vec2CTCTokenizer(folder / "vocab.json").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = UniSpeechConfig(
-        vocab_size=20, hidden_size=512, num_hidden_layers=2, num_attention_heads=8, intermediate_size=3072,
-        conv_dim=(32, 32, 64), conv_stride=(10, 8, 4), conv_kernel=(16, 8, 4), num_conv_pos_embeddings=16,
-    )  # fmt: skip
-    UniSpeechForCTC(config).init_weights().save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+    folder = tmp_path_factory.mktemp("wide") / "checkpoint"
+    of_encoder("UniSpeechForCTC", hidden_size=512, num_attention_heads=8, intermediate_size=3072)(folder)
     return folder
 
 

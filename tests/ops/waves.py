@@ -1,10 +1,11 @@
-"""Blocks of waveforms, and the labels that an op gives them, for tests of passes."""
+"""Blocks of waveforms, the labels that an op gives them, and comparisons of labels, for tests of passes."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 
@@ -21,3 +22,21 @@ def labels(op: Any, block: pa.Table) -> dict[int, dict[str, Any]]:
     """Return the label rows of a block by their numbers."""
     table, _ = op(block)
     return {row["row"]: row for row in table.to_pylist()}
+
+
+def assert_alike(
+    found: Any, expected: Any, rel: float = 1e-4, abs: float = 1e-4, *, only: str = "", name: str = ""
+) -> None:
+    """Compare labels: numbers within a tolerance, in fields whose names have a word if it is given; else exactly."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_alike(found[key], value, rel, abs, only=only, name=key)
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected)
+        for pair in zip(found, expected, strict=True):
+            assert_alike(*pair, rel, abs, only=only, name=name)
+    elif isinstance(expected, float) and only in name:
+        assert found == pytest.approx(expected, rel=rel, abs=abs, nan_ok=True), name
+    else:
+        assert found == expected, name

@@ -13,9 +13,9 @@ import transformers
 import raysp
 from raysp import CheckpointError, PlanError, SpecError
 from tests import kit
-from tests.backends.theirs import assert_alike
 from tests.corpora import samples_of
 from tests.models.encoder.many_languages import lay_out
+from tests.ops.waves import assert_alike
 
 TWENTY = [f"{a}{b}{c}" for a in "aegkt" for b in "ou" for c in "mn"]
 LANG = raysp.Column("lang")
