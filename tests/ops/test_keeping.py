@@ -47,19 +47,6 @@ def test_every_operator_does_what_python_does_and_null_never_meets_it(data, kind
     assert meets(column, compare, value).tolist() == expected
 
 
-def test_all_conditions_must_hold_and_the_row_says_why_it_was_left_out():
-    columns = pa.table({"language": ["en", "en", "de", None], "level": [1, 5, 5, 5]})
-    statuses = judged(Keeping(where=[("language", "==", "en"), ("level", ">", 2)]), columns)
-    assert [row_status.status for row_status in statuses] == ["skipped", "ok", "skipped", "skipped"]
-    assert statuses[0].error_type == "filtered"
-    assert [one.error_message for one in statuses] == [
-        "level is 1, expected > 2",
-        None,
-        "language is 'de', expected == 'en'",
-        "language is null, expected == 'en'",
-    ]
-
-
 @given(st.lists(st.floats(0, 10), max_size=6), st.none() | st.floats(0, 10), st.none() | st.floats(0, 10))
 def test_a_duration_is_kept_from_the_least_to_the_most_both_included(seconds, low, high):
     statuses = judged(Keeping(where=None, min_seconds=low, max_seconds=high), pa.table({"a": seconds}), seconds)

@@ -14,7 +14,7 @@ from tests.backends.theirs import labelling, waves
 from tests.ops.waves import block_of, labels
 
 FRAME, MARKS = 0.08, (".", ",")
-LENGTHS = (24_000, 9_000, 100_000)
+LENGTHS = (24_000, 9_000, 50_000)
 
 
 def path_of(folder: Path, name: str, wave: np.ndarray) -> list[tuple[int, int, float]]:
