@@ -11,19 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp import Text
 from tests.classifiers import make_classifier, make_speaker_model
 from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, write_shard
-from tests.here import run_without_ray
 
-pytestmark = pytest.mark.lengthy
+pytestmark = [pytest.mark.lengthy, pytest.mark.usefixtures("without_ray")]
 
 NO_AUDIO = {"bytes": b"no audio at all", "path": None}
-
-
-@pytest.fixture(autouse=True)
-def without_ray(monkeypatch):
-    run_without_ray(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -85,35 +78,25 @@ def test_the_bundled_checkpoint_on_the_bundled_digits():
 
 
 class TestRows:
-    def test_each_row_is_counted_once_and_only_labelled_ones_with_a_reference_are_compared(self, mixed):
-        found = evaluated(mixed)
+    def test_each_row_is_counted_once_and_only_labelled_ones_with_a_reference_are_compared(self, mixed, digits):
+        found = evaluated(mixed, by=["speaker", "take", "seconds"])
         rows = found.rows
         assert (rows.total, rows.compared, rows.without_reference) == (6, 4, 1)
         assert (rows.errors, rows.skipped, rows.uncommitted) == ({"unsupported_format": 1}, {}, 0)
         # Of four words: speech where there is none, and a word that is not there.
         counts = {name: found.scores.counts[name] for name in ("words", "substitutions", "insertions", "deletions")}
         assert counts == {"words": 4, "substitutions": 0, "insertions": 1, "deletions": 1}
-        assert found.scores.metrics["wer"].value == 0.5
-        assert found.exit_code == 0
-
-    @pytest.mark.slow
-    def test_the_worst_rows_have_their_ids_and_places(self, mixed, digits):
-        found = evaluated(mixed).worst
-        assert [(one.shard, one.row, one.errors) for one in found] == [("a.parquet", 2, 1), ("b.parquet", 0, 1)]
-        assert [one.id for one in found] == [digits["id"][row].as_py() for row in (2, 4)]
-        assert [[edit.kind for edit in one.edits] for one in found] == [["insert"], ["delete"]]
-        assert found[0].hypothesis == digits["text"][2].as_py()
-
-    @pytest.mark.slow
-    def test_groups_of_columns_with_null_values_and_of_duration(self, mixed):
-        found = evaluated(mixed, by=["speaker", "take", "seconds"])
+        assert (found.scores.metrics["wer"].value, found.normalisation.name, found.exit_code) == (0.5, "letters", 0)
+        worst = found.worst
+        assert [(one.shard, one.row, one.errors) for one in worst] == [("a.parquet", 2, 1), ("b.parquet", 0, 1)]
+        assert [one.id for one in worst] == [digits["id"][row].as_py() for row in (2, 4)]
+        assert worst[0].hypothesis == digits["text"][2].as_py()
         assert [(one.value, one.scores.rows, one.scores.metrics["wer"].value) for one in found.by["speaker"]] == [
             (None, 1, 0.5),
             ("a", 2, 0.0),
             ("b", 1, None),
         ]
         assert {one.value: one.scores.rows for one in found.by["take"]} == {1: 3, 2: 1}
-        assert [(one.value, one.scores.rows) for one in found.by["seconds"]] == [("<1", 4)]
 
     def test_every_row_failing_ends_with_exit_code_3_and_no_metric(self, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
@@ -139,46 +122,19 @@ class TestRows:
             evaluated(mixed)
 
 
-class TestSettings:
-    @pytest.mark.slow
-    def test_the_normalisation_is_recorded(self, mixed):
-        assert evaluated(mixed).normalisation.name == "letters"
-        assert evaluated(mixed, normalise="none").scores.metrics["wer"].value == 1.25  # letter case counts
-        upper = evaluated(mixed, normalise=Text("upper"))
-        assert upper.normalisation.description == "case='upper', keep='all'"
-        assert upper.scores.metrics["wer"].value == 0.5
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("limits", "code"),
-        [
-            ({"fail_above": {"wer": 0.5}}, 0),
-            ({"fail_above": {"wer": 0.49}}, 1),
-            ({"fail_above": {"wer": 0.6, "cer": 0.0}}, 1),
-        ],
-    )
-    def test_limits(self, mixed, limits, code):
-        found = evaluated(mixed, **limits)
-        assert found.exit_code == code
-        assert all(limit.is_met for limit in found.limits) == (code == 0)
-
-
-class TestLabelsThatAreKept:
-    @pytest.mark.slow
-    def test_another_evaluation_with_other_columns_labels_nothing_again(self, mixed, tmp_path):
-        first = evaluated(mixed, rows=None, sink=str(tmp_path / "out"))
-        assert (first.run.rows, first.labels) == (6, str(tmp_path / "out"))
-        again = evaluated(
-            mixed, rows=None, sink=raysp.Parquet(str(tmp_path / "out")), by=["speaker"], normalise="lower"
-        )
-        assert (again.run.rows, again.rows, again.exit_code) == (0, first.rows, 0)
-        assert again.scores == first.scores
-        assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet")) == ["a.parquet", "b.parquet"]
-
-    def test_the_first_rows_are_never_kept_so_that_a_sink_is_refused(self, mixed, tmp_path):
-        with pytest.raises(raysp.SpecError, match="sink: without effect: labels of the first rows"):
-            evaluated(mixed, sink=str(tmp_path / "out"))
-        assert not (tmp_path / "out").exists()
+def test_another_evaluation_with_other_columns_labels_nothing_again_and_has_limits_of_its_own(mixed, tmp_path):
+    first = evaluated(mixed, rows=None, sink=str(tmp_path / "out"))
+    assert (first.run.rows, first.labels) == (6, str(tmp_path / "out"))
+    for limits, code in (
+        ({"fail_above": {"wer": 0.5}}, 0),
+        ({"fail_above": {"wer": 0.49}}, 1),
+        ({"fail_above": {"wer": 0.6, "cer": 0.0}}, 1),
+    ):
+        options = {"by": ["speaker"], "normalise": "lower", **limits}
+        again = evaluated(mixed, rows=None, sink=raysp.Parquet(str(tmp_path / "out")), **options)
+        assert (again.run.rows, again.rows, again.scores) == (0, first.rows, first.scores)
+        assert (again.exit_code, all(limit.is_met for limit in again.limits)) == (code, code == 0)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.parquet")) == ["a.parquet", "b.parquet"]
 
 
 class TestRefusals:
@@ -191,6 +147,7 @@ class TestRefusals:
             ({"fail_above": {"accuracy": 0.5}}, "fail_above: found 'accuracy', expected one of wer, cer"),
             ({"sink": raysp.Parquet("out", rows="ok")}, "sink: found rows='ok', expected 'all'"),
             ({"steps": []}, "expected one Decode"),
+            ({"sink": "out"}, "sink: without effect: labels of the first rows"),
         ],
     )
     def test_arguments_that_are_invalid_for_any_data(self, mixed, options, complaint):
