@@ -135,25 +135,32 @@ def tree_of(source: str) -> ast.Module:
 
 @functools.cache
 def _imports_in(source: str) -> tuple[Import, ...]:
-    return tuple(_walk(tree_of(source), lazy=False, typing=False))
+    """Return the imports of a source. Expressions are looked at where one may be a call of `import_module`."""
+    looked_at = ast.AST if "import_module" in source else ast.stmt | ast.excepthandler | ast.match_case
+    found, left = list[Import](), [(tree_of(source), False, False)]
+    while left:
+        node, lazy, typing = left.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, looked_at):
+                found += _imported(child, lazy=lazy, typing=typing)
+                inside = lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                checked = typing or (isinstance(child, ast.If) and dotted(child.test).endswith("TYPE_CHECKING"))
+                left.append((child, inside, checked))
+    return tuple(found)
 
 
-def _walk(node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            yield from (Import(alias.name, child.lineno, lazy, typing) for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            assert child.level == 0, f"line {child.lineno}: a relative import"
-            yield from (Import(f"{child.module}.{alias.name}", child.lineno, lazy, typing) for alias in child.names)
-        elif isinstance(child, ast.Call) and dotted(child.func) in ("import_module", "importlib.import_module"):
-            argument = child.args[0]
-            if isinstance(argument, ast.Constant):
-                yield Import(str(argument.value), child.lineno, True, typing)
-            elif isinstance(argument, ast.JoinedStr) and isinstance(argument.values[0], ast.Constant):
-                yield Import(f"{argument.values[0].value}*", child.lineno, True, typing)
-        inside = lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        checked = typing or (isinstance(child, ast.If) and dotted(child.test).endswith("TYPE_CHECKING"))
-        yield from _walk(child, lazy=inside, typing=checked)
+def _imported(node: ast.AST, *, lazy: bool, typing: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, node.lineno, lazy, typing) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: a relative import"
+        yield from (Import(f"{node.module}.{alias.name}", node.lineno, lazy, typing) for alias in node.names)
+    elif isinstance(node, ast.Call) and dotted(node.func) in ("import_module", "importlib.import_module"):
+        argument = node.args[0]
+        if isinstance(argument, ast.Constant):
+            yield Import(str(argument.value), node.lineno, True, typing)
+        elif isinstance(argument, ast.JoinedStr) and isinstance(argument.values[0], ast.Constant):
+            yield Import(f"{argument.values[0].value}*", node.lineno, True, typing)
 
 
 def dotted(node: ast.AST) -> str:
@@ -253,25 +260,31 @@ def long_files(folder: Path) -> list[str]:
     return [f"{path.relative_to(folder)}: {number} lines" for path, number in counts.items() if number > MOST_LINES]
 
 
+def calls_in(path: Path, words: str) -> list[ast.Call]:
+    """Return the calls in a file; none if the file has no match of a pattern, which takes less time to tell."""
+    text = path.read_text()
+    nodes = ast.walk(tree_of(text)) if re.search(words, text) else ()
+    return [node for node in nodes if isinstance(node, ast.Call)]
+
+
 def prints(package: Path) -> list[str]:
     return [
-        f"{path.relative_to(package)}:{node.lineno}"
+        f"{path.relative_to(package)}:{call.lineno}"
         for path in sources(package)
         if part_of(path, package) != "cli"
-        if re.search(r"\bprint\b|\bstd(out|err)\b", path.read_text())
-        for node in ast.walk(tree_of(path.read_text()))
-        if isinstance(node, ast.Call) and dotted(node.func) in ("print", "sys.stdout.write", "sys.stderr.write")
+        for call in calls_in(path, r"\bprint\b|\bstd(out|err)\b")
+        if dotted(call.func) in ("print", "sys.stdout.write", "sys.stderr.write")
     ]
 
 
 def unbounded_readers(package: Path) -> list[str]:
     """Find calls that decompress or parse data from outside without the bounds of `raysp.bounds`."""
     return [
-        f"{path.relative_to(package)}:{node.lineno}: {dotted(node.func)}"
+        f"{path.relative_to(package)}:{call.lineno}: {dotted(call.func)}"
         for path in sources(package)
         if str(path.relative_to(package)) not in {"bounds.py", *READ_OWN_DATA, *OPEN_ARCHIVES}
-        for node in ast.walk(tree_of(path.read_text()))
-        if isinstance(node, ast.Call) and dotted(node.func) in UNBOUNDED
+        for call in calls_in(path, "|".join({name.partition(".")[0] for name in UNBOUNDED}))
+        if dotted(call.func) in UNBOUNDED
     ]
 
 
@@ -326,14 +339,14 @@ def test_models_follow_the_drawing_of_their_folders():
 
 def kinds_told_apart(package: Path) -> list[str]:
     """Find places outside the rooms of trainings that ask whether work is a pipeline or a recipe."""
-    works = re.compile(r"\b(Pipeline|Finetune)\b")
+    works = r"\b(Pipeline|Finetune)\b"
     return [
-        f"{path.relative_to(package)}:{node.lineno}"
+        f"{path.relative_to(package)}:{call.lineno}"
         for path in sources(package)
         if not part_of(path, package).startswith("training")
-        for node in ast.walk(tree_of(path.read_text()))
-        if isinstance(node, ast.Call) and dotted(node.func) in ("isinstance", "issubclass")
-        if works.search(ast.unparse(node.args[1]))
+        for call in calls_in(path, works)
+        if dotted(call.func) in ("isinstance", "issubclass")
+        if re.search(works, ast.unparse(call.args[1]))
     ]
 
 
@@ -341,7 +354,9 @@ def spellings_of_the_folder(package: Path) -> list[str]:
     """Find strings besides docstrings that begin with the folder of a sink that is not for readers of its labels."""
     found = []
     for path in sources(package):
-        tree = tree_of(path.read_text())
+        if ".raysp" not in (text := path.read_text()):
+            continue
+        tree = tree_of(text)
         documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documents)
         found += [str(path.relative_to(package)) for node in texts if str(node.value).startswith(".raysp")]
