@@ -18,17 +18,6 @@ pipeline = raysp.Pipeline(
 """
 
 
-class Ran(kit.Ran):
-    """Result of a command."""
-
-    @property
-    def complaints(self) -> list[str]:
-        """Lines on stderr without the first line of a run, and without progress, which a slow run prints."""
-        return [
-            line for line in self.err.splitlines() if not re.match(r"raysp: (looking at |labelling |\d+% · )", line)
-        ]
-
-
 def write_recipe(folder: Path, text: str = RECIPE, **changes: object) -> Path:
     values = {"source": f"{folder}/in/*.parquet", "sink": f"{folder}/out", "checkpoint": str(CHECKPOINT), **changes}
     path = folder / "recipe_for_the_cli.py"

@@ -13,12 +13,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import raysp.cli.console  # noqa: F401 - consoles keep COLUMNS of their import, which is that of no test
-from raysp.cli import main
-from tests import s3_servers
+from tests import kit, s3_servers
 from tests.clouds.azure_server import running_azure
 from tests.clouds.cloud import CLOUDS, Cloud
 from tests.clouds.gcs_server import running_gcs
-from tests.commands import Ran, write_recipe
+from tests.commands import write_recipe
 from tests.corpora import write_shard
 from tests.faulty_proxy import FaultyProxy
 from tests.runs import (  # noqa: F401
@@ -247,19 +246,10 @@ def proxy(s3) -> Iterator[FaultyProxy]:
 
 
 @pytest.fixture
-def raysp_command(capsys, monkeypatch, tmp_path):
+def raysp_command(monkeypatch, tmp_path):
+    """Function that runs a command as `kit.run` does, with a cache of its own, by the engine of the environment."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delenv("RAYSP_DEBUG", raising=False)
-
-    def command(*arguments: object) -> Ran:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(one) for one in arguments])
-        said = capsys.readouterr()
-        return Ran(int(stop.value.code or 0), said.out, said.err)
-
-    return command
+    return lambda *words: kit.run(words, RAYSP_ENGINE=os.environ.get("RAYSP_ENGINE", "auto"))
 
 
 @pytest.fixture

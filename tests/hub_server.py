@@ -121,7 +121,7 @@ class HubServer:
             self.push(name, self._folder_of(name, 0), commit=f"{0:040x}")
             return 200, {"url": f"{self.url}/{name}"}
         if self.broken:
-            return 500, {"error": "out of order"}
+            return 400, {"error": "out of order"}
         *parts, action, revision = path.removeprefix("/api/").split("/")
         if action == "preupload":
             files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]

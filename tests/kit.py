@@ -6,7 +6,6 @@
 - `interrupted`, `begun`: a run in this process that ends after its first block, or before it labels.
 - `rows`, `planned_shards`: the label rows of a sink, and the shards that runs have recorded in it.
 - `failing_files`: a file system, reached by url, that fails or dies at its n-th change.
-- `s3_server`: an object store.
 """
 
 import contextlib
@@ -38,8 +37,6 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
 from raysp.cli import main
-from tests import s3_servers
-from tests.s3_servers import S3Server
 
 CHECKOUT = Path(__file__).parents[1]
 DEMO = CHECKOUT / "pipelines" / "demo"
@@ -330,6 +327,13 @@ class Ran:
     out: str
     err: str
 
+    @property
+    def complaints(self) -> list[str]:
+        """Lines on stderr without the first line of a run, and without progress, which a slow run prints."""
+        return [
+            line for line in self.err.splitlines() if not re.match(r"raysp: (looking at |labelling |\d+% · )", line)
+        ]
+
 
 def run(line: str | Sequence[object], **variables: str) -> Ran:
     """Run a command line of raysp in this process, without the word `raysp`, by the engine `here`.
@@ -339,13 +343,14 @@ def run(line: str | Sequence[object], **variables: str) -> Ran:
         variables: environment variables while it runs.
     """
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    path = [*sys.path]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sys, "path", [*sys.path])
         patched.delenv("RAYSP_DEBUG", raising=False)
         for name, value in {"RAYSP_ENGINE": "here", **variables}.items():
             patched.setenv(name, value)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stop:
             main(_arguments(line))
+    sys.path[:] = path
     return Ran(int(stop.value.code or 0), *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
 
@@ -398,14 +403,14 @@ def _arguments(line: str | Sequence[object]) -> list[str]:
 # Runs that end early -------------------------------------------------------------------------------------------------
 
 
-def interrupted(pipeline: raysp.Pipeline) -> None:
-    """Run a pipeline in this process, with Ctrl-C once its first piece is staged.
+def interrupted(pipeline: raysp.Pipeline, num_rows: int = 1) -> None:
+    """Run a pipeline in this process, with Ctrl-C once that many rows are staged, by default the first piece.
 
     A shard that is complete then is committed, unless it has error rows.
     """
 
     def stop(progress: Any) -> None:
-        if progress.staged.blocks:
+        if progress.staged.rows >= num_rows:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -585,16 +590,3 @@ def failing_files() -> Iterator[FailingFiles]:
         yield files
     finally:
         fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
-
-
-# An object store -----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def s3_server() -> Iterator[S3Server]:
-    """Run moto's object store on 127.0.0.1. Its `options` are those of a pipeline; the secret is in the environment."""
-    with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        server = stack.enter_context(s3_servers.running("moto", Path(folder)))
-        stack.enter_context(pytest.MonkeyPatch.context()).setenv(s3_servers.SECRET_VARIABLE, server.secret)
-        yield server

@@ -8,7 +8,7 @@ import pytest
 
 from tests import kit
 from tests.corpora import rows_table, wav, write_shard
-from tests.hub_server import lay_out
+from tests.hub_server import lay_out, use_cache
 from tests.published.building import lay_out as published_layout
 from tests.published.table import TABLE
 
@@ -25,8 +25,7 @@ def here(tmp_path, monkeypatch) -> Path:
     published = tmp_path / "published"
     published.mkdir()
     lay_out(cache, published_layout(TABLE[CHECKPOINT], published), name=CHECKPOINT)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    use_cache(monkeypatch, cache)
     return tmp_path
 
 

@@ -4,7 +4,7 @@ import pytest
 
 import raysp
 from tests.corpora import a_pipeline, digits_table, write_shard
-from tests.hub_server import serving
+from tests.hub_server import serving, use_cache
 
 NAME = "datasets/me/digits"
 URL = f"hf://{NAME}"
@@ -16,7 +16,7 @@ def hub(monkeypatch, tmp_path):
         server.owners = {"me"}
         server.token = "secret"
         server.space = tmp_path / "hub"
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
+        use_cache(monkeypatch, tmp_path / "hf" / "hub", server.url)
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_TOKEN", "secret")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))

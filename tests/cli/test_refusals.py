@@ -7,13 +7,13 @@ import sys
 import pytest
 
 from tests import kit
-from tests.commands import RECIPE, Ran, write_recipe
+from tests.commands import RECIPE, write_recipe
 from tests.trainings import Sink
 
 SECRET = "hunter2/Zq"
 
 
-def refused(ran: Ran, message: str) -> None:
+def refused(ran: kit.Ran, message: str) -> None:
     assert (ran.code, ran.out) == (2, "")
     [complaint] = ran.complaints
     assert complaint.startswith("raysp: ")

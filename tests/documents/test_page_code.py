@@ -123,13 +123,13 @@ def given(request, tmp_path, monkeypatch) -> dict[str, Any]:
     [pytest.param(page, page, id=page, marks=[pytest.mark.drivers] if page in LONG else []) for page in BLOCKS],
     indirect=["given"],
 )
-def test_the_blocks_of_a_page_run_in_their_order(page, given, monkeypatch):
+def test_the_blocks_of_a_page_run_in_their_order(page, given):
     for block in BLOCKS[page]:
         if block.elsewhere:
             continue
         if block.file:
             Path(block.file).write_text(block.code)
-            monkeypatch.delitem(sys.modules, Path(block.file).stem, raising=False)
+            sys.modules.pop(Path(block.file).stem, None)
         code = block.code
         exec(compile(code, f"{page}: {code.splitlines()[0]}", "exec"), given)
 
