@@ -104,19 +104,12 @@ def test_no_row_being_compared_ends_with_exit_code_3(corpus, made, tmp_path):
 @pytest.mark.parametrize(
     ("verb", "arguments", "complaint"),
     [
-        (evaluate, ["--text", "sentence"], "has no column 'sentence'"),
-        (evaluate, ["--text", "sampling_rate"], "column 'sampling_rate' holds int32, expected strings"),
-        (evaluate, ["--text", "text", "--by", "audio"], "column 'audio' holds struct"),
         (
             evaluate,
             ["--text", "text", "--fail-above", "wer"],
             "--fail-above wer: expected METRIC=SHARE, such as wer=0.2",
         ),
-        (evaluate, ["--text", "text", "--label", "text"], "found text='text' and label='text'"),
-        (evaluate, ["--text", "text", "--normalise", "upper"], "found the normalisation 'upper'"),
         (evaluate, ["--text", "text", "--rows", "0"], "Invalid value for '--rows'"),
-        (diff, ["--column", "pred"], "the output column 'pred' is in neither; both have pred_text, pred_score"),
-        (diff, ["--by", "accent"], "neither has a column 'accent'"),
         (diff, ["--worst", "-1"], "Invalid value for '--worst'"),
     ],
 )

@@ -6,9 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-import raysp
 from tests import kit
-from tests.corpora import AUDIO, DEMO, a_pipeline, rows_table, write_shard
+from tests.corpora import AUDIO, rows_table, write_shard
 
 
 def write_paths(folder: Path, form: str, bytes_of_last: bytes | None = None) -> None:
@@ -37,16 +36,6 @@ def test_json_has_the_values_that_are_printed_and_writes_nothing(raysp_command, 
     assert estimate["cost"]["money"]["value"] == pytest.approx(2 * estimate["cost"]["device_hours"]["value"])
     assert not (tmp_path / "other").exists()
     assert "--price without effect: a cost needs a speed" in raysp_command("plan", recipe, "--price", "2").err
-
-
-@pytest.mark.slow
-def test_hours_are_shown_where_a_manifest_knows_them_also_once_it_is_recorded(recipe, tmp_path):
-    lines = [{"audio_filepath": f"{n}.wav", "duration": 1800 + n} for n in range(3)]
-    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    manifest = ("--set", f"source.url={tmp_path}/m.jsonl")
-    for _ in range(2):
-        assert "m.jsonl: 1 shard, 3 rows, 1:30:03 of audio\n" in kit.run(["plan", recipe, *manifest]).out
-        raysp.run(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"), engine="here", progress=False)
 
 
 def test_what_a_source_has_beside_its_shards_and_rows_is_noted(raysp_command, recipe, tmp_path):
@@ -106,11 +95,3 @@ def test_settings_are_applied_and_amx_is_named_with_its_dtype(recipe, settings, 
     assert shown in ran.out, ran.err
     has_amx = "amx_bf16" in Path("/proc/cpuinfo").read_text() and not any("dtype" in one for one in settings)
     assert ('dtype="bfloat16" takes half of the time' in ran.out) == has_amx
-
-
-@pytest.mark.slow
-def test_the_demo_plans_from_any_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    ran = kit.run(["plan", DEMO.parent / "label_digits.py", "--json"])
-    assert ran.code == 0, ran.err
-    assert (json.loads(ran.out)["rows"], [*tmp_path.iterdir()]) == (300, [])

@@ -1,4 +1,4 @@
-"""The verbs run and retry: summaries and exit codes of runs that label no row, and word errors."""
+"""The verbs run and retry: summaries and exit codes of runs that label no row."""
 
 import json
 
@@ -6,9 +6,7 @@ import pyarrow as pa
 import pytest
 
 from tests.commands import RECIPE, write_recipe
-from tests.corpora import digits_table, rows_table, write_shard
-
-TEXTS = RECIPE.replace("raysp.Shards({source!r})", "raysp.Shards({source!r}, text='text')")
+from tests.corpora import rows_table, write_shard
 
 
 @pytest.fixture(autouse=True)
@@ -70,22 +68,3 @@ def test_a_shard_without_rows_is_committed(raysp_command, recipe, tmp_path):
         assert (ran.code, said in ran.out) == (0, True)
     assert raysp_command("run", recipe, "--rows", "3").code == 0
     assert raysp_command("verify", recipe).code == 0
-
-
-@pytest.mark.slow
-def test_word_errors_of_a_run_and_of_its_sink_are_by_kind_and_null_without_references(raysp_command, tmp_path):
-    table = digits_table(3)
-    references = [f"{table['text'][0].as_py()} and more", "", table["text"][2].as_py()]
-    column = table.column_names.index("text")
-    write_shard(tmp_path / "in" / "a.parquet", table=table.set_column(column, "text", pa.array(references)))
-    outputs = "raysp.Embedding(), raysp.Transcript()"  # the first transcript is compared
-    recipe = write_recipe(tmp_path, TEXTS.replace("raysp.Transcript()", outputs))
-    labelled = json.loads(raysp_command("run", recipe, "--json").out)
-    errors = labelled["word_errors"]
-    assert (errors["rows"], errors["words"], errors["unlabelled"]) == (3, 4, 0)
-    assert errors["deletions"] >= 1
-    assert labelled["word_error_rate"] == (errors["substitutions"] + errors["insertions"] + errors["deletions"]) / 4
-    status = json.loads(raysp_command("status", tmp_path / "out", "--json").out)
-    assert (status["word_errors"], status["word_error_rate"]) == (errors, labelled["word_error_rate"])
-    found = json.loads(raysp_command("run", write_recipe(tmp_path, sink=f"{tmp_path}/other"), "--json").out)
-    assert (found["word_errors"], found["word_error_rate"]) == (None, None)
