@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import tarfile
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,25 @@ def write_shard(path: Path, num_rows: int = 3, *, table: pa.Table | None = None,
     path.parent.mkdir(parents=True, exist_ok=True)
     table = rows_table(num_rows, prefix=path.stem) if table is None else table
     pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def damaged(table: pa.Table, *rows: int) -> pa.Table:
+    """Return rows of which some hold no audio."""
+    audio = table.column("audio").to_pylist()
+    for row in rows:
+        audio[row] = {"bytes": b"no audio", "path": None}
+    return table.set_column(table.schema.get_field_index("audio"), "audio", pa.array(audio, AUDIO))
+
+
+def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    """Write a tar file of members by their names."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
     return path
 
 
@@ -148,7 +168,8 @@ def labelled(
 ) -> Path:
     """Return a sink of one label shard, `a.parquet`, with chosen label rows.
 
-    A run labels recordings that are too short for a model, so it takes no time; then the rows get their values.
+    A run labels recordings that are too short for a model, so it takes no time; then the rows get their values. Sinks
+    of one folder that differ in these values alone are copies of the first one.
 
     Args:
         folder: folder of the corpus, which is made once, and of the sink.
@@ -163,17 +184,27 @@ def labelled(
     audio = pa.array([{"bytes": wav(20), "path": None}] * number, AUDIO)
     if not (folder / "in").exists():
         write_shard(folder / "in" / "a.parquet", table=pa.table({"id": ids, "audio": audio, **(source or {})}))
-    text = {"text": "text"} if "text" in (source or {}) else {}
-    pipeline = raysp.Pipeline(
-        raysp.Shards(f"{folder}/in", **text),
-        steps=[raysp.Decode(), raysp.Label(str(checkpoint), outputs=[*outputs])],
-        sink=raysp.Parquet(f"{folder}/{name}", keep=[*(source or {})]),
-    )
-    raysp.run(pipeline, engine="here", progress=False)
+    sink, key = folder / name, repr((folder, ids, outputs, [*(source or {})], str(checkpoint)))
+    for path, data in _LABELLED.get(key, {}).items():
+        (sink / path).parent.mkdir(parents=True, exist_ok=True)
+        (sink / path).write_bytes(data)
+    if key not in _LABELLED:
+        text = {"text": "text"} if "text" in (source or {}) else {}
+        pipeline = raysp.Pipeline(
+            raysp.Shards(f"{folder}/in", **text),
+            steps=[raysp.Decode(), raysp.Label(str(checkpoint), outputs=[*outputs])],
+            sink=raysp.Parquet(str(sink), keep=[*(source or {})]),
+        )
+        raysp.run(pipeline, engine="here", progress=False)
+        _LABELLED[key] = {path.relative_to(sink): path.read_bytes() for path in sink.rglob("*") if path.is_file()}
     ok = {"status": ["ok"] * number, "seconds": [1.0] * number}
     reasons = dict.fromkeys(("error_type", "error_message"), [None] * number)
-    rewrite(folder / name / "a.parquet", lambda table: with_columns(table, {**ok, **reasons, **columns}))
-    return folder / name
+    rewrite(sink / "a.parquet", lambda table: with_columns(table, {**ok, **reasons, **columns}))
+    return sink
+
+
+_LABELLED: dict[str, dict[Path, bytes]] = {}
+"""Files of sinks by what they were made of."""
 
 
 def reading(source: raysp.Shards | str | Path, sink: object, *columns: str) -> raysp.Pipeline:

@@ -58,15 +58,10 @@ def respelled(rows: pa.Table) -> dict[str, list[str | None]]:
     return {"respelled": [text and f"{text.upper()} {text}" for text in rows["text"].to_pylist()]}
 
 
-def lengths(rows: pa.Table) -> dict[str, list[int]]:
-    return {"respelled": [len(text) for text in rows["text"].to_pylist()]}
-
-
-def with_added(folder, function, kind, **label):
-    table = digits_table(3)
-    write_shard(folder / "in" / "a.parquet", table=table)
+def with_added(folder, kind, **label):
+    write_shard(folder / "in" / "a.parquet", table=digits_table(3))
     steps = [
-        raysp.Map(function, reads=["text"], adds={"respelled": kind}),
+        raysp.Map(respelled, reads=["text"], adds={"respelled": kind}),
         raysp.Decode(),
         raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Agreement("respelled")], **label),
     ]
@@ -75,7 +70,7 @@ def with_added(folder, function, kind, **label):
 
 @pytest.mark.parametrize("label", [{}, {"window_seconds": 0.2, "overlap_seconds": 0.1}])
 def test_a_column_that_a_step_adds_is_compared_in_rows_of_any_number_of_windows(tmp_path, label):
-    raysp.run(with_added(tmp_path, respelled, "string", **label), engine="here", progress=False)
+    raysp.run(with_added(tmp_path, "string", **label), engine="here", progress=False)
     for row, text in zip(kit.rows(tmp_path / "out"), digits_table(3).column("text").to_pylist(), strict=True):
         other = f"{text} {text}".lower()
         assert row["respelled"].lower() == other
@@ -85,4 +80,4 @@ def test_a_column_that_a_step_adds_is_compared_in_rows_of_any_number_of_windows(
 
 def test_an_added_column_of_other_values_is_refused_by_the_plan(tmp_path):
     with pytest.raises(raysp.PlanError, match=r"respelled.*int64"):
-        raysp.plan(with_added(tmp_path, lengths, "int64"))
+        raysp.plan(with_added(tmp_path, "int64"))

@@ -13,6 +13,7 @@ import pytest
 
 import raysp
 from tests import kit
+from tests.soaked import soaked
 
 VERBS = {
     "status": "status OUT --json",
@@ -29,9 +30,10 @@ VERBS = {
 }
 READERS = ("verify", "export", "diff", "merge", "forget")
 """Verbs that read all rows of label shards."""
+STATES = ("finished", "stopped")
 DAMAGES = ("flipped", "cut", "empty", "zeros", "of another file", "nested")
-AT_ONCE = 3
-"""Verbs for each damage to a file below `.raysp`; the next ones for the next damage."""
+AT_ONCE = 1
+"""Verbs for each damage to a file; the next ones for the next damage. In `make soak` all of them."""
 
 
 @pytest.fixture(scope="module")
@@ -117,19 +119,23 @@ class Over:
         return "".join(file.split()) in "".join((self.ran.out + self.ran.err).split())
 
 
-@pytest.mark.parametrize("state", ["finished", "stopped"])
-def test_a_verb_over_a_damaged_sink_names_the_file_or_has_the_result_of_the_whole_one(sinks, state):
+@pytest.mark.parametrize(
+    ("state", "at_once"),
+    [*((state, AT_ONCE) for state in STATES), *soaked([(state, len(VERBS)) for state in STATES])],
+)
+def test_a_verb_over_a_damaged_sink_names_the_file_or_has_the_result_of_the_whole_one(sinks, state, at_once):
     whole = {verb: Over(sinks, state, verb) for verb in VERBS}
     possible = [verb for verb in VERBS if whole[verb].ran.code in (0, 3)]
     assert {*VERBS} - {*possible} <= ({*READERS} if state == "stopped" else set())
-    verbs = cycle(possible)
+    verbs, readers = cycle(possible), cycle(READERS)
     for file in files(sinks / state):
         other = (sinks / "other" / f"part-{1 - ('part-1' in file)}.parquet").read_bytes()
         content = (sinks / state / file).read_bytes()
         chance = random.Random(re.sub(r"\d{8}T\w+-\w+|[0-9a-f]{8,}", "", file))  # without ids
         for how in DAMAGES:
             data = damaged(content, how, other, chance)
-            for verb in READERS if file.endswith(".parquet") else islice(verbs, AT_ONCE):
+            turn = islice(readers, min(at_once, len(READERS))) if file.endswith(".parquet") else islice(verbs, at_once)
+            for verb in turn:
                 one = Over(sinks, state, verb, file, data)
                 about = (state, file, how, verb, one.ran)
                 assert "bug in raysp" not in one.ran.err, about

@@ -134,7 +134,7 @@ def mapped(corpus, monkeypatch):
         write_shard(corpus / f"m{number}-00000.parquet", ROWS)
     step = raysp.Map(f"{name}:level", adds={"level": "int64"}, reads=["id"])
     (corpus / "broken").touch()
-    return lambda sink: a_pipeline(f"{corpus}/*.parquet", sink, keep=[step])
+    return lambda sink: a_pipeline(f"{corpus}/*.parquet", sink, steps=[step])
 
 
 def test_a_driver_that_dies_while_it_stops_leaves_no_error_row(corpus, mapped):
@@ -143,7 +143,7 @@ def test_a_driver_that_dies_while_it_stops_leaves_no_error_row(corpus, mapped):
         ran = kit.run(line)
         assert (ran.code, "rows failed (" in ran.err) == (1, True), ran.err
         changes = files.changes
-    for n in range(changes, changes - 4, -1):  # the last changes remove what is staged
+    for n in (changes, changes - 2):  # the last changes remove what is staged
         (corpus / "broken").touch()
         with kit.failing_files() as files:
             files.fail_at(n, "death")

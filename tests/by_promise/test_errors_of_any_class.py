@@ -1,6 +1,4 @@
-"""Errors of a user's code of any class, such as those of raysp and those that are no `Exception`: rows fail alone."""
-
-import sys
+"""Errors of a user's code of any class, also of raysp and no `Exception`: rows fail alone, with the line."""
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,15 +17,6 @@ from raysp.ops.late_steps import CARRIED
 from raysp.ops.step_ops import ColumnOp, RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Step
-
-
-class Stop(BaseException):
-    pass
-
-
-class Unreadable(Exception):
-    def __str__(self):
-        raise SystemExit(7)
 
 
 REFUSED = pq.read_table("in/a.parquet")["id"].to_pylist()[1]
@@ -154,6 +143,8 @@ PLACES = (
     *("Map", "Keep", "Keep behind Label", "a filter", "a filter by seconds", "a step with columns"),
     *OUTPUTS,
 )
+ERRORS_OF_RAYSP = ("Map", "a filter", "an output of several windows")
+"""Places that are tried with an error of raysp too, which would fail a shard if raysp raised it."""
 
 
 def steps(place: str) -> list[object]:
@@ -182,7 +173,6 @@ def raising(tmp_path, monkeypatch):
     pq.write_table(ROWS, tmp_path / "in" / "a.parquet")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "rules", raising=False)
 
     def pipeline(error: str, place: str) -> raysp.Pipeline:
         (tmp_path / "rules.py").write_text(RULES.format(error=error))
@@ -193,8 +183,10 @@ def raising(tmp_path, monkeypatch):
     return pipeline
 
 
-@pytest.mark.parametrize("error", ["SystemExit", "ShardError"])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("error", "place"),
+    [*(("SystemExit", place) for place in PLACES), *(("ShardError", place) for place in ERRORS_OF_RAYSP)],
+)
 def test_it_fails_the_row_for_which_it_is_raised(raising, error, place):
     pipeline = raising(error, place)
     result = raysp.run(pipeline, engine="here", progress=False)
@@ -202,14 +194,16 @@ def test_it_fails_the_row_for_which_it_is_raised(raising, error, place):
     rows = pq.read_table("out/a.parquet").to_pylist()
     failed = [0, 1, 2] if place == "an output" else [1]
     assert [number for number, row in enumerate(rows) if row["error_type"] == "step_failed"] == failed
-    assert all(f": {error}: of the user" in rows[number]["error_message"] for number in failed)
+    lines = [line for line, code in enumerate(RULES.splitlines(), 1) if "raise {error}" in code]
+    reasons = [f"rules.py:{line}: {error}: of the user" for line in lines]
+    assert all(any(reason in rows[number]["error_message"] for reason in reasons) for number in failed)
     assert [row["status"] for row in rows].count("ok") == 3 - len(failed)
     with raysp.Labeller(pipeline.steps) as labeller:
         labelled = labeller(ROWS).to_pylist()
     assert [row["error_message"] for row in labelled] == [row["error_message"] for row in rows]
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["Map", "Keep behind Label", "a filter by seconds", "an output"])
 def test_an_interrupt_stays_one(raising, place):
     with pytest.raises(KeyboardInterrupt):
         raysp.run(raising("KeyboardInterrupt", place), engine="here", progress=False)

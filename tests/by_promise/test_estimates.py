@@ -134,7 +134,7 @@ class TestSpeed:
 
     @pytest.mark.slow
     def test_calibrating_measures_all_label_steps_and_writes_nothing(self, labelled, tmp_path):
-        one = raysp.estimate(made(labelled.source, tmp_path / "new"), sample=20, calibrate=True)
+        one = raysp.estimate(made(labelled.source, tmp_path / "new"), sample=8, calibrate=True)
         assert one.speed.origin.startswith("measured here on ")
         assert one.speed.memory_bytes > 1e8
         encoder_decoder("gpt2")(tmp_path / "decoder")
@@ -144,7 +144,7 @@ class TestSpeed:
             for name in ("a", "b", "c")
         ]
         steps = TEXTS, raysp.Keep(where=[("pred_text", "!=", "X")]), *later
-        four = raysp.estimate(made(labelled.source, tmp_path / "new", *steps), sample=20, calibrate=True)
+        four = raysp.estimate(made(labelled.source, tmp_path / "new", *steps), sample=8, calibrate=True)
         assert 0 < four.speed.rtfx < 0.7 * one.speed.rtfx
         assert not (tmp_path / "new").exists()
 

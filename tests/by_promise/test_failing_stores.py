@@ -1,8 +1,12 @@
 """Stores that fail while a run works: its exit code, and the same command again."""
 
+import pyarrow as pa
 import pytest
 
+import raysp
 from tests import kit
+from tests.corpora import write_shard
+from tests.soaked import soaked
 
 LONG = "3600"
 """Seconds between beats: a run that took the lease for that of an active run would wait for six times as long."""
@@ -10,21 +14,30 @@ LONG = "3600"
 
 @pytest.fixture
 def labelled(tmp_path):
-    """The command that labels two rows to `memory://labels`, its rows, and the number of its changes."""
-    corpus = kit.corpus(tmp_path / "in", rows=2)
+    """The command that writes three rows of texts to `memory://labels`, its rows, and the number of its changes."""
+    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": [*"abc"], "text": ["one", "two", None]}))
+    sink = raysp.Parquet("memory://labels", keep=["text"], rows="ok")
+    steps = [raysp.Keep(where=[("text", "!=", "two")])]
+    pipeline = raysp.Pipeline(raysp.Shards(f"{tmp_path}/in"), steps=steps, sink=sink)
+    line = ["run", kit.pipeline_file(tmp_path / "label.py", pipeline), "--engine", "here"]
     with kit.failing_files() as files:
-        line = ["run", corpus.file(tmp_path / "label.py", files.url("labels")), "--engine", "here"]
         assert kit.run(line).code == 0
+        assert files.changes > 8
         return line, kit.rows(files.url("labels")), files.changes
 
 
-def test_a_lost_answer_to_any_change_costs_the_next_run_no_wait(labelled, monkeypatch):
+@pytest.mark.parametrize("how", ["death", "lost", *soaked(["error"])])
+def test_a_run_whose_store_fails_at_any_change_is_completed_by_the_same_command_without_a_wait(
+    labelled, monkeypatch, how
+):
     line, expected, changes = labelled
-    monkeypatch.setenv("RAYSP_BEAT_SECONDS", LONG)
+    if how == "lost":
+        monkeypatch.setenv("RAYSP_BEAT_SECONDS", LONG)
     for n in range(1, changes + 1):
         with kit.failing_files() as files:
-            files.fail_at(n, "lost")
+            files.fail_at(n, how)
             first = kit.run(line)
+            assert (first.code == kit.DEAD) == (how == "death"), first.err
             files.revive()
             again = kit.run(line)
             assert (again.code, kit.rows(files.url("labels"))) == (0, expected), (n, first.err, again.err)

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.by_promise.test_run_results import break_pages, damaged
-from tests.corpora import CHECKPOINT, digits_table, write_shard
-from tests.kit import killed_at, pipeline_file, rows
+from tests.by_promise.test_run_results import break_pages
+from tests.corpora import CHECKPOINT, damaged, digits_table, write_shard
+from tests.kit import interrupted, rows
 
 DIGITS = digits_table(8)
 IDS = DIGITS.column("id").to_pylist()
@@ -100,14 +100,13 @@ def test_left_out_rows_are_withdrawn_too(tmp_path):
     assert raysp.verify(f"{tmp_path}/out", pipeline=pipeline).differences == ()
 
 
-@pytest.mark.slow
 def test_staged_labels_go_and_the_next_run_leaves_the_row_without_one(tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=DIGITS.slice(0, 4))
-    write_shard(tmp_path / "in" / "b.parquet", table=pa.concat_tables([DIGITS.slice(4), DIGITS.slice(0, 1)]))
+    table = pa.concat_tables([damaged(DIGITS, 5).slice(4), DIGITS.slice(0, 1)])
+    write_shard(tmp_path / "in" / "b.parquet", table=table)
     pipeline, stage = made(tmp_path), tmp_path / "out" / ".raysp" / "stage"
-    killed_at("before_shard_committed", 2, ["run", pipeline_file(tmp_path / "made.py", pipeline)])
-    staged = [file for file in stage.rglob("*") if file.is_file()]
-    assert staged
+    interrupted(pipeline, num_rows=9)
+    assert [file for file in stage.rglob("*") if file.is_file()]
     found = raysp.forget(f"{tmp_path}/out", [IDS[0], IDS[5]], pipeline=pipeline)
     assert (found.rows, found.repeated, len(found.shards_replaced)) == (3, {IDS[0]: 2}, 1)
     assert found.pieces_removed == 1

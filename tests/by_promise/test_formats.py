@@ -7,7 +7,7 @@ import json
 import lzma
 import re
 import shutil
-import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import a_pipeline, rows_table, wav
+from tests.corpora import a_pipeline, rows_table, wav, write_tar
 
 ROWS = 4
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -40,13 +40,8 @@ def lines(key: str, first: int = 0, end: int = ROWS) -> bytes:
 
 
 def a_tar() -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for row in range(ROWS):
-            member = tarfile.TarInfo(f"{row}.wav")
-            member.size = len(data := wav(seed=row))
-            archive.addfile(member, io.BytesIO(data))
-    return file.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        return write_tar(Path(folder, "a.tar"), {f"{row}.wav": wav(seed=row) for row in range(ROWS)}).read_bytes()
 
 
 def parquet() -> bytes:
@@ -92,14 +87,6 @@ class TestManifests:
     def test_all_rows_are_read(self, tmp_path, name):
         (recordings(tmp_path / "in") / name).write_bytes(MANIFESTS[name])
         assert num_rows(tmp_path, tmp_path / "in" / name) == ROWS
-
-    @pytest.mark.parametrize("name", ["m.jsonl", "m.jsonl.zst"])
-    @pytest.mark.parametrize("by", COMPRESSORS)
-    def test_other_compressions_are_refused_by_their_names(self, tmp_path, name, by):
-        (recordings(tmp_path / "in") / name).write_bytes(COMPRESSORS[by](lines("audio_filepath")))
-        message = reason(tmp_path, tmp_path / "in" / name)
-        assert f"{name}: is compressed by {by}; expected" in message
-        assert f"Decompress it: {REMEDIES[by]} < IN > OUT" in message
 
     @pytest.mark.parametrize("name", ["m.jsonl.gz", "m.jsonl"])
     def test_truncated_gzip_is_refused(self, tmp_path, name):
@@ -158,30 +145,25 @@ class TestMetadata:
         raysp.run(a_pipeline(source, tmp_path / "out"), progress=False)
         assert pq.read_table(tmp_path / "out/in-00000.parquet").column("words").to_pylist() == ["ja"] * ROWS
 
-    @pytest.mark.parametrize("name", METADATA)
-    @pytest.mark.parametrize("by", ["zstd", "xz"])
-    def test_other_compressions_are_refused_by_their_names(self, tmp_path, name, by):
-        (recordings(tmp_path / "in") / name).write_bytes(COMPRESSORS[by](METADATA[name]))
-        assert f"{name}: is compressed by {by}; expected CSV or JSON lines" in reason(tmp_path, tmp_path / "in")
 
-
-SHARDS = {
-    "x.parquet": (parquet, "a Parquet file"),
-    "x.arrow": (arrow, "Arrow IPC"),
-    "x.tar": (a_tar, "a tar file"),
+COMPRESSED = {
+    "m.jsonl": (lambda: lines("audio_filepath"), "JSON lines", ("zstd", "bzip2", "xz", "lz4")),
+    "m.jsonl.zst": (lambda: lines("audio_filepath"), "JSON lines", ("zstd",)),
+    "metadata.csv": (lambda: METADATA["metadata.csv"], "CSV or JSON lines", ("zstd", "xz")),
+    "x.parquet": (parquet, "a Parquet file", ("gzip", "zstd")),
+    "x.arrow": (arrow, "Arrow IPC", ("gzip", "zstd")),
+    "x.tar": (a_tar, "a tar file", ("gzip", "zstd")),
 }
+"""Files by their names: content, what is expected of them, and compressions that are refused."""
 
 
-class TestShards:
-    @pytest.mark.parametrize("name", SHARDS)
-    @pytest.mark.parametrize("by", ["gzip", "zstd"])
-    def test_a_compressed_one_is_refused_by_its_content(self, tmp_path, name, by):
-        (tmp_path / "in").mkdir()
-        content, expected = SHARDS[name]
-        compress = {"gzip": gzip.compress, **COMPRESSORS}[by]
-        (tmp_path / "in" / name).write_bytes(compress(content()))
-        message = reason(tmp_path, tmp_path / "in" / name)
-        assert f"{name}: is compressed by {by}; expected {expected}. Decompress it: {REMEDIES[by]} < IN" in message
+@pytest.mark.parametrize(("name", "by"), [(name, by) for name, (_, _, kinds) in COMPRESSED.items() for by in kinds])
+def test_other_compressions_are_refused_by_their_names_with_the_remedy(tmp_path, name, by):
+    content, expected, _ = COMPRESSED[name]
+    (recordings(tmp_path / "in") / name).write_bytes({"gzip": gzip.compress, **COMPRESSORS}[by](content()))
+    message = reason(tmp_path, tmp_path / "in" / ("" if name.startswith("metadata") else name))
+    assert f"{name}: is compressed by {by}; expected {expected}" in message
+    assert f"Decompress it: {REMEDIES[by]} < IN" in message
 
 
 def test_a_manifest_of_recordings_in_tar_files_is_refused_until_they_are_unpacked(tmp_path):

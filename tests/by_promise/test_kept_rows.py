@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.by_promise.test_run_results import damaged
-from tests.corpora import CHECKPOINT, digits_table, write_shard
+from tests.corpora import CHECKPOINT, damaged, digits_table, write_shard
 from tests.kit import pipeline_file
 from tests.pages import Page
 

@@ -12,6 +12,7 @@ from tests import kit
 from tests.backends.theirs import tiny_whisper
 from tests.classifiers import make_classifier
 from tests.kit import CHECKPOINT, killed_at, pipeline_in, rows, run
+from tests.soaked import soaked
 
 WINDOWS = "--set steps.1.overlap_seconds=0.5 --set steps.1.window_seconds=2"
 """Settings for the tiny Whisper, whose windows have two seconds."""
@@ -102,7 +103,7 @@ def test_labels_are_those_of_a_run_and_the_next_command_is_named(talks):
 
 @pytest.mark.parametrize(
     "options",
-    ["", "--words --out other/labels", "--to vtt", f"--words --align {CHECKPOINT}", "--set sink.rows=ok --set name=it"],
+    [f"--words --align {CHECKPOINT} --out other/labels", "--to vtt --set sink.rows=ok --set name=it"],
 )
 def test_a_shown_file_makes_the_same_labels_in_the_same_sink(tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
@@ -127,7 +128,7 @@ def test_a_shown_file_makes_the_same_labels_in_the_same_sink(tmp_path, monkeypat
     )
 
 
-@pytest.mark.parametrize("phase", ["after_piece_staged", "before_shard_committed", "after_run_finished"])
+@pytest.mark.parametrize("phase", ["before_shard_committed", *soaked(["after_piece_staged", "after_run_finished"])])
 def test_a_killed_command_goes_on_when_it_is_given_again(talks, phase):
     line = ["label", "talks", "--model", CHECKPOINT, "--to", "srt"]
     killed_at(phase, 1, line)

@@ -1,8 +1,6 @@
 """`Mos`: the scores that speechmos' own loop gives, in whatever windows and company a recording is rated."""
 
 import io
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -13,17 +11,23 @@ from tests import kit
 from tests.corpora import CHECKPOINT, digits_table, labels_alone, samples_of
 from tests.golden.checkpoints import encoder_decoder
 
+LIBROSA = """
+import types
+import numpy as np
+feature = types.SimpleNamespace(melspectrogram=lambda **_: np.zeros((120, 900), np.float32))
+power_to_db = lambda power, ref: power
+"""
+"""Of librosa, which the package imports, only the features of another model are needed."""
 
-@pytest.fixture(scope="module")
-def package():
-    """Return the package's function. Of librosa, which it imports, only the features of another model are needed."""
-    features = types.SimpleNamespace(melspectrogram=lambda **_: np.zeros((120, 900), np.float32))
-    librosa = types.SimpleNamespace(feature=features, power_to_db=lambda power, ref: power)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "librosa", librosa)
-        from speechmos import dnsmos
 
-        yield lambda samples: dnsmos.run(samples, 16_000)
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Return the package's function."""
+    (tmp_path / "librosa.py").write_text(LIBROSA)
+    monkeypatch.syspath_prepend(tmp_path)
+    from speechmos import dnsmos
+
+    return lambda samples: dnsmos.run(samples, 16_000)
 
 
 def speech(seconds: float, noise: float = 0.0) -> np.ndarray:
@@ -43,7 +47,7 @@ def scores_of(expected: dict[str, float]) -> dict[str, float]:
     return {name: pytest.approx(expected[theirs], abs=1e-5) for name, theirs in names.items()}
 
 
-@pytest.mark.parametrize("seconds", [0.3, 9.0, 9.01, 10.0, 20.99])
+@pytest.mark.parametrize("seconds", [0.3, 9.01, 10.99])
 def test_scores_are_those_of_the_package(package, seconds):
     recording = kit.sound(speech(seconds))
     [row] = labels_alone(CHECKPOINT, raysp.Mos(), [recording])
@@ -51,11 +55,11 @@ def test_scores_are_those_of_the_package(package, seconds):
 
 
 def test_a_long_recording_has_the_scores_of_the_whole_whatever_its_windows(package, tmp_path):
-    recording = kit.sound(speech(24.5), form="FLAC")
+    recording = kit.sound(speech(11.5), form="FLAC")
     expected = scores_of(package(samples_of(recording)))
     encoder_decoder("gpt2")(tmp_path / "decoder")
-    windows = {"window_seconds": 15, "overlap_seconds": 4}, {"window_seconds": 4, "overlap_seconds": 1}
-    for checkpoint, label in [(CHECKPOINT, windows[0]), (CHECKPOINT, windows[1]), (tmp_path / "decoder", windows[0])]:
+    windows = {"window_seconds": 10, "overlap_seconds": 3}, {"window_seconds": 4, "overlap_seconds": 1}
+    for checkpoint, label in [(CHECKPOINT, windows[1]), (tmp_path / "decoder", windows[0])]:
         [row] = labels_alone(checkpoint, raysp.Mos(), [recording], **label)
         assert row["mos"] == expected
     [row] = labels_alone(CHECKPOINT, raysp.Mos(), [kit.sound(speech(6))], window_seconds=2, overlap_seconds=0.5)
@@ -63,7 +67,7 @@ def test_a_long_recording_has_the_scores_of_the_whole_whatever_its_windows(packa
 
 
 def test_a_row_has_the_scores_that_it_has_alone():
-    recordings = [kit.sound(speech(seconds)) for seconds in (2.4, 11, 1.2, 10)]
+    recordings = [kit.sound(speech(seconds)) for seconds in (2.4, 10.5, 1.2)]
     together = labels_alone(CHECKPOINT, raysp.Mos(), recordings, batch_seconds=60)
     for recording, row in zip(recordings, together, strict=True):
         assert [row["mos"]] == [alone["mos"] for alone in labels_alone(CHECKPOINT, raysp.Mos(), [recording])]

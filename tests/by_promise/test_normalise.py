@@ -7,8 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.by_promise.test_run_results import damaged
-from tests.corpora import CHECKPOINT, digits_table, write_shard
+from tests.corpora import CHECKPOINT, damaged, digits_table, write_shard
 
 DIGITS = digits_table(6)
 CORRECT = [text.lower() for text in DIGITS.column("text").to_pylist()]

@@ -1,8 +1,6 @@
 """Pieces: as much audio as the hardware and the pool ask for, whatever holds the recordings."""
 
-import io
 import json
-import tarfile
 from itertools import accumulate, pairwise
 
 import pyarrow as pa
@@ -11,7 +9,7 @@ import pytest
 
 import raysp
 from tests import kit
-from tests.corpora import AUDIO, a_pipeline
+from tests.corpora import AUDIO, a_pipeline, write_tar
 
 NUM_ROWS, ROW_SECONDS = 120, 20
 RATES = {".flac": 16_000, ".wav": 32_000, ".mp3": 3_200}
@@ -32,11 +30,7 @@ def write_rows(folder, kind: str, suffix: str = ".flac", num_rows: int = NUM_ROW
         with pa.ipc.new_file(str(folder / "a.arrow"), table.schema) as writer:
             writer.write_table(table, max_chunksize=5)
     elif kind == "tar":
-        with tarfile.open(folder / "a.tar", "w") as archive:
-            for name in names:
-                member = tarfile.TarInfo(name)
-                member.size = len(recording)
-                archive.addfile(member, io.BytesIO(recording))
+        write_tar(folder / "a.tar", dict.fromkeys(names, recording))
     elif kind == "manifest":
         lines = (json.dumps({"audio_filepath": name, "duration": ROW_SECONDS}) for name in names)
         (folder / "a.jsonl").write_text("\n".join(lines))

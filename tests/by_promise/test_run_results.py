@@ -1,21 +1,12 @@
 """What `raysp run` returns and prints: its own first labels, and an error where no shard was committed."""
 
-import pyarrow as pa
 import pytest
 
 import raysp
-from tests.corpora import AUDIO, a_pipeline, digits_table, write_shard
+from tests.corpora import a_pipeline, damaged, digits_table, write_shard
 
 DIGITS = digits_table()
 pytestmark = pytest.mark.usefixtures("without_ray")
-
-
-def damaged(table: pa.Table, *rows: int) -> pa.Table:
-    """Return rows of which some hold no audio."""
-    audio = table.column("audio").to_pylist()
-    for row in rows:
-        audio[row] = {"bytes": b"no audio", "path": None}
-    return table.set_column(table.schema.get_field_index("audio"), "audio", pa.array(audio, AUDIO))
 
 
 def break_pages(shard) -> None:

@@ -36,8 +36,7 @@ def values_of(sink: str, column: str, where: str = "status = 'ok'") -> np.ndarra
     )[:, 0]
 
 
-@pytest.mark.parametrize("quantile", [0.05, 0.5])
-@pytest.mark.parametrize("column", ["pred_score", "signal.snr", "seconds"])
+@pytest.mark.parametrize(("column", "quantile"), [("pred_score", 0.05), ("signal.snr", 0.5), ("seconds", 0.05)])
 def test_the_bounds_are_the_quantiles_of_numpy_to_one_part_in_a_thousand(sink, column, quantile):
     [found] = raysp.suggest(sink, [column], quantiles=[quantile]).bounds
     values = values_of(sink, column)
@@ -51,14 +50,13 @@ def test_the_bounds_are_the_quantiles_of_numpy_to_one_part_in_a_thousand(sink, c
         assert f"{bound:.4g}" == f"{bound:.10g}"
 
 
-@pytest.mark.parametrize("column", ["pred_score", "signal.snr"])
-def test_rows_and_hours_are_those_that_the_conditions_keep(sink, column):
-    for found in raysp.suggest(sink, [column]).bounds:
+def test_rows_and_hours_are_those_that_the_conditions_keep(sink):
+    for found in raysp.suggest(sink, ["pred_score", "signal.snr"]).bounds:
         conditions = " AND ".join(f"{name}::DOUBLE {compare} {bound}::DOUBLE" for name, compare, bound in found.where)
         query = f"SELECT count(*), sum(seconds) FROM '{sink}/*.parquet' WHERE status = 'ok' AND {conditions}"
         [[rows, seconds]] = duckdb.sql(query).fetchall()
         assert (found.rows, found.seconds) == (rows, pytest.approx(seconds))
-        assert found.rows >= (1 - found.quantile) * len(values_of(sink, column))
+        assert found.rows >= (1 - found.quantile) * len(values_of(sink, found.column))
         assert found.of_rows == len(values_of(sink, "row"))
 
 
@@ -78,13 +76,10 @@ def test_each_group_has_bounds_of_its_own(sink):
 def test_a_pipeline_with_the_step_keeps_the_rows(tmp_path):
     corpora.label_twice(tmp_path)
     [bounds] = raysp.suggest(f"{tmp_path}/A", ["pred_score"], quantiles=[0.4]).bounds
-    steps = [raysp.Decode(), raysp.Label(str(corpora.CHECKPOINT), outputs=[raysp.Transcript()])]
-    keep = raysp.Keep(where=list(bounds.where))
-    raysp.run(
-        corpora.a_pipeline(f"{tmp_path}/in/*.parquet", f"{tmp_path}/kept", steps=[*steps, keep]),
-        engine="here",
-        progress=False,
-    )
+    label = raysp.Label(str(corpora.CHECKPOINT), outputs=[raysp.Transcript()])
+    steps = [raysp.Decode(), label, raysp.Keep(where=list(bounds.where))]
+    pipeline = corpora.a_pipeline(f"{tmp_path}/in/*.parquet", f"{tmp_path}/kept", steps=steps)
+    raysp.run(pipeline, engine="here", progress=False)
     kept = [row for row in kit.rows(f"{tmp_path}/kept") if row["status"] == "ok"]
     assert len(kept) == bounds.rows == 4
     assert (bounds.of_rows, bounds.column) == (6, "pred_score")

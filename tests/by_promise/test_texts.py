@@ -1,8 +1,6 @@
 """Texts of a corpus: NaN is no text in any source, and texts that look like numbers stay texts."""
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import a_pipeline, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, rows_table, wav, write_shard, write_tar
 
 NAN = float("nan")
 TEXTS = ["one", NAN, "NaN", None]
@@ -22,14 +20,6 @@ def recordings(folder: Path, num_rows: int = 4) -> Path:
     for row in range(num_rows):
         (folder / f"{row}.wav").write_bytes(wav(8000, seed=row))
     return folder
-
-
-def tar(path: Path, files: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as file:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            file.addfile(member, io.BytesIO(data))
 
 
 def manifest(folder: Path, values: list[object], name: str = "text") -> Path:
@@ -49,7 +39,7 @@ def samples(folder: Path, values: list[object], name: str = "text") -> Path:
     files = {}
     for row, value in enumerate(values):
         files |= {f"{row}.wav": wav(8000, seed=row), f"{row}.json": json.dumps({name: value}).encode()}
-    tar(folder / "x.tar", files)
+    write_tar(folder / "x.tar", files)
     return folder
 
 
@@ -60,7 +50,7 @@ def shar(folder: Path, values: list[object], name: str = "text") -> Path:
     files = {}
     for row in range(len(values)):
         files |= {f"{row}.wav": wav(8000, seed=row), f"{row}.json": b"{}"}
-    tar(folder / "recording.000000.tar", files)
+    write_tar(folder / "recording.000000.tar", files)
     return folder
 
 
@@ -88,10 +78,9 @@ class TestNaN:
     def test_in_json_a_missing_text_is_null(self, in_json, tmp_path):
         assert labels(in_json(TEXTS), tmp_path / "out") == READ
 
-    @pytest.mark.parametrize("value", [float("inf"), float("-inf")])
-    def test_an_infinity_is_refused_with_its_place(self, in_json, tmp_path, value):
-        message = reason(raysp.Shards(str(in_json(["one", value]))), tmp_path / "out")
-        assert f"is not JSON (found {json.dumps(value)}, expected a number or null)" in message
+    def test_an_infinity_is_refused_with_its_place(self, in_json, tmp_path):
+        message = reason(raysp.Shards(str(in_json(["one", float("-inf")]))), tmp_path / "out")
+        assert "is not JSON (found -Infinity, expected a number or null)" in message
         assert "line 2" in message or "'1.json'" in message
 
     def test_of_a_manifest_a_path_an_id_and_a_duration_are_missing_too(self, tmp_path):

@@ -1,9 +1,7 @@
 """Texts of rows: read where they stand; one that cannot be read costs its row, and the plan names it."""
 
-import io
 import json
 import re
-import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +10,7 @@ import pytest
 import raysp
 from raysp import PlanError
 from tests import kit
-from tests.corpora import AUDIO, a_pipeline, wav
+from tests.corpora import AUDIO, a_pipeline, wav, write_tar
 
 pytestmark = pytest.mark.usefixtures("without_ray")
 LATIN = "größe".encode("latin-1")
@@ -128,17 +126,9 @@ def test_a_text_that_cannot_be_read_costs_its_row_and_a_retry_finds_it_corrected
     assert not [note for note in plan.notes if UNREADABLE in note]
 
 
-def tar_of(place, members):
-    with tarfile.open(place, "w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-
-
 def tar(place):
     texts = {"0.txt": b"fine", "1.txt": LATIN, "2.json": b'{"text": "\\ud800", "other": 1}'}
-    tar_of(place / "x.tar", dict(sorted({**{f"{n}.wav": wav(8000) for n in range(3)}, **texts}.items())))
+    write_tar(place / "x.tar", dict(sorted({**{f"{n}.wav": wav(8000) for n in range(3)}, **texts}.items())))
     return place / "x.tar", ["'1.txt' in .*/x.tar has b'.xf6' at byte 2", "'text' has the lone surrogate '.ud800'"]
 
 

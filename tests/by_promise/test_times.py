@@ -68,7 +68,7 @@ def assert_apart(row: dict[str, object], name: str) -> None:
     assert all(before["end"] <= one["start"] + 1e-9 for before, one in pairwise(spans)), (name, spans)
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("TDT", 0), ("TDT", 1), ("RNNT", 0)])
+@pytest.mark.parametrize(("kind", "seed"), [("TDT", 0), ("RNNT", 0)])
 def test_words_of_transducers_do_not_overlap_and_end_with_the_recording(tmp_path, kind, seed):
     save_transducer(tmp_path, kind, seed)
     rows = labels(tmp_path, raysp.Transcript(words=True, chars=True))

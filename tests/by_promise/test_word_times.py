@@ -36,8 +36,11 @@ def aligned(recordings, checkpoint=CHECKPOINT, every=2, **fields) -> list[dict]:
         return labeller.arrays(waves, rate, columns={"text": texts}).to_pylist()
 
 
-@pytest.mark.parametrize("every", [1, 2], ids=["all figures", "every second word"])
-@pytest.mark.parametrize("windows", [{}, WINDOWS, {**WINDOWS, "windows": "speech"}], ids=["whole", "long", "speech"])
+@pytest.mark.parametrize(
+    ("every", "windows"),
+    [(1, {}), (2, WINDOWS), (2, {**WINDOWS, "windows": "speech"})],
+    ids=["all figures", "every second word of windows", "every second word of speech"],
+)
 def test_figures_have_the_times_of_their_words(recordings, every, windows):
     in_letters = aligned(recordings, every=0, **windows)
     for row, expected, (_, words) in zip(

@@ -4,47 +4,15 @@ import pytest
 
 from tests.house import __main__ as house
 from tests.house import sizes
-
-MODULE = '''"""A module.
-
-Of two paragraphs.
-"""
-
-import os
-from pathlib import (
-    Path,
-)
-
-# A comment.
-LIMIT = 3  # code
-"""Docstring of a constant."""
-
-
-class Thing:
-    """A class."""
-
-    def method(self) -> str:
-        """Return a text."""
-        import sys
-
-        return sys.argv[0]  # code
-'''
+from tests.soaked import soaked
 
 
 @pytest.fixture
 def package(tmp_path):
     (tmp_path / "raysp" / "room" / "below").mkdir(parents=True)
     for name in ("top.py", "room/one.py", "room/below/two.py"):
-        (tmp_path / "raysp" / name).write_text(MODULE)
+        (tmp_path / "raysp" / name).touch()
     return tmp_path / "raysp"
-
-
-def test_lines_are_counted_by_room(package):
-    lines, docstrings, blank, comments, imports = 23, 7, 6, 1, 5
-    of_one = [lines, lines - docstrings - blank - comments - imports, docstrings, blank, comments, imports, 1, 1]
-    rooms = sizes.rooms(package)
-    assert rooms == {number: [n, *(n * one for one in of_one)] for number, n in (("all", 3), ("room", 2), (".", 1))}
-    assert [*rooms] == ["all", "room", "."]
 
 
 def test_imports_of_the_inside_and_patches_of_raysp_are_found(package):
@@ -67,7 +35,7 @@ def test(monkeypatch, patched, mocker):
     assert sizes.patches(inside) == (5, 4)
 
 
-@pytest.mark.parametrize("name", house.CEILINGS)
+@pytest.mark.parametrize("name", ["batch", *soaked(["training"])])
 def test_a_trace_has_no_more_functions_than_its_ceiling(name):
     figures, ceilings = house.traced(name), house.CEILINGS[name]
     assert {figure: figures[figure] for figure, most in ceilings.items() if figures[figure] > most} == {}, (

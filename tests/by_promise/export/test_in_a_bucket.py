@@ -1,5 +1,8 @@
 """Exports from and to object storage."""
 
+import shutil
+from typing import Any
+
 import pytest
 
 import raysp
@@ -35,3 +38,28 @@ def test_a_sink_in_a_bucket_is_exported_to_it_with_the_same_options(s3, long, tm
     s3.download(bucket, tmp_path / "copy")
     assert exported(tmp_path / "copy" / "json") == exported(tmp_path / "local")
     assert found.rows == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["srt", "ctm", "dataset"])
+def test_files_that_were_edited_or_deleted_are_noticed(s3, made, tmp_path, to):
+    bucket = s3.bucket()
+
+    def again() -> tuple[Any, dict[str, bytes]]:
+        dest = f"s3://{bucket}/x"
+        found = raysp.export(str(made / "out"), to=to, dest=dest, dest_options=s3.options, trust=True)
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        s3.download(bucket, tmp_path / "copy")
+        return found, {name: data for name, data in exported(tmp_path / "copy" / "x").items() if name != "README.md"}
+
+    before = again()[1]
+    name = min(before)
+    (tmp_path / "edited" / name).parent.mkdir(parents=True)
+    (tmp_path / "edited" / name).write_bytes(before[name][:-1])
+    s3.upload(tmp_path / "edited", bucket, "x/")
+    found, after = again()
+    assert (found.kept, found.rewritten) == ((1, 0) if to == "srt" else (0, 1))
+    assert after == ({**before, name: before[name][:-1]} if to == "srt" else before)
+    s3.client.delete_object(Bucket=bucket, Key=f"x/{name}")
+    found, after = again()
+    assert (found.kept, found.rewritten, after) == (0, 1, before)
