@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import raysp
@@ -29,3 +30,9 @@ def export_to(to: str, sink: object, storage_options: Mapping[str, object] | Non
     of_format = {name: value for name, value in options.items() if name in names}
     rest = {name: value for name, value in options.items() if name not in names}
     return raysp.export(str(sink), FORMATS[to](**of_format), storage_options=storage_options, **rest)
+
+
+def exported(folder: Path) -> dict[str, bytes]:
+    """Return the files of an export that readers see, by their paths."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and ".raysp" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}

@@ -17,6 +17,7 @@ import pytest
 
 import raysp
 from tests import kit
+from tests.exports import exported
 from tests.soaked import soaked
 
 LOGGING = """
@@ -43,7 +44,7 @@ def one(sink, tmp_path_factory) -> dict[str, bytes]:
     """The files of an export by one process."""
     folder = tmp_path_factory.mktemp("one")
     assert raysp.export(str(sink), CLIPS, str(folder), trust=True).clips == 24
-    return files_of(folder)
+    return exported(folder)
 
 
 FORMAT = """
@@ -83,12 +84,6 @@ def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "raysp", "export", *map(str, words)]
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Return the files of an export for its readers, by their paths."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and ".raysp" not in path.parts)
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
 def clips_of(folder: Path) -> list[dict[str, object]]:
     return [row for path in sorted((folder / "data").rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
@@ -101,11 +96,11 @@ def test_processes_write_the_same_files_and_start_a_decoder_each(sink, one, tmp_
     monkeypatch.setenv("PYTHONPATH", f"{kit.CHECKOUT}{os.pathsep}{tmp_path}/site")
     ran = kit.run(["export", sink, tmp_path / "two", *OPTIONS, "--processes", 2])
     assert ran.code == 0, ran.err
-    assert files_of(tmp_path / "two") == one
+    assert exported(tmp_path / "two") == one
     assert sum("raysp.audio.child" in line for line in log.read_text().splitlines()) == 2
     again = kit.run(["export", sink, tmp_path / "two", *OPTIONS, "--processes", 3])
     assert "2 of them earlier" in again.out
-    assert files_of(tmp_path / "two") == one
+    assert exported(tmp_path / "two") == one
 
 
 @pytest.mark.cluster
@@ -113,7 +108,7 @@ def test_processes_write_the_same_files_and_start_a_decoder_each(sink, one, tmp_
 def test_tasks_of_a_cluster_write_the_same_files(sink, one, tmp_path, local_ray):
     found = raysp.export(str(sink), CLIPS, str(tmp_path), trust=True, address="auto")
     assert (found.shards, found.clips) == (2, 24)
-    assert files_of(tmp_path) == one
+    assert exported(tmp_path) == one
 
 
 @pytest.mark.slow
@@ -128,7 +123,7 @@ def test_killed_once_some_files_are_written_it_goes_on_to_the_same_files(sink, o
     assert psutil.wait_procs(children, timeout=30)[1] == []
     done = kit.run(["export", sink, tmp_path / "out", *OPTIONS, "--processes", 2])
     assert done.code == 0, done.err
-    assert files_of(tmp_path / "out") == one
+    assert exported(tmp_path / "out") == one
 
 
 @pytest.mark.slow
@@ -138,7 +133,7 @@ def test_a_format_of_a_user_goes_to_the_processes_and_its_error_comes_back(sink,
     slow = importlib.import_module("slow").Slow
     for processes in (1, 2):
         raysp.export(str(sink), slow(), f"{tmp_path}/out{processes}", processes=processes)
-    assert files_of(tmp_path / "out2") == files_of(tmp_path / "out1")
+    assert exported(tmp_path / "out2") == exported(tmp_path / "out1")
     last = pq.read_table(sink / "part-1.parquet").column("id")[11].as_py()
     with pytest.raises(Exception, match="a wrong row"):
         raysp.export(str(sink), slow(wrong=last), f"{tmp_path}/wrong", processes=2)
@@ -168,7 +163,7 @@ def test_a_process_that_is_killed_costs_time_alone_and_ctrl_c_ends_all(sink, tmp
     if kill == signal.SIGKILL:
         assert main.returncode == 0, said
         assert "ended with signal SIGKILL; this process does the rest for it" in said
-        assert sum(len(text.splitlines()) for text in files_of(tmp_path / "out").values()) == 24
+        assert sum(len(text.splitlines()) for text in exported(tmp_path / "out").values()) == 24
     else:
         assert main.returncode == 130, said
         assert ("Traceback" in said, "process that exports" in said) == (False, False)

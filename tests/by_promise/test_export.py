@@ -18,11 +18,11 @@ import webvtt
 from praatio import textgrid as praat
 
 import raysp
-from tests.corpora import CHECKPOINT, DEMO, digits_table, labelled, rewrite, with_columns
-from tests.exports import export_to
-from tests.here import run_without_ray
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, digits_table, labelled, rewrite, with_columns
+from tests.exports import export_to, exported
 
 TEXT = "one two three"
+WORDS = raysp.Transcript(words=True, chars=True)
 UNTIMED = {
     "null": None,
     "empty": [],
@@ -37,13 +37,9 @@ RATES = (8000, 11025, 22050, 44100, 16000)
 NUM_ROWS = len(RATES)
 
 
-def label(source: str, sink: str, *, keep: tuple[str, ...] = (), channel: str = "mean", **shards: object) -> None:
-    outputs = [raysp.Transcript(words=True, chars=True)]
-    steps = [raysp.Decode(channel=channel), raysp.Label(str(CHECKPOINT), outputs=outputs)]
-    with pytest.MonkeyPatch.context() as patch:
-        run_without_ray(patch)
-        place = raysp.Parquet(sink, keep=[*keep])
-        raysp.run(raysp.Pipeline(raysp.Shards(source, **shards), steps=steps, sink=place), progress=False)
+def label(source: str, sink: str, *, keep: tuple[str, ...] = (), channel: str = "mean") -> None:
+    steps = [raysp.Decode(channel=channel), raysp.Label(str(CHECKPOINT), outputs=[WORDS])]
+    raysp.run(a_pipeline(source, raysp.Parquet(sink, keep=[*keep]), steps=steps), engine="here", progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +72,9 @@ def export(folder: Path, sink: Path, to: str, **options: object) -> Any:
     return export_to(to, str(sink), dest=f"{folder}/{to}", trust=True, **{**OPTIONS.get(to, {}), **options})
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Read the files of a folder that are not below `.raysp`."""
-    found = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {str(name): path.read_bytes() for name, path in found.items() if name.parts[0] != ".raysp"}
-
-
 def texts_of(folder: Path, to: str) -> list[str]:
     """Read the texts of all rows of an export with the reader of each format."""
-    paths = [folder / to / name for name in files_of(folder / to)]
+    paths = [folder / to / name for name in exported(folder / to)]
     if to == "srt":
         return [" ".join(one.plaintext.replace("\n", " ") for one in pysubs2.load(str(path))) for path in paths]
     if to == "vtt":
@@ -121,7 +111,7 @@ class TestTextsWithoutTimes:
     def test_one_cue_or_interval_spans_the_recording(self, made, tmp_path, to):
         sink = changed(made / "out", tmp_path / "out", {"pred_text": TEXT, "pred_words": None, "seconds": 5.0})
         export(tmp_path, sink, to)
-        path = tmp_path / to / next(iter(files_of(tmp_path / to)))
+        path = tmp_path / to / next(iter(exported(tmp_path / to)))
         if to == "textgrid":
             [entry] = praat.openTextgrid(str(path), includeEmptyIntervals=True).getTier("words").entries
             assert tuple(entry) == (0, 5, TEXT)
@@ -133,7 +123,7 @@ class TestTextsWithoutTimes:
         text = " ".join(["word"] * 400)
         sink = changed(made / "out", tmp_path / "out", {"pred_text": text, "pred_words": [], "seconds": 300.0})
         assert export(tmp_path, sink, "srt").untimed == NUM_ROWS
-        cues = pysubs2.load(str(tmp_path / "srt" / next(iter(files_of(tmp_path / "srt")))))
+        cues = pysubs2.load(str(tmp_path / "srt" / next(iter(exported(tmp_path / "srt")))))
         assert " ".join(one.plaintext.replace("\n", " ") for one in cues) == text
         assert max(one.duration for one in cues) <= 7000
         assert (cues[0].start, cues[-1].end) == (0, 300_000)
@@ -170,7 +160,7 @@ def test_rows_without_a_reference_have_their_transcript_in_a_manifest_and_are_co
     for _ in range(2):  # the second export finds the files of the first
         ran = raysp_command("export", sink, tmp_path / "nemo", "--to", "nemo")
         assert (ran.code, line in ran.out) == (0, True), ran.out
-    written = files_of(tmp_path / "nemo")["a.jsonl"].splitlines()
+    written = exported(tmp_path / "nemo")["a.jsonl"].splitlines()
     assert [json.loads(one)["text"] for one in written] == ["said", "heard", ""]
     ran = raysp_command("export", sink, tmp_path / "nemo", "--to", "nemo", "--json")
     assert json.loads(ran.out)["without_reference"] == 1
@@ -185,11 +175,11 @@ class TestFilesOfEarlierExports:
     @pytest.mark.parametrize("to", ["srt", "jsonl", "clips"])
     def test_one_that_is_gone_is_written_again_and_counted(self, made, tmp_path, to):
         export(tmp_path, made / "out", to)
-        before = files_of(tmp_path / to)
+        before = exported(tmp_path / to)
         for name in before:
             (tmp_path / to / name).rename(tmp_path / "moved away")
             again = export(tmp_path, made / "out", to)
-            assert files_of(tmp_path / to) == before
+            assert exported(tmp_path / to) == before
             assert (again.rewritten, again.first_rewritten, again.kept) == (1, name, 0)
             assert again.facts["restored"].startswith("1 file removed or changed")
         assert export(tmp_path, made / "out", to).rewritten == 0
@@ -197,21 +187,21 @@ class TestFilesOfEarlierExports:
     @pytest.mark.parametrize(("to", "edit"), [("srt", b"another content"), ("textgrid", b"")])
     def test_an_edited_file_of_a_row_is_kept_until_it_is_moved_away(self, made, tmp_path, to, edit):
         export(tmp_path, made / "out", to)
-        before = files_of(tmp_path / to)
+        before = exported(tmp_path / to)
         name = min(before)
         (tmp_path / to / name).write_bytes(edit)
         for _ in range(2):
             again = export(tmp_path, made / "out", to)
             assert (again.kept, again.first_kept, again.shards_before, again.files) == (1, name, 1, NUM_ROWS - 1)
-            assert files_of(tmp_path / to) == {**before, name: edit}
+            assert exported(tmp_path / to) == {**before, name: edit}
         (tmp_path / to / name).rename(tmp_path / "moved away")
         assert export(tmp_path, made / "out", to).kept == 0
-        assert files_of(tmp_path / to) == before
+        assert exported(tmp_path / to) == before
 
     def test_an_edit_of_equal_length_with_the_old_time_is_noticed(self, made, tmp_path):
         for to in ("srt", "ctm"):
             export(tmp_path, made / "out", to)
-            path = tmp_path / to / min(files_of(tmp_path / to))
+            path = tmp_path / to / min(exported(tmp_path / to))
             time, edited = path.stat().st_mtime_ns, path.read_bytes().swapcase()
             path.write_bytes(edited)
             os.utime(path, ns=(time, time))
@@ -222,12 +212,12 @@ class TestFilesOfEarlierExports:
     @pytest.mark.parametrize(("to", "edit"), [("ctm", lambda data: data[:-1]), ("dataset", lambda data: b"")])
     def test_an_edited_file_of_a_label_shard_is_written_again_and_counted(self, made, tmp_path, to, edit):
         export(tmp_path, made / "out", to)
-        before = files_of(tmp_path / to)
+        before = exported(tmp_path / to)
         [name] = [name for name in before if name != "README.md"]
         (tmp_path / to / name).write_bytes(edit(before[name]))
         again = export(tmp_path, made / "out", to)
         assert (again.rewritten, again.first_rewritten, again.kept) == (1, name, 0)
-        assert files_of(tmp_path / to) == before
+        assert exported(tmp_path / to) == before
 
 
 @pytest.mark.parametrize("to", ["dataset", "clips"])

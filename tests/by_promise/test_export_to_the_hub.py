@@ -4,6 +4,7 @@ import pytest
 
 import raysp
 from tests.corpora import a_pipeline, digits_table, write_shard
+from tests.exports import exported
 from tests.hub_server import serving, use_cache
 
 NAME = "datasets/me/digits"
@@ -32,11 +33,6 @@ def sink(tmp_path):
     return tmp_path / "out"
 
 
-def files_of(folder):
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths if ".raysp" not in path.parts}
-
-
 @pytest.mark.parametrize(
     "spec", [raysp.Dataset(), raysp.Clips(min_seconds=0.1), raysp.Jsonl()], ids=lambda spec: spec.NAME
 )
@@ -44,28 +40,28 @@ def test_the_files_of_an_export_are_one_commit_of_a_private_data_set(hub, sink, 
     result = raysp.export(str(sink), spec, URL, trust=True)
     raysp.export(str(sink), spec, f"{tmp_path}/local", trust=True)
     assert (result.dest, result.rows) == (URL, 3)
-    assert files_of(hub.head(NAME)) == files_of(tmp_path / "local")
+    assert exported(hub.head(NAME)) == exported(tmp_path / "local")
     assert not (hub.head(NAME) / ".raysp").exists()
     assert hub.created == {NAME: "private"}
     assert len(hub.repos[NAME]) == 2  # the empty one, and the export
-    assert files_of(tmp_path / "cache" / "raysp" / "exports") == {}
+    assert exported(tmp_path / "cache" / "raysp" / "exports") == {}
 
 
 def test_an_export_to_a_folder_of_a_branch_keeps_what_is_there(hub, sink):
     raysp.export(str(sink), raysp.Jsonl(), URL)
     raysp.export(str(sink), raysp.Ctm(), f"{URL}@main/words", dest_options={"private": False})
-    assert sorted(files_of(hub.head(NAME))) == ["a.jsonl", "words/a.ctm"]
+    assert sorted(exported(hub.head(NAME))) == ["a.jsonl", "words/a.ctm"]
 
 
 def test_a_rejected_upload_goes_on_without_writing_files_again(hub, sink, tmp_path):
     hub.broken = True
     with pytest.raises(raysp.RunError, match=r"refuses the upload .*finished files are kept"):
         raysp.export(str(sink), raysp.Jsonl(), URL)
-    assert [*files_of(tmp_path / "cache" / "raysp" / "exports")]
+    assert [*exported(tmp_path / "cache" / "raysp" / "exports")]
     hub.broken = False
     result = raysp.export(str(sink), raysp.Jsonl(), URL)
     assert (result.shards, result.shards_before) == (1, 1)
-    assert [*files_of(hub.head(NAME))] == ["a.jsonl"]
+    assert [*exported(hub.head(NAME))] == ["a.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +79,7 @@ def test_a_hub_that_takes_nothing_is_named_before_any_work(hub, sink, monkeypatc
         monkeypatch.setenv("HF_TOKEN", token)
     with pytest.raises(raysp.StoreError, match=message):
         raysp.export(str(sink), raysp.Jsonl(), url)
-    assert files_of(tmp_path / "cache" / "raysp" / "exports") == {}
+    assert exported(tmp_path / "cache" / "raysp" / "exports") == {}
 
 
 @pytest.mark.parametrize("url", ["hf://me/digits", "hf://datasets/me", "hf://spaces/me/digits"])

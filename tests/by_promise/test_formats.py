@@ -148,7 +148,7 @@ class TestMetadata:
 
 COMPRESSED = {
     "m.jsonl": (lambda: lines("audio_filepath"), "JSON lines", ("zstd", "bzip2", "xz", "lz4")),
-    "m.jsonl.zst": (lambda: lines("audio_filepath"), "JSON lines", ("zstd",)),
+    "m.jsonl.zst": (lambda: lines("audio_filepath"), "", ("zstd",)),
     "metadata.csv": (lambda: METADATA["metadata.csv"], "CSV or JSON lines", ("zstd", "xz")),
     "x.parquet": (parquet, "a Parquet file", ("gzip", "zstd")),
     "x.arrow": (arrow, "Arrow IPC", ("gzip", "zstd")),

@@ -26,8 +26,8 @@ KINDS = ("manifest", "parquet", "tar", *soaked(["folder", "arrow"]))
 
 
 def talks() -> list[bytes]:
-    """Return recordings of seven digits each, at several rates and in two formats."""
-    spoken = [samples_of(row["audio"]["bytes"]) for row in digits_table(7).to_pylist()]
+    """Return recordings of nine digits each, at several rates and in two formats."""
+    spoken = [samples_of(row["audio"]["bytes"]) for row in digits_table(9).to_pylist()]
     whole = np.concatenate([part for samples in spoken for part in (np.zeros(5000, np.float32), samples)])
     recordings = []
     for number, (rate, kind) in enumerate(zip(RATES, FORMATS, strict=True)):

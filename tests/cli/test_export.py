@@ -10,8 +10,9 @@ import pytest
 
 import raysp
 from tests import kit
-from tests.by_promise.export.sinks import exported, make_sink
+from tests.by_promise.export.sinks import make_sink
 from tests.commands import write_recipe
+from tests.exports import exported
 
 
 @pytest.fixture(scope="module")

@@ -73,11 +73,6 @@ def content(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in found.items() if not name.startswith(".raysp/tmp/")}
 
 
-def exported(folder: Path) -> dict[str, bytes]:
-    """Read the files of an export that readers see."""
-    return {name: data for name, data in content(folder).items() if not name.startswith(".raysp/")}
-
-
 def long_row() -> tuple[np.ndarray, list[str]]:
     """Return a recording of several digits with pauses between them (num_samples,), and their texts."""
     rows = [row for place, row in enumerate(digits().to_pylist()) if place != BROKEN]

@@ -5,8 +5,7 @@ from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
-from tests.by_promise.export.sinks import exported
-from tests.exports import export_to
+from tests.exports import export_to, exported
 from tests.ops.channels.calls import TIMED, encoded, labelled, side
 
 

@@ -15,16 +15,9 @@ import yaml
 
 import raysp
 from raysp import ShardError, TrustError
-from tests.by_promise.export.sinks import (
-    RATE,
-    content,
-    digits,
-    exported,
-    long_row,
-    make_long_sink,
-    make_manifest_sink,
-)
+from tests.by_promise.export.sinks import RATE, content, digits, long_row, make_long_sink, make_manifest_sink
 from tests.corpora import a_pipeline
+from tests.exports import exported
 
 pytestmark = pytest.mark.lengthy
 

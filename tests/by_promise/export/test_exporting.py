@@ -11,8 +11,8 @@ import pytest
 import raysp
 from raysp import ChangedError, PlanError, RunError, SpecError
 from tests import kit
-from tests.by_promise.export.sinks import content, exported
-from tests.exports import FORMATS, export_to
+from tests.by_promise.export.sinks import content
+from tests.exports import FORMATS, export_to, exported
 
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 import raysp
-from tests.by_promise.export.sinks import WORDS, exported, make_folder_sink
+from tests.by_promise.export.sinks import WORDS, make_folder_sink
 from tests.corpora import a_pipeline
+from tests.exports import exported
 
 
 @pytest.mark.slow

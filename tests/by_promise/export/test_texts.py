@@ -12,9 +12,8 @@ from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
-from tests.by_promise.export.sinks import exported
 from tests.corpora import rewrite
-from tests.exports import export_to
+from tests.exports import export_to, exported
 
 TEXTS = {"a/b": "THREE", "a b": "FIVE", "u2": "FOUR", "U2": "SIX", "שלום": "TWO", "nul": "SEVEN", "u7": "FOUR"}
 FILES = ["a/U2~3", "a/a_b~0", "a/a_b~1", "a/u2", "more/b/u7", "more/b/xnul~1", "more/b/שלום"]
