@@ -1,9 +1,11 @@
 """What tests of trainings share: a tiny checkpoint, shards of words, and recipes over them."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import soundfile
 import torch
 
 import raysp
@@ -36,6 +38,8 @@ SMALL = {
     "mask_time_length": 4,
 }
 """Fields of a small wav2vec 2.0."""
+MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
+"""Fields of what is drawn in a training."""
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "zero"]
 
 
@@ -82,6 +86,16 @@ def words_table(num_rows: int, *, seed: int = 0, texts: list[str | None] | None 
             "age": [20.0 + row % 5 for row in range(num_rows)],
         }
     )
+
+
+def broken_table(num_rows: int) -> pa.Table:
+    """Make rows that can be decoded only by their headers: the index does not know that their frames are broken."""
+    table, file = words_table(num_rows, seed=9), io.BytesIO()
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 8000).astype(np.float32)
+    soundfile.write(file, samples, 16_000, format="FLAC")
+    broken = file.getvalue()[:200] + bytes(len(file.getvalue()) - 200)
+    recordings = pa.array([{"bytes": broken, "path": None}] * num_rows, AUDIO)
+    return table.set_column(table.column_names.index("audio"), "audio", recordings)
 
 
 def write_words(folder: Path, *sizes: int) -> str:

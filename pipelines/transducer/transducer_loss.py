@@ -63,13 +63,6 @@ class Moves:
         blanks = (Move(frames, 0, place) for place, frames in enumerate(self.durations) if frames)
         return (*blanks, *(Move(frames, 1, place) for place, frames in enumerate(self.durations)))
 
-    def frames_needed(self, num_labels: int) -> int:
-        """Return the least number of frames that a path with `num_labels` labels needs."""
-        least_blank, least_label = (
-            min(kind.frames for kind in self.kinds if kind.labels == labels) for labels in (0, 1)
-        )
-        return num_labels * least_label + least_blank
-
 
 def moves_of(model: ParakeetForRNNT) -> Moves:
     """Return the kinds of moves of a model; those of TDT have durations."""

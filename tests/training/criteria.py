@@ -6,18 +6,13 @@ from types import SimpleNamespace
 import torch
 
 import raysp
-from raysp import Finetune
-from raysp.audio.isolation import Decoder
 from raysp.models import AutoConfig, SpeechEncoderDecoderModel, TextTokenizer
-from raysp.training.finetuning import plan_recipe
 from raysp.training.objectives.classify_task import ClassifyTask
 from raysp.training.objectives.ctc_task import CTCTask
 from raysp.training.objectives.passes import Passes
 from raysp.training.objectives.seq2seq_task import Seq2SeqTask, special_ids
 from raysp.training.objectives.speakers_task import SpeakersTask
 from raysp.training.objectives.task import Criterion
-from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.preparing import Prepared
 
 
 def ctc_criterion(model, extractor, *, dtype: torch.dtype = torch.float32) -> Criterion:
@@ -56,11 +51,3 @@ def encoder_decoder(
 
 def _names(model) -> tuple[str, ...]:
     return tuple(model.config.id2label.values())
-
-
-def planned_training(recipe: Finetune) -> tuple[TrainingPlan, Prepared]:
-    """Return the plan of a recipe, and its training before the first step."""
-    with Decoder() as decoder:
-        plan, prepared, _ = plan_recipe(recipe, decoder)
-    assert prepared is not None
-    return plan, prepared

@@ -1,14 +1,31 @@
 """Optimisers that a user wrote, outside raysp."""
 
+from typing import ClassVar
+
 import torch
+
+
+class Interruptible(torch.optim.AdamW):
+    """AdamW that is interrupted amid an update, as by Ctrl-C, after some of its weights changed."""
+
+    left: ClassVar[int] = 0
+    """Updates until the interrupted one, which is the last of them; 0: none is interrupted."""
+
+    def step(self, closure=None):
+        if Interruptible.left:
+            Interruptible.left -= 1
+            if not Interruptible.left:
+                self.param_groups[0]["params"][0].data.add_(1.0)
+                raise KeyboardInterrupt
+        return super().step(closure)
+
+
+def interruptible(groups):
+    return Interruptible(groups)
 
 
 def nadam(groups):
     return torch.optim.NAdam(groups, momentum_decay=0.01)
-
-
-def sgd(groups):
-    return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
 
 
 def adafactor(groups):

@@ -71,12 +71,6 @@ class Corpus:
         indexed(self.recipe(**fields))
         return record_of(self.out)["parts"]["recordings"]
 
-    def digest(self, **fields: object) -> str:
-        """Index the corpus, but record no training, as if it was killed before; return the digest of the recordings."""
-        digest = self.begin(**fields)
-        (self.out / ".raysp" / "recipe.json").unlink()
-        return digest
-
 
 def times_of(folder: Path) -> dict[bytes, int]:
     """Return the times of files by their content."""
@@ -89,13 +83,9 @@ def put_on_disk(folder: Path, times: dict[bytes, int], path: str, data: bytes) -
     os.utime(folder / path, ns=(time_ns, time_ns))
 
 
-def unchanged(path: str, data: bytes) -> None:
-    pytest.fail("no file is replaced here")
-
-
-@pytest.fixture(params=[("manifest", "disk"), ("folder", "disk"), ("folder", "s3"), ("table", "s3")], ids="-".join)
+@pytest.fixture
 def corpus(request, tmp_path, tiny) -> Corpus:
-    kind, place = request.param
+    kind, place = request.param.split(" on ")
     folder, out, options = tmp_path / "in", tmp_path / "out", {}
     url, name = str(folder), NAMED[kind](folder)
     labels = str(tmp_path / "labels")
@@ -111,6 +101,7 @@ def corpus(request, tmp_path, tiny) -> Corpus:
     return Corpus(source, tiny, out, put, raysp.Parquet(labels, storage_options=options))
 
 
+@pytest.mark.parametrize("corpus", ["manifest on disk", "folder on s3", "table on s3"], indirect=True)
 def test_a_recording_that_is_replaced_is_named_and_the_same_one_again_is_accepted(corpus):
     before = corpus.begin()
     corpus.put("clips/3.wav", wav(8000, seed=3))
@@ -128,6 +119,7 @@ def test_a_recording_that_is_replaced_is_named_and_the_same_one_again_is_accepte
     assert corpus.begin() == before
 
 
+@pytest.mark.parametrize("corpus", ["manifest on disk"], indirect=True)
 def test_replaced_noise_is_named(corpus, words):
     source, corpus.source = corpus.source, Shards(words, text="text")
     noise = {"augment": [raysp.Gain(), raysp.Noise(source)]}
@@ -142,21 +134,22 @@ def test_replaced_noise_is_named(corpus, words):
 def test_a_missing_recording_is_not_compared_and_is_indexed_once_it_is_there(tmp_path, tiny):
     folder = tmp_path / "in"
     source = Shards(f"{folder}/{a_manifest(folder)}", text="text")
-    path = folder / "m.jsonl"
-    path.write_text(path.read_text().replace('"duration": 0.5, ', ""))
-    corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
-    (folder / "clips" / "5.wav").rename(tmp_path / "5.wav")
-    corpus.digest()
-    assert planned(corpus.recipe())["left_out"] == {"not_found": 1}
-    (tmp_path / "5.wav").rename(folder / "clips" / "5.wav")
-    assert planned(corpus.recipe())["left_out"] == {}
-    corpus.begin()
-    (folder / "clips" / "5.wav").unlink()
-    corpus.begin()
-    assert planned(corpus.recipe())["rows_trained"] == ROWS
+    manifest, clip = folder / "m.jsonl", folder / "clips" / "5.wav"
+    manifest.write_text(manifest.read_text().replace('"duration": 0.5, ', ""))
+    recipe = a_recipe("", tiny, tmp_path / "out", source=source)
+    clip.rename(tmp_path / "5.wav")
+    indexed(recipe)
+    (tmp_path / "out" / ".raysp" / "recipe.json").unlink()  # as if it was killed before
+    assert planned(recipe)["left_out"] == {"not_found": 1}
+    (tmp_path / "5.wav").rename(clip)
+    assert planned(recipe)["left_out"] == {}
+    indexed(recipe)
+    clip.unlink()
+    indexed(recipe)
+    assert planned(recipe)["rows_trained"] == ROWS
 
 
-def tar_of(path: Path, seeds: range) -> None:
+def write_tar(path: Path, seeds: range) -> None:
     with tarfile.open(path, "w") as tar:
         for row, seed in enumerate(seeds):
             for suffix, data in (("wav", wav(8000, seed=seed)), ("txt", b"six")):
@@ -165,38 +158,15 @@ def tar_of(path: Path, seeds: range) -> None:
                 tar.addfile(member, io.BytesIO(data))
 
 
-def arrow_of(path: Path, seeds: range) -> None:
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table_of(seeds).schema) as writer:
-        writer.write_table(table_of(seeds))
-
-
-def table_of(seeds: range) -> pa.Table:
-    audio = pa.array([{"bytes": wav(8000, seed=seed), "path": None} for seed in seeds], AUDIO)
-    return pa.table({"id": [*map(str, range(len(seeds)))], "audio": audio, "text": ["six"] * len(seeds)})
-
-
-EMBEDDED = {
-    "a.tar": tar_of,
-    "a.arrow": arrow_of,
-    "a.parquet": lambda path, seeds: write_shard(path, table=table_of(seeds)),
-}
-
-
-@pytest.mark.parametrize("name", EMBEDDED)
-def test_a_shard_that_is_replaced_is_named(name, tmp_path, tiny, words):
-    path = tmp_path / "in" / name
-    path.parent.mkdir()
-    EMBEDDED[name](path, range(ROWS))
-    source = Shards(str(path), text="text")
-    corpus = Corpus(source, tiny, tmp_path / "out", unchanged, raysp.Parquet(str(tmp_path / "labels")))
-    rooms = Corpus(Shards(words, text="text"), tiny, tmp_path / "rooms", unchanged, corpus.labels)
-    augment = {"augment": [raysp.Room(source)]}
-    assert corpus.begin() == corpus.begin()
-    rooms.begin(**augment)
-    EMBEDDED[name](path, range(100, 100 + ROWS))
-    for begin, of in ((corpus.begin, "source"), (partial(rooms.begin, **augment), r"augment\.0\.source")):
-        with pytest.raises(ChangedError, match=rf"1 shard of {of} has another version .*: a\S*; put the earlier files"):
-            begin()
+def test_a_shard_of_sounds_that_is_replaced_is_named(tmp_path, tiny, words):
+    write_tar(tmp_path / "a.tar", range(ROWS))
+    room = raysp.Room(Shards(str(tmp_path / "a.tar"), text="text"))
+    recipe = a_recipe(words, tiny, tmp_path / "out", augment=[room])
+    indexed(recipe)
+    indexed(recipe)
+    write_tar(tmp_path / "a.tar", range(100, 100 + ROWS))
+    with pytest.raises(ChangedError, match=r"1 shard of augment\.0\.source has another version .*: a\S*; put the earl"):
+        indexed(recipe)
 
 
 def relabelled(corpus: Corpus) -> Corpus:
@@ -211,6 +181,7 @@ def relabelled(corpus: Corpus) -> Corpus:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("corpus", ["folder on disk", "table on s3"], indirect=True)
 def test_recordings_that_are_not_read_since_they_are_labelled_are_compared_too(corpus):
     corpus = relabelled(corpus)
     before = corpus.begin()

@@ -1,5 +1,7 @@
 """Every objective with all that is random in training: the same losses and weights for any number of workers."""
 
+import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,9 +14,9 @@ from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
 from raysp.training.objectives.task import Criterion
-from tests.training.criteria import classify_criterion, seq2seq_criterion, speakers_criterion
-from tests.training.objectives.originals import ENCODERS, decoder_config, decoder_model, extractor_of
-from tests.training.teams import assert_equal_curves, train
+from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
+from tests.training.objectives.originals import CTC, ENCODERS, decoder_config, decoder_model, extractor_of
+from tests.training.teams import assert_equal_curves, parameters, train
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +49,10 @@ def head(name: str, encoder: str, **fields: object):
     return cls(cls.config_class(**{**ENCODERS[encoder][1], **known, "num_labels": 5, **fields})).train()
 
 
+def letters(encoder: str, **fields: object) -> Criterion:
+    return ctc_criterion(head("Wav2Vec2ForCTC", encoder, vocab_size=50, **CTC, **fields), extractor_of(encoder))
+
+
 def classes(name: str, encoder: str) -> Criterion:
     return classify_criterion(head(name, encoder), extractor_of(encoder))
 
@@ -63,14 +69,14 @@ def one_class(random: np.random.Generator, _: int) -> list[float]:
     return [int(random.integers(5))]
 
 
-CASES: dict[str, tuple[Callable[[], Criterion], Target]] = {
-    "encoder with BART": (lambda: seq2seq("wav2vec2 layer", "bart"), tokens),
-    "encoder with GPT-2": (lambda: seq2seq("wav2vec2-bert", "gpt2"), tokens),
-    "classes": (lambda: classes("HubertForSequenceClassification", "hubert"), one_class),
-    "classes of SEW-D": (lambda: classes("SEWDForSequenceClassification", "sew-d"), one_class),
-    "speakers": (lambda: speakers("Wav2Vec2ForXVector", "wav2vec2 group"), one_class),
-    "speakers of features": (lambda: speakers("Wav2Vec2BertForXVector", "wav2vec2-bert"), one_class),
+CASES: dict[str, tuple[int, Callable[[], Criterion], Target]] = {
+    "letters": (4, lambda: letters("wav2vec2 group"), tokens),
+    "encoder with BART": (2, lambda: seq2seq("wav2vec2 layer", "bart"), tokens),
+    "encoder with GPT-2": (3, lambda: seq2seq("wav2vec2-bert", "gpt2"), tokens),
+    "classes": (3, lambda: classes("SEWDForSequenceClassification", "sew-d"), one_class),
+    "speakers": (2, lambda: speakers("Wav2Vec2ForXVector", "wav2vec2 group"), one_class),
 }
+"""Numbers of workers, objectives and targets."""
 
 
 def random_steps(target: Target) -> list[list[MicroBatch]]:
@@ -88,29 +94,67 @@ def random_steps(target: Target) -> list[list[MicroBatch]]:
     return steps
 
 
-@pytest.fixture(scope="module", params=CASES)
-def case(request):
-    """A function that returns a new training, its steps, and the losses of one worker with its training."""
-    make, target = CASES[request.param]
-
-    def new_training(workers: Workers | None = None) -> Training:
-        objective = make()
-        optimizer = new_optimizer(group_parameters(objective.model, Schedule(steps=1, learning_rate=1e-3)))
-        return Training(objective, optimizer, seed=7, workers=workers or OneWorker())
-
-    steps, training = random_steps(target), new_training()
-    return new_training, steps, (train(training, steps, count=STEPS), training)
+def new_training(objective: Criterion, workers: Workers | None = None) -> Training:
+    optimizer = new_optimizer(group_parameters(objective.model, Schedule(steps=1, learning_rate=1e-3)))
+    return Training(objective, optimizer, seed=7, workers=workers or OneWorker())
 
 
-def test_three_workers_have_the_curve_of_one(case):
-    new_training, steps, alone = case
-    assert_equal_curves(new_training, steps, alone, 3)
+@pytest.mark.parametrize("name", CASES)
+def test_several_workers_have_the_curve_of_one(name):
+    count, make, target = CASES[name]
+    steps, training = random_steps(target), new_training(make())
+    alone = train(training, steps, count=STEPS), training
+    assert_equal_curves(lambda workers: new_training(make(), workers), steps, alone, count)
 
 
-@pytest.mark.parametrize("case", ["speakers"], indirect=True)
-def test_the_curve_depends_on_the_seed_alone(case):
-    new_training, steps, (expected, _) = case
-    assert train(new_training(), steps, count=STEPS) == expected  # bit for bit
-    other = new_training()
+def test_the_curve_depends_on_the_seed_alone():
+    _, make, target = CASES["speakers"]
+    steps = random_steps(target)
+    first, again, other = (new_training(make()) for _ in range(3))
     other.seed = 8
+    expected = train(first, steps, count=STEPS)
+    assert train(again, steps, count=STEPS) == expected  # bit for bit
     assert train(other, steps, count=2) != expected[:2]
+
+
+class GradientOf:
+    """An objective whose losses are finite, and whose gradient is not, if a micro-batch has one of its recordings."""
+
+    def __init__(self, objective: Criterion, wave: np.ndarray) -> None:
+        self.objective, self.wave, self.model = objective, wave, objective.model
+
+    def __call__(self, batch: MicroBatch):
+        losses = self.objective(batch)
+        if any(one is self.wave for one in batch.waves):
+            root = next(self.model.parameters()).sum() * 0
+            losses = dataclasses.replace(losses, total=losses.total + root.sqrt())
+        return losses
+
+
+def letters_of(numbers: range, number: int = 0) -> MicroBatch:
+    """Return a micro-batch of rows that are always the same."""
+    waves = [np.random.default_rng(row).normal(size=6000 + 300 * row).astype(np.float32) for row in numbers]
+    return MicroBatch(number, numbers, waves, [[4 + row, 2] for row in numbers])
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight_and_names_the_rows():
+    training = new_training(letters("wav2vec2 group"))
+    before = [one.detach().clone() for one in parameters(training)]
+    batches = [letters_of(range(2)), letters_of(range(2, 4), 1)]
+    training.criterion = GradientOf(training.criterion, batches[1].waves[1])
+    update = training.step(0, 0, batches, learning_rate=1e-3)
+    assert math.isfinite(update.loss)
+    assert (update.is_finite, update.failed_rows) == (False, [3])
+    for one, other in zip(parameters(training), before, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_update_is_that_of_the_mean_over_all_rows():
+    """Of one pass over all rows of a step, without random numbers."""
+    fields = {name: 0.0 for name in RANDOM if not name.endswith("length")} | {"activation_dropout": 0.0}
+    one, other = (new_training(letters("wav2vec2 layer", **fields)) for _ in range(2))
+    update = one.step(0, 0, [letters_of(range(2)), letters_of(range(2, 6), 1)], learning_rate=1e-3)
+    whole = other.step(0, 0, [letters_of(range(6))], learning_rate=1e-3)
+    assert (update.num_rows, whole.num_rows) == (6, 6)
+    assert update.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert update.norm == pytest.approx(whole.norm, rel=1e-4)

@@ -1,121 +1,72 @@
-"""Indexes of many rows, which several processes make."""
+"""Indexes of many rows, which several processes make, or tasks of a cluster: the same as one process makes."""
 
-import contextlib
+import json
 import logging
-import subprocess
+import os
+from pathlib import Path
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp import Text
-from raysp.cluster import spreading
-from raysp.corpus import surveys
-from raysp.storage.store import LocalStore
-from raysp.training.data import indexing
-from raysp.training.data.indexing import Indexer
-from raysp.training.objectives.task import task_of
-from raysp.training.planning.training_plan import plan_training
-from raysp.training.preparing import prepare
-from tests.recipes import a_recipe, write_words
+from tests.corpora import wav
+from tests.recipes import WORDS, a_recipe
+from tests.runs import processes
+from tests.training.trained import indexed
+
+pytestmark = [pytest.mark.drivers, pytest.mark.slow]
 
 
-def upper_half(rows):
-    return {"half": [len(text or "") // 2 for text in rows.column("text").to_pylist()]}
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> raysp.Shards:
+    """Manifests of so many rows that several processes index them."""
+    folder = tmp_path_factory.mktemp("many")
+    (folder / "a.wav").write_bytes(wav(800))
+    for number in range(4):
+        lines = (
+            json.dumps({"audio_filepath": "a.wav", "duration": 0.5 + row % 7, "text": WORDS[row % (6 + number)]})
+            for row in range(26_000 + number)
+        )
+        (folder / f"{number}.jsonl").write_text("\n".join(lines))
+    return raysp.Shards(f"{folder}/*.jsonl", text="text")
 
 
-MAPPED = [
-    raysp.Decode(),
-    raysp.Map(upper_half, adds={"half": "int32"}, reads=["text"]),
-    raysp.Keep(where=[("half", ">", 1)]),
-]
+def index_of(sink: Path) -> pa.Table:
+    return pq.read_table(sink / ".raysp" / "index" / "source.parquet")
 
 
-@pytest.fixture
-def started(monkeypatch) -> list[subprocess.Popen]:
-    """The processes that index; all shards have enough rows for them."""
-    found = []
-
-    class Kept(subprocess.Popen):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            if spreading.MAIN in arguments[0]:
-                found.append(self)
-
-    monkeypatch.setattr(surveys.subprocess, "Popen", Kept)
-    monkeypatch.setattr(indexing, "WORTH_ROWS", 1)
-    return found
+@pytest.fixture(scope="module")
+def alone(many, tiny, tmp_path_factory) -> pa.Table:
+    """The index that this process makes on one CPU."""
+    sink, cpus = tmp_path_factory.mktemp("alone") / "out", os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        indexed(a_recipe("", tiny, sink, source=many))
+    finally:
+        os.sched_setaffinity(0, cpus)
+    return index_of(sink)
 
 
-@pytest.fixture
-def planned(tiny, tmp_path):
-    """A plan of five shards, of which the fourth changes before it is indexed."""
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one process has the only CPU")
+def test_processes_of_which_one_is_killed_make_the_index_that_one_makes(many, tiny, tmp_path, alone, caplog):
+    recipe, killed = a_recipe("", tiny, tmp_path / "out", source=many), []
 
-    def plan(**fields):
-        url = write_words(tmp_path / "in", 12, 25, 8, 10, 14)
-        plan = plan_training(a_recipe(url, tiny, tmp_path / "out", objective={"text": Text("lower")}, **fields))
-        changed = tmp_path / "in" / "3.parquet"
-        changed.write_bytes(changed.read_bytes()[:-100])
-        return plan
+    def kill(done: int, of: int) -> None:
+        if not killed:
+            killed.extend(processes("raysp.cluster.spreading")[:1])
+            killed[0].kill()
 
-    return plan
-
-
-def prepared(plan, monkeypatch, processes: int, store=None):
-    calls = []
-    monkeypatch.setattr("raysp.training.preparing.num_cpus", lambda: processes)
-    return prepare(plan, store, on_indexed=lambda *call: calls.append(call)), calls
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "steps",
-    [
-        pytest.param([raysp.Decode()], id="headers"),
-        pytest.param(MAPPED, id="a step of the user's", marks=pytest.mark.soak),
-    ],
-)
-def test_processes_make_the_index_that_one_makes(planned, tmp_path, monkeypatch, started, steps):
-    plan = planned(steps=steps)
-    alone, calls = prepared(plan, monkeypatch, 1)
-    assert (started, calls) == ([], [(number, 5) for number in range(5)])
-    store = LocalStore(tmp_path / "out")
-    together, same_calls = prepared(plan, monkeypatch, 2, store)
-    assert (len(started), same_calls) == (2, calls)
-    assert all(process.returncode is not None for process in started)
-    for name in ("first_rows", "piece_rows", "seconds", "num_labels"):
-        assert np.array_equal(getattr(together.corpus, name), getattr(alone.corpus, name))
-    assert together.corpus.left_out == alone.corpus.left_out
-    assert (together.corpus.counts, together.fingerprint) == (alone.corpus.counts, alone.fingerprint)
-    assert together.unreadable == alone.unreadable
-    assert [*together.unreadable] == ["3.parquet"]
-    again, calls = prepared(plan, monkeypatch, 2, store)
-    assert (again.index.digest, calls, len(started)) == (alone.index.digest, [(4, 5)], 2)
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_shards_of_a_process_that_is_killed_are_indexed_by_this_one(planned, started, caplog):
-    plan = planned()
-    task = task_of(plan)
-    indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, task.min_samples(plan), plan.code)
-    expected = [*indexer.index(plan.corpus.shards, None, processes=1)]
-    with contextlib.closing(indexer.index(plan.corpus.shards, None, processes=2)) as made:
-        found = [next(made)]
-        started[0].kill()
-        found += made
-    assert {one.name: str(index) for one, index in found} == {one.name: str(index) for one, index in expected}
+    calls = indexed(recipe, on_indexed=kill)
+    assert [done for done, _ in calls] == [*range(len(calls))]
+    assert killed
     [warning] = [one.message for one in caplog.records if one.levelno == logging.WARNING]
     assert "a process that indexes rows ended with signal SIGKILL; this process does the rest for it" in warning
+    assert index_of(tmp_path / "out") == alone
+    assert indexed(recipe) == []
 
 
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_tasks_of_a_cluster_make_the_index_that_one_process_makes(planned, monkeypatch, local_ray):
-    plan = planned()
-    alone, _ = prepared(plan, monkeypatch, 1)
-    monkeypatch.setattr(indexing, "WORTH_ROWS", 1)
-    together = prepare(plan, None, on_cluster=True)
-    assert together.index.digest == alone.index.digest
-    assert (together.corpus.counts, together.unreadable) == (alone.corpus.counts, alone.unreadable)
+def test_tasks_of_a_cluster_make_the_index_that_one_process_makes(many, tiny, tmp_path, alone, local_ray):
+    recipe = a_recipe("", tiny, tmp_path / "out", source=many)
+    indexed(recipe, engine="ray", address="the-one-that-is-connected")
+    assert index_of(tmp_path / "out") == alone

@@ -7,9 +7,11 @@ import pytest
 
 import raysp
 from raysp import Text
+from raysp.models import TextTokenizer
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
-from tests.training.trained import indexed, planned
+from tests.training.objectives.originals import save_decoder
+from tests.training.trained import planned
 
 ROWS = [
     ("kept", wav(8000), "six", "en"),
@@ -78,22 +80,32 @@ def test_durations_of_a_manifest_are_used_without_reading_audio(tiny, tmp_path):
     assert (found["rows_trained"], found["audio_seconds"], found["left_out"]) == (3, 4.5, {})
 
 
-def test_an_index_is_made_once_for_a_shard_and_a_recipe(words, tiny, tmp_path):
-    recipe = a_recipe(words, tiny, tmp_path / "out")
-    assert indexed(recipe) == [(0, 2), (1, 2)]
-    file = tmp_path / "out" / ".raysp" / "index" / "source.parquet"
-    written = file.stat().st_mtime_ns
-    assert indexed(recipe) == []
-    assert file.stat().st_mtime_ns == written
-    other = a_recipe(words, tiny, tmp_path / "out", objective={"text": Text("upper")})
-    assert planned(other)["vocabulary"].keys() >= {*"SIX"}
-    assert indexed(other, restart=True) == [(0, 2), (1, 2)]
+@pytest.mark.parametrize(("fastest", "left_out"), [(1.0, {}), (1.2, {"too_short": 1})])
+def test_a_row_that_is_too_short_at_the_highest_speed_is_left_out(tiny, tmp_path, fastest, left_out):
+    table = words_table(8, texts=["e"] * 8)
+    audio = [{"bytes": wav(420), "path": None}, *table["audio"].to_pylist()[1:]]
+    write_shard(tmp_path / "in" / "a.parquet", table=table.set_column(1, "audio", pa.array(audio, AUDIO)))
+    recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", augment=[raysp.Speed((0.9, fastest))])
+    assert planned(recipe)["left_out"] == left_out
 
 
 @pytest.mark.slow
 def test_a_vocabulary_is_built_from_the_texts_by_their_rules(words, headless, tmp_path):
     found = planned(a_recipe(words, headless, tmp_path / "out", objective={"text": Text("upper")}))
     assert [*found["vocabulary"]] == ["<pad>", "<unk>", "|", *"EFGHINORSTUVWXZ"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "bart"])
+def test_a_text_with_a_special_token_of_the_decoder_is_left_out(headless, tmp_path, kind):
+    decoder = save_decoder(kind, tmp_path / "decoder")
+    special = TextTokenizer.from_pretrained(decoder).all_special_tokens
+    texts = [*(f"the {token} cat" for token in special), "the cat"]
+    write_shard(tmp_path / "in" / "a.parquet", table=words_table(len(texts), texts=texts))
+    objective = raysp.Seq2Seq(str(headless), decoder=str(decoder))
+    found = planned(a_recipe(f"{tmp_path}/in/*.parquet", headless, tmp_path / "out", objective=objective))
+    assert special
+    assert (found["rows_trained"], found["left_out"]) == (1, {"outside_vocabulary": len(special)})
 
 
 def test_a_shard_without_rows_and_one_that_cannot_be_read(tiny, tmp_path):
@@ -105,22 +117,11 @@ def test_a_shard_without_rows_and_one_that_cannot_be_read(tiny, tmp_path):
     assert [*found["shards_unreadable"]] == ["zz.parquet"]
 
 
-@pytest.fixture(scope="module")
-def with_a_long_row(tmp_path_factory) -> str:
-    """A shard with rows of 0.5 s, 120 s and 121 s."""
-    folder = tmp_path_factory.mktemp("long")
+def test_rows_above_the_default_limit_are_left_out_and_counted(tiny, tmp_path):
     recordings = [{"bytes": wav(round(16_000 * seconds)), "path": None} for seconds in (0.5, 120, 121)]
-    table = pa.table({"id": ["a", "b", "c"], "audio": pa.array(recordings, AUDIO), "text": ["six", "six", "six"]})
-    write_shard(folder / "a.parquet", table=table)
-    return f"{folder}/*.parquet"
-
-
-@pytest.mark.parametrize("late", [False, True], ids=["by headers", "decoded for a step"])
-def test_rows_above_the_default_limit_are_left_out_and_counted(with_a_long_row, tiny, tmp_path, late):
-    mapped = [raysp.Map(upper_half, adds={"half": "int32"}, reads=["text"])] if late else []
-    recipe = a_recipe(with_a_long_row, tiny, tmp_path / "out", steps=[raysp.Decode(), *mapped])
-    found = planned(recipe)
-    assert (found["rows_trained"], found["audio_seconds"]) == (2, 120.5)
-    assert found["left_out"] == {"too_long": 1}
+    table = pa.table({"id": ["a", "b", "c"], "audio": pa.array(recordings, AUDIO), "text": ["six"] * 3})
+    write_shard(tmp_path / "in" / "a.parquet", table=table)
+    found = planned(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
+    assert (found["rows_trained"], found["audio_seconds"], found["left_out"]) == (2, 120.5, {"too_long": 1})
     assert found.facts["longest row"] == "120 s, by default"
     assert "left out: 1 too_long (above 120 s; Decode(max_seconds=...) changes it)" in found.facts["rows"]

@@ -30,11 +30,14 @@ def test_a_small_corpus_has_fifty_steps_and_twenty_evaluations_unless_its_rows_a
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"batching": Batching(seconds=20, micro_batches=2)}, {"batching.seconds": 20}),
-        ({"batching": Batching(seconds=20)}, {"batching.seconds": 20, "batching.micro_batches": 8}),
-        ({"batching": Batching(micro_batches=8)}, {"batching.micro_batches": 8}),
-        ({"schedule": Schedule(steps=40)}, {"batching.seconds": 30, "evaluation.every": 2}),
-        ({"schedule": Schedule(steps=100_000)}, {"batching.seconds": 30, "evaluation.every": 1000}),
+        (
+            {"batching": Batching(seconds=20), "schedule": Schedule(steps=40)},
+            {"batching.seconds": 20, "batching.micro_batches": 8, "evaluation.every": 2},
+        ),
+        (
+            {"batching": Batching(micro_batches=8), "schedule": Schedule(steps=100_000)},
+            {"batching.micro_batches": 8, "evaluation.every": 1000},
+        ),
         ({"schedule": Schedule(steps=3)}, {"batching.seconds": 30, "evaluation.every": 1}),
     ],
 )

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 import soundfile
 
 import raysp
-from raysp import Classify, Schedule, Speakers, finetune
-from tests.classifiers import make_classifier, make_speaker_model
+from raysp import Schedule, Speakers, finetune
+from tests.classifiers import make_speaker_model
 from tests.corpora import AUDIO, a_pipeline
 from tests.kit import sound
 from tests.ops.speakers.recordings import RATE, joined, write_recordings
@@ -25,23 +26,31 @@ SHRINKAGE = 0.1
 """Share of the covariance within speakers that is the same in all directions."""
 
 
-def write_speakers(folder: Path, names: list[str], count: int) -> tuple[str, list[np.ndarray]]:
+def write_speakers(folder: Path) -> tuple[str, list[np.ndarray]]:
     """Write recordings of each speaker of 0.3 to 3 seconds, and return the url with them."""
-    waves = [joined([name] * (1 + number % 4), number) for number in range(count) for name in names]
+    waves = [joined([name] * (1 + number % 4), number) for number in range(6) for name in NAMES]
     waves[0] = waves[0][: RATE // 3]
     source = write_recordings(folder, waves, rows_a_group=7)
     path = folder / "a.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.append_column("speaker", pa.array(names * count)), path, row_group_size=7)
+    pq.write_table(table.append_column("speaker", pa.array(NAMES * 6)), path, row_group_size=7)
     stored = [soundfile.read(io.BytesIO(one["bytes"]), dtype="int16") for one in table["audio"].to_pylist()]
     assert {rate for _, rate in stored} == {RATE}
     return source, [samples for samples, _ in stored]
 
 
-def recipe_of(source: str, checkpoint: str, sink: Path, kind: type = Speakers, **fields: object):
-    schedule = Schedule(steps=2, learning_rate=1e-3)
-    objective = kind(checkpoint, column="speaker", **fields)
+def recipe_of(source: str, checkpoint: str, sink: Path):
+    objective, schedule = Speakers(checkpoint, column="speaker"), Schedule(steps=2, learning_rate=1e-3)
     return a_recipe(source, Path(), sink, objective=objective, schedule=schedule)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, list[np.ndarray]]:
+    """A checkpoint of four speakers, and the recordings of its training."""
+    folder = tmp_path_factory.mktemp("speakers")
+    source, waves = write_speakers(folder / "in")
+    finetune(recipe_of(source, make_speaker_model(folder / "random"), folder / "out"))
+    return folder / "out", waves
 
 
 def parts_of(wave: np.ndarray) -> list[np.ndarray]:
@@ -60,14 +69,13 @@ def vectors_of(checkpoint: Path, parts: list[np.ndarray]) -> np.ndarray:
     return np.array(labels["embedding"].to_pylist(), np.float64)
 
 
-def test_it_is_that_of_parts_of_the_rows(tmp_path):
+def test_it_is_that_of_parts_of_the_rows(trained):
     """Covariances within and between speakers, by their moments, are 1 and `between` in the directions of the file."""
-    source, waves = write_speakers(tmp_path / "in", NAMES, 6)
-    finetune(recipe_of(source, make_speaker_model(tmp_path / "random"), tmp_path / "out"))
-    found = json.loads((tmp_path / "out" / SPEAKERS_FILE).read_text())
+    checkpoint, waves = trained
+    found = json.loads((checkpoint / SPEAKERS_FILE).read_text())
     parts = [(NAMES[row % 4], part) for row, wave in enumerate(waves) for part in parts_of(wave)]
     assert {len(part) for _, part in parts} > {RATE}
-    vectors = vectors_of(tmp_path / "out", [part for _, part in parts])
+    vectors = vectors_of(checkpoint, [part for _, part in parts])
     groups = [vectors[[one == name for one, _ in parts]] for name in NAMES]
     means = np.stack([group.mean(0) for group in groups])
     apart = np.concatenate([group - mean for group, mean in zip(groups, means, strict=True)])
@@ -84,27 +92,16 @@ def test_it_is_that_of_parts_of_the_rows(tmp_path):
     np.testing.assert_allclose(directions @ spread @ directions.T, np.diag(between), atol=0.03 * between[0])
 
 
-def test_it_is_part_of_the_digest_and_decides_turns(tmp_path):
-    source, _ = write_speakers(tmp_path / "in", NAMES, 6)
-    finetune(recipe_of(source, make_speaker_model(tmp_path / "random"), tmp_path / "out"))
+def test_it_is_part_of_the_digest_and_decides_turns(trained, tmp_path):
+    checkpoint = shutil.copytree(trained[0], tmp_path / "checkpoint", ignore=shutil.ignore_patterns(".raysp"))
     recording = write_recordings(tmp_path / "wave", [joined(["george", "lucas"] * 5, 1)])
-    steps = [raysp.Decode(), raysp.Label(str(tmp_path / "out"), outputs=[raysp.Turns(speakers=2)])]
+    steps = [raysp.Decode(), raysp.Label(str(checkpoint), outputs=[raysp.Turns(speakers=2)])]
     fingerprints, turns = [], []
     for name in ("with", "without"):
         pipeline = a_pipeline(recording, tmp_path / name, steps=steps)
         fingerprints.append(raysp.plan(pipeline).fingerprint)
         raysp.run(pipeline, engine="here", progress=False)
         turns.append(pq.read_table(tmp_path / name / "a.parquet")["pred_turns"].to_pylist())
-        (tmp_path / "out" / SPEAKERS_FILE).unlink(missing_ok=True)
+        (checkpoint / SPEAKERS_FILE).unlink(missing_ok=True)
     assert fingerprints[0] != fingerprints[1]
     assert turns[0] != turns[1]
-
-
-@pytest.mark.parametrize(("kind", "names"), [(Speakers, NAMES[:2]), (Classify, NAMES)])
-def test_two_speakers_and_other_objectives_have_none(tmp_path, kind, names):
-    source, _ = write_speakers(tmp_path / "in", names, 4)
-    random = tmp_path / "random"
-    checkpoint = make_speaker_model(random) if kind is Speakers else make_classifier(random, *names)
-    finetune(recipe_of(source, checkpoint, tmp_path / "out", kind))
-    assert (tmp_path / "out" / "model.safetensors").exists()
-    assert not (tmp_path / "out" / SPEAKERS_FILE).exists()

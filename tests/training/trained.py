@@ -3,13 +3,14 @@
 import functools
 import json
 import re
-import struct
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from raysp import Finetune, finetune
 from tests import kit
@@ -44,20 +45,13 @@ def planned(recipe: Finetune) -> Planned:
     return Planned(recipe)
 
 
-def tried(recipe: Finetune, steps: int) -> dict[str, Any]:
-    """Return the result of `raysp finetune --steps`."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = kit.pipeline_file(Path(folder) / "tried_recipe.py", recipe)
-        ran = kit.run(["finetune", file, "--steps", steps, "--json"])
-    assert ran.code == 0, ran.err
-    return json.loads(ran.out)
-
-
 class StopError(Exception):
     """End of a training before its first step."""
 
 
-def indexed(recipe: Finetune, **options: Any) -> list[tuple[int, int]]:
+def indexed(
+    recipe: Finetune, on_indexed: Callable[[int, int], object] = lambda done, of: None, **options: Any
+) -> list[tuple[int, int]]:
     """Begin a training, or go on with it, up to its first step: index and record are in the sink then.
 
     Returns the calls of `on_indexed`, one for each shard that is indexed.
@@ -67,8 +61,12 @@ def indexed(recipe: Finetune, **options: Any) -> list[tuple[int, int]]:
     def stop(_: object) -> None:
         raise StopError
 
+    def add(done: int, of: int) -> None:
+        calls.append((done, of))
+        on_indexed(done, of)
+
     with pytest.raises(StopError):
-        finetune(recipe, engine="here", on_plan=stop, on_indexed=lambda *call: calls.append(call), **options)
+        finetune(recipe, on_plan=stop, on_indexed=add, **{"engine": "here", **options})
     return calls
 
 
@@ -93,32 +91,24 @@ def commits_of(sink: Path) -> dict[int, dict[str, Any]]:
     return {int(file.stem): json.loads(file.read_text()) for file in sorted(files, key=lambda file: int(file.stem))}
 
 
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Return whether all weights are the same, bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def published(sink: Path) -> dict[str, bytes]:
+    """Return the files of a checkpoint, with a word for the place of the sink."""
+    files = (file for file in sink.iterdir() if file.is_file())
+    return {file.name: file.read_bytes().replace(str(sink).encode(), b"SINK") for file in files}
+
+
 def committed_file(sink: Path, done: int, name: str) -> Path:
     """Return the path of a file of a committed step."""
     return sink / commits_of(sink)[done]["files"][name]["path"]
-
-
-def event_files(folder: Path) -> list[list[Any]]:
-    """Return the events of TensorBoard of each file, in the order in which they were written."""
-    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)
-    return [_events(file.read_bytes()) for file in files]
-
-
-def _events(data: bytes) -> list[Any]:
-    """Parse the records of an event file: length, its checksum, event, checksum."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    found = []
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        found.append(Event.FromString(data[12 : 12 + length]))
-        data = data[16 + length :]
-    return found
-
-
-def scalars(events: Iterable[Any]) -> dict[tuple[str, int], float]:
-    """Return the values of events by tag and step."""
-    return {(one.tag, event.step): one.simple_value for event in events for one in event.summary.value}
 
 
 def error_rows_of(sink: Path) -> list[dict[str, Any]]:

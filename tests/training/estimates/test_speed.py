@@ -11,7 +11,6 @@ from tests.training.trained import planned
 from tests.trainings import Sink
 
 ALIKE = {"device": "cpu", "dtype": "float32", "cpus_per_worker": 1}
-FIRST, SECOND = "20250101T000000000000Z-aaaaaa", "20250102T000000000000Z-bbbbbb"
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +23,12 @@ def parts(recipe) -> dict[str, object]:
     return planned(recipe)["parts"]
 
 
-def train(place: Path, parts, *, num_steps: int = 5, workers: int = 2, resolved=ALIKE, **others: object) -> Sink:
-    """Write the sink of a training of steps of ten seconds of audio in two, after a first one in twenty."""
+def train(place: Path, parts, *, resolved=ALIKE, **others: object) -> None:
+    """Write the sink of a training of two workers: ten seconds of audio a step, the first in twenty, others in two."""
     sink = Sink(place, record={"parts": {**parts, **others}}, resolved=resolved)
-    figures = {"audio_seconds": 10.0, "waited": 0.5}
-    sink.write_metrics([1], seconds=20.0, **figures)
-    if num_steps > 1:
-        sink.write_metrics(range(2, num_steps + 1), seconds=2.0, **figures)
-    sink.commit(num_steps, num_workers=workers)
-    return sink
+    sink.write_metrics([1], seconds=20.0, audio_seconds=10.0, waited=0.5)
+    sink.write_metrics(range(2, 6), seconds=2.0, audio_seconds=10.0, waited=0.5)
+    sink.commit(5, num_workers=2)
 
 
 def test_the_speed_is_that_of_a_worker_without_the_first_step_and_without_waiting_for_others(recipe, parts, tmp_path):
@@ -45,24 +41,23 @@ def test_the_speed_is_that_of_a_worker_without_the_first_step_and_without_waitin
     )
 
 
-@pytest.mark.parametrize("other", [{"device": "cuda"}, {"cpus_per_worker": 8}, {"dtype": "bfloat16"}])
-def test_steps_on_another_device_give_no_speed(recipe, parts, tmp_path, other):
-    train(tmp_path, parts, resolved={**ALIKE, **other})
-    with pytest.raises(PlanError, match=r"--like .*: its last run has no steps on float32 on cpu, 1 CPU a worker"):
-        raysp.estimate(recipe, like=str(tmp_path))
+def test_steps_on_another_device_give_no_speed(recipe, parts, tmp_path):
+    for number, other in enumerate(({"device": "cuda"}, {"cpus_per_worker": 8}, {"dtype": "bfloat16"})):
+        train(tmp_path / str(number), parts, resolved={**ALIKE, **other})
+        with pytest.raises(PlanError, match=r"--like .*: its last run has no steps on float32 on cpu, 1 CPU a worker"):
+            raysp.estimate(recipe, like=str(tmp_path / str(number)))
 
 
-@pytest.mark.parametrize(
-    ("others", "message"),
-    [
-        ({"checkpoint_digest": "other"}, "checkpoint_digest 'other', here"),
-        ({"schedule.checkpointing": True}, "schedule.checkpointing True, here False"),
-        ({"objective.freeze": "base"}, "objective.freeze 'base', here None"),
-        ({"objective.lora": {"rank": 4}}, "lora True, here False"),
-    ],
-)
-def test_a_training_that_differs_in_what_speed_depends_on_is_refused(recipe, parts, tmp_path, others, message):
-    train(tmp_path, parts, **others)
-    with pytest.raises(PlanError, match=r"name the sink of a training that is alike, or state the speed") as raised:
-        raysp.estimate(recipe, like=str(tmp_path))
-    assert message in str(raised.value)
+def test_a_training_that_differs_in_what_speed_depends_on_is_refused(recipe, parts, tmp_path):
+    for number, (other, message) in enumerate(
+        (
+            ({"checkpoint_digest": "other"}, "checkpoint_digest 'other', here"),
+            ({"schedule.checkpointing": True}, "schedule.checkpointing True, here False"),
+            ({"objective.freeze": "base"}, "objective.freeze 'base', here None"),
+            ({"objective.lora": {"rank": 4}}, "lora True, here False"),
+        )
+    ):
+        train(tmp_path / str(number), parts, **other)
+        with pytest.raises(PlanError, match="name the sink of a training that is alike, or state the speed") as raised:
+            raysp.estimate(recipe, like=str(tmp_path / str(number)))
+        assert message in str(raised.value)

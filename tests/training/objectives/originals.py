@@ -26,13 +26,6 @@ ENCODERS = {
     "wav2vec2-bert": ("Wav2Vec2Bert", {**TINY, **HEADS, "conv_depthwise_kernel_size": 7}),
 }
 """Prefix of the classes, and fields of the configuration."""
-CLASSES = [
-    (encoder, prefix + head)
-    for encoder, (prefix, _) in ENCODERS.items()
-    for head in ("ForCTC", "ForSequenceClassification", "ForAudioFrameClassification", "ForXVector")
-    if hasattr(raysp.models, prefix + head)
-]
-"""All encoders with their heads."""
 CTC = {"ctc_loss_reduction": "mean", "ctc_zero_infinity": True, "pad_token_id": 0}
 LENGTHS = (6640, 5680, 4080)
 """Samples of rows; each gives an even number of log-mel frames."""
@@ -49,6 +42,11 @@ def still(config):
     if hasattr(config, "apply_spec_augment"):
         config.apply_spec_augment = False
     return config
+
+
+def class_of(encoder: str, head: str) -> str:
+    """Return the name of the class of an encoder with a head."""
+    return ENCODERS[encoder][0] + head
 
 
 def model_pair(encoder: str, name: str, **fields):

@@ -17,7 +17,6 @@ PROJECTIONS = {
     "gpt2": {"c_attn", "q_attn", "c_proj"},
 }
 OF_WAV2VEC2 = {"q_proj", "k_proj", "v_proj", "out_proj"}
-DECODERS = ("bert", "gpt2", "bart", "mbart")
 
 
 def adapted(model, *, seed=0, **options):
@@ -72,7 +71,7 @@ def test_new_cross_attention_is_trained_whole(kind, tmp_path):
     assert layers(model) == {"encoder": OF_WAV2VEC2, "decoder": PROJECTIONS[kind] - {"q_attn"}}
 
 
-@pytest.mark.parametrize("encoder", [one for one in ENCODERS if one != "wav2vec2 group"])
+@pytest.mark.parametrize("encoder", ["wav2vec2 layer", "sew-d", "wav2vec2-bert"])
 def test_products_begin_with_0_and_merged_weights_give_the_same_logits(encoder, tmp_path):
     model = classifier(encoder)
     before = logits(model, encoder)
@@ -82,7 +81,7 @@ def test_products_begin_with_0_and_merged_weights_give_the_same_logits(encoder, 
     check_merged(adapted(classifier(encoder)), before, tmp_path, encoder)
 
 
-@pytest.mark.parametrize("kind", DECODERS)
+@pytest.mark.parametrize("kind", ["gpt2", "bart"])
 def test_merged_weights_of_encoder_and_decoder_give_the_same_logits(kind, tmp_path):
     before = logits(writer(kind))
     check_merged(adapted(writer(kind)), before, tmp_path)

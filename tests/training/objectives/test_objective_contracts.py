@@ -1,13 +1,17 @@
-"""Contracts of the losses of all objectives: rows alone, short rows, half precision, and targets beyond the model."""
+"""Losses of all objectives: rows alone, short rows, half precision, targets beyond the model; margins and crops."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from raysp.models import Wav2Vec2FeatureExtractor
 from raysp.training.data.micro_batches import Losses, MicroBatch, seed_micro_batch
+from raysp.training.objectives.passes import Passes
+from raysp.training.objectives.task import Criterion
 from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
 from tests.training.objectives.originals import (
     CTC,
@@ -77,7 +81,7 @@ def test_a_row_alone_has_the_loss_and_the_count_that_it_has_in_a_batch(name):
 
 @pytest.mark.parametrize(
     ("name", "encoder"),
-    [*((name, ENCODER) for name in CASES if name != "single"), *(("single", encoder) for encoder in ENCODERS)],
+    [("seq2seq", ENCODER), *(("single", encoder) for encoder in ("wav2vec2 group", "sew-d", "wav2vec2-bert"))],
 )
 def test_rows_shorter_than_a_mask_are_trained_on(name, encoder):
     case = CASES[name]
@@ -103,11 +107,94 @@ def test_half_precision_is_near_and_losses_and_gradients_are_in_float32(case):
     assert {one.grad.dtype for one in model.parameters() if one.grad is not None} == {torch.float32}
 
 
-@pytest.mark.parametrize("wrong", ["beyond", -1])
 @pytest.mark.parametrize("name", CASES)
-def test_a_target_that_the_model_lacks_is_named_with_its_row(name, wrong):
-    case = CASES[name]
-    found = case.beyond if wrong == "beyond" else wrong
-    targets = [case.targets[0], [found, *case.targets[1][1:]]]
-    with pytest.raises(ValueError, match=f"row 1: target {found} found, expected 0 to {case.beyond - 1}"):
-        case.losses(case.model(), random_batch(targets))
+def test_a_target_that_the_model_lacks_is_named_with_its_row(name):
+    case, model = CASES[name], CASES[name].model()
+    for found in (case.beyond, -1):
+        targets = [case.targets[0], [found, *case.targets[1][1:]]]
+        with pytest.raises(ValueError, match=f"row 1: target {found} found, expected 0 to {case.beyond - 1}"):
+            case.losses(model, random_batch(targets))
+
+
+def test_rows_without_tokens_have_no_loss():
+    case, model = CASES["seq2seq"], CASES["seq2seq"].model()
+    losses = case.losses(model, random_batch([[], [4, 2]]))
+    assert (losses.rows_B[0].item(), losses.count) == (0.0, 2)
+    empty = case.losses(model, random_batch([[], []]))
+    assert (empty.total.item(), empty.count) == (0.0, 0)
+    empty.total.backward()
+    assert all(not one.grad.any() for one in model.parameters() if one.grad is not None)
+
+
+# Speakers ------------------------------------------------------------------------------------------------------------
+
+
+def model_of(encoder: str = "wav2vec2 layer"):
+    return model_pair(encoder, ENCODERS[encoder][0] + "ForXVector", num_labels=4)[1]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of()
+
+
+@pytest.mark.parametrize(("progress", "margin"), [(0.0, 0.0), (0.1, 0.1), (1.0, 0.2)])
+def test_the_margin_grows_to_the_given_one_and_replaces_that_of_the_class(model, progress, margin):
+    objective = speakers_criterion(model, EXTRACTOR, margin=0.2, margin_warmup=0.2, crop_seconds=None)
+    assert objective.task.margin_at(progress) == pytest.approx(margin)
+    batch = random_batch([[1], [3], [1]], progress=progress)
+    losses = objective(batch)
+    output, _ = objective.passes(model, batch.waves)
+    cosines = F.normalize(output.logits, dim=1) @ F.normalize(model.objective.weight, dim=0)
+    cosines[torch.arange(3), torch.tensor([1, 3, 1])] -= margin
+    expected = F.cross_entropy(30 * cosines, torch.tensor([1, 3, 1]), reduction="none")
+    torch.testing.assert_close(losses.rows_B, expected, rtol=1e-5, atol=1e-5)
+    assert losses.count == 3
+
+
+class Seen(Passes):
+    """Collects the waves that a criterion runs."""
+
+    def __call__(self, run, waves, **arguments):
+        self.waves = [*waves]
+        return super().__call__(run, waves, **arguments)
+
+
+def cropped(criterion: Criterion, batch: MicroBatch, *place: int) -> list[np.ndarray]:
+    passes = criterion.passes
+    seen = Seen(passes.model, passes.feature_extractor, passes.dtype)
+    seed_micro_batch(*place)
+    criterion.model.train()
+    criterion.task.loss(seen, batch)
+    criterion.model.eval()
+    return seen.waves
+
+
+def test_crops_are_parts_of_their_rows_drawn_from_the_seed_of_the_micro_batch(model):
+    batch = random_batch([[0], [1], [2]])
+    crops = [
+        cropped(speakers_criterion(model, EXTRACTOR, crop_seconds=0.2), batch, *place)
+        for place in [(0, 1, 2, 3), (0, 1, 2, 3), (0, 1, 2, 4)]
+    ]
+    for crop, wave in zip(crops[0], batch.waves, strict=True):
+        assert len(crop) == 3200
+        assert np.lib.stride_tricks.sliding_window_view(wave, 3200)[:, :9].tolist().count(crop[:9].tolist()) == 1
+    assert all(np.array_equal(one, other) for one, other in zip(crops[0], crops[1], strict=True))
+    assert not any(np.array_equal(one, other) for one, other in zip(crops[0], crops[2], strict=True))
+
+
+@pytest.mark.parametrize("encoder", ["wav2vec2 layer", "wav2vec2-bert"])
+def test_constant_audio_has_finite_gradients(encoder):
+    """Whose statistics have a deviation of 0, where a square root has none."""
+    model = model_of(encoder)
+    with torch.no_grad():
+        for layer in model.tdnn:  # all channels are constant and positive, so that nothing hides behind the ReLU
+            layer.kernel.weight.zero_()
+            layer.kernel.bias.fill_(1.0)
+    waves = [np.zeros(8000, np.float32), np.full(9000, 0.5, np.float32), random_batch([[0]]).waves[0]]
+    losses = speakers_criterion(model, extractor_of(encoder))(MicroBatch(0, [0, 1, 2], waves, [[0], [1], [2]]))
+    losses.total.backward()
+    assert torch.isfinite(losses.rows_B).all()
+    for name, one in model.named_parameters():
+        assert one.grad is None or torch.isfinite(one.grad).all(), name
+    assert model.tdnn[-1].kernel.bias.grad.any()

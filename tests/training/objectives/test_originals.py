@@ -5,10 +5,10 @@ import torch
 
 from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
 from tests.training.objectives.originals import (
-    CLASSES,
     CTC,
     LENGTHS,
     assert_step_equals,
+    class_of,
     decoder_pair,
     extractor_of,
     model_pair,
@@ -24,44 +24,39 @@ def rows_of(targets):
     return random_batch(targets, (LENGTHS[0],) * 3)
 
 
-def of_head(head: str):
-    return pytest.mark.parametrize(("encoder", "name"), [one for one in CLASSES if one[1].endswith(head)])
+ENCODERS = ("wav2vec2 layer", "sew-d", "wav2vec2-bert")
+"""With waves and with features, and with positions in the attention."""
 
 
-@of_head("ForCTC")
-def test_ctc_steps_equal_theirs(encoder, name):
-    theirs, mine = model_pair(encoder, name, **CTC)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_ctc_steps_equal_theirs(encoder):
+    theirs, mine = model_pair(encoder, class_of(encoder, "ForCTC"), **CTC)
     objective = ctc_criterion(mine, extractor_of(encoder))
     assert_step_equals(objective, rows_of(TEXTS), theirs, lambda **of: theirs(**of, labels=padded(TEXTS)).loss)
 
 
-@of_head("ForSequenceClassification")
-def test_steps_of_classes_equal_theirs(encoder, name):
-    theirs, mine = model_pair(encoder, name, num_labels=5)
+@pytest.mark.parametrize(
+    ("encoder", "fields"), [("wav2vec2-bert", {}), ("wav2vec2 layer", {"use_weighted_layer_sum": True})]
+)
+def test_steps_of_classes_equal_theirs(encoder, fields):
+    theirs, mine = model_pair(encoder, class_of(encoder, "ForSequenceClassification"), num_labels=5, **fields)
     labels = torch.tensor([4, 0, 4])
     objective = classify_criterion(mine, extractor_of(encoder))
     assert_step_equals(objective, rows_of([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
 
 
-def test_steps_of_classes_over_a_weighted_sum_of_layers_equal_theirs():
-    fields = {"num_labels": 5, "use_weighted_layer_sum": True}
-    theirs, mine = model_pair("wav2vec2 layer", "Wav2Vec2ForSequenceClassification", **fields)
-    labels = torch.tensor([4, 0, 4])
-    objective = classify_criterion(mine, extractor_of("wav2vec2 layer"))
-    assert_step_equals(objective, rows_of([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
-
-
-@of_head("ForXVector")
-def test_steps_of_speakers_equal_theirs(encoder, name):
+@pytest.mark.parametrize("encoder", ["wav2vec2 layer", "wav2vec2-bert"])
+def test_steps_of_speakers_equal_theirs(encoder):
     """With the margin of the original."""
-    theirs, mine = model_pair(encoder, name, num_labels=5)
+    theirs, mine = model_pair(encoder, class_of(encoder, "ForXVector"), num_labels=5)
     labels = torch.tensor([4, 0, 4])
     objective = speakers_criterion(mine, extractor_of(encoder), margin=0.4, margin_warmup=0.0)
     assert_step_equals(objective, rows_of([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
 
 
-@pytest.mark.parametrize("decoder", ["bert", "gpt2", "bart", "mbart"])
-@pytest.mark.parametrize("encoder", ["wav2vec2 layer", "sew-d", "wav2vec2-bert"])
+@pytest.mark.parametrize(
+    ("encoder", "decoder"), [*zip(ENCODERS, ("bert", "gpt2", "bart"), strict=True), ("wav2vec2 layer", "mbart")]
+)
 def test_steps_of_encoders_with_decoders_equal_theirs(encoder, decoder):
     theirs, mine = decoder_pair(encoder, decoder)
     objective = seq2seq_criterion(mine, extractor_of(encoder), smoothing=0.0)

@@ -11,14 +11,14 @@ from tests.models.oracles import make_oracle
 from tests.models.parity import inputs_and_mask
 
 VOCAB, WIDTH = 4, 6
-DURATIONS = [(), (0, 1, 2, 3, 4), (0, 1), (1, 2), (0, 2, 3), (0, 1, 2, 4, 8)]
+DURATIONS = [(), (0, 1, 2, 3, 4), (1, 2), (0, 2, 3)]
 CHUNKS = [1e9, 100.0, 1.0]
 """Bytes of a chunk: all at once, a frame of some labels, and a frame."""
 
 
-def drawn(seed, durations):
+def drawn(durations):
     """Return a joint network, and frames, predictions and labels of four rows, in float64."""
-    draw = random.Random(f"{seed} {durations}")
+    draw = random.Random(str(durations))
     generator = torch.Generator().manual_seed(draw.randrange(2**31))
     num_frames = torch.tensor([draw.randrange(1, 6) for _ in range(3)] + [5])
     num_labels = torch.tensor([draw.randrange(0, 4) for _ in range(3)] + [3])
@@ -76,19 +76,9 @@ def gradients(losses, given):
     return torch.autograd.grad(losses @ torch.tensor([0.5, 2.0, 1.0, 3.0], dtype=torch.float64), given)
 
 
-def assert_equal(found, given, expected, theirs):
-    """Compare losses with those expected, and their gradients with `theirs`."""
-    torch.testing.assert_close(found, expected)
-    ours = gradients(found, given)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other)
-        assert other.abs().max() > 0
-
-
-@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("durations", DURATIONS)
-def test_losses_and_gradients_are_those_of_a_sum_over_all_paths(durations, seed):
-    moves, given, labels, num_frames, num_labels = drawn(seed, durations)
+def test_losses_and_gradients_are_those_of_a_sum_over_all_paths(durations):
+    moves, given, labels, num_frames, num_labels = drawn(durations)
     frames, predicted, weight = given
     expected, counts = by_paths(moves, given, labels, num_frames, num_labels)
     assert max(counts) > 10 or durations == (1, 2)
@@ -97,16 +87,10 @@ def test_losses_and_gradients_are_those_of_a_sum_over_all_paths(durations, seed)
         found = transducer_loss(
             joint_of(weight), frames, predicted, labels, num_frames, num_labels, moves, chunk_bytes=chunk_bytes
         )
-        assert_equal(found, given, expected, theirs)
-
-
-@pytest.mark.parametrize("durations", DURATIONS)
-def test_the_least_number_of_frames_has_a_path(durations):
-    moves = Moves(0, VOCAB, durations)
-    for num_labels in range(4):
-        needed = moves.frames_needed(num_labels)
-        assert [*paths(moves, needed, num_labels)]
-        assert not any([*paths(moves, frames, num_labels)] for frames in range(needed))
+        torch.testing.assert_close(found, expected)
+        for one, other in zip(gradients(found, given), theirs, strict=True):
+            torch.testing.assert_close(one, other)
+            assert other.abs().max() > 0
 
 
 MELS, COUNTS = (97, 40, 75), torch.tensor([4, 2, 4])

@@ -28,12 +28,6 @@ def page_of(sink: Sink) -> Page:
     return Page(html_of(sink))
 
 
-def with_worst(sink: Sink, *rows: dict[str, object]) -> Page:
-    """Return the report of a sink with an evaluation that has these worst rows."""
-    sink.evaluate(10, worst=[*rows])
-    return page_of(sink)
-
-
 def test_it_shows_what_was_trained_on_what(sink):
     page = page_of(sink)
     assert page.texts[:2] == ["words", "words"]  # title and heading
@@ -65,36 +59,6 @@ def test_it_has_curves_tables_and_worst_rows_of_evaluations(sink):
     differing = [(tag, text) for tag, text in page.marked if tag in ("del", "ins")]
     assert differing[2:] == [("del", "seven eight nine"), ("del", "five"), ("del", "two")]
     assert page.after("u3") == "3 errors in 4 words, 1.0 s, a.parquet, row 3"
-
-
-def a_row(row: int, reference: str, hypothesis: str, *edits: dict[str, object]) -> dict[str, object]:
-    texts = {"reference": reference, "hypothesis": hypothesis, "edits": [*edits], "errors": 1}
-    return {**EVALUATION["worst"][0], "id": f"u{row}", "row": row, **texts}
-
-
-def parts_of(page: Page, row: str, number: int) -> list[tuple[str, str]]:
-    """Return the parts of the texts of a row, with their tags."""
-    first = page.texts.index(row) + 2
-    return [
-        ({"del": "removed", "ins": "added"}.get(tag, "same"), text) for tag, text in page.marked[first : first + number]
-    ]
-
-
-def test_rows_show_words_that_differ_side_by_side(sink):
-    rows = [
-        a_row(
-            0,
-            "one two three",
-            "one deux three",
-            {"kind": "substitute", "reference": "two", "hypothesis": "deux", "start": 1},
-        ),
-        a_row(1, "four five", "four five more", {"kind": "insert", "reference": "", "hypothesis": "more", "start": 2}),
-        a_row(3, "seven eight", "", {"kind": "delete", "reference": "seven eight", "hypothesis": "", "start": 0}),
-    ]
-    page = with_worst(sink, *rows)
-    assert parts_of(page, "u0", 4) == [("same", "one"), ("removed", "two"), ("added", "deux"), ("same", "three")]
-    assert parts_of(page, "u1", 2) == [("same", "four five"), ("added", "more")]
-    assert parts_of(page, "u3", 1) == [("removed", "seven eight")]
 
 
 def a_class(name: str, **fields: object) -> dict[str, object]:
@@ -150,15 +114,13 @@ def test_it_needs_nothing_from_outside_and_runs_no_scripts(sink):
     assert not re.search(r"@import|url\(", html)
 
 
-def test_the_file_is_in_the_sink_or_where_it_is_asked_for(sink, tmp_path):
+def test_the_file_in_the_sink_is_replaced(sink):
     place = raysp.report(sink.url)
     assert place == f"{sink.url}/.raysp/report.html"
     before = Path(place).read_text()
     sink.train(range(41, 44))
     raysp.report(sink.url)
     assert Path(place).read_text() != before
-    assert raysp.report(sink.url, tmp_path / "r.html") == str(tmp_path / "r.html")
-    assert (tmp_path / "r.html").read_text() == Path(place).read_text()
 
 
 def test_what_cannot_be_is_refused(sink, tmp_path):
@@ -170,9 +132,7 @@ def test_what_cannot_be_is_refused(sink, tmp_path):
         raysp.report(sink.url, tmp_path / "nowhere" / "r.html")
 
 
-@pytest.mark.parametrize("options", [(), ("--json",)])
-def test_the_command_prints_the_path(raysp_command, sink, tmp_path, options):
-    ran = raysp_command("report", sink.url, "--out", tmp_path / "r.html", *options)
-    assert (ran.code, ran.err) == (0, "" if options else f"raysp: reading {sink.url} ...\n")
-    assert (json.loads(ran.out)["report"] if options else ran.out.strip()) == str(tmp_path / "r.html")
+def test_the_command_prints_the_path(raysp_command, sink, tmp_path):
+    ran = raysp_command("report", sink.url, "--out", tmp_path / "r.html")
+    assert (ran.code, ran.err, ran.out) == (0, f"raysp: reading {sink.url} ...\n", f"{tmp_path}/r.html\n")
     assert (tmp_path / "r.html").exists()

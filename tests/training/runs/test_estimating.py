@@ -1,7 +1,6 @@
 """`raysp.estimate` of recipes, compared with their trainings."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -51,46 +50,31 @@ def test_a_training_that_has_begun_gives_the_speed_of_what_is_left_and_of_anothe
     assert (done.left.steps, done.left.share, done.cost.wall_seconds.value) == (0, 0, 0)
 
 
-class TestRowsThatAreNotIndexed:
-    """More rows than an estimate indexes."""
+def test_of_more_rows_than_an_estimate_indexes_the_time_of_full_steps_is_known(tiny, tmp_path):
+    table = rows_table(20_001, audio=wav(800))
+    many = str(write_shard(tmp_path / "many" / "0.parquet", table=table))
+    found = raysp.estimate(a_recipe(many, tiny, tmp_path / "out", batching=BY_THREE), rtfx=3.0)
+    assert found.left.audio_seconds == 4 * 6.0
+    assert found.cost.wall_seconds.value == pytest.approx(8.0)
+    assert (found.commit.num_bytes > 100_000, found.memory) == (True, None)
+    assert found.imbalance == {2: pytest.approx(4 / 3), 3: 1.0}
+    assert found.notes[0] == "20,001 rows are not indexed yet: the training counts rows, tokens and steps"
+    with pytest.raises(PlanError, match=r"--calibrate: 20,001 rows are not indexed yet; begin the training"):
+        raysp.estimate(a_recipe(many, tiny, tmp_path / "out"), calibrate=True)
+    epochs = a_recipe(many, tiny, tmp_path / "out", schedule=Schedule(epochs=2))
+    found = raysp.estimate(epochs, rtfx=3.0)
+    assert (found.left, found.cost) == (None, None)  # without declared durations
 
-    @pytest.fixture(scope="class")
-    def many(self, tmp_path_factory) -> Path:
-        table = rows_table(20_001, audio=wav(800))
-        return write_shard(tmp_path_factory.mktemp("many") / "0.parquet", table=table)
 
-    @pytest.fixture(scope="class")
-    def declaring(self, tmp_path_factory) -> Path:
-        """Two manifests that declare 10,000 and 30,000 seconds."""
-        folder = tmp_path_factory.mktemp("declaring")
-        (folder / "a.wav").write_bytes(wav(800))
-        for name, num_rows, seconds in (("a", 10_000, 1.0), ("b", 15_000, 2.0)):
-            line = json.dumps({"audio_filepath": "a.wav", "duration": seconds, "text": "a"})
-            (folder / f"{name}.jsonl").write_text(f"{line}\n" * num_rows)
-        return folder
-
-    def test_commit_and_the_time_of_full_steps_are_known(self, many, tiny, tmp_path):
-        found = raysp.estimate(a_recipe(str(many), tiny, tmp_path / "out", batching=BY_THREE), rtfx=3.0)
-        assert found.left.audio_seconds == 4 * 6.0
-        assert found.cost.wall_seconds.value == pytest.approx(8.0)
-        assert (found.commit.num_bytes > 100_000, found.memory) == (True, None)
-        assert found.imbalance == {2: pytest.approx(4 / 3), 3: 1.0}
-        assert found.notes[0] == "20,001 rows are not indexed yet: the training counts rows, tokens and steps"
-
-    def test_a_calibration_is_refused(self, many, tiny, tmp_path):
-        with pytest.raises(PlanError, match=r"--calibrate: 20,001 rows are not indexed yet; begin the training"):
-            raysp.estimate(a_recipe(str(many), tiny, tmp_path / "out"), calibrate=True)
-
-    def test_without_declared_durations_epochs_have_no_time(self, many, tiny, tmp_path):
-        found = raysp.estimate(a_recipe(str(many), tiny, tmp_path / "out", schedule=Schedule(epochs=2)), rtfx=3.0)
-        assert (found.left, found.cost) == (None, None)
-
-    @pytest.mark.parametrize(
-        ("mix", "expected"), [(None, 40_000), ({"a-*": 1, "b-*": 3}, 40_000), ({"a-*": 1, "b-*": 1}, 20_000)]
-    )
-    def test_declared_durations_count_as_epochs_mix_them(self, declaring, tiny, tmp_path, mix, expected):
-        fields = {"schedule": Schedule(epochs=2), "mix": mix and raysp.Mix(mix)}
-        source = raysp.Shards([f"{declaring}/a.jsonl", f"{declaring}/b.jsonl"], text="text")
+def test_declared_durations_count_as_epochs_mix_them(tiny, tmp_path):
+    """Two manifests that declare 10,000 and 30,000 seconds."""
+    (tmp_path / "a.wav").write_bytes(wav(800))
+    for name, num_rows, seconds in (("a", 10_000, 1.0), ("b", 15_000, 2.0)):
+        line = json.dumps({"audio_filepath": "a.wav", "duration": seconds, "text": "a"})
+        (tmp_path / f"{name}.jsonl").write_text(f"{line}\n" * num_rows)
+    source = raysp.Shards([f"{tmp_path}/a.jsonl", f"{tmp_path}/b.jsonl"], text="text")
+    for mix, expected in ((None, 40_000), (raysp.Mix({"a-*": 1, "b-*": 1}), 20_000)):
+        fields = {"schedule": Schedule(epochs=2), "mix": mix}
         found = raysp.estimate(a_recipe("", tiny, tmp_path / "out", source=source, **fields))
         assert (found.left.steps, found.left.share) == (None, 1.0)
         assert found.left.audio_seconds == pytest.approx(2 * expected)

@@ -1,35 +1,54 @@
-"""Evaluation during a training: the best weights are kept and exported, patience ends it."""
+"""Evaluation during a training: the best weights are kept and exported, other corpora are shown, patience ends it."""
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import torch
 from safetensors.torch import load_file
 
 import raysp
 from raysp import ChangedError, Evaluation, RunError, Schedule, ShardError, finetune
+from tests import kit
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
-from tests.training.trained import commits_of, committed_file, evaluations_of, planned, stopping_after
+from tests.training.trained import (
+    commits_of,
+    committed_file,
+    evaluations_of,
+    planned,
+    record_of,
+    same,
+    stopping_after,
+    weights,
+)
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory) -> str:
-    """Nine rows with words of digits, in two shards: each evaluation recognises all of them."""
+    """Nine rows with words of digits, in two shards."""
     return write_words(tmp_path_factory.mktemp("words"), 5, 4)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory) -> str:
+    return write_words(tmp_path_factory.mktemp("noisy"), 6)
 
 
 def evaluated(words, tiny, sink, **fields):
     source, rate = fields.pop("source", raysp.Shards(words, text="text")), fields.pop("rate", 1e-3)
-    ema = {"ema": fields.pop("ema", None)}
     evaluation = Evaluation(source, **{"every": 2, "by": ["speaker", "seconds"], **fields})
     schedule = Schedule(steps=5, learning_rate=rate, shape="constant", warmup=0.0)
-    return a_recipe(words, tiny, sink, schedule=schedule, evaluation=evaluation, **ema)
+    return a_recipe(words, tiny, sink, schedule=schedule, evaluation=evaluation)
+
+
+def with_others(words, tiny, sink, noisy, **fields):
+    others = {"noisy": raysp.Shards(noisy, text="text"), "far-field": raysp.Shards(words, text="text")}
+    return evaluated(words, tiny, sink, **{"others": others, **fields})
 
 
 def dev_of(folder: Path, texts: list[str | None], *, seconds: float | None = None) -> raysp.Shards:
@@ -42,33 +61,83 @@ def dev_of(folder: Path, texts: list[str | None], *, seconds: float | None = Non
     return raysp.Shards(f"{folder}/dev/*.parquet", text="text")
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return load_file(path)
+@pytest.fixture(scope="module")
+def trained(words, tiny, noisy, tmp_path_factory) -> tuple[Path, list[str]]:
+    """The sink of a training with evaluations on three corpora, and the lines about them that it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    ran = kit.run(
+        ["finetune", kit.pipeline_file(folder / "of_several.py", with_others(words, tiny, folder / "out", noisy))]
+    )
+    assert ran.code == 0, ran.err
+    return folder / "out", [line for line in (ran.out + ran.err).splitlines() if "evaluation at step" in line]
 
 
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, other[name]) for name, value in one.items())
-
-
-@pytest.mark.parametrize("rate", [1e-3, 0.1])
-def test_weights_are_evaluated_every_few_steps_and_the_best_are_exported(words, tiny, tmp_path, rate):
-    """At the high rate the loss rises in the end."""
-    sink = tmp_path / "out"
-    result = finetune(evaluated(words, tiny, sink, best="loss", rate=rate))
+def test_weights_are_evaluated_every_few_steps_and_the_best_are_exported(trained):
+    sink, _ = trained
     found = evaluations_of(sink)
     assert [*found] == [0, 2, 4, 5]
-    losses = {done: one["loss"] for done, one in found.items() if done}
-    best = min(losses, key=losses.__getitem__)
-    assert (best == 5) == (rate == 1e-3)
-    assert (result.best_step, result.best, result.steps) == (best, losses[best], 5)
-    assert f"at step {best}, whose weights the checkpoint has; " in result.facts[-1][1]
-    assert same(weights(committed_file(sink, best, "model.safetensors")), weights(sink / "model.safetensors"))
-    figures = json.loads((sink / "metrics.json").read_text())
-    assert figures["best"] == {"metric": "loss", "value": losses[best], "step": best}
+    values = {done: one["scores"]["metrics"]["wer"]["value"] for done, one in found.items() if done}
+    best = min(values, key=values.__getitem__)
+    assert json.loads((sink / "metrics.json").read_text())["best"] == {
+        "metric": "wer",
+        "value": values[best],
+        "step": best,
+    }
+    assert same(load_file(committed_file(sink, best, "model.safetensors")), weights(sink))
     assert (found[5]["scores"]["rows"], found[5].get("failed", 0)) == (9, 0)
     assert {group["value"] for group in found[5]["by"]["speaker"]} == {"s0", "s1", "s2"}
     assert [*found[5]["by"]] == ["seconds", "speaker"]
     assert found[5]["worst"][0]["shard"] in ("0.parquet", "1.parquet")
+
+
+def test_each_corpus_has_its_own_scores_everywhere(trained, noisy):
+    sink, lines = trained
+    found = evaluations_of(sink)
+    for one in found.values():
+        assert [*one["others"]] == ["noisy", "far-field"]
+        assert one["others"]["noisy"]["scores"]["rows"] == 6
+        for of_scores in ("rows", "metrics", "counts"):
+            assert one["others"]["far-field"]["scores"][of_scores] == one["scores"][of_scores]
+        assert one["others"]["far-field"]["loss"] == pytest.approx(one["loss"])
+        assert one["others"]["noisy"]["measure"] != one["measure"]
+        assert not one["others"]["noisy"]["by"]
+    assert len(lines) == 3
+    assert all("; noisy: WER " in line and "; far-field: WER " in line for line in lines)
+    status = raysp.status(str(sink))
+    shown = dataclasses.asdict(status)["best"]["others"]
+    of_best = found[status.best.steps]["others"]
+    assert shown == {name: one["scores"]["metrics"]["wer"] for name, one in of_best.items()}
+    assert str(status.facts["evaluation"]).count("; noisy: ") == 1
+    page = (sink / ".raysp" / "report.html").read_text()
+    for text in ("noisy: WER", f"Evaluation at step {status.best.steps}: noisy", "noisy: /"):
+        assert text in page
+    recorded = record_of(sink)["recipe"]["evaluation"]["others"]["noisy"]
+    assert (recorded["url"], recorded["text"]) == (noisy, "text")
+
+
+def test_a_plan_counts_the_rows_of_each_corpus_and_settings_reach_them(words, tiny, noisy, tmp_path):
+    made = with_others(words, tiny, tmp_path / "out", noisy)
+    assert planned(made).facts["evaluation"].endswith("best by wer; noisy: 6 rows; far-field: 9 rows")
+    file = kit.pipeline_file(tmp_path / "recipe_to_set.py", made)
+    ran = kit.run(["plan", file, "--set", "evaluation.others.noisy.text=sentence"])
+    assert ran.code == 2
+    assert re.search(r"evaluation.others.noisy.*sentence", ran.err)
+
+
+def test_evaluations_change_no_weight_and_without_patience_no_fingerprint(trained, words, tiny, noisy, tmp_path):
+    sink, _ = trained
+    made = with_others(words, tiny, tmp_path / "out", noisy, others={})
+    finetune(made)
+    alone = evaluations_of(tmp_path / "out")
+    assert {done: {**found, "others": {}} for done, found in evaluations_of(sink).items()} == alone
+    none = dataclasses.replace(made, evaluation=None, sink=raysp.Checkpoint(str(tmp_path / "none"), every=2))
+    finetune(none)
+    sinks = (sink, tmp_path / "out", tmp_path / "none")
+    with_it, *others = (load_file(committed_file(one, 5, "model.safetensors")) for one in sinks)
+    assert all(same(with_it, other) for other in others)
+    fingerprints = [planned(made)["fingerprint"], planned(none)["fingerprint"]]
+    assert fingerprints[0] == fingerprints[1]
+    assert planned(evaluated(words, tiny, tmp_path / "more", patience=5))["fingerprint"] != fingerprints[0]
 
 
 @pytest.mark.parametrize(("texts", "best"), [(["one"], "loss"), ([" "], "wer")])
@@ -145,33 +214,9 @@ def test_patience_ends_the_training_also_after_a_stop(words, tiny, tmp_path):
     assert (status.has_given_up, status.is_complete, status.share < 1) == (True, True, True)
 
 
-def test_an_evaluation_without_patience_changes_no_weight_and_no_fingerprint(words, tiny, tmp_path):
-    with_it = finetune(evaluated(words, tiny, tmp_path / "with", best="loss"))
-    without = finetune(dataclasses.replace(evaluated(words, tiny, tmp_path / "without"), evaluation=None))
-    assert with_it.fingerprint == without.fingerprint
-    assert planned(evaluated(words, tiny, tmp_path / "more", patience=5))["fingerprint"] != without.fingerprint
-    one, other = (weights(committed_file(tmp_path / name, 5, "model.safetensors")) for name in ("with", "without"))
-    assert same(one, other)
-
-
 def test_rows_without_a_reference_and_long_rows_are_left_out(words, tiny, tmp_path):
     source = dev_of(tmp_path, [None, "", "größe", "one", "two", "six"])
     finetune(evaluated(words, tiny, tmp_path / "out", source=source, every=100, max_seconds=0.55))
     last = evaluations_of(tmp_path / "out")[5]
     assert last["scores"]["rows"] + last["failed"] == 5
     assert last["failed"] > 0
-
-
-def test_the_moving_average_is_evaluated_and_exported_also_after_a_stop(words, tiny, tmp_path):
-    recipe, sink = evaluated(words, tiny, tmp_path / "out", every=3, ema=0.9), tmp_path / "out"
-    finetune(evaluated(words, tiny, tmp_path / "once", every=3, ema=0.9))
-    assert finetune(recipe, should_stop=lambda: True).steps == 1
-    result = finetune(recipe)
-    assert (result.steps, [*evaluations_of(sink)]) == (5, [0, 3, 5])
-    average, last = (
-        weights(committed_file(sink, result.best_step, f"{name}.safetensors")) for name in ("ema", "model")
-    )
-    found = weights(sink / "model.safetensors")
-    assert same(found, average)
-    assert same(found, weights(tmp_path / "once" / "model.safetensors"))
-    assert not same(found, last)

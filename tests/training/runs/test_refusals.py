@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from raysp import (
     Mix,
     PlanError,
     Pool,
+    RunError,
+    Schedule,
     Seq2Seq,
     Shards,
     Speakers,
@@ -28,6 +29,9 @@ from raysp import (
 )
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, words_table
+from tests.training.checkpoints import of_english, parakeet
+from tests.training.conftest import Places
+from tests.training.objectives.originals import save_decoder
 
 DEV = Evaluation(Shards("dev", text="text"))
 
@@ -40,23 +44,17 @@ def spec(**fields: Any) -> object:
     ("make", "message"),
     [
         (lambda: raysp.Gain((3, -3)), "expected the lower bound first"),
-        (lambda: raysp.Noise("in", snr=(9, 1)), "expected the lower bound first"),
         (lambda: raysp.Speed(()), r"Speed.factors: found \[\]; .* at least 1 item"),
-        (lambda: raysp.Speed((0.0,)), "greater than 0"),
-        (lambda: raysp.Room("in", share=2), "less than or equal to 1"),
         (lambda: spec(augment=[raysp.Gain(), raysp.Speed()]), r"found Speed at the places \[1\] of augment; expected"),
         (lambda: CTC("c", vocabulary="bpe:9"), r"found vocabulary='bpe:9'; expected a number of tokens from 10 to"),
-        (lambda: CTC("c", vocabulary="bpe:many"), "expected a number of tokens from 10 to"),
         (lambda: CTC("c", vocabulary="bpe:100", adapter="tur"), "of languages are of characters: use vocabulary='buil"),
         (lambda: Mix({"en/*": 1}), r"found parts \['en/\*'\]; expected at least two patterns, each once"),
         (lambda: Mix(["en/*", "tr/*"]), "found neither weights nor temperature; give weights"),
         (lambda: Mix({"en/*": 1, "tr/*": 2}, temperature=2), "found weights and temperature; give weights"),
-        (lambda: Mix({"en/*": 0, "tr/*": 2}), "greater than 0"),
         (lambda: spec(evaluation=Evaluation(DEV.source, others={"noisy": Shards("n")})), "others.noisy.text is not"),
         (lambda: Evaluation(DEV.source, others={"a/b": DEV.source}), "others"),
         (lambda: spec(evaluation=Evaluation(DEV.source, best="eer")), "found evaluation.best='eer'; CTC has wer, cer"),
         (lambda: spec(objective=Classify("c", column="s"), evaluation=DEV), "best='wer'; Classify has accuracy, f1"),
-        (lambda: spec(objective=Speakers("c", column="s"), evaluation=DEV), "best='wer'; Speakers has eer, accuracy"),
         (lambda: raysp.Schedule(steps=1, optimizer="NAdam"), "expected a function at the top level of a module"),
         (lambda: spec(callbacks=[lambda record: None]), "callbacks.*expected a function at the top level of a module"),
     ],
@@ -66,61 +64,67 @@ def test_specs_that_have_no_meaning_are_refused(make, message):
         make()
 
 
-@dataclass(frozen=True)
-class Places:
-    """Checkpoints and corpora of the rows below."""
-
-    words: str
-    tiny: Path
-    headless: Path
-    listener: str
-    folder: Path
-
-    def classes(self, column: str = "speaker", **fields: Any) -> Classify:
-        return Classify(str(self.headless), column=column, **fields)
-
-    def dev(self, name: str = "words", text: str = "text", **fields: Any) -> Evaluation:
-        url = self.words if name == "words" else f"{self.folder}/{name}/*.parquet"
-        return Evaluation(Shards(url, text=text), **fields)
-
-    def of_text(self, text: str, seconds: float = 0.5) -> Shards:
-        """Return a corpus of one row."""
-        audio = pa.array([{"bytes": wav(round(16_000 * seconds)), "path": None}], AUDIO)
-        write_shard(self.folder / "row" / "a.parquet", table=pa.table({"id": ["a"], "audio": audio, "text": [text]}))
-        return Shards(f"{self.folder}/row/*.parquet", text="text")
-
-    def broken(self) -> str:
-        """Return the url of recordings that cannot be decoded."""
-        table = words_table(3).set_column(1, "audio", [[{"bytes": b"no", "path": None}] * 3])
-        write_shard(self.folder / "broken" / "a.parquet", table=table)
-        return f"{self.folder}/broken/*.parquet"
+def classes(at: Places, column: str = "speaker", **fields: Any) -> Classify:
+    return Classify(str(at.headless), column=column, **fields)
 
 
-@pytest.fixture
-def at(words, tiny, headless, listener, tmp_path) -> Places:
-    return Places(words, tiny, headless, listener, tmp_path)
+def dev(at: Places, **fields: Any) -> Evaluation:
+    return Evaluation(Shards(at.words, text="text"), **fields)
+
+
+def language(at: Places, adapter: bytes | None) -> CTC:
+    """Return the objective of a language that a checkpoint of English lacks, with this file of its adapter."""
+    folder = of_english(at.folder / "english")
+    if adapter is not None:
+        (folder / "adapter.tur.safetensors").write_bytes(adapter)
+    return CTC(str(folder), adapter="tur", vocabulary="keep", text=Text("lower"))
+
+
+def writer(at: Places, **fields: Any) -> Seq2Seq:
+    return Seq2Seq(str(at.headless), decoder=str(save_decoder("gpt2", at.folder / "decoder")), **fields)
+
+
+def of_text(at: Places, text: str, seconds: float = 0.5) -> Shards:
+    """Return a corpus of one row."""
+    audio = pa.array([{"bytes": wav(round(16_000 * seconds)), "path": None}], AUDIO)
+    write_shard(at.folder / "row" / "a.parquet", table=pa.table({"id": ["a"], "audio": audio, "text": [text]}))
+    return Shards(f"{at.folder}/row/*.parquet", text="text")
+
+
+def undecodable(at: Places) -> str:
+    """Return the url of recordings that cannot be decoded."""
+    table = words_table(3).set_column(1, "audio", [[{"bytes": b"no", "path": None}] * 3])
+    write_shard(at.folder / "broken" / "a.parquet", table=table)
+    return f"{at.folder}/broken/*.parquet"
 
 
 KEPT = {"vocabulary": "keep", "text": Text()}
+
+
+def by(optimizer: str) -> dict[str, Any]:
+    """Return the schedule by an optimiser of a user."""
+    return {"schedule": Schedule(steps=2, optimizer=f"tests.training.optimizers:{optimizer}")}
+
+
 ROW: dict[str, tuple[Callable[[Places], dict[str, Any]], str]] = {
     "rows: all too long": (
         lambda at: {"steps": [raysp.Decode(0.1)]},
         "no row is left to train on: 30 rows, left out: 30 too_long",
     ),
     "rows: above the default limit": (
-        lambda at: {"source": at.of_text("six", 121)},
+        lambda at: {"source": of_text(at, "six", 121)},
         r"no row is left .* 1 too_long \(above 120 s; Decode\(max_seconds=\.\.\.\)",
     ),
     "rows: letters of the other case": (
-        lambda at: {"source": at.of_text("SIX"), "objective": KEPT},
+        lambda at: {"source": of_text(at, "SIX"), "objective": KEPT},
         r"outside: 'I' \(1\), 'S' \(1\), 'X' \(1\); text=raysp\.Text\('lower'\) brings them into it$",
     ),
     "rows: letters that the vocabulary lacks": (
-        lambda at: {"source": at.of_text("Größe"), "objective": KEPT},
+        lambda at: {"source": of_text(at, "Größe"), "objective": KEPT},
         r"left out: 1 outside_vocabulary; characters: 29 tokens; outside: 'G' \(1\), 'ß' \(1\), 'ö' \(1\)$",
     ),
     "rows: fewer than workers": (
-        lambda at: {"source": at.of_text("six"), "pool": Pool(2, cpus=1)},
+        lambda at: {"source": of_text(at, "six"), "pool": Pool(2, cpus=1)},
         "1 row to train on, and 2 workers: lower pool.actors",
     ),
     "pool": (lambda at: {"pool": Pool(4)}, r"pool.actors=4: a step has 2 micro-batches, .*; lower pool.actors"),
@@ -135,19 +139,33 @@ ROW: dict[str, tuple[Callable[[Places], dict[str, Any]], str]] = {
         "found 'bpe:10'; the texts have 15 characters: set it to 'bpe:18' or more",
     ),
     "masks": (lambda at: {"objective": {"masks": {"mask_tiem_prob": 0.1}}}, r"objective.masks: .*mask_tiem_prob"),
-    "evaluation: no shards": (lambda at: {"evaluation": at.dev("none")}, "evaluation.source.url: .*none"),
-    "evaluation: no such group": (lambda at: {"evaluation": at.dev(by=["gender"])}, "column 'gender'"),
-    "evaluation: no such text": (lambda at: {"evaluation": at.dev(text="sentence")}, "column 'sentence'"),
+    "vocabulary: of characters, for a model of pieces": (
+        lambda at: {"objective": CTC(str(parakeet(at.folder / "parakeet")), vocabulary="build")},
+        "ParakeetForCTC has one of pieces of words: use vocabulary='keep'",
+    ),
+    "optimiser: none": (
+        lambda at: by("nothing"),
+        r"schedule.optimizer: '.*:nothing' returned a NoneType; expected a torch.optim.Optimizer",
+    ),
+    "optimiser: of other weights": (
+        lambda at: by("others"),
+        r"schedule.optimizer: '.*:others' returned an optimiser of other parameters or rates; expected one",
+    ),
+    "optimiser: an error": (
+        lambda at: by("failing"),
+        r"schedule.optimizer: '.*:failing' failed: tests/training/optimizers.py:\d+: KeyError: 'momentum'",
+    ),
+    "evaluation: no such group": (lambda at: {"evaluation": dev(at, by=["gender"])}, "column 'gender'"),
     "evaluation: rows too short": (
-        lambda at: {"evaluation": at.dev(max_seconds=0.01)},
+        lambda at: {"evaluation": dev(at, max_seconds=0.01)},
         r"max_seconds=0\.01: rows of that length are too short for the model",
     ),
     "evaluation: a further corpus without shards": (
-        lambda at: {"evaluation": at.dev(others={"noisy": Shards(f"{at.folder}/gone/*.parquet", text="text")})},
+        lambda at: {"evaluation": dev(at, others={"noisy": Shards(f"{at.folder}/gone/*.parquet", text="text")})},
         "^evaluation.others.noisy.url: ",
     ),
     "evaluation: numbers as classes": (
-        lambda at: {"objective": at.classes(), "evaluation": at.dev(column="age", best="accuracy")},
+        lambda at: {"objective": classes(at), "evaluation": dev(at, column="age", best="accuracy")},
         "evaluation.*column 'age' holds double, expected strings or integers",
     ),
     "augment: no shards": (
@@ -155,7 +173,7 @@ ROW: dict[str, tuple[Callable[[Places], dict[str, Any]], str]] = {
         r"augment\.0\.source\.url: ",
     ),
     "augment: no recordings": (
-        lambda at: {"augment": [raysp.Room(at.broken())]},
+        lambda at: {"augment": [raysp.Room(undecodable(at))]},
         r"augment\.0\.source: .*: no recording can be decoded",
     ),
     "mix: a shard in no part": (
@@ -171,22 +189,18 @@ ROW: dict[str, tuple[Callable[[Places], dict[str, Any]], str]] = {
         r"mix.parts: '2\*' has no row to train on; the corpus has the shards 0.parquet, 1.parquet",
     ),
     "LoRA: no such layers": (
-        lambda at: {"objective": at.classes(lora=LoRA(targets=["query"]))},
+        lambda at: {"objective": classes(at, lora=LoRA(targets=["query"]))},
         r"targets=\['query'\], .* the layers are intermediate_dense, k_proj, ",
     ),
     "LoRA: the head": (
-        lambda at: {"objective": at.classes(lora=LoRA(targets=["classifier"]))},
+        lambda at: {"objective": classes(at, lora=LoRA(targets=["classifier"]))},
         r"targets=\['classifier'\]",
     ),
     "speakers: short crops": (
         lambda at: {"objective": Speakers(at.listener, column="speaker", crop_seconds=0.1)},
         r"found objective.crop_seconds=0.1; expected at least 0\.\d+, the shortest",
     ),
-    "classes: numbers with a fraction": (
-        lambda at: {"objective": at.classes("age")},
-        "column 'age' holds double, expected strings or integers, one for each row",
-    ),
-    "classes: no such column": (lambda at: {"objective": at.classes("gender")}, "column 'gender'"),
+    "classes: no such column": (lambda at: {"objective": classes(at, "gender")}, "column 'gender'"),
 }  # fmt: skip
 
 
@@ -209,6 +223,11 @@ CHECKPOINTS: dict[str, tuple[Callable[[Places], Any], str]] = {
         lambda at: CTC(str(at.tiny), vocabulary="build", adapter="tur", text=Text("lower")),
         "unispeech has adapter layers only with do_stable_layer_norm=True",
     ),
+    "no adapter of the language": (
+        lambda at: language(at, None),
+        r"adapter.tur.safetensors not found; complete the checkpoint, or set",
+    ),
+    "an adapter without its language": (lambda at: language(at, b""), "target_lang is 'tur', expected one of: eng"),
     "no head for speakers": (
         lambda at: Speakers(str(at.headless), column="speaker"),
         "UniSpeech has none of the classes UniSpeechForXVector",
@@ -216,6 +235,10 @@ CHECKPOINTS: dict[str, tuple[Callable[[Places], Any], str]] = {
     "no decoder": (
         lambda at: Seq2Seq(str(at.headless)),
         "UniSpeechModel has no text decoder; set objective.decoder to a text model with one",
+    ),
+    "a prompt that the decoder cannot write": (
+        lambda at: writer(at, prompt_tokens=["<xx>"]),
+        r"'<xx>': not in the decoder's vocabulary",
     ),
     "an encoder as decoder": (
         lambda at: Seq2Seq(str(at.headless), decoder=str(at.headless)),
@@ -231,8 +254,19 @@ def test_a_checkpoint_that_does_not_fit_its_objective_is_refused(at, name):
         finetune(a_recipe(at.words, at.tiny, at.folder / "out", objective=make(at)))
 
 
+def test_a_callback_that_cannot_be_imported_is_refused_before_anything_is_written(at):
+    with pytest.raises(SpecError, match=r"'nowhere:keep' cannot be imported: .*No module named 'nowhere'"):
+        finetune(a_recipe(at.words, at.tiny, at.folder / "out", callbacks=["nowhere:keep"]))
+    assert not (at.folder / "out").exists()
+
+
+def test_the_state_of_an_optimiser_that_is_not_a_tensor_is_not_committed(at):
+    with pytest.raises(RunError, match=r"schedule.optimizer: found int in its state 'calls'; expected tensors"):
+        finetune(a_recipe(at.words, at.tiny, at.folder / "out", **by("counting")))
+
+
 def test_without_peft_the_plan_names_the_extra(at, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    recipe = a_recipe(at.words, at.tiny, at.folder / "out", objective=at.classes(lora=LoRA(4)))
+    recipe = a_recipe(at.words, at.tiny, at.folder / "out", objective=classes(at, lora=LoRA(4)))
     with pytest.raises(PlanError, match=r"needs the package peft, which is not installed; pip install 'raysp\[lora\]'"):
         finetune(recipe)

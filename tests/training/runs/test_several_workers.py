@@ -1,59 +1,34 @@
 """Trainings of several workers on Ray: the same weights for any number, and after any of their processes was killed."""
 
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import raysp
 from raysp import Batching, PlanError, RunError, Schedule, finetune
-from tests.cluster.nodes import NO_TOKENS, small_cluster
 from tests.corpora import write_shard
-from tests.recipes import a_recipe, write_words
+from tests.recipes import MASKS, a_recipe, broken_table, write_words
 from tests.runs import processes
 from tests.training.objectives.originals import save_decoder
-from tests.training.runs.test_finetuning import DROPPING, broken_table
 from tests.training.runs.test_speakers import others
 from tests.training.runs.test_taking_over import take_over
-from tests.training.trained import evaluations_of, steps_of
+from tests.training.trained import evaluations_of, same, steps_of, weights
 
 __all__ = ["others"]  # a fixture
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
-RECIPE = """
-import raysp
-recipe = raysp.Finetune(
-    raysp.Shards({source!r}, text="text"),
-    steps=[raysp.Decode()],
-    objective=raysp.CTC({checkpoint!r}, text=raysp.Text("lower"), vocabulary="build", masks={masks!r}),
-    schedule=raysp.Schedule(epochs={epochs}, learning_rate=1e-3),
-    batching=raysp.Batching(seconds=6, micro_batches=3, window_seconds=10),
-    sink=raysp.Checkpoint({sink!r}, every=2),
-    pool=raysp.Pool({workers}, cpus=1),
-)
-"""
-
 
 def several(words, tiny, sink, num_workers: int, **fields):
     schedule = Schedule(epochs=6, learning_rate=1e-3)
     batching = Batching(seconds=6, micro_batches=3, window_seconds=10)
-    given = {"schedule": schedule, "objective": {"masks": DROPPING}, "batching": batching, **fields}
+    given = {"schedule": schedule, "objective": {"masks": MASKS}, "batching": batching, **fields}
     return a_recipe(words, tiny, sink, **{"pool": raysp.Pool(num_workers, cpus=1), **given})
 
 
 def curve(sink: Path) -> list[float]:
     return [step["loss"] for step in steps_of(sink)]
-
-
-def weights(sink: Path) -> dict[str, torch.Tensor]:
-    return load_file(sink / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +78,7 @@ def test_after_a_worker_was_killed_the_weights_are_bit_for_bit_the_same(words, t
     result = finetune(several(words, tiny, tmp_path / "out", 2), on_progress=kill)
     assert result.is_done
     assert killed
-    assert_same(tmp_path / "out", by_two)
+    assert same(weights(tmp_path / "out"), weights(by_two))
 
 
 def test_workers_whose_lease_was_taken_over_end_and_replace_nothing(local_ray, words, tiny, tmp_path):
@@ -121,12 +96,6 @@ def test_workers_whose_lease_was_taken_over_end_and_replace_nothing(local_ray, w
     assert {path: (sink / path).read_bytes() for path in paths} == theirs
 
 
-def assert_same(found: Path, expected: Path) -> None:
-    values = weights(found)
-    for name, value in weights(expected).items():
-        assert torch.equal(values[name], value), name
-
-
 def test_rows_of_all_workers_that_fail_are_in_the_records_of_steps(local_ray, tiny, tmp_path):
     write_words(tmp_path / "in", 12)
     write_shard(tmp_path / "in" / "z.parquet", table=broken_table(6))
@@ -135,59 +104,6 @@ def test_rows_of_all_workers_that_fail_are_in_the_records_of_steps(local_ray, ti
     assert result.error_examples[0].startswith("z.parquet:")
     listed = [(row["shard"], row["row"]) for step in steps_of(tmp_path / "out") for row in step.get("errors", ())]
     assert sorted(listed) == [("z.parquet", row) for row in range(6)]
-
-
-class Run:
-    """A training by the command line, in a process of its own with a Ray of its own."""
-
-    def __init__(self, file: Path, sink: Path, *options: str, environment: Mapping[str, str] = os.environ) -> None:
-        self.sink = sink
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "raysp", "finetune", str(file), *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**environment, "RAYSP_BEAT_SECONDS": "1"},
-        )
-
-    def wait_for_commits(self, number: int) -> None:
-        deadline = time.monotonic() + 120
-        while not any(int(one.stem) >= number for one in (self.sink / ".raysp" / "steps").glob("*.json")):
-            assert time.monotonic() < deadline
-            assert self.process.poll() is None, self.process.stdout.read()
-            time.sleep(0.05)
-
-    def end(self) -> str:
-        output, _ = self.process.communicate(timeout=300)
-        assert self.process.returncode == 0, output
-        return output
-
-
-@pytest.fixture
-def begun(words, tiny, tmp_path):
-    def begin(sink: str = "out", epochs: int = 20, workers: int = 2) -> Run:
-        file = tmp_path / f"recipe_for_{sink}.py"
-        values = {"source": words, "checkpoint": str(tiny), "masks": DROPPING, "epochs": epochs, "workers": workers}
-        file.write_text(RECIPE.format(**values, sink=str(tmp_path / sink)))
-        return Run(file, tmp_path / sink)
-
-    return begin
-
-
-@pytest.mark.soak
-def test_a_training_outlives_the_nodes_of_its_cluster(begun, tmp_path):
-    """Nodes of two CPUs: two workers of one while there are two nodes, one while there is one."""
-    begun("undisturbed", epochs=105).end()
-    with small_cluster(2) as cluster:
-        file = tmp_path / "recipe_for_undisturbed.py"
-        text = file.read_text().replace(f"{tmp_path}/undisturbed", f"{tmp_path}/out")
-        (tmp_path / "elastic.py").write_text(text.replace("raysp.Pool(2, cpus=1)", "raysp.Pool((1, 2), cpus=1)"))
-        run = Run(tmp_path / "elastic.py", tmp_path / "out", "--address", cluster.address, environment=NO_TOKENS)
-        for commits in (4, 100):
-            run.wait_for_commits(commits)
-            cluster.kill_a_node()
-        run.end()
-    check_same_curve(tmp_path / "out", tmp_path / "undisturbed")
 
 
 def test_two_workers_have_the_curve_and_the_evaluation_of_one_for_other_objectives(
@@ -217,7 +133,7 @@ def test_mixed_epochs_pieces_and_further_corpora_are_those_of_one_worker(local_r
     """What follows from the index, the texts and the recipe is the same on all workers."""
     source = raysp.Shards(words, text="text")
     fields = {
-        "objective": {"vocabulary": "bpe:30", "masks": DROPPING, "blank_bias": -1.0},
+        "objective": {"vocabulary": "bpe:30", "masks": MASKS, "blank_bias": -1.0},
         "mix": raysp.Mix({"0*": 1, "1*": 3}),
         "evaluation": raysp.Evaluation(source, every=10, others={"again": source}),
         "schedule": Schedule(epochs=4, learning_rate=1e-3, optimizer="tests.training.optimizers:nadam"),

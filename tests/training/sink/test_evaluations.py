@@ -69,8 +69,6 @@ def test_the_best_step_is_that_of_the_best_value(sink, metric, values, step):
 
 
 def test_metrics_are_shown_by_their_usual_names_and_units(sink):
-    sink.evaluate(10, wer=0.1234)
-    assert shown(sink).startswith("WER 12.34% at step 10")
     interval = {"wer": {"value": 0.1234, "low": 0.1, "high": 0.2}}
     sink.evaluate(10, scores={**EVALUATION["scores"], "metrics": interval})
     assert shown(sink).startswith("WER 12.34% (10.00% to 20.00%) at step 10")

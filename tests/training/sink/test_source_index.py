@@ -1,135 +1,80 @@
-"""Index of a source in a sink: one Parquet file, of which only shards that changed are made again; rows of a corpus."""
+"""Index of a source in a sink: one Parquet file, of which only shards that changed are made again."""
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from raysp import Shards, StoreError
-from raysp.corpus.shards import Piece, Shard
-from raysp.sink.footer import Hashes
-from raysp.storage.store import LocalStore
-from raysp.training.sink.source_index import Indexed, ShardIndex, SourceIndex
+from raysp import Finetune, StoreError, Text
+from tests.corpora import write_shard
+from tests.recipes import a_recipe, words_table, write_words
+from tests.training.trained import indexed, planned
 
-
-def shard(name: str, rows: int, *edges: int, part: str = "") -> Shard:
-    cut = [0, *edges, rows]
-    pieces = tuple(Piece(first, end) for first, end in itertools.pairwise(cut) if rows)
-    return Shard(f"{name}.parquet", f"in/{name}", 10, "1", rows, f"id-{name}", pieces, part=part)
-
-
-def an_index(of: Shard) -> ShardIndex:
-    reasons = ["filtered" if row % 3 == 1 else "empty_text" if row % 5 == 2 else "" for row in range(of.num_rows)]
-    rows = [(row + 0.5, row, reason) for row, reason in enumerate(reasons)]
-    return ShardIndex.of(of, rows, Hashes.zeros(of.num_rows), {"a": of.num_rows, "ß": 1}, "digest")
-
-
-SHARDS = [shard("empty", 0), shard("a", 10, 4), shard("none", 0), shard("b", 5), shard("last", 0)]
-
-
-class Sink:
-    """The index in a sink, and the shards that were made."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / ".raysp" / "index" / "source.parquet"
-        self.store = LocalStore(str(folder))
-        self.made: list[str] = []
-
-    def complete(
-        self,
-        shards: Sequence[Shard],
-        key: str = "key",
-        *,
-        saves: bool = True,
-        make: Callable[[Shard], Indexed] = an_index,
-    ) -> list[tuple[Shard, Indexed]]:
-        self.made = []
-
-        def making(absent: Sequence[Shard]) -> Iterator[tuple[Shard, Indexed]]:
-            for one in reversed(absent):
-                indexed = make(one)
-                self.made.append(one.name)
-                yield one, indexed
-
-        return SourceIndex(self.store, "source", Shards("in/*.parquet"), key, saves=saves).complete(shards, making)
-
-    def parts(self) -> list[Path]:
-        return [path for path in self.file.parent.rglob("*.parquet") if path != self.file]
+ROWS = (12, 9, 8, 4)
 
 
 @pytest.fixture
-def sink(tmp_path) -> Sink:
-    return Sink(tmp_path)
+def recipe(tiny, tmp_path) -> Finetune:
+    return a_recipe(write_words(tmp_path / "in", *ROWS), tiny, tmp_path / "out")
 
 
-def values(indexed: list[tuple[Shard, Indexed]]) -> list[object]:
-    return [(one.name, index.rows.to_pylist(), index.facts.counts, index.facts.targets) for one, index in indexed]
+def made(recipe: Finetune, **options: object) -> int:
+    """Index a corpus, and forget the training, as if it was killed before; return the number of indexed shards."""
+    calls = indexed(recipe, **options)
+    (Path(recipe.sink.url) / ".raysp" / "recipe.json").unlink()
+    return len(calls)
 
 
-def test_an_index_comes_back_as_it_was_made_in_the_order_of_the_shards(sink):
-    made = sink.complete(SHARDS)
-    assert sink.made == ["b.parquet", "a.parquet"]
-    found = sink.complete(SHARDS)
-    assert sink.made == []
-    assert values(found) == values(made)
-    assert [one for one, _ in found] == SHARDS
-    table = pq.read_table(sink.file)
+def index_of(recipe: Finetune) -> Path:
+    return Path(recipe.sink.url) / ".raysp" / "index" / "source.parquet"
+
+
+def test_an_index_has_all_rows_in_order_and_is_made_once_for_a_shard_and_a_recipe(recipe, tiny, tmp_path):
+    assert indexed(recipe) == [(0, 4), (1, 4), (2, 4), (3, 4)]
+    written = index_of(recipe).read_bytes()
+    assert made(recipe) == 0
+    assert index_of(recipe).read_bytes() == written
+    table = pq.read_table(index_of(recipe))
     assert table.column_names == ["shard", "row", "seconds", "num_labels", "reason", "version", "facts"]
-    assert table["shard"].to_pylist() == ["a.parquet"] * 10 + ["b.parquet"] * 5
-    assert table["row"].to_pylist() == [*range(10), *range(5)]
+    expected = [(f"{shard}.parquet", row) for shard, rows in enumerate(ROWS) for row in range(rows)]
+    assert [*zip(table["shard"].to_pylist(), table["row"].to_pylist(), strict=True)] == expected
+    before = planned(recipe)
+    write_shard(tmp_path / "in" / "1.parquet", table=words_table(7, seed=9))
+    write_shard(tmp_path / "in" / "9.parquet", table=words_table(5, seed=10))
+    assert made(recipe) == 2
+    assert planned(recipe)["rows_trained"] == before["rows_trained"] - 9 + 7 + 5
+    other = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", objective={"text": Text("upper")})
+    assert made(other) == 5
 
 
-def test_only_shards_that_changed_are_made_again_and_all_of_another_recipe(sink):
-    sink.complete(SHARDS)
-    changed = [replace(one, input_id="other") if one.name == "a.parquet" else one for one in SHARDS]
-    sink.complete([*changed, shard("c", 3), shard("c", 3, part="0-3")])
-    assert {*sink.made} == {"a.parquet", "c.parquet"}
-    sink.complete(changed, "other key", saves=False)
-    assert {*sink.made} == {"a.parquet", "b.parquet"}
-    sink.complete(changed)
-    assert sink.made == []
-
-
-def test_shards_that_were_done_before_an_error_are_not_made_again(sink):
-    shards = [shard(str(number), 3) for number in range(6)]
-
-    def failing(one: Shard) -> Indexed:
-        if one.name == "2.parquet":
+def test_shards_that_were_done_before_a_kill_are_not_made_again(recipe):
+    def kill(done: int, of: int) -> None:
+        if done == 2:
             raise KeyboardInterrupt
-        return an_index(one)
 
     with pytest.raises(KeyboardInterrupt):
-        sink.complete(shards, make=failing)
-    assert not sink.file.exists()
-    with pytest.raises(KeyboardInterrupt):
-        sink.complete(shards[:3], make=failing)
-    assert len(sink.parts()) == 1
-    found = sink.complete(shards)
-    assert sink.made == ["2.parquet", "1.parquet", "0.parquet"]
-    assert sink.parts() == []
-    assert values(found) == [
-        (one.name, *value[1:]) for one, value in zip(shards, values(sink.complete(shards)), strict=True)
-    ]
+        indexed(recipe, on_indexed=kill)
+    assert not index_of(recipe).exists()
+    assert made(recipe) == 2
+    assert [*index_of(recipe).parent.rglob("*.parquet")] == [index_of(recipe)]
+    assert pq.read_table(index_of(recipe)).num_rows == sum(ROWS)
 
 
-def test_shards_that_cannot_be_read_are_tried_again(sink):
-    def unreadable(one: Shard) -> Indexed:
-        return "damaged" if one.name == "a.parquet" else an_index(one)
+def test_shards_that_cannot_be_read_are_tried_again(recipe, tmp_path):
+    path = tmp_path / "in" / "1.parquet"
+    data, footer = path.read_bytes(), int.from_bytes(path.read_bytes()[-8:-4], "little") + 8
+    path.write_bytes(data[:4] + bytes(len(data) - 4 - footer) + data[-footer:])
+    assert made(recipe) == 4
+    written = index_of(recipe).read_bytes()
+    assert made(recipe) == 1
+    assert index_of(recipe).read_bytes() == written
+    assert planned(recipe)["rows_trained"] == sum(ROWS) - 9
 
-    found = {one.name: index for one, index in sink.complete(SHARDS, make=unreadable)}
-    assert found["a.parquet"] == "damaged"
-    written = sink.file.read_bytes()
-    sink.complete(SHARDS, make=unreadable)
-    assert sink.made == ["a.parquet"]
-    assert sink.file.read_bytes() == written
 
-
-@pytest.mark.parametrize("damage", [lambda data: b"not an index", lambda data: data[:-40]])
-def test_a_damaged_index_is_refused_with_the_remedy(sink, damage):
-    sink.complete(SHARDS)
-    sink.file.write_bytes(damage(sink.file.read_bytes()))
-    with pytest.raises(StoreError, match=r"source\.parquet: damaged .*; remove this index, and run again"):
-        sink.complete(SHARDS)
+def test_a_damaged_index_is_refused_with_the_remedy(recipe):
+    made(recipe)
+    whole = index_of(recipe).read_bytes()
+    for damaged in (b"not an index", whole[:-40]):
+        index_of(recipe).write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"source\.parquet: damaged .*; remove this index, and run again"):
+            indexed(recipe)
