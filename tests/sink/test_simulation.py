@@ -13,7 +13,7 @@ import pytest
 
 from tests.sink.simulation import bugs_of_labels, bugs_of_trainings
 from tests.sink.simulation.actors import ViolationError
-from tests.sink.simulation.histories import of_labels, of_training, simulate
+from tests.sink.simulation.histories import simulate
 
 WORTH = (
     " crashes ",
@@ -38,13 +38,7 @@ WORTH = (
     "worker create .raysp/steps/",
     " gc delete .raysp/steps/",
 )
-BUGS = [
-    *((plant, of_labels, [first, *range(bugs_of_labels.WITHIN)]) for plant, first in bugs_of_labels.BUGS.items()),
-    *(
-        (plant, of_training, [first, *range(bugs_of_trainings.WITHIN)])
-        for plant, first in bugs_of_trainings.BUGS.items()
-    ),
-]
+BUGS = [(bugs, name) for bugs in (bugs_of_labels.BUGS, bugs_of_trainings.BUGS) for name in bugs.planted]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +68,7 @@ def new_seeds(capsys: pytest.CaptureFixture[str]) -> range:
 def test_no_history_loses_doubles_mixes_or_replaces_anything(folder, capsys, how):
     """Every second one is of labels, the others are of trainings."""
     seen: Counter[str] = Counter()
-    seeds = range(250) if how == "the same every time" else new_seeds(capsys)
+    seeds = range(140) if how == "the same every time" else new_seeds(capsys)
     for seed in seeds:
         try:
             story = "\n".join(simulate(seed, folder).story)
@@ -88,18 +82,18 @@ def test_no_history_loses_doubles_mixes_or_replaces_anything(folder, capsys, how
 
 @pytest.mark.slow
 def test_a_history_follows_from_its_seed(folder):
-    for seed in range(20):
+    for seed in range(8):
         assert simulate(seed, folder).story == simulate(seed, folder).story
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("plant", "seed_of", "numbers"), BUGS, ids=[plant.__name__ for plant, *_ in BUGS])
-def test_a_planted_bug_is_found(folder, monkeypatch, plant, seed_of, numbers):
-    plant(monkeypatch)
+@pytest.mark.parametrize(("bugs", "name"), BUGS, ids=[name for _, name in BUGS])
+def test_a_planted_bug_is_found(folder, bugs, name):
+    _, bug = bugs.planted[name]
 
     def simulate_all() -> None:
-        for number in numbers:
-            simulate(seed_of(number), folder)
+        for seed in bugs.seeds(name):
+            simulate(seed, folder, bug)
 
     with pytest.raises(ViolationError) as found:
         simulate_all()

@@ -7,11 +7,12 @@ to come back late. So a history follows from its seed alone. The store keeps its
 call wrote, the next one reads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.sink.simulation import labelling, training
+from tests.sink.simulation.planting import StandIn
 from tests.sink.simulation.training import TrainingWorld
 from tests.sink.simulation.world import World
 
@@ -28,8 +29,8 @@ def of_training(number: int) -> int:
     return 2 * number + 1
 
 
-def simulate(seed: int, folder: Path) -> World:
-    """Run a history and check its result.
+def simulate(seed: int, folder: Path, bug: Sequence[StandIn] = ()) -> World:
+    """Run a history, in which a bug may be planted, and check its result.
 
     Raises:
         ViolationError: something was wrong at any time.
@@ -37,7 +38,7 @@ def simulate(seed: int, folder: Path) -> World:
     number, kind = divmod(seed, len(WORKS))
     make, work = WORKS[kind]
     world = make(number, folder)
-    with _replaced(work.stand_ins()):
+    with _replaced([*work.stand_ins(), *bug]):
         try:
             work.happen(world)
         finally:
@@ -49,12 +50,12 @@ def simulate(seed: int, folder: Path) -> World:
 
 
 @contextmanager
-def _replaced(stand_ins: list[tuple[object, str, object]]) -> Iterator[None]:
+def _replaced(stand_ins: list[StandIn]) -> Iterator[None]:
     before = [(place, name, getattr(place, name)) for place, name, _ in stand_ins]
     for place, name, stand_in in stand_ins:
         setattr(place, name, stand_in)
     try:
         yield
     finally:
-        for place, name, value in before:
+        for place, name, value in reversed(before):
             setattr(place, name, value)
