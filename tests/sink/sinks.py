@@ -18,8 +18,6 @@ from tests.clouds.cloud import CLOUDS
 
 FINGERPRINT = "f00dfeed00000001"
 INPUT_ID = "abcdef0123456789"
-AT_ONCE = -2.0
-"""Age from which `gc` removes left-out rows, in seconds: below 0, for object stores round the time of a single file."""
 OUTPUTS = pa.schema(
     [
         ("pred_text", pa.string()),

@@ -8,64 +8,25 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysp import ChangedError, RunError, ShardError, StoreError
+from raysp import RunError, ShardError, StoreError
 from raysp.corpus.shards import Piece
 from raysp.sink import commit as commit_module
-from raysp.sink import footer, layout, stage
+from raysp.sink import layout, stage
 from raysp.sink.commit import LabelShard, commit, outcomes
-from raysp.sink.receipts import Counts, ShardReceipt
-from raysp.storage.opened import content_of
+from raysp.sink.receipts import Counts
 from raysp.storage.store import LocalStore
 from tests.sink import sinks
-from tests.sink.sinks import FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
+from tests.sink.sinks import FINGERPRINT, OUTPUTS, make_shard
 
 SHARD = make_shard()
-
-
-def test_a_label_shard_answers_its_shard_row_for_row(store):
-    [receipt] = sinks.run(store, SHARD)
-    assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
-    assert receipt == ShardReceipt(
-        shard=SHARD.name,
-        counts=Counts(
-            23,
-            audio_seconds=sum(0.5 + row for row in range(23) if row % 7 != 3),
-            errors={"corrupt_audio": 3},
-            skipped={"too_short": 2},
-        ),
-        version=content_of(store.stat(SHARD.name)),
-        fingerprint=FINGERPRINT,
-        input_id=INPUT_ID,
-    )
-
-
-def test_only_ok_rows_are_written_on_request_and_the_others_kept_beside(store):
-    [receipt] = sinks.run(store, SHARD, rows="ok")
-    expected = sinks.expected(SHARD)
-    assert sinks.labels(store, SHARD) == [row for row in expected if row["status"] == "ok"]
-    [path] = [entry.path for entry in store.list(layout.ERRORS)]
-    rest_id = footer.read(store, SHARD.name).entries["rest_id"]
-    assert path == layout.errors_path(SHARD.name, INPUT_ID, FINGERPRINT, rest_id)
-    with pa.ipc.open_stream(store.open(path)) as rest:
-        assert rest.read_all().to_pylist() == [row for row in expected if row["status"] != "ok"]
-    assert (receipt.counts.rows, receipt.counts.by_status["ok"]) == (23, 18)
-
-
-@pytest.mark.parametrize("rows", ["all", "ok"])
-def test_a_shard_without_rows_gets_an_empty_label_shard_of_the_same_schema(store, rows):
-    empty = replace(make_shard("empty.parquet"), num_rows=0, pieces=())
-    sinks.run(store, SHARD)
-    [receipt] = sinks.run(store, empty, rows=rows)
-    files = [sinks.parquet(store, shard.name) for shard in (SHARD, empty)]
-    assert files[0].schema_arrow == files[1].schema_arrow
-    assert files[1].metadata.num_rows == receipt.counts.rows == 0
 
 
 @pytest.mark.slow
 def test_a_commit_holds_about_a_row_group_for_any_size_of_piece(tmp_path, monkeypatch):
     bound, width, frames, num_rows = 1024 * 1024, 64, 500, 240
-    monkeypatch.setattr(commit_module, "ROW_GROUP_BYTES", bound)
-    monkeypatch.setattr(stage, "BATCH_BYTES", bound // 8)
+    # The real ones would take gigabytes.
+    for place, name, value in ((commit_module, "ROW_GROUP_BYTES", bound), (stage, "BATCH_BYTES", bound // 8)):
+        monkeypatch.setattr(place, name, value)
     store, shard = LocalStore(tmp_path), make_shard(cuts=(0, num_rows))
     outputs = pa.schema([("embedding", pa.list_(pa.list_(pa.float32(), width)))])
 
@@ -94,38 +55,24 @@ def test_a_commit_holds_about_a_row_group_for_any_size_of_piece(tmp_path, monkey
     assert [vectors[-1][-1].as_py() for vectors in labels.read(["embedding"])["embedding"]] == list(range(num_rows))
 
 
-class TestRefusals:
-    @pytest.mark.parametrize("content", [b"", b"PAR1 but not really PAR1"])
-    def test_any_other_file_in_its_place_is_refused_and_stays(self, store, content):
-        store.create(SHARD.name, content)
-        with pytest.raises(ChangedError, match="not a label shard of raysp"):
-            sinks.run(store, SHARD)
-        assert store.read(SHARD.name) == content
+def test_missing_results_and_a_source_that_lost_rows_or_cannot_be_read_are_named(store):
+    def shorter(piece: Piece) -> pa.Table:
+        return sinks.source_columns(Piece(piece.first, piece.end - 1))
 
-    def test_missing_results_are_named(self, store):
-        first, second, _ = SHARD.pieces
-        for rows in (first, Piece(second.first, second.end - 2)):
-            sinks.stage_piece(store, SHARD, rows)
-        with pytest.raises(RunError, match=r"/a/part 1.parquet: results of rows 7 to 9 are missing; run again"):
-            sinks.commit_sample(store, SHARD)
-        assert store.stat(SHARD.name) is None
+    def failing(piece: Piece) -> pa.Table:
+        raise ConnectionResetError(104, "Connection reset by peer")
 
-    def test_a_source_that_lost_rows_is_named(self, store):
-        for piece in SHARD.pieces:
-            sinks.stage_piece(store, SHARD, piece)
-
-        def columns(piece):
-            return sinks.source_columns(Piece(piece.first, piece.end - 1))
-
-        with pytest.raises(ShardError, match=r"/corpus/a/part 1.parquet: read 3 rows from 0 to 4, expected 4"):
-            commit(store, LabelShard(SHARD, FINGERPRINT, columns, OUTPUTS))
-
-    def test_a_source_that_cannot_be_read_is_not_called_a_sink_that_cannot_be_written(self, store):
-        def fail(piece):
-            raise ConnectionResetError(104, "Connection reset by peer")
-
-        with pytest.raises(StoreError, match=r"/corpus/a/part 1.parquet: cannot read it \(Connection reset by peer\)"):
-            commit(store, LabelShard(SHARD, FINGERPRINT, fail, OUTPUTS))
+    first, second, third = SHARD.pieces
+    for rows in (first, Piece(second.first, second.end - 2), third):
+        sinks.stage_piece(store, SHARD, rows)
+    with pytest.raises(RunError, match=r"/a/part 1.parquet: results of rows 7 to 9 are missing; run again"):
+        sinks.commit_sample(store, SHARD)
+    sinks.stage_piece(store, SHARD, second)
+    with pytest.raises(ShardError, match=r"/corpus/a/part 1.parquet: read 3 rows from 0 to 4, expected 4"):
+        commit(store, LabelShard(SHARD, FINGERPRINT, shorter, OUTPUTS))
+    with pytest.raises(StoreError, match=r"/corpus/a/part 1.parquet: cannot read it \(Connection reset by peer\)"):
+        commit(store, LabelShard(SHARD, FINGERPRINT, failing, OUTPUTS))
+    assert store.stat(SHARD.name) is None
 
 
 @pytest.mark.drivers

@@ -17,21 +17,20 @@ DONE = ("a.parquet", "deep/er.parquet/b.parquet")
 ROWS = 5
 
 
-@pytest.fixture(params=["finished", "half"])
-def sink(request, tmp_path: Path) -> Path:
-    """A sink of two label shards without their error rows, and in "half" with leftovers of a kill."""
+@pytest.fixture
+def sink(tmp_path: Path) -> Path:
+    """A sink of two label shards without their error rows, and leftovers of a kill."""
     write_shard(tmp_path / "in" / DONE[0], table=with_an_error(4))
     write_shard(tmp_path / "in" / DONE[1], 2)
     pipeline = a_pipeline(f"{tmp_path}/in/**/*.parquet", raysp.Parquet(f"{tmp_path}/labels", rows="ok"))
     raysp.run(pipeline, engine="here", progress=False)
     hidden = tmp_path / "labels" / ".raysp"
     assert len([*(hidden / "errors").rglob("*.arrow")]) == 1
-    if request.param == "half":
-        write_shard(tmp_path / "in" / "x.parquet" / "half.parquet", table=with_an_error(3))
-        kit.interrupted(pipeline)
-        (hidden / "tmp").mkdir(exist_ok=True)
-        (hidden / "tmp" / "scratch").write_bytes((tmp_path / "labels" / DONE[0]).read_bytes()[:-10])
-        assert [path for path in (hidden / "stage").rglob("*") if path.is_file()]
+    write_shard(tmp_path / "in" / "x.parquet" / "half.parquet", table=with_an_error(3))
+    kit.interrupted(pipeline)
+    (hidden / "tmp").mkdir(exist_ok=True)
+    (hidden / "tmp" / "scratch").write_bytes((tmp_path / "labels" / DONE[0]).read_bytes()[:-10])
+    assert [path for path in (hidden / "stage").rglob("*") if path.is_file()]
     return tmp_path / "labels"
 
 

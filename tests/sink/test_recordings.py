@@ -61,12 +61,8 @@ def stage(pipeline: raysp.Pipeline, audio) -> None:
 EXPECTED = {name: (1600 + 160 * number) / 16_000 for number, name in enumerate(NAMES)}
 
 
-of_every_kind = pytest.mark.parametrize("pipeline", ["manifest", "mixed"], indirect=True)
-
-
 class TestCommit:
     @pytest.mark.slow
-    @of_every_kind
     def test_a_file_replaced_before_the_commit_has_the_label_of_what_was_read(self, pipeline, audio):
         stage(pipeline, audio)
         replace_recording(audio, 2)
@@ -112,7 +108,7 @@ class TestCommit:
 
 class TestFinished:
     @pytest.mark.slow
-    @of_every_kind
+    @pytest.mark.parametrize("pipeline", ["manifest", "mixed"], indirect=True)
     def test_verify_names_rows_and_its_command_labels_the_shard_again(self, pipeline, audio):
         raysp.run(pipeline, engine="here", progress=False)
         assert verify(pipeline.sink.url, trust=True).differences == ()
