@@ -13,8 +13,7 @@ from raysp.models import check_checkpoint
 from tests import hub_server
 from tests.corpora import CHECKPOINT
 from tests.hub_server import COMMIT, lay_out
-from tests.storage.limited import MIB, limited
-from tests.storage.test_bounds import bomb
+from tests.storage.limited import MIB, bomb, limited
 
 OTHER = "f" * 40
 

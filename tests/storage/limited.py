@@ -1,10 +1,24 @@
 """Work of strangers' files in a process with little memory, where a bomb ends the process and not the tests."""
 
+import gzip
+import io
 import os
 import subprocess
 import sys
+from functools import cache
 
 MIB = 1 << 20
+
+
+@cache
+def bomb(head: bytes = b"", mib: int = 80) -> bytes:
+    """Return a small gzip file of many spaces."""
+    file = io.BytesIO()
+    with gzip.open(file, "wb") as written:
+        written.write(head)
+        for _ in range(mib):
+            written.write(b" " * MIB)
+    return file.getvalue()
 
 
 def limited(imports: str, work: str, *, more_bytes: int = 300 * MIB, **environment: str) -> str:

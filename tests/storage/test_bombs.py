@@ -14,9 +14,7 @@ OPEN = "from raysp.models import check_checkpoint, load_model"
 CONFIGURATIONS = {
     "hidden_size": 10**9,
     "vocab_size": 10**12,
-    "intermediate_size": 10**30,
     "conv_dim": [10**9] * 7,
-    "num_conv_pos_embeddings": 10**12,
     "num_attention_heads": 10**9,
 }
 

@@ -7,131 +7,112 @@ import resource
 import subprocess
 import sys
 import tarfile
-from functools import cache
 
 import pytest
 
-from raysp import CheckpointError, bounds
-from raysp.bounds import TooLargeError
+import raysp
+from raysp import CheckpointError, PlanError, bounds
+from raysp.models import AutoTokenizer, check_checkpoint
+from tests import corpora, kit
+from tests.corpora import CHECKPOINT
+from tests.storage.limited import MIB, bomb
 
-
-@cache
-def bomb(head: bytes = b"", mib: int = 80) -> bytes:
-    """Return a small gzip file of many spaces."""
-    file = io.BytesIO()
-    with gzip.open(file, "wb") as written:
-        written.write(head)
-        for _ in range(mib):
-            written.write(b" " * bounds.MIB)
-    return file.getvalue()
-
-
-def opened(data: bytes):
-    return bounds.decompressed(io.BytesIO(data), len(data))
+DEEP = ("[" * 101 + "]" * 101, '{"a":' * 101 + "1" + "}" * 101, "[[]," * 101 + "1" + "]" * 101)
 
 
 @pytest.mark.slow
-def test_a_file_that_decodes_to_hundreds_of_times_its_size_is_refused_at_the_bound():
-    file = opened(bomb())
-    with pytest.raises(TooLargeError, match="decodes to more than 67,108,864 bytes"):
-        bounds.read(file, 2 * bounds.FREE_BYTES)
-    assert file.tell() <= bounds.FREE_BYTES + 2 * bounds.MIB
-    with pytest.raises(TooLargeError):
-        opened(bomb()).seek(bounds.FREE_BYTES + bounds.MIB)
+def test_a_compressed_manifest_that_decodes_to_hundreds_of_times_its_size_is_refused_at_the_bound(tmp_path):
+    lines = b"\n".join([b'{"audio_filepath": "a.wav"}', *[b" " * MIB] * 80])
+    for data, message in (
+        (bomb(b'{"audio_filepath": "a.wav"'), "a line has more than 16,777,216 bytes"),
+        (gzip.compress(lines), "decodes to more than 67,108,864 bytes"),
+    ):
+        (tmp_path / "m.jsonl.gz").write_bytes(data)
+        with pytest.raises(PlanError, match=message):
+            raysp.plan(corpora.reading(tmp_path / "m.jsonl.gz", tmp_path / "out"))
 
 
-def test_an_ordinary_compressed_file_is_read_whole_from_any_place():
-    lines = b"".join(b'{"audio_filepath": "%d.wav"}\n' % number for number in range(10_000))
-    file = opened(gzip.compress(lines[:1000]) + gzip.compress(lines[1000:]))
-    assert b"".join(bounds.lines(file)) == lines
-    assert file.seek(500) == 500
-    assert file.read(1000) == lines[500:1500]
+def test_blank_lines_on_end_are_bounded_and_those_between_others_are_not():
+    data = (b"\n" * 600_000 + b"a\n") * 2
+    assert sum(1 for _ in bounds.lines(io.BytesIO(data))) == 1_200_002
+    with pytest.raises(bounds.TooLargeError, match="has more than 1,000,000 blank lines in a row"):
+        list(bounds.lines(io.BytesIO(data + b"\n" * 1_000_001)))
 
 
-@pytest.mark.parametrize("change", [lambda data: data[:-9], lambda data: b"no gzip" + data])
-def test_a_damaged_compressed_file_is_an_error_of_damage(change):
-    with pytest.raises(bounds.DAMAGED):
-        opened(change(gzip.compress(b"a" * 1000))).read()
-
-
-def test_blank_lines_on_end_are_bounded_and_those_between_others_are_not(monkeypatch):
-    monkeypatch.setattr("raysp.bounds.MOST_BLANK_LINES", 3)
-    data = b"\n\n\r\na\n" * 5
-    assert b"".join(bounds.lines(io.BytesIO(data))) == data
-    with pytest.raises(TooLargeError, match="has more than 3 blank lines in a row"):
-        list(bounds.lines(io.BytesIO(data + b"\n" * 4)))
-
-
-def test_a_line_is_read_up_to_the_bound_alone():
-    file = io.BytesIO(b"short\n" + b"x" * 5000)
-    lines = bounds.lines(file, 1000)
-    assert next(lines) == b"short\n"
-    with pytest.raises(TooLargeError, match="a line has more than 1,000 bytes"):
-        next(lines)
-    assert file.tell() < 1100
-
-
-def test_an_integer_beyond_the_limit_of_the_interpreter_is_its_digits():
-    digits = "-" + "7" * 5000
-    assert bounds.parse_json(f'{{"a": {digits}, "b": 12}}') == {"a": digits, "b": 12}
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, "{", "", "[1,]", "\x00"])
-def test_what_is_no_json_is_a_value_error(text):
-    with pytest.raises(ValueError):  # noqa: PT011 - the words are those of the library
-        bounds.parse_json(text)
-
-
-def test_long_names_and_values_are_shortened():
-    assert bounds.shortened("a.wav") == "'a.wav'"
-    assert bounds.shortened("a" * 10**6) == repr("a" * 120) + "... (1,000,000 characters)"
-    assert bounds.shortened(b"a" * 1000) == repr(b"a" * 120) + "... (1,000 bytes)"
-    assert bounds.shortened(10**5000) == "an integer of 16,610 bits"
-    assert bounds.shortened(None) == "None"
-    assert len(bounds.shortened([1] * 10**5)) < 200
-    assert len(bounds.plain("two  words\n" * 10**6)) < 200
-
-
-def test_columns_are_bounded_in_number_and_length():
-    bounds.check_columns([str(number) for number in range(bounds.MOST_COLUMNS)])
-    with pytest.raises(TooLargeError, match="has 1,001 columns"):
-        bounds.check_columns([str(number) for number in range(bounds.MOST_COLUMNS + 1)])
-    with pytest.raises(TooLargeError, match="has a column 'aaa"):
-        bounds.check_columns(["a" * 2000])
+@pytest.mark.parametrize("text", DEEP)
+def test_json_is_refused_below_the_depth_at_which_code_that_walks_over_it_fails(tmp_path, text):
+    (tmp_path / "config.json").write_text(f'{{"a": {text}}}')
+    with pytest.raises(CheckpointError, match="nested too deeply; expected at most 100 levels"):
+        check_checkpoint(tmp_path)
+    ordinary = f'{"[" * 90 + "]" * 90}, "b": [{"[[]]," * 1000} {{}}], "c": "{"[" * 1000}"'
+    values = json.loads((CHECKPOINT / "config.json").read_text())
+    for file in CHECKPOINT.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps({**values, "more": json.loads(f'{{"a": {ordinary}}}')}))
+    check_checkpoint(tmp_path)
 
 
 def test_a_nemo_archive_whose_header_claims_hundreds_of_megabytes_is_refused_by_the_header(tmp_path):
-    from raysp.models.base.nemo_archives import read_archive
-
     head = tarfile.TarInfo("././@LongLink")
-    head.type, head.size = tarfile.GNUTYPE_LONGNAME, 512 * bounds.MIB
-    path = tmp_path / "a.nemo"
-    path.write_bytes(gzip.compress(head.tobuf(tarfile.GNU_FORMAT) + b"a" * bounds.MIB))
-    with pytest.raises(CheckpointError, match="a header claims 536,870,912 bytes; expected at most 1,048,576") as found:
-        read_archive(path, tmp_path / "weights")
-    assert len(str(found.value)) < 500
+    head.type, head.size = tarfile.GNUTYPE_LONGNAME, 512 * MIB
+    (tmp_path / "a.nemo").write_bytes(gzip.compress(head.tobuf(tarfile.GNU_FORMAT) + b"a" * MIB))
+    ran = kit.run(["convert", tmp_path / "a.nemo", tmp_path / "model"])
+    assert ran.code == 2
+    assert "a header claims 536,870,912 bytes; expected at most 1,048,576" in ran.err
+    assert len(ran.err) < 700
+
+
+def hole(path, num_bytes: int = 64 * MIB + 1) -> None:
+    """Make a file that takes no space."""
+    with path.open("wb") as file:
+        file.truncate(num_bytes)
+
+
+def piece_of(text: bytes) -> bytes:
+    """Return a model of sentencepiece with one piece."""
+
+    def field(number: int, data: bytes) -> bytes:
+        size, length = len(data), bytearray()
+        while size > 127:
+            length.append(size & 127 | 128)
+            size >>= 7
+        return bytes([number << 3 | 2]) + bytes([*length, size]) + data
+
+    return field(1, field(1, text))
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 101 + "]" * 101, '{"a":' * 101 + "1" + "}" * 101, "[[]," * 101 + "1" + "]" * 101]
+    ("cls", "file", "content", "message"),
+    [
+        ("BertTokenizer", "tokenizer.json", None, "has 67,108,865 bytes; expected at most 67,108,864"),
+        ("BertTokenizer", "vocab.txt", None, "has 67,108,865 bytes; expected at most 67,108,864"),
+        ("MBartTokenizer", "sentencepiece.bpe.model", None, "expected at most 67,108,864"),
+        ("MBartTokenizer", "sentencepiece.bpe.model", piece_of(b"a" * 1_000_000), "has 1,000,000 bytes in a piece; ex"),
+    ],
 )
-@pytest.mark.parametrize("form", [str, str.encode])
-def test_json_is_refused_below_the_depth_at_which_code_that_walks_over_it_fails(text, form):
-    with pytest.raises(TooLargeError, match="nested too deeply; expected at most 100 levels"):
-        bounds.parse_json(form(text))
+def test_files_of_a_tokenizer_have_bounds(tmp_path, cls, file, content, message):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": cls}))
+    hole(tmp_path / file) if content is None else (tmp_path / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        AutoTokenizer.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["[" * 99 + "]" * 99, "[" + "[[]]," * 1000 + '{"a": {}}]', '"' + "[" * 1000 + '"'])
-def test_json_of_an_ordinary_depth_is_parsed(text):
-    assert bounds.parse_json(text) == json.loads(text)
-
-
-def test_a_table_is_bounded_in_rows_and_cells():
-    bounds.check_table(bounds.MOST_TABLE_ROWS, 10)
-    with pytest.raises(TooLargeError, match="has 10,000,001 rows"):
-        bounds.check_table(bounds.MOST_TABLE_ROWS + 1, 1)
-    with pytest.raises(TooLargeError, match="has 110,000,000 cells"):
-        bounds.check_table(bounds.MOST_TABLE_ROWS, 11)
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("\\data\\\nngram 1=" + "9" * 5000, "expected 'ngram 1=' and a number"),
+        ("\\data\\\nngram 1=1\n\n\\1-grams:\n-1 " + "a" * 500_000, "expected words of at most 1,000 characters"),
+        ("\\data\\\nngram 1=999999999999\n\n\\1-grams:\n-1 a\n", "expected one of 999,999,999,999 1-grams"),
+        ("a" * 5_000_000, "expected lines of less than"),
+    ],
+)
+def test_a_language_model_that_claims_too_much_is_refused_with_its_line(tmp_path, lines, message):
+    (tmp_path / "model.arpa").write_text(lines)
+    output = raysp.Transcript(beams=4, lm=str(tmp_path / "model.arpa"))
+    with pytest.raises(raysp.RayspError) as error:
+        raysp.plan(kit.corpus(tmp_path / "in", rows=1).pipeline(tmp_path / "out", outputs=[output]))
+    assert message in str(error.value)
+    assert len(str(error.value)) < 800
 
 
 def soft_limit() -> int:
@@ -140,15 +121,15 @@ def soft_limit() -> int:
 
 def test_memory_is_limited_until_the_last_thread_has_decoded_and_then_as_before():
     before = soft_limit()
-    with bounds.limited_memory(bounds.MIB << 12):
+    with bounds.limited_memory(MIB << 12):
         most = soft_limit()
-        with bounds.limited_memory(bounds.MIB << 11):
+        with bounds.limited_memory(MIB << 11):
             assert soft_limit() == most  # a lower one would be that of the other thread too
         assert soft_limit() == most
     assert soft_limit() == before != most
     message = r"takes more memory to decode than the most allowed \(1,024 MB\)"
-    with pytest.raises(TooLargeError, match=message), bounds.limited_memory(bounds.MIB << 10):
-        bytearray(bounds.MIB << 13)
+    with pytest.raises(bounds.TooLargeError, match=message), bounds.limited_memory(MIB << 10):
+        bytearray(MIB << 13)
     assert soft_limit() == before
 
 

@@ -1,6 +1,12 @@
+"""The store of a folder: what the system refuses, links, locks and urls."""
+
 import errno
 import os
+import re
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,9 +14,19 @@ from pathlib import Path
 import pytest
 
 from raysp import StoreError
+from raysp.storage import opened
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.s3 import S3Store
-from raysp.storage.store import LocalStore, UnusableError, check_names, join_url, normalise, probe, split_url
+from raysp.storage.store import (
+    LocalStore,
+    UnusableError,
+    check_names,
+    explain,
+    join_url,
+    normalise,
+    probe,
+    split_url,
+)
 from raysp.storage.stores import expand, open_store
 
 
@@ -63,16 +79,6 @@ class TestLocalStore:
         store.delete("a/d")
         assert list(Path(store.url).iterdir()) == []
 
-    @pytest.mark.parametrize("call", ["hardlink_to", "replace"])
-    def test_a_write_that_fails_before_the_atomic_step_leaves_nothing_visible(self, store, monkeypatch, call):
-        def die(*args):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(Path, call, die)
-        with pytest.raises(KeyboardInterrupt):
-            (store.create if call == "hardlink_to" else store.replace)("a", b"one")
-        assert store.stat("a") is None
-
 
 class TestWhatTheSystemRefuses:
     def test_a_file_where_a_folder_is_needed(self, tmp_path):
@@ -93,10 +99,6 @@ class TestWhatTheSystemRefuses:
         for read in (store.read, store.open):
             with pytest.raises(StoreError, match=r"yet/a\.parquet: cannot read it \(No such file.*; check the path"):
                 read("a.parquet")
-
-    def test_a_place_of_the_kernel(self):
-        with pytest.raises(StoreError, match="/proc/raysp: cannot write to it"):
-            probe(LocalStore("/proc/raysp"))
 
     def test_a_name_that_is_too_long(self, store):
         with pytest.raises(StoreError, match="the name is too long for this file system"):
@@ -119,28 +121,38 @@ class TestWhatTheSystemRefuses:
         ):
             probe(LocalStore(locked / "labels"))
 
+    def test_a_file_that_the_system_cuts_is_not_visible(self, store):
+        store.create("a", b"one")
+        with at_most(1000), pytest.raises(StoreError, match="the largest file allowed here is smaller"):
+            store.replace("a", bytes(5000))
+        with at_most(1000), pytest.raises(StoreError, match="the largest file allowed here is smaller"):
+            store.create("b", bytes(5000))
+        assert (paths(store), store.read("a")) == (["a"], b"one")
+
     @pytest.mark.parametrize(
         ("number", "message", "is_unusable"),
         [
-            (errno.ENOSPC, r"/a: cannot write it \(No space left on device\); free space", True),
+            (errno.ENOSPC, r"a: cannot write it \(No space left on device\); free space", True),
             (errno.EDQUOT, "Disk quota exceeded", True),
             (errno.EROFS, "the file system is read-only: choose another place", True),
-            (errno.EACCES, "grant this user permission", True),
-            (errno.EFBIG, "the largest file allowed here is smaller", False),
             (errno.ECONNRESET, "cannot write it", False),
         ],
     )
-    def test_errors_that_every_other_file_would_have_are_distinguished(
-        self, store, monkeypatch, number, message, is_unusable
-    ):
-        def refuse(*args):
-            raise OSError(number, os.strerror(number))
+    def test_errors_that_every_other_file_would_have_are_distinguished(self, number, message, is_unusable):
+        error = explain(OSError(number, os.strerror(number)), "write", "a")
+        assert re.search(message, str(error))
+        assert isinstance(error, UnusableError) == is_unusable
 
-        monkeypatch.setattr(Path, "write_bytes", refuse)
-        with pytest.raises(StoreError, match=message) as caught:
-            store.create("a", b"")
-        assert isinstance(caught.value, UnusableError) == is_unusable
-        assert store.stat("a") is None
+
+@contextmanager
+def at_most(num_bytes: int) -> Iterator[None]:
+    """Have the system refuse to write more of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager
@@ -200,31 +212,6 @@ class TestUrls:
 
 
 class TestExpand:
-    @pytest.fixture
-    def corpus(self, tmp_path: Path) -> Path:
-        for name in [
-            *("a/1.parquet", "a/2.parquet", "a/b/3.parquet", "c/4.parquet", "c/x.txt", "5.parquet", "[6].parquet"),
-            *("_hidden/7.parquet", ".raysp/8.parquet", "a/_SUCCESS", "a/.9.parquet.crc", "dir.parquet/11.parquet"),
-            *("c/_temporary/9.parquet", "_dir.parquet/10.parquet"),
-        ]:
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text("x")
-        return tmp_path
-
-    @pytest.mark.parametrize(
-        ("pattern", "reason"),
-        [
-            ("/missing", "no such file or folder; check the path"),
-            ("/a/9*", "no file matches"),
-            ("/a/b/*.txt", "no file matches"),
-            ("/missing/*.parquet", "/missing: cannot list it .*check the path"),
-            ("/c/x.txt/*", "a file is where a folder is needed"),
-        ],
-    )
-    def test_a_missing_path_is_an_error_with_a_message(self, corpus, pattern, reason):
-        with pytest.raises(StoreError, match=reason):
-            expand(f"{corpus}{pattern}")
-
     @pytest.mark.parametrize("files", [(), (".a.wav", "_SUCCESS", "_temporary/a.wav")])
     def test_a_folder_without_files_is_an_error_with_the_names_that_are_ignored(self, tmp_path, files):
         for name in files:
@@ -234,15 +221,21 @@ class TestExpand:
             StoreError, match=r"no file matches; folders that begin with '\.' or '_' and files .* ignored"
         ):
             expand(str(tmp_path), folder_pattern="**/*")
+        with pytest.raises(StoreError, match=r"/missing: cannot list it .*check the path"):
+            expand(f"{tmp_path}/missing/*.parquet")
 
-    def test_links_are_followed_and_loops_are_not(self, corpus, tmp_path_factory):
-        linked = tmp_path_factory.mktemp("linked")
+    def test_links_are_followed_and_loops_are_not(self, tmp_path):
+        corpus, linked = tmp_path / "corpus", tmp_path / "linked"
+        for name in ("a/1.parquet", "a/b/3.parquet", "5.parquet", "linked"):
+            (corpus / name).parent.mkdir(parents=True, exist_ok=True)
+            (corpus / name).write_text("x")
+        linked.mkdir()
         (linked / "corpus").symlink_to(corpus / "a")
         (linked / "one.parquet").symlink_to(corpus / "5.parquet")
         (linked / "loop").symlink_to(linked)
         (linked / "broken.parquet").symlink_to(linked / "nothing")
         assert [entry.path for entry in expand(str(linked)).entries] == [
-            *("broken.parquet", "corpus/1.parquet", "corpus/2.parquet", "corpus/b/3.parquet", "one.parquet")
+            *("broken.parquet", "corpus/1.parquet", "corpus/b/3.parquet", "one.parquet")
         ]
 
     def test_a_name_that_is_not_utf8_is_refused(self, tmp_path):
@@ -250,3 +243,54 @@ class TestExpand:
             pass
         with pytest.raises(StoreError, match="is not valid UTF-8; rename the file"):
             check_names(expand(str(tmp_path)))
+
+
+@pytest.fixture
+def without_locks(constants):
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    constants(opened.fcntl, flock=refused)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from raysp.storage.opened import locked
+with locked(Path(sys.argv[1])):
+    print(1, flush=True)
+    sys.stdin.read()
+"""
+
+
+class TestLocks:
+    """The lock under which a file of an expected version is replaced."""
+
+    def test_a_lock_that_is_held_is_waited_for_and_then_named_and_it_ends_with_its_process(self, tmp_path, constants):
+        constants(opened, WAIT_SECONDS=0.1)
+        place = tmp_path / "x" / "lock"
+        command = [sys.executable, "-c", HOLD, str(place)]
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert holder.stdout.readline() == b"1\n"
+        message = r"x/lock: another process has held this lock.*it is paused"
+        with pytest.raises(StoreError, match=message), opened.locked(place):
+            pass
+        holder.kill()
+        holder.communicate()
+        for _ in range(2):
+            with opened.locked(place):
+                pass
+
+    def test_a_file_system_without_locks_replaces_what_it_looked_at_and_is_named_once(
+        self, store, without_locks, caplog
+    ):
+        store.create("a", b"one")
+        version = store.stat("a").version
+        for data, expected, is_published in ((b"two", version, True), (b"late", version, False)):
+            with store.scratch() as scratch:
+                scratch.write_bytes(data)
+                assert bool(store.publish(scratch, "a", replace=True, expected=expected)) is is_published
+        assert store.read("a") == b"two"
+        (warning,) = [record.getMessage() for record in caplog.records]
+        assert "files cannot be locked here" in warning
+        assert warning.endswith("start one run at a time")

@@ -4,8 +4,6 @@ import threading
 import uuid
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from raysp import StoreError
 from raysp.storage.opened import content_of
@@ -112,47 +110,36 @@ def test_a_path_outside_is_refused(store):
                 call(path)
 
 
-def test_publish_makes_a_scratch_file_visible_once(store):
-    for expected in (True, False):
-        with store.scratch() as scratch:
-            scratch.write_bytes(b"whole")
-            assert [path for path in paths(store) if not path.startswith(TMP)] == ([] if expected else ["x/l.parquet"])
-            assert bool(store.publish(scratch, "x/l.parquet")) is expected
-        assert not scratch.exists()
+def published(store, data: bytes, **how):
     with store.scratch() as scratch:
-        scratch.write_bytes(b"new")
-        assert store.publish(scratch, "x/l.parquet", replace=True)
+        scratch.write_bytes(data)
+        found = store.publish(scratch, "x/l.parquet", **how)
+    assert not scratch.exists()
+    return found
+
+
+def test_publish_makes_a_scratch_file_visible_once(store):
+    with store.scratch() as scratch:
+        scratch.write_bytes(b"whole")
+        assert [path for path in paths(store) if not path.startswith(TMP)] == []
+        assert store.publish(scratch, "x/l.parquet")
+    assert not published(store, b"late")
+    assert store.read("x/l.parquet") == b"whole"
+    assert published(store, b"new", replace=True)
     assert store.read("x/l.parquet") == b"new"
     assert paths(store) == ["x/l.parquet"]
 
 
-def test_publish_returns_the_entry_that_stat_and_list_show(store):
-    versions = set()
-    for how in ({}, {"replace": True}, {"replace": True, "expected": "the last"}):
-        if "expected" in how:
-            how["expected"] = store.stat("x/l.parquet").version
-        with store.scratch() as scratch:
-            scratch.write_bytes(f"written with {how}".encode())
-            published = store.publish(scratch, "x/l.parquet", **how)
-        shown = [published, store.stat("x/l.parquet"), *store.list("x/")]
-        assert shown == [published] * 3
-        assert published.version
-        versions.add(*{content_of(entry) for entry in shown})
-    assert len(versions) == 3
-
-
-def test_publish_replaces_only_the_expected_version(store):
-    def exchange(data: bytes, expected: str) -> bool:
-        with store.scratch() as scratch:
-            scratch.write_bytes(data)
-            return bool(store.publish(scratch, "x/l.parquet", replace=True, expected=expected))
-
-    assert not exchange(b"nothing is there", "0")
-    store.create("x/l.parquet", b"first")
-    first = store.stat("x/l.parquet").version
-    assert exchange(b"second", first)
-    assert not exchange(b"late", first)
-    assert exchange(b"third", store.stat("x/l.parquet").version)
+def test_publish_replaces_only_the_expected_version_and_returns_the_entry_that_stat_and_list_show(store):
+    assert not published(store, b"nothing is there", replace=True, expected="0")
+    versions, contents = [], set()
+    for data, how in ((b"first", {}), (b"second", {"replace": True}), (b"third", {"replace": True, "expected": ""})):
+        entry = published(store, data, **({**how, "expected": versions[-1]} if "expected" in how else how))
+        assert [entry, store.stat("x/l.parquet"), *store.list("x/")] == [entry] * 3
+        versions.append(entry.version)
+        contents.add(content_of(entry))
+    assert len({*versions}) == len(contents) == 3
+    assert not published(store, b"late", replace=True, expected=versions[0])
     assert store.read("x/l.parquet") == b"third"
 
 
@@ -187,21 +174,17 @@ NAMES = (
 ALL = ["5", "[6]", "a/1", "a/2", "a/_1", "a/b/3", "c/4", "dir.parquet/11"]
 LISTINGS = [
     ("", "", ALL),
-    ("/", "", ALL),
     ("/**/*.parquet", "", ALL),
     ("/*.parquet", "", ["5", "[6]"]),
     ("/a", "/a", ["1", "2", "_1", "b/3"]),
-    ("/*/*.parquet", "", ["a/1", "a/2", "a/_1", "c/4", "dir.parquet/11"]),
     ("/a/**", "/a", ["1", "2", "_1", "b/3"]),
     ("/**/b/*", "", ["a/b/3"]),
-    ("/a/[1-2].parquet", "/a", ["1", "2"]),
     ("/a/[!1].parquet", "/a", ["2"]),
     ("/?/?.parquet", "", ["a/1", "a/2", "c/4"]),
     ("/a/1.parquet", "/a", ["1"]),
     ("/[6].parquet", "", ["[6]"]),
     ("/[[]6].parquet", "", ["[6]"]),
     ("/_hidden", "/_hidden", ["7"]),
-    ("/_hidden/*", "/_hidden", ["7"]),
 ]
 
 
@@ -216,34 +199,12 @@ def test_a_url_has_the_same_files_as_a_shell_lists_without_hidden_folders(place,
             folder = open_store(listing.root, place[1])
             assert [folder.stat(entry.path) for entry in listing.entries] == list(listing.entries)
     for pattern, reason in (
-        ("/missing", "no such file or folder; check the"),
         ("/missing.parquet", "no such file or folder; check the"),
         ("/a/9*", "no file matches"),
         ("/a/b/*.txt", "no file matches"),
     ):
         with pytest.raises(StoreError, match=reason):
             expand(f"{store.url}{pattern}", place[1])
-
-
-@pytest.mark.slow
-@settings(max_examples=40, deadline=None)
-@given(
-    st.sets(
-        st.lists(st.sampled_from(["a", "b.parquet", "_c", ".d", "_e.parquet"]), min_size=1, max_size=4).map("/".join)
-    ),
-    st.lists(st.sampled_from(["*", "**", "?", "a", "[ab]*", "*.parquet", "_c"]), max_size=3).map("/".join),
-)
-def test_a_listing_by_name_is_the_listing_of_a_folder(tmp_path_factory, names, pattern):
-    names = {name for name in names if not any(other.startswith(f"{name}/") for other in names)}
-    found = []
-    for url in (str(tmp_path_factory.mktemp("corpus")), f"memory://{uuid.uuid4().hex}"):
-        for name in names:
-            open_store(url).create(name, b"x")
-        try:
-            found.append([entry.path for entry in expand(f"{url}/{pattern}").entries])
-        except StoreError:
-            found.append([])
-    assert found[0] == found[1]
 
 
 def test_a_folder_whose_name_has_wildcards_is_that_folder():
