@@ -19,7 +19,6 @@ def pipeline(*steps: object, text: str | None = None, **label: object) -> raysp.
 @pytest.mark.parametrize(
     ("make", "advice"),
     [
-        (lambda: raysp.Decode(channel="each", keep_prefix=True), "leave keep_prefix out, or choose a channel"),
         (lambda: pipeline(raysp.Map("a:b", adds={"c": "int32"}, reads=["audio"])), "in a second pipeline with Decode"),
         (
             lambda: pipeline(outputs=[raysp.Align("said")]),

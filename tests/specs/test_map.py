@@ -18,11 +18,6 @@ def a_map(**fields):
     return raysp.Map(fields.pop("function", odd_rows), **{"adds": ADDS, "reads": ["text"], **fields})
 
 
-def shadowed(rows):
-    return rows
-
-
-original, shadowed = shadowed, odd_rows
 not_named = lambda rows: rows  # noqa: E731
 
 
@@ -52,15 +47,12 @@ def odd(rows):
     ("fields", "message"),
     [
         ({"function": not_named}, "Map.function: found <function <lambda> at "),
-        ({"function": original}, "Map.function: found <function shadowed at "),
         ({"function": functools.partial(odd_rows)}, "Map.function: found functools.partial("),
         ({"function": "odd_rows"}, "Map.function: found 'odd_rows'; expected a function at the top level of a module"),
         ({"adds": {}}, "Map.adds: no column is named"),
         ({"reads": []}, "reads is empty; give the columns"),
-        ({"gpus": 1}, "Map has no field 'gpus'; its fields are function, adds, reads"),
         ({"adds": {"added": "float33"}}, "Map.adds: column 'added': "),
         ({"adds": {"added": pa.dictionary(pa.int8(), pa.string())}}, "Map.adds: column 'added': "),
-        ({"adds": {"added": "struct<float>"}}, "Map.adds: column 'added': "),
     ],
 )
 def test_functions_types_and_fields_that_cannot_be_are_refused(fields, message):
@@ -73,7 +65,6 @@ def test_functions_types_and_fields_that_cannot_be_are_refused(fields, message):
     ("kind", "name"),
     [
         ("float32", "float"),
-        (pa.list_(pa.float32()), "list<item: float>"),
         (pa.list_(pa.float32(), 3), "fixed_size_list<item: float>[3]"),
         (
             pa.struct([("a", pa.list_(pa.int8())), ("b", pa.struct([("c", pa.timestamp("us", "UTC"))]))]),
@@ -92,9 +83,7 @@ def test_types_are_stored_by_their_names(kind, name):
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([a_map(), a_map()], "two columns would be named 'added': one of steps[1] Map, one of steps[2] Map"),
         ([a_map(adds={"pred_text": "string"})], "two columns would be named 'pred_text': one of steps[1] Map"),
-        ([a_map(adds={"kept": "string"})], "two columns would be named 'kept': one of steps[1] Map, one of the sink's"),
         ([a_map(adds={"wave": "string"})], "steps[1] Map adds the column 'wave', a name that raysp uses between steps"),
         (
             [raysp.Keep(where=[("added", ">", 1)]), a_map()],

@@ -51,7 +51,6 @@ class TestJson:
         ("spec", "expected"),
         [
             (raysp.Pool(), {"type": "Pool", "actors": 1, "gpus": None, "cpus": None, "memory": None}),
-            (raysp.Env("TOKEN"), {"type": "Env", "name": "TOKEN"}),
             (Louder(3), {"type": "tests.user_specs:Louder", "gain": 3.0}),
         ],
     )
@@ -83,17 +82,12 @@ class TestChecks:
         [
             (lambda: raysp.Parquet("o", keeps=["a"]), r"^Parquet has no field 'keeps' \(did you mean 'keep'\?\); its"),
             (lambda: raysp.Label("c"), r"^Label needs 'outputs', such as outputs=\[raysp.Transcript\(\)\]$"),
-            (lambda: raysp.Shards([]), "^Shards: url is empty"),
             (lambda: raysp.Shards("a", "root"), "takes only its first field by position; name the others: "),
             (lambda: raysp.Shards(3), "^Shards.url: found 3; input should be a valid string, or input should be"),
             (lambda: raysp.Parquet("o", keep="a"), "^Parquet.keep: found .a.; expected a list, such as "),
             (lambda: raysp.Parquet("o", rows="some"), "^Parquet.rows: found 'some'; input should be 'all' or 'ok'$"),
-            (lambda: raysp.Decode(float("nan")), "^Decode.max_seconds: found nan"),
             (lambda: raysp.Pool((3, 2)), r"^Pool: actors=\(3, 2\): the lower bound is above the upper one$"),
-            (lambda: raysp.Keep(), r"^Keep: Keep\(\) has no condition; give min_seconds, max_seconds or where$"),
             (lambda: raysp.Keep(3, max_seconds=2), "min_seconds=3.0 is above max_seconds=2.0: no row could meet it"),
-            (lambda: raysp.Keep(where="f"), "where='f' is neither a list of conditions nor 'module:function'"),
-            (lambda: raysp.Keep(where=lambda t: t), "^Keep.where: found <function"),
             (
                 lambda: raysp.Keep(where=[("a", "in", "en")]),
                 r"^Keep: where=\('a', 'in', 'en'\): expected a list of values after 'in'$",
@@ -106,10 +100,6 @@ class TestChecks:
             (
                 lambda: raysp.Label("c", outputs=[raysp.Transcript()], overlap_seconds=16),
                 "overlap_seconds=16.0 is more than half of window_seconds=30.0",
-            ),
-            (
-                lambda: raysp.Schedule(epochs=1, shape="constant", final=0.1),
-                "found final=0.1 with shape='constant', which keeps the rate",
             ),
             (
                 lambda: raysp.Parquet("o", storage_options={"session": object()}),
@@ -142,7 +132,6 @@ class TestSecrets:
     @pytest.mark.parametrize(
         ("options", "place"),
         [
-            ({"secret": SECRET}, r"storage_options\['secret'\] .*raysp.Env\('SECRET'\)"),
             ({"a": [{"password": SECRET}]}, r"\['a'\]\[0\]\['password'\]"),
             ({"headers": {"Authorization": f"Bearer {SECRET}"}}, r"\['headers'\]\['Authorization'\]"),
         ],
@@ -174,7 +163,6 @@ class TestSecrets:
     @pytest.mark.parametrize(
         "make",
         [
-            lambda url: raysp.Shards(url),
             lambda url: raysp.Shards("a", root=url),
             lambda url: raysp.Label(url, outputs=[raysp.Transcript()]),
             lambda url: override(a_pipeline(), "sink.url", url),
@@ -192,11 +180,9 @@ class TestOverride:
         ("path", "text", "found"),
         [
             ("sink.url", "elsewhere", lambda p: p.sink.url == "elsewhere"),
-            ("name", "not { json", lambda p: p.name == "not { json"),
             ("sink.keep", '["a", "b"]', lambda p: p.sink.keep == ("a", "b")),
             ("steps.0.max_seconds", "7", lambda p: p.decode.max_seconds == 7.0),
             ("steps.1.pool.actors", "[1,4]", lambda p: p.label.pool.actors == (1, 4)),
-            ("steps.1.outputs.0.name", "x", lambda p: p.label.columns == ("x_text", "x_score")),
             ("steps.1.pool", '{"type": "Pool", "cpus": 2}', lambda p: p.label.pool == raysp.Pool(cpus=2)),
             ("sink.storage_options.a.b", "c", lambda p: p.sink.storage_options == {"a": {"b": "c"}}),
         ],
@@ -217,7 +203,6 @@ class TestOverride:
             ("steps.9.pool", "x", "--set steps.9.pool: '9' is not an index of a list of 2"),
             ("sink.url.x", "1", "--set sink.url.x: nothing is below 'sink.url', which is 'out'"),
             ("steps.1.pool.actors", "0", "Pool.actors: found 0"),
-            ("sink.storage_options.secret", SECRET, "holds a literal secret"),
             ("sink.keep", '["id"]', "two columns would be named 'id'"),
         ],
     )

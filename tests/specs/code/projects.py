@@ -1,6 +1,7 @@
 """Folders of a user's modules, and what raysp reads of them."""
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -25,6 +26,9 @@ class Project:
             path = path.with_name("__init__.py") if name.endswith("__") else path
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+        # Of a module that is written twice in a second, in one size, the bytecode of the first would be taken.
+        for folder in self.folder.rglob("__pycache__"):
+            shutil.rmtree(folder)
         importlib.invalidate_caches()
 
     def forget(self) -> None:
