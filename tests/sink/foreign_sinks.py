@@ -91,6 +91,11 @@ def edit_shards(sink: Path, change: Callable[[dict[str, Any]], object]) -> None:
     rewrite(sink / ".raysp" / "plan" / "00000.arrow", edited)
 
 
+def with_shards_at(sink: Path, url: str) -> None:
+    """Have the plan of a sink name another place for its shards."""
+    edit_shards(sink, lambda shard: shard.update(url=f"{url}/{shard['name']}"))
+
+
 def edit_record(sink: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the pipeline that a sink has recorded."""
     path = sink / ".raysp" / "run.json"
@@ -115,7 +120,7 @@ def make_hostile(sink: Path, server: Listener) -> None:
         )
 
     edit_record(sink, change)
-    edit_shards(sink, lambda shard: shard.update(url=f"{server.url}/{shard['name']}"))
+    with_shards_at(sink, server.url)
     (sink / f"{MODULE}.py").write_text(
         "from pathlib import Path\nimport raysp\nfrom raysp.specs import spec\n"
         "(Path(__file__).parent / 'imported').touch()\n"
