@@ -33,6 +33,13 @@ def test_codes_are_drawn_in_training_as_theirs(tmp_path):
     assert_close(model.quantizer.weight_proj.weight.grad, oracle.quantizer.weight_proj.weight.grad)
 
 
+def drawn(model, mask, share):
+    """Draw masked frames (B, T) within the rows."""
+    num_frames = model.num_frames(mask.sum(-1))
+    masked = np.random.default_rng(0).random((len(mask), num_frames.max())) < share
+    return torch.from_numpy(masked) & (torch.arange(num_frames.max()) < num_frames[:, None])
+
+
 def theirs_of(masked):
     """Return the negatives that theirs draws for masked frames (B, T)."""
     draw = transformers.models.wav2vec2.modeling_wav2vec2._sample_negative_indices
@@ -54,31 +61,26 @@ def by_the_page(model, output, masked, negatives):
     return contrast + model.config.diversity_loss_weight * diversity
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_the_loss_of_pretraining_is_contrast_and_diversity(tmp_path, training):
+def test_the_loss_of_pretraining_is_contrast_and_diversity(tmp_path):
     _, model = pretraining(tmp_path)
-    model.train(training)
     waves, mask = waves_and_mask()
-    num_frames = model.num_frames(waves.shape[1])
-    masked = torch.from_numpy(np.random.default_rng(0).random((4, num_frames)) < 0.3)
-    masked &= torch.arange(num_frames) < model.num_frames(mask.sum(-1))[:, None]
+    masked = drawn(model, mask, 0.3)
     negatives = theirs_of(masked)
-    output = model(waves, mask, mask_time_indices=masked, sampled_negative_indices=negatives)
-    assert_close(output.loss, by_the_page(model, output, masked, negatives))
-    output.loss.backward()
-    for part in (model.quantizer.codevectors, model.project_q.weight, model.unispeech.masked_spec_embed):
-        assert part.grad.abs().max() > 0
-    if training:
-        assert model.quantizer.weight_proj.weight.grad.abs().max() > 0
+    for training in (True, False):
+        model.zero_grad()
+        output = model.train(training)(waves, mask, mask_time_indices=masked, sampled_negative_indices=negatives)
+        assert_close(output.loss, by_the_page(model, output, masked, negatives))
+        output.loss.backward()
+        parts = [model.quantizer.codevectors, model.project_q.weight, model.unispeech.masked_spec_embed]
+        for part in (*parts, *([model.quantizer.weight_proj.weight] if training else [])):
+            assert part.grad.abs().max() > 0
 
 
 def test_negatives_are_drawn_as_theirs(tmp_path):
     _, model = pretraining(tmp_path)
     waves, mask = waves_and_mask()
-    num_frames = model.num_frames(waves.shape[1])
-    valid = torch.arange(num_frames) < model.num_frames(mask.sum(-1))[:, None]
-    masked = torch.from_numpy(np.random.default_rng(0).random((4, num_frames)) < 0.4) & valid
-    masked[3] = torch.isin(torch.arange(num_frames), torch.tensor([0, 5]))  # as few as have negatives
+    masked = drawn(model, mask, 0.4)
+    masked[3] = torch.isin(torch.arange(masked.shape[1]), torch.tensor([0, 5]))  # as few as have negatives
     losses = []
     for seed in (5, 6):
         np.random.seed(seed)
