@@ -106,13 +106,14 @@ def test_bfloat16_stays_near_float32_and_masks_may_be_of_any_type(name, flags):
 
 
 @pytest.mark.parametrize(
-    ("name", "flags"),
+    ("name", "flags", "lengths"),
     [
-        *(("SEWDForCTC", {"position_buckets": buckets, "max_position_embeddings": 300}) for buckets in (2, 300)),
-        *(("Wav2Vec2BertForCTC", {"position_embeddings_type": kind}) for kind in ("relative_key", "relative")),
+        ("SEWDForCTC", {"position_buckets": 2, "max_position_embeddings": 300}, (520, 300)),
+        ("SEWDForCTC", {"position_buckets": 300, "max_position_embeddings": 300}, (140, 90, 133, 101, 140)),
+        ("Wav2Vec2BertForCTC", {"position_embeddings_type": "relative_key"}, (520, 300)),
+        ("Wav2Vec2BertForCTC", {"position_embeddings_type": "relative"}, (140, 90, 133, 101, 140)),
     ],
 )
-@pytest.mark.parametrize("lengths", [(520, 300), (140, 90, 133, 101, 140)])
 def test_biases_in_blocks_equal_theirs_and_one_bias_for_all(name, flags, lengths, tmp_path):
     """Without gradients a part of the rows or heads has its bias at a time, of 512 frames by as many at most."""
     oracle, model = make_pair(name, tmp_path, **flags)
@@ -131,15 +132,16 @@ def test_biases_in_blocks_equal_theirs_and_one_bias_for_all(name, flags, lengths
 
 # Frames and rows that are few or uneven
 
-UNEVEN = {  # where the original's count of frames is not its convolution's
-    "wide kernel": {"adapter_kernel_size": 5, "adapter_stride": 2},
-    "long stride": {"adapter_kernel_size": 4, "adapter_stride": 4, "num_adapter_layers": 2},
-}
 
-
-@pytest.mark.parametrize("flags", UNEVEN.values(), ids=UNEVEN)
-@pytest.mark.parametrize("name", ["Wav2Vec2BertForCTC", "Wav2Vec2ForCTC"])
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("Wav2Vec2BertForCTC", {"adapter_kernel_size": 5, "adapter_stride": 2}),
+        ("Wav2Vec2ForCTC", {"adapter_kernel_size": 4, "adapter_stride": 4, "num_adapter_layers": 2}),
+    ],
+)
 def test_frames_of_any_adapter_are_counted(name, flags, tmp_path):
+    """Where the original's count of frames is not its convolution's."""
     oracle, model = make_pair(name, tmp_path, add_adapter=True, **flags)
     check_rows_alone_are_theirs(oracle, model, lengths_of(name), width_of(name))
 
@@ -266,6 +268,16 @@ def test_dropout_acts_in_training_and_checkpointing_changes_no_gradients(name, f
     assert gradients[0].abs().max() > 0
     with pytest.raises(ValueError, match="use_reentrant is True, expected False"):
         model.gradient_checkpointing_enable({"use_reentrant": True})
+
+
+def test_batch_norms_keep_rows_apart_and_statistics_unchanged_in_training():
+    model = random_model("ParakeetForCTC", dropout=0.0, **still("ParakeetEncoder"))
+    inputs, mask = batch_of("ParakeetForCTC")
+    expected = model(inputs, mask).logits
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    assert_close(model.train()(inputs, mask).logits, expected)
+    assert_close(model(inputs[1:2, :80]).logits[0], expected[1, :10])
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -80,6 +80,10 @@ def test_a_checkpoint_is_read_by_both(checkpoint):
     )
     ids = model.generate(**found)
     assert torch.equal(ids, original.generate(**expected))
+    assert (ids[2, model.num_frames(1601) :] == model.config.pad_token_id).all()
+    more = model.generate(**found, return_dict_in_generate=True, output_hidden_states=True)
+    assert [*more] == ["sequences", "logits", "hidden_states"]
+    assert torch.equal(more.sequences, ids)
     assert ours.batch_decode(ids) == theirs.batch_decode(ids)
     assert len({*ours.batch_decode(ids)}) > 2
 

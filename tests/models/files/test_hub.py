@@ -1,10 +1,13 @@
-"""Models and what belongs to them are uploaded as they are saved, to a stand-in for the hub."""
+"""Hub ids in `from_pretrained`, from a cache without a network; uploads of files as they are saved, to a stand-in."""
+
+from pathlib import Path
 
 import pytest
+import torch
 
-from raysp import StoreError
-from raysp.models import AutoProcessor, UniSpeechConfig
-from tests.hub_server import serving
+from raysp import CheckpointError, StoreError
+from raysp.models import AutoModelForCTC, AutoProcessor, UniSpeechConfig, UniSpeechForCTC, Wav2Vec2Processor
+from tests.hub_server import lay_out, serving, use_cache
 from tests.models.oracles import random_model
 
 SAVED = ["preprocessor_config.json", "processor_config.json", "special_tokens_map.json"]
@@ -43,3 +46,24 @@ def test_a_processor_is_uploaded_when_saved_and_only_on_request(hub, checkpoint,
     assert sorted(path.name for path in hub.head("models/owner/name").iterdir()) == SAVED
     with pytest.raises(TypeError, match="repo_id given without push_to_hub=True"):
         processor.save_pretrained(tmp_path / "other", repo_id="owner/name")
+
+
+def test_a_hub_id_is_read_from_the_cache_without_a_network(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    use_cache(monkeypatch, tmp_path / "cache")
+    for name in ("/no/such", "a/b/c", Path("owner/name")):  # a path never goes to the hub
+        with pytest.raises(CheckpointError, match=r"config.json: not found"):
+            UniSpeechForCTC.from_pretrained(name)
+    with pytest.raises(CheckpointError, match=r"'owner/name': no such folder, .*give a folder") as missing:
+        AutoModelForCTC.from_pretrained("owner/name")
+    for part in (str(tmp_path / "cache"), "HF_HUB_OFFLINE", "Files requested, of those that exist: config"):
+        assert part in str(missing.value)
+    snapshot = lay_out(tmp_path / "cache", checkpoint)
+    expected = UniSpeechForCTC.from_pretrained(snapshot)
+    for options in ({}, {"revision": "v1.0"}, {"revision": snapshot.name}):
+        model = UniSpeechForCTC.from_pretrained("owner/name", **options)
+        assert torch.equal(model.lm_head.weight, expected.lm_head.weight)
+    assert UniSpeechConfig.from_pretrained("owner/name").hidden_size == 32
+    assert Wav2Vec2Processor.from_pretrained("owner/name").tokenizer.decode([5, 4, 6]) == "A B"
+    with pytest.raises(CheckpointError, match=r"'owner/name': no such folder, and it cannot be loaded from"):
+        UniSpeechForCTC.from_pretrained("owner/name", revision="v2.0")
