@@ -34,6 +34,9 @@ NAME_WIDTH = 12
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 """Whether errors are shown with their tracebacks."""
 
+WORDS: ContextVar[tuple[str, ...]] = ContextVar("words", default=())
+"""Arguments of this command."""
+
 JSON: ContextVar[bool] = ContextVar("json", default=False)
 """Whether the result of a command is one JSON object on stdout, and messages about its progress are left out."""
 

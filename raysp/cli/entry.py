@@ -18,7 +18,17 @@ from typer.core import TyperGroup
 
 from raysp import tracebacks
 from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, AsJson, Debug, Options
-from raysp.cli.console import DEBUG, IN_YOUR_CODE, JSON, MAYBE_A_BUG, PLACEHOLDERS, Streams, results_alone, say
+from raysp.cli.console import (
+    DEBUG,
+    IN_YOUR_CODE,
+    JSON,
+    MAYBE_A_BUG,
+    PLACEHOLDERS,
+    WORDS,
+    Streams,
+    results_alone,
+    say,
+)
 from raysp.errors import RayspError, RunError, SpecError
 
 GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -155,7 +165,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     # Ray prints on stdout that workers were lost, which the run reports itself. Ray reads the setting at its import.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     debug = "--debug" in words or os.environ.get("RAYSP_DEBUG") == "1"
-    setting, filled_in = DEBUG.set(debug), PLACEHOLDERS.set({})
+    setting, filled_in, of_command = DEBUG.set(debug), PLACEHOLDERS.set({}), WORDS.set(tuple(words))
     is_json = "--json" in words and "--help" not in words
     try:
         _check_working_directory()
@@ -176,6 +186,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     finally:
         DEBUG.reset(setting)
         PLACEHOLDERS.reset(filled_in)
+        WORDS.reset(of_command)
     if code == 0 and "--json" in words and (reason := streams.failure()):
         _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shlex
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import typer
 
 from raysp.cli.arguments import AGAIN, INTERRUPTED, TERMINATED
-from raysp.cli.console import err, escape, is_json
+from raysp.cli.console import WORDS, err, escape, is_json
 from raysp.cluster.addresses import is_submitted
 from raysp.labelling.engine.display import Display
 from raysp.words import printable
@@ -50,7 +49,7 @@ def stoppable_display(*, is_kept: bool = True) -> Iterator[Display]:
     Yields the display of the run. Other libraries may swallow the exception of a signal handler, so `Display.check`
     raises it again.
     """
-    resume = AGAIN if is_submitted() else shlex.join(["raysp", *sys.argv[1:]])
+    resume = AGAIN if is_submitted() else shlex.join(["raysp", *WORDS.get()])
     kept = f"committed and staged labels are kept. To resume: {resume}" if is_kept else "no labels were kept"
     message = f"raysp: stopped; {kept}"
     stop = Stop()

@@ -2,7 +2,6 @@
 
 import json
 import statistics
-import sys
 
 import pytest
 
@@ -32,14 +31,12 @@ def refused(ran: kit.Ran, message: str) -> None:
         (["plan", "."], ".: a folder; expected a Python file that defines a raysp.Pipeline or raysp.Finetune"),
         (["inspect", "nowhere"], "checkpoint 'nowhere': no such folder; expected a Hugging Face model folder"),
         (["status", "nowhere"], "nowhere: not a sink of raysp"),
-        (["plan", "RECIPE", "--price", "-1"], "price: found -1, expected a number above 0"),
-        (["plan", "RECIPE", "--rtfx", "4", "--calibrate"], "found rtfx and calibrate, expected one of them"),
         (["status", "nowhere://bucket/x"], "'nowhere://bucket/x': found the scheme 'nowhere'"),
     ],
 )
-def test_a_command_that_cannot_be_understood(raysp_command, recipe, tmp_path, monkeypatch, arguments, message):
+def test_a_command_that_cannot_be_understood(raysp_command, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    refused(raysp_command(*(recipe.name if one == "RECIPE" else one for one in arguments)), message)
+    refused(raysp_command(*arguments), message)
 
 
 @pytest.mark.parametrize(
@@ -177,11 +174,10 @@ def test_a_signal_is_a_stop_with_its_code_and_how_to_resume(
     """Also where other code, such as a finaliser, drops its exception, or native code turns it into another error."""
     (tmp_path / "stopping_of_a_test.py").write_text(STOPPING.format(signal=name, then=then))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["raysp", "run", str(recipe)])
     step = 'raysp.Map("stopping_of_a_test:stop", adds={"n": "int64"}, reads=["id"]), '
     recipe.write_text(recipe.read_text().replace("raysp.Label(", f"{step}raysp.Label("))
     ran = raysp_command("run", recipe, "--engine", "here")
     assert ran.code == code, ran.err
-    said = f"raysp: stopped; committed and staged labels are kept. To resume: raysp run {recipe}"
+    said = f"raysp: stopped; committed and staged labels are kept. To resume: raysp run {recipe} --engine here"
     assert ran.complaints[-1].startswith(said)
     assert "Traceback" not in ran.err
