@@ -123,10 +123,6 @@ def odd_rows(table: pa.Table) -> list[bool]:
     return [row % 2 == 1 for row in range(table.num_rows)]
 
 
-def too_few(table: pa.Table) -> list[bool]:
-    return [True]
-
-
 REFUSED: frozenset[str] = frozenset({"unbearable"})
 
 

@@ -72,10 +72,9 @@ def test_what_is_no_recording_is_refused(labeller, recording, rate, message):
         labeller.arrays([recording], rate, columns={"text": [None]})
 
 
-@pytest.mark.parametrize("steps", [STEPS[1], None, 5])
-def test_steps_that_are_no_list_are_refused(steps):
+def test_a_step_that_is_in_no_list_is_refused():
     with pytest.raises(raysp.SpecError, match=r"^Pipeline\.steps: found .*; input should be a list$"):
-        raysp.Labeller(steps)
+        raysp.Labeller(STEPS[1])
 
 
 def test_columns_have_a_value_for_each_recording(labeller):

@@ -11,9 +11,8 @@ import pytest
 
 import raysp
 from tests.classifiers import make_classifier
-from tests.corpora import CHECKPOINT, digits_table
+from tests.corpora import CHECKPOINT, a_pipeline, digits_table
 from tests.device.class_cases import make_checkpoint
-from tests.here import run_without_ray
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -110,15 +109,12 @@ def test_every_pipeline_that_ships_is_here():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_pipeline_that_ships_plans_and_labels_three_rows(folder, raysp_command, monkeypatch, name):
+def test_a_pipeline_that_ships_plans_and_labels_three_rows(folder, raysp_command, name):
     step, kind, more = SHIPPED[name]
     if LANGUAGES in more:
-        run_without_ray(monkeypatch)
         label = raysp.Label(checkpoint("classes", folder), outputs=[raysp.Classes()])
-        raysp.run(
-            raysp.Pipeline(raysp.Shards("audio"), steps=[raysp.Decode(), label], sink=raysp.Parquet("languages")),
-            progress=False,
-        )
+        labelling = a_pipeline("audio", "languages", steps=[raysp.Decode(), label])
+        raysp.run(labelling, engine="here", progress=False)
     settings = ["source.url=audio", f"steps.{step}.checkpoint={checkpoint(kind, folder)}", "sink.url=out", *more]
     check(raysp_command, f"{ROOT}/pipelines/{name}", settings)
 

@@ -87,9 +87,7 @@ class TestFiles:
         assert fsspec.filesystem("memory").find(files.url("a")) == []
 
 
-@pytest.mark.parametrize("server", ["s3"])
-def test_rows_of_a_bucket_are_read(server, request, tmp_path):
-    s3 = request.getfixturevalue(server)
+def test_rows_of_a_bucket_are_read(s3, tmp_path):
     bucket = s3.bucket()
     kit.corpus(tmp_path, rows=2, shards=2)
     s3.upload(tmp_path, bucket, "labels/")

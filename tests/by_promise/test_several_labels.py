@@ -162,8 +162,7 @@ def test_what_cannot_be_is_refused_with_the_step(source, others, tmp_path):
         labelled(made(source, tmp_path / "out", TEXTS, numbers))
 
 
-@pytest.mark.parametrize("engine", ["here", "labeller"])
-def test_rows_that_a_later_model_leaves_out_or_fails_on_have_no_outputs(engine, tmp_path):
+def test_rows_that_a_later_model_leaves_out_or_fails_on_have_no_outputs(tmp_path):
     """A model that needs 0.4 s leaves out short rows; one whose weights are not finite fails on the others."""
     long = tmp_path / "long"
     of_encoder("UniSpeechForCTC", conv_kernel=(16, 8, 80))(long)
@@ -174,11 +173,8 @@ def test_rows_that_a_later_model_leaves_out_or_fails_on_have_no_outputs(engine, 
     later = [raysp.Label(str(one), outputs=[raysp.Embedding(name=one.name)]) for one in (long, broken)]
 
     def label_rows(*steps: raysp.Label) -> list[dict[str, object]]:
-        pipeline = made(str(tmp_path / "in" / "*.parquet"), tmp_path / f"out {len(steps)}", *steps, max_error_rate=1.0)
-        if engine == "here":
-            return labelled(pipeline)
-        with raysp.Labeller(pipeline.steps) as labeller:
-            return list(labeller(digits_table(12)).to_pylist())
+        sink = tmp_path / f"out {len(steps)}"
+        return labelled(made(str(tmp_path / "in" / "*.parquet"), sink, *steps, max_error_rate=1.0))
 
     texts, of_both = label_rows(TEXTS), label_rows(TEXTS, *later)
     of_two = label_rows(TEXTS, later[0])

@@ -194,10 +194,21 @@ def test_the_line_and_one_traceback_arrive_from_other_processes(folder, steps, f
     assert ran.stderr.count(f", in {function}\n") == 1
 
 
-def test_an_error_of_a_pipeline_file_has_its_line(folder, raysp_command):
-    (folder / "broken.py").write_text("import raysp\n\nlanguages = {}\npipeline = languages['en']\n")
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("languages = {}\npipeline = languages['en']", "KeyError: 'en', at broken.py:4"),
+        ("import sys\nsys.exit()", "SystemExit, at broken.py:4"),
+        ("raise GeneratorExit", "GeneratorExit, at broken.py:3"),
+    ],
+)
+def test_an_error_of_a_pipeline_file_has_its_line_also_one_that_ends_the_process(folder, raysp_command, code, error):
+    (folder / "broken.py").write_text(f"import raysp\n\n{code}\n")
     ran = raysp_command("plan", "broken.py")
-    assert (ran.code, ran.err) == (2, "raysp: broken.py raised KeyError: 'en', at broken.py:4\n")
+    assert (ran.code, ran.err) == (2, f"raysp: broken.py raised {error}\n")
+
+
+def test_a_file_that_is_no_python_is_named_with_the_line(folder, raysp_command):
     (folder / "broken.py").write_text("import raysp\n\npipeline = (\n")
     assert raysp_command("plan", "broken.py").err.endswith(", at broken.py:3\n")
 
@@ -241,13 +252,6 @@ def test_a_process_that_is_terminated_within_a_function_blames_no_row(folder, co
     ran = command("run", steps, "--engine", "here")
     assert ran.code == code
     assert not [*(folder / "out").glob("*.parquet")]
-
-
-@pytest.mark.parametrize(("ending", "error"), [("sys.exit()", "SystemExit"), ("raise GeneratorExit", "GeneratorExit")])
-def test_a_file_that_ends_the_process_is_refused(folder, raysp_command, ending, error):
-    (folder / "broken.py").write_text(f"import sys\n\n{ending}\n")
-    ran = raysp_command("plan", "broken.py")
-    assert (ran.code, ran.err) == (2, f"raysp: broken.py raised {error}, at broken.py:3\n")
 
 
 @pytest.mark.parametrize(
