@@ -240,7 +240,7 @@ def start(num_rows: int) -> dict[str, object]:
         started, began = time.process_time(), time.monotonic()
         corpus_index = combine(source.complete(shards, make))
         loaded = time.process_time() - started
-        index = Index(corpus_index.seconds, corpus_index.piece_rows)
+        index = corpus_index.index
         digest = index.digest
         epoch = Epoch(index, Sizes(micro_seconds=75, micro_batches=8, window_seconds=60_000), seed=0, epoch=0)
         next(epoch.windows_from(0))

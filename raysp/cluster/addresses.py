@@ -74,7 +74,7 @@ def uses_cluster(engine: str, address: str | None) -> bool:
     Raises:
         SpecError: as `requested_engine`.
     """
-    return resolve_engine(engine, address) == "ray" and is_cluster(address)
+    return requested_engine(engine, address) != "here" and is_cluster(address)
 
 
 def _named(address: str | None) -> str:

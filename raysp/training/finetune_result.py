@@ -7,7 +7,6 @@ from typing import Self
 from raysp.evaluation.scores import Estimate
 from raysp.sink.layout import LOG
 from raysp.storage.store import join_url
-from raysp.training.data.row_windows import Failures
 from raysp.training.loop.best_evaluation import comparable
 from raysp.training.loop.session import Session
 from raysp.training.preparing import Prepared
@@ -63,7 +62,6 @@ class FinetuneResult(Brief):
         prepared: Prepared,
         session: Session,
         progress: TrainingProgress,
-        failures: Failures,
         last: LastSteps | None,
         *,
         before: float | None = None,
@@ -78,10 +76,10 @@ class FinetuneResult(Brief):
             epochs=session.position.epoch,
             is_done=session.is_done,
             loss=last.loss if last else None,
-            rows=prepared.index.num_rows,
+            rows=prepared.corpus.index.num_rows,
             left_out=dict(prepared.corpus.left_out),
-            errors=dict(failures.by_type),
-            error_examples=tuple(failures.examples.values()),
+            errors=dict(session.failures.by_type),
+            error_examples=tuple(session.failures.examples.values()),
             shards_failed=dict(prepared.unreadable),
             audio_seconds=progress.audio_seconds,
             wall_seconds=progress.seconds,

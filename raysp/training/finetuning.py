@@ -9,7 +9,7 @@ from functools import partial
 from typing import cast
 
 from raysp.audio.isolation import Decoder
-from raysp.cluster.addresses import Engine, is_named, refuse_on, requested_engine, uses_cluster
+from raysp.cluster.addresses import Engine, is_cluster, is_named, refuse_on, requested_engine
 from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import PlanError, RunError, StoreError
@@ -18,7 +18,7 @@ from raysp.sink.fencing import FencedStore
 from raysp.sink.run_record import RunEntry
 from raysp.specs.pipeline import load_function
 from raysp.specs.values import check_class, to_json
-from raysp.storage.store import Store, probe
+from raysp.storage.store import probe
 from raysp.storage.stores import open_store
 from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.row_windows import Failures, read_rows
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 MOST_TEXTS = 5
 """Texts that a try-out shows."""
-PLANNED_ROWS = 20_000
-"""Rows up to which a plan reads their headers, unless the sink has an index."""
 OnTrainingProgress = Callable[[TrainingProgress], None]
 OnIndexed = Callable[[int, int], None]
 
@@ -82,7 +80,7 @@ def finetune(
     callbacks = {name: load_function(name) for name in cast("Sequence[str]", recipe.callbacks)}
     with contextlib.ExitStack() as stack:
         chosen = requested_engine(engine, address)
-        on_cluster = uses_cluster(engine, address)
+        on_cluster = chosen != "here" and is_cluster(address)
         plan = plan_training(recipe, stack.enter_context(connected(address)) if on_cluster else None)
         by_ray = _needs_ray(plan, chosen, address)
         if by_ray:
@@ -114,20 +112,22 @@ def finetune(
             on_plan(prepared)
         failures = Failures(recipe.max_error_rate)
         progress = TrainingProgress(recipe.schedule.epochs)
-        recording = stack.enter_context(Recording(store, record, callbacks, failures))
+        recording = Recording(store, record, callbacks, failures)
+        stack.push(recording.end)
         if by_ray and not (committed and Course(recipe.schedule).is_done(committed.position)):
             reports = train_workers.train(prepared, failures, should_stop, recording.run_id, store.epoch)
             _follow(reports, prepared, progress, recording, on_progress)
-        here = _on_this_machine(prepared)
+        here = prepared
+        if not is_available(plan.workers.device):  # without the GPUs of other machines
+            here = replace(prepared, plan=replace(prepared.plan, workers=replace(plan.workers, device="cpu")))
         session = stack.enter_context(_session(here, decoder, failures, store, recording.run_id))
         if not by_ray:
-            reports = ((step, session.committed) for step in session.run(should_stop))
-            _follow(reports, prepared, progress, recording, on_progress)
+            _follow(session.run(should_stop), prepared, progress, recording, on_progress)
         # From the committed records: steps of this process are those since the last kill.
         log = Steps(store, session.position.done)
         last, best = LastSteps.of(log.last(LAST_STEPS)), best_evaluation(log.evaluations)
         before = best.before.value if best and best.before else None
-        result = FinetuneResult.of(prepared, session, progress, failures, last, before=before)
+        result = FinetuneResult.of(prepared, session, progress, last, before=before)
         if result.is_done:
             _export(prepared, session, result, store, decoder)
         return result
@@ -151,30 +151,6 @@ def _needs_ray(plan: TrainingPlan, engine: Engine, address: str | None) -> bool:
     return False
 
 
-def _on_this_machine(prepared: Prepared) -> Prepared:
-    """Return the training as this process continues it or exports its checkpoint: without a GPU, if there is none."""
-    plan = prepared.plan
-    if is_available(plan.workers.device):
-        return prepared
-    return replace(prepared, plan=replace(plan, workers=replace(plan.workers, device="cpu")))
-
-
-def plan_recipe(
-    recipe: Finetune, decoder: Decoder, on_indexed: OnIndexed = lambda done, of: None
-) -> tuple[TrainingPlan, Prepared | None, Store]:
-    """Return a plan, the training unless its rows are many and not indexed yet, and the sink; nothing is written.
-
-    Raises:
-        SpecError, PlanError, CheckpointError, StoreError: as `finetune`.
-    """
-    plan = plan_training(recipe)
-    store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
-    TrainingRecord.load(store)  # refuses a sink of labels
-    if plan.corpus.num_rows > PLANNED_ROWS and not any(True for _ in store.list(training_record.INDEX)):
-        return plan, None, store
-    return plan, prepare(plan, store, saves=False, decoder=decoder, on_indexed=on_indexed), store
-
-
 def try_out(
     recipe: Finetune,
     num_steps: int,
@@ -196,10 +172,9 @@ def try_out(
         if on_plan:
             on_plan(prepared)
         with _session(prepared, decoder, failures) as session:
-            reports = ((step, None) for step in session.run(should_stop))
-            _follow(reports, prepared, progress, None, on_progress)
+            _follow(session.run(should_stop), prepared, progress, None, on_progress)
             texts = predicted_texts(prepared, session.training.criterion, decoder, MOST_TEXTS)
-        return FinetuneResult.of(prepared, session, progress, failures, progress.averages, texts=texts)
+        return FinetuneResult.of(prepared, session, progress, progress.averages, texts=texts)
 
 
 @contextlib.contextmanager
@@ -211,13 +186,13 @@ def _session(
     reading = partial(read_rows, prepared.reader(decoder), failures)
     settings = process_settings(plan.workers.threads, deterministic=plan.is_deterministic)
     with turn_of_process(), settings, Decoder() as of_evaluations:
-        yield new_session(prepared, reading, store, decoder=of_evaluations, run_id=run_id, failures=failures)
+        yield new_session(prepared, reading, failures, store, decoder=of_evaluations, run_id=run_id)
 
 
 def _begin(prepared: Prepared, store: FencedStore, *, is_new: bool) -> TrainingRecord:
     """Add the run to the record of the training, and return it."""
     run = RunEntry.now(resolved=prepared.plan.resolved)
-    corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
+    corpus = f"{prepared.corpus.index.digest}-{prepared.corpus.targets_digest}"
     of_rows = {training_record.CORPUS: corpus, training_record.RECORDINGS: prepared.corpus.recordings_digest}
     return training_record.begin(
         store,

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from raysp.errors import SpecError, refuse_unused
 from raysp.sink.sinks import Sink
 from raysp.storage.store import Store
+from raysp.storage.stores import open_store
 from raysp.training.reading.training_status import TrainingStatus, read_training
 from raysp.training.sink.committed_steps import leftovers
+from raysp.training.sink.training_record import INDEX, TrainingRecord
 from raysp.training.specs.recipe import Finetune
 from raysp.work import EstimateOptions, PlanPart, SinkRequest
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from raysp.training.estimates.training_estimate import TrainingEstimate
     from raysp.training.planning.training_plan import TrainingPlan
     from raysp.training.preparing import Prepared
+
+PLANNED_ROWS = 20_000
+"""Rows up to which a plan reads their headers, unless the sink has an index."""
 
 __all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
 
@@ -44,23 +49,31 @@ def _estimated(
 ) -> "tuple[TrainingPlan, Prepared | None, TrainingEstimate]":
     """Return the plan of a training, its rows unless they are many and not indexed yet, and its estimate.
 
+    Nothing is written.
+
     Raises:
         SpecError, PlanError, CheckpointError, StoreError: as `finetune`, and as `estimate`.
     """
     from raysp.audio.isolation import Decoder
     from raysp.training.estimates.training_estimate import estimate_training
-    from raysp.training.finetuning import plan_recipe
+    from raysp.training.planning.training_plan import plan_training
+    from raysp.training.preparing import prepare
 
+    plan, prepared = plan_training(recipe), None
+    store = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
+    TrainingRecord.load(store)  # refuses a sink of labels
     with Decoder() as decoder:
-        plan, prepared, store = plan_recipe(recipe, decoder, on_indexed)
+        if plan.corpora["source"].num_rows <= PLANNED_ROWS or any(True for _ in store.list(INDEX)):
+            prepared = prepare(plan, store, saves=False, decoder=decoder, on_indexed=on_indexed)
         return plan, prepared, estimate_training(plan, prepared, store, options, decoder)
 
 
 def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, object]:
+    corpus = plan.corpora["source"]
     content: dict[str, object] = {
         "sink": plan.recipe.sink.url,
-        "shards": len(plan.corpus.shards),
-        "rows": plan.corpus.num_rows,
+        "shards": len(corpus.shards),
+        "rows": corpus.num_rows,
         "workers": plan.workers.low,
         "dtype": plan.dtype,
         "device": plan.workers.device,
@@ -69,8 +82,8 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
     if prepared is not None:
         content |= {
             "fingerprint": prepared.fingerprint,
-            "rows_trained": prepared.index.num_rows,
-            "audio_seconds": float(prepared.index.seconds.sum()),
+            "rows_trained": prepared.corpus.index.num_rows,
+            "audio_seconds": float(prepared.corpus.index.seconds.sum()),
             "left_out": dict(prepared.corpus.left_out),
             **prepared.task.outputs,
             "steps_per_epoch": prepared.order.first_epoch.num_steps,

@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import numpy as np
 
 from raysp.corpus.shards import Shard
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, ShardError
+from raysp.ops.decoding import Decoder
 from raysp.specs.pipeline import Shards, fingerprint
 from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
@@ -21,18 +22,15 @@ from raysp.training.data.indexing import Indexer, index_sounds
 from raysp.training.data.mixed_epochs import mixture_of
 from raysp.training.data.row_windows import PieceReader
 from raysp.training.objectives.task import Task, task_of
-from raysp.training.planning.ordering import Costs, Index, Window, imbalances, longest_seconds, micro_batch_costs
+from raysp.training.planning.ordering import Costs, Window, imbalances, longest_seconds
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.corpus_index import CorpusIndex, combine
 from raysp.training.sink.source_index import INDEX_VERSION, Indexed, SourceIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.augmentations import Speed
-from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_parts
+from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune
 from raysp.words import count, duration
-
-if TYPE_CHECKING:
-    from raysp.ops.decoding import Decoder
 
 TOO_LONG = "too_long"
 """Reason: the recording is longer than the limit."""
@@ -60,11 +58,6 @@ class Prepared:
         schedule = replace(self.plan.recipe.schedule, epochs=None, steps=num_steps)
         return replace(self, plan=replace(self.plan, recipe=replace(self.plan.recipe, schedule=schedule)))
 
-    @property
-    def index(self) -> Index:
-        """Durations of all rows that are trained on."""
-        return self.order.index
-
     @cached_property
     def first_window(self) -> Window:
         """The first window of the first epoch."""
@@ -72,10 +65,12 @@ class Prepared:
 
     @property
     def costs(self) -> Costs:
-        """Costs of the micro-batches of the first window, from which the balance of workers is estimated."""
-        return micro_batch_costs(self.first_window, self.order.first_index, self.plan.sizes)
+        """Costs of the micro-batches of the first window (num_steps, micro_batches), as `Sizes.cost` has them."""
+        window, sizes = self.first_window, self.plan.sizes
+        costs = sizes.cost(longest_seconds(window, self.order.first_epoch.index)) * np.diff(window.edges)
+        return costs.reshape(-1, window.micro_batches)
 
-    def reader(self, decoder: "Decoder | None" = None) -> PieceReader:
+    def reader(self, decoder: Decoder | None = None) -> PieceReader:
         """Return a reader of rows of pieces."""
         plan, task = self.plan, self.task
         return PieceReader(
@@ -85,10 +80,10 @@ class Prepared:
     @property
     def facts(self) -> Mapping[str, str]:
         """Facts of the plan and of the rows for users, as text by name."""
-        corpus, index = self.corpus, self.index
+        corpus, index = self.corpus, self.corpus.index
         left_out = _described(self.plan.recipe, corpus.left_out)
         num_steps = self.order.first_epoch.num_steps
-        rows_per_step = self.order.first_index.num_rows / max(1, num_steps)
+        rows_per_step = self.order.first_epoch.index.num_rows / max(1, num_steps)
         facts = {
             "rows": f"{count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))} of audio"
             + (f"; left out: {left_out}" if left_out else ""),
@@ -114,7 +109,7 @@ class Prepared:
     @property
     def _padding_efficiency(self) -> float:
         """Share of the padded audio of the first window that is not padding."""
-        window, index = self.first_window, self.order.first_index
+        window, index = self.first_window, self.order.first_epoch.index
         padded = float(longest_seconds(window, index) @ np.diff(window.edges))
         return float(index.seconds[window.rows].sum()) / padded if padded else 1.0
 
@@ -124,7 +119,7 @@ def prepare(
     store: Store | None,
     *,
     saves: bool = True,
-    decoder: "Decoder | None" = None,
+    decoder: Decoder | None = None,
     on_cluster: bool = False,
     on_indexed: Callable[[int, int], None] = lambda done, of: None,
 ) -> Prepared:
@@ -147,25 +142,18 @@ def prepare(
     indexer = Indexer(recipe, plan.checkpoint, task.targets, _min_samples(plan, task), plan.code)
     make = partial(indexer.index, decoder=decoder, processes=num_cpus(), on_cluster=on_cluster)
     index_of_source = SourceIndex(store, "source", recipe.source, _key(plan, task), saves=saves)
-    indexed = index_of_source.complete(plan.corpus.shards, make, on_indexed)
+    indexed = index_of_source.complete(plan.corpora["source"].shards, make, on_indexed)
     corpus = combine(indexed)
     _refuse_few(plan, task, corpus)
-    index = Index(corpus.seconds, corpus.piece_rows)
+    index = corpus.index
     mixture = None if recipe.mix is None else mixture_of(recipe.mix, corpus, recipe.seed)
     first_index = index if mixture is None else mixture.index(index, 0)
     task = task.settled(corpus.counts)
     plan = settled(plan, first_index, TrainingRecord.load(store) if store else None)
-    recipe = plan.recipe
-    parts = training_parts(
-        recipe,
-        checkpoint_digest=plan.checkpoint_digest,
-        vocabulary_digest=task.digest,
-        dtype=plan.dtype,
-        code=plan.code,
-    )
+    parts = plan.parts(task.digest)
     sounds = _sound_versions(plan, store, saves=saves)
     not_indexed = {shard.name: index for shard, index in indexed if isinstance(index, str)}
-    unreadable = {**plan.corpus.unreadable, **not_indexed}
+    unreadable = {**plan.corpora["source"].unreadable, **not_indexed}
     order = EpochOrder(index, plan.sizes, recipe.seed, mixture, speeds_of(plan))
     return Prepared(plan, corpus, task, {**parts, **sounds}, fingerprint(parts), unreadable, order)
 
@@ -229,7 +217,9 @@ def _described(recipe: Finetune, left_out: Mapping[str, int]) -> str:
 
 
 def _refuse_few(plan: TrainingPlan, task: Task, corpus: CorpusIndex) -> None:
-    num_kept = int(np.count_nonzero(corpus.seconds))
+    num_kept = corpus.index.num_rows
+    if num_kept >= max(1, plan.workers.low):
+        return
     why = _described(plan.recipe, corpus.left_out)
     if not num_kept:
         more = ""
@@ -237,10 +227,9 @@ def _refuse_few(plan: TrainingPlan, task: Task, corpus: CorpusIndex) -> None:
             facts = task.settled(corpus.counts).facts(corpus.counts)
             more = "".join(f"; {name}: {fact}" for name, fact in facts.items())
         raise PlanError(
-            f"no row is left to train on: {count(len(corpus.seconds), 'row')}, left out: {why or 'none'}{more}"
+            f"no row is left to train on: {count(len(corpus.index.seconds), 'row')}, left out: {why or 'none'}{more}"
         )
-    if num_kept < plan.workers.low:
-        raise PlanError(
-            f"{count(num_kept, 'row')} to train on, and {count(plan.workers.low, 'worker')}: lower pool.actors"
-            + (f" (left out: {why})" if why else "")
-        )
+    raise PlanError(
+        f"{count(num_kept, 'row')} to train on, and {count(plan.workers.low, 'worker')}: lower pool.actors"
+        + (f" (left out: {why})" if why else "")
+    )

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Self
 
 from raysp import tracebacks
 from raysp.errors import RayspError
@@ -67,11 +66,7 @@ class Recording:
                     logger.warning("callback %r failed, and the training goes on: %s", name, where)
                 self._broken.add(name)
 
-    def __enter__(self) -> Self:
-        """Return the writer."""
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def end(self, kind: object, error: object, trace: object) -> None:
         """Call the callbacks, and write the rows that are left and the report; a failing report ends no training."""
         errors = [asdict(row) for row in (*self._uncommitted(), *self.failures.take())]
         facts = {"done": self._done, "failed": kind is not None, **({"errors": errors} if errors else {})}

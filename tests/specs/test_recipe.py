@@ -9,7 +9,7 @@ from raysp import CTC, Batching, Checkpoint, Evaluation, Finetune, Schedule, Spe
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import fingerprint
 from raysp.specs.values import override
-from raysp.training.specs.recipe import training_parts
+from raysp.training.planning.training_plan import TrainingPlan
 
 RECIPE = Finetune(
     raysp.Shards("in/*.parquet", text="text"),
@@ -24,8 +24,7 @@ NORMALISED = Evaluation(raysp.Shards("dev"), best="loss", normalise="lower")
 
 
 def hashed(recipe: Finetune) -> str:
-    digests = {"checkpoint_digest": "d", "vocabulary_digest": "v"}
-    return fingerprint(training_parts(recipe, **digests, dtype="float32", code=UserCode()))
+    return fingerprint(TrainingPlan(recipe, None, "d", {}, "float32", None, UserCode()).parts("v"))
 
 
 @pytest.mark.parametrize(

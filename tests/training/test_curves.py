@@ -12,7 +12,7 @@ import raysp.models
 from raysp import Schedule
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
-from raysp.training.loop.training_steps import OneWorker, Training, Workers
+from raysp.training.loop.training_steps import Training, Workers
 from raysp.training.objectives.task import Criterion
 from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
 from tests.training.objectives.originals import CTC, ENCODERS, decoder_config, decoder_model, extractor_of
@@ -96,7 +96,7 @@ def random_steps(target: Target) -> list[list[MicroBatch]]:
 
 def new_training(objective: Criterion, workers: Workers | None = None) -> Training:
     optimizer = new_optimizer(group_parameters(objective.model, Schedule(steps=1, learning_rate=1e-3)))
-    return Training(objective, optimizer, seed=7, workers=workers or OneWorker())
+    return Training(objective, optimizer, seed=7, workers=workers or Workers())
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -26,8 +26,8 @@ def corpus(seed: int = 0) -> tuple[CorpusIndex, Index]:
     seconds[drawn.random(len(seconds)) < 0.1] = 0
     edges = sorted({*first_rows.tolist(), *range(0, int(first_rows[-1]), 10)})
     shards = [SimpleNamespace(name=f"{name}.parquet") for name in SIZES]
-    found = CorpusIndex(shards, first_rows, np.array(edges), seconds, seconds.astype(np.uint16), {}, {})
-    return found, Index(seconds, found.piece_rows)
+    index = Index(seconds, np.array(edges))
+    return CorpusIndex(shards, first_rows, index, seconds.astype(np.uint16), {}, {}), index
 
 
 def rows_of(mixture, index: Index, epoch: int) -> list[int]:

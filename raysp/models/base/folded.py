@@ -80,7 +80,10 @@ class Folded(nn.Module, Generic[Value]):
             or kept.num_steps != _optimizer_steps().so_far
             or not all(source.matches(weight) for source, weight in zip(kept.sources, weights, strict=True))
         ):
-            kept = self._kept = self._derived(weights, compute)
+            sources = [Source(weight.detach(), weight._version) for weight in weights]
+            num_steps = _optimizer_steps().so_far
+            with torch.inference_mode(False), torch.no_grad():  # may be used where other weights have gradients
+                kept = self._kept = Kept(compute(), sources, num_steps)
         return kept.value
 
     def clear(self) -> None:
@@ -91,11 +94,6 @@ class Folded(nn.Module, Generic[Value]):
         """Drop the value: weights may change between the two modes."""
         self.clear()
         return super().train(mode)
-
-    def _derived(self, weights: Sequence[Tensor], compute: Callable[[], Value]) -> Kept[Value]:
-        sources, num_steps = [Source(weight.detach(), weight._version) for weight in weights], _optimizer_steps().so_far
-        with torch.inference_mode(False), torch.no_grad():  # the value may be used where other weights have gradients
-            return Kept(compute(), sources, num_steps)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:  # noqa: ANN401 - as the base's
         self.clear()

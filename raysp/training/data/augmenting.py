@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from raysp.errors import PlanError
 from raysp.labelling import assembly
+from raysp.ops.decoding import Decoder
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.training.data.indexing import read_batches
 from raysp.training.data.micro_batches import Rows, TrainingRow
@@ -28,9 +28,6 @@ from raysp.training.data.waveform_augmentation import (
 from raysp.training.planning.ordering import Index, Window, generator_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.augmentations import Gain, Noise, OfSounds, Room, Speed
-
-if TYPE_CHECKING:
-    from raysp.ops.decoding import Decoder
 
 MOST_SECONDS = 3600.0
 """Seconds of the sounds of a corpus that are held by each worker."""
@@ -95,7 +92,7 @@ def speeds_of(plan: TrainingPlan) -> Speeds | None:
     return Speeds(speeds[0].factors, plan.recipe.seed) if speeds else None
 
 
-def augmentations_of(plan: TrainingPlan, decoder: "Decoder | None" = None) -> list[Augmentation]:
+def augmentations_of(plan: TrainingPlan, decoder: Decoder | None = None) -> list[Augmentation]:
     """Return the augmentations of a recipe besides speed; their sounds are read.
 
     Args:
@@ -119,7 +116,7 @@ def augmentations_of(plan: TrainingPlan, decoder: "Decoder | None" = None) -> li
     return augmentations
 
 
-def _sounds(plan: TrainingPlan, name: str, work: OfSounds, decoder: "Decoder | None") -> list[Wave]:
+def _sounds(plan: TrainingPlan, name: str, work: OfSounds, decoder: Decoder | None) -> list[Wave]:
     """Return the first sounds of a corpus, float32 at the sample rate of the model."""
     sounds: list[Wave] = []
     seconds = 0.0

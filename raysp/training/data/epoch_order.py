@@ -21,28 +21,21 @@ class EpochOrder:
     speeds: Speeds | None = None
     """Speeds of the rows; None: they are not changed."""
 
-    def index_of(self, epoch: int) -> Index:
-        """Return the rows of an epoch with the durations that they have in it."""
-        index = self.index if self.mixture is None else self.mixture.index(self.index, epoch)
-        return index if self.speeds is None else self.speeds.index(index, epoch)
-
-    @cached_property
-    def first_index(self) -> Index:
-        """The rows of the first epoch."""
-        return self.index_of(0)
-
     @property
     def epoch_seconds(self) -> float:
         """Seconds of audio of the first epoch as it is recorded, whatever its speed."""
-        return float(self.index.seconds[self.first_index.seconds > 0].sum())
+        return float(self.index.seconds[self.first_epoch.index.seconds > 0].sum())
 
     @cached_property
     def first_epoch(self) -> Epoch:
         """The first epoch."""
-        return Epoch(self.first_index, self.sizes, seed=self.seed, epoch=0)
+        return self._made(0, self.sizes)
 
     def epoch(self, number: int) -> Epoch:
-        """Return an epoch."""
-        if number == 0:
-            return self.first_epoch
-        return Epoch(self.index_of(number), replace(self.sizes, by_length=False), seed=self.seed, epoch=number)
+        """Return an epoch, whose rows have the durations that they have in it."""
+        return self._made(number, replace(self.sizes, by_length=False)) if number else self.first_epoch
+
+    def _made(self, number: int, sizes: Sizes) -> Epoch:
+        index = self.index if self.mixture is None else self.mixture.index(self.index, number)
+        index = index if self.speeds is None else self.speeds.index(index, number)
+        return Epoch(index, sizes, seed=self.seed, epoch=number)

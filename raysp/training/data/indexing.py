@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -19,6 +18,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ProgramError, RayspError, ShardError
 from raysp.labelling import assembly
 from raysp.models.labelled_passes import CheckpointSummary
+from raysp.ops.decoding import Decoder
 from raysp.ops.rows import OK, RowStatus
 from raysp.sink.recording_versions import current_hashes
 from raysp.specs.code import UserCode
@@ -27,9 +27,6 @@ from raysp.text.targets import Targets
 from raysp.training.sink.source_index import TRAINED, Indexed, ShardIndex
 from raysp.training.specs.recipe import Evaluation, Finetune
 from raysp.words import count
-
-if TYPE_CHECKING:
-    from raysp.ops.decoding import Decoder
 
 TOO_SHORT = "too_short"
 """Reason: the recording is shorter than the shortest input of the model."""
@@ -59,7 +56,7 @@ class Indexer:
     code: UserCode
 
     def index(
-        self, shards: Sequence[Shard], decoder: "Decoder | None", *, processes: int, on_cluster: bool = False
+        self, shards: Sequence[Shard], decoder: Decoder | None, *, processes: int, on_cluster: bool = False
     ) -> Generator[tuple[Shard, Indexed]]:
         """Yield shards with their indexes, or why they cannot be read, as they are finished.
 
@@ -82,28 +79,25 @@ class Indexer:
         """Return the index of a shard in another process."""
         return self(shard, _decoder())
 
-    def __call__(self, shard: Shard, decoder: "Decoder | None") -> Indexed:
+    def __call__(self, shard: Shard, decoder: Decoder | None) -> Indexed:
         """Return the index of a shard, or why it cannot be read."""
+        targets, trained_on = self.targets(), hashlib.sha256()  # these targets count values of this shard alone
+        rows: list[tuple[float, int, str]] = []
         try:
-            return self._index(shard, decoder)
+            hashes = current_hashes(self.recipe.source, shard)  # before its rows: no later version counts as read
+            for table, statuses in self._measured(shard, decoder):
+                for row_status, value in zip(statuses, values_of(self.recipe, table), strict=True):
+                    labels, reason = self._judge(row_status, value, targets)
+                    rows.append((row_status.seconds or 0.0, labels, reason))
+                    if reason == TRAINED:
+                        trained_on.update(f"{value!r}\0".encode(errors="surrogatepass"))
         except ProgramError:
             raise
         except RayspError as error:
             return str(error)
-
-    def _index(self, shard: Shard, decoder: "Decoder | None") -> ShardIndex:
-        hashes = current_hashes(self.recipe.source, shard)  # before its rows are read: no later version counts as read
-        targets, trained_on = self.targets(), hashlib.sha256()  # these targets count values of this shard alone
-        rows: list[tuple[float, int, str]] = []
-        for table, statuses in self._measured(shard, decoder):
-            for row_status, value in zip(statuses, values_of(self.recipe, table), strict=True):
-                labels, reason = self._judge(row_status, value, targets)
-                rows.append((row_status.seconds or 0.0, labels, reason))
-                if reason == TRAINED:
-                    trained_on.update(f"{value!r}\0".encode(errors="surrogatepass"))
         return ShardIndex.of(shard, rows, hashes, targets.counts, trained_on.hexdigest()[:16])
 
-    def _measured(self, shard: Shard, decoder: "Decoder | None") -> Iterator[tuple[pa.Table, list[RowStatus]]]:
+    def _measured(self, shard: Shard, decoder: Decoder | None) -> Iterator[tuple[pa.Table, list[RowStatus]]]:
         """Yield the rows of a shard with their outcomes, by the seconds of its label shard, else by headers."""
         recipe = self.recipe
         op = assembly.measuring(recipe, self.checkpoint, shard, late=recipe.flow.late, decoder=decoder)
@@ -128,7 +122,7 @@ class Indexer:
 
 
 @cache
-def _decoder() -> "Decoder":
+def _decoder() -> Decoder:
     """Return the decoder of a process that indexes shards for another one."""
     return isolation.Decoder()
 

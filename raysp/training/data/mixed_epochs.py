@@ -85,9 +85,9 @@ def mixture_of(mix: Mix, corpus: CorpusIndex, seed: int) -> Mixture:
     # Sorted, since the fingerprint does not know the order of weights.
     spans = {part: [np.zeros(0, np.int64)] for part in sorted(mix.parts)}
     for shard, first, end in zip(corpus.shards, corpus.first_rows, corpus.first_rows[1:], strict=False):
-        spans[_part_of(mix, shard.name)].append(first + np.flatnonzero(corpus.seconds[first:end]))
+        spans[_part_of(mix, shard.name)].append(first + np.flatnonzero(corpus.index.seconds[first:end]))
     rows = {part: np.concatenate(of_part) for part, of_part in spans.items()}
-    seconds = {part: float(corpus.seconds[members].sum(dtype=np.float64)) for part, members in rows.items()}
+    seconds = {part: float(corpus.index.seconds[members].sum(dtype=np.float64)) for part, members in rows.items()}
     shares = _shares(mix, seconds, [shard.name for shard in corpus.shards])
     parts = {}
     for number, (part, members) in enumerate(rows.items()):

@@ -3,9 +3,9 @@
 import mmap
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from raysp.audio.waveforms import Samples
 from raysp.errors import RunError
 from raysp.labelling import assembly
 from raysp.models.labelled_passes import CheckpointSummary
+from raysp.ops.decoding import Decoder
 from raysp.ops.rows import OK, RowStatus, row_statuses, waves_of
 from raysp.text.targets import Targets
 from raysp.training.data.indexing import read_batches, values_of
@@ -23,9 +24,6 @@ from raysp.training.sink.corpus_index import CorpusIndex
 from raysp.training.sink.step_log import ErrorRow
 from raysp.training.specs.recipe import Finetune
 from raysp.words import count
-
-if TYPE_CHECKING:
-    from raysp.ops.decoding import Decoder
 
 LEAST_FAILED = 20
 """Rows that must have failed before their share can end a training."""
@@ -85,7 +83,7 @@ class PieceReader:
     corpus: CorpusIndex
     targets: Targets
     min_samples: int
-    decoder: "Decoder | None" = None
+    decoder: Decoder | None = None
 
     def __call__(self, number: int, rows: Sequence[int]) -> PieceRows:
         """Return rows of a piece.
@@ -98,11 +96,27 @@ class PieceReader:
             ShardError: the shard cannot be read, or changed since it was planned.
             StoreError: its store fails.
         """
+        read, buffer = PieceRows({}, [], len(rows)), WaveBuffer()
+        for row, status, wave, value in self._decoded(number, rows):
+            error: tuple[str, str] | None = None
+            if status.status != OK or wave is None:
+                error = status.error_type or "", status.error_message or ""
+            elif len(wave) >= self.min_samples:
+                target, num_frames = self.targets(value), self.checkpoint.num_frames(len(wave))
+                if reason := self.targets.misfit(target, num_frames):
+                    error = reason, f"{count(len(target.ids), 'label')} and {count(num_frames, 'frame')}"
+                else:
+                    read.rows[row] = TrainingRow(buffer.kept(wave), target.ids)
+            if error is not None:
+                read.failed.append(ErrorRow(*self.corpus.place_of(row), *error))
+        return read
+
+    def _decoded(self, number: int, rows: Sequence[int]) -> Iterator[tuple[int, RowStatus, Samples | None, object]]:
+        """Yield rows of a piece, each with its outcome, its samples, and the value of its target."""
         shard, piece = self.corpus.piece(number)
         windowing = assembly.whole_rows(self.recipe, self.checkpoint)
         op = assembly.training_decoding(self.recipe, windowing, shard, decoder=self.decoder)
-        read, buffer = PieceRows({}, [], len(rows)), WaveBuffer()
-        first = int(self.corpus.piece_rows[number])
+        first = int(self.corpus.index.piece_rows[number])
         for table in read_batches(self.recipe, shard, piece):
             pa.default_memory_pool().release_unused()  # reading large rows temporarily takes three times their bytes
             end = first + table.num_rows
@@ -111,27 +125,8 @@ class PieceReader:
             values = [*values_of(self.recipe, table)]
             for block in op(table, 0) if here else ():
                 for status, wave in zip(row_statuses(block), waves_of(block), strict=True):
-                    self._add(here[status.row], status, wave, values[status.row], buffer, read)
+                    yield here[status.row], status, wave, values[status.row]
             first = end
-        return read
-
-    def _add(
-        self, row: int, status: RowStatus, wave: Samples | None, value: object, buffer: WaveBuffer, read: PieceRows
-    ) -> None:
-        """Add a row to those that were read; one that is too short is ignored."""
-        if status.status != OK or wave is None:
-            read.failed.append(
-                ErrorRow(*self.corpus.place_of(row), status.error_type or "", status.error_message or "")
-            )
-        elif len(wave) >= self.min_samples:
-            target, num_frames = self.targets(value), self.checkpoint.num_frames(len(wave))
-            if reason := self.targets.misfit(target, num_frames):
-                labels = count(len(target.ids), "label")
-                read.failed.append(
-                    ErrorRow(*self.corpus.place_of(row), reason, f"{labels} and {count(num_frames, 'frame')}")
-                )
-            else:
-                read.rows[row] = TrainingRow(buffer.kept(wave), target.ids)
 
 
 class Failures:
@@ -185,7 +180,7 @@ def wanted_rows(window: Window, corpus: CorpusIndex, worker: int, num_workers: i
     needed = np.sort(window.rows_of(worker, num_workers))
     by_piece: dict[int, list[int]] = {}
     for number in window.pieces.tolist():
-        first, end = corpus.piece_rows[number : number + 2]
+        first, end = corpus.index.piece_rows[number : number + 2]
         rows = needed[np.searchsorted(needed, first) : np.searchsorted(needed, end)]
         if len(rows):
             by_piece[number] = rows.tolist()

@@ -13,7 +13,6 @@ from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink import committed_steps, training_record
 from raysp.training.sink.step_log import Steps
 from raysp.training.sink.training_record import TrainingRecord
-from raysp.training.specs.recipe import training_parts
 from raysp.words import count, duration
 
 LAST_STEPS = 500
@@ -70,10 +69,7 @@ def of_other(plan: TrainingPlan, url: str, options: GivenOptions | None, costs: 
         options = sink.storage_options if scheme_of(url) == scheme_of(sink.url) else {}
     store = open_store(url, options_of(options))
     record = TrainingRecord.existing(store)
-    parts = training_parts(
-        plan.recipe, checkpoint_digest=plan.checkpoint_digest, vocabulary_digest="", dtype=plan.dtype, code=plan.code
-    )
-    ours, theirs = _compared(parts), _compared(record.parts)
+    ours, theirs = _compared(plan.parts("")), _compared(record.parts)
     different = [f"{name} {theirs[name]!r}, here {value!r}" for name, value in ours.items() if theirs[name] != value]
     if different:
         raise PlanError(

@@ -34,11 +34,12 @@ def left_of(prepared: Prepared, store: Store | None) -> Left:
 
 def declared(plan: TrainingPlan) -> Left | None:
     """Return the rest of a training whose rows are not indexed; None: its source declares no durations."""
-    schedule, sizes, mix, seconds = plan.recipe.schedule, plan.sizes, plan.recipe.mix, plan.corpus.seconds
+    schedule, sizes, mix, corpus = plan.recipe.schedule, plan.sizes, plan.recipe.mix, plan.corpora["source"]
     if schedule.steps is not None:
         return Left(schedule.steps, schedule.steps * sizes.micro_seconds * sizes.micro_batches, 1.0)
-    if seconds is None:
+    if corpus.seconds is None:
         return None
+    seconds = corpus.seconds
     if mix is not None:
-        seconds = seconds_an_epoch(mix, {shard.name: shard.seconds or 0.0 for shard in plan.corpus.shards})
+        seconds = seconds_an_epoch(mix, {shard.name: shard.seconds or 0.0 for shard in corpus.shards})
     return Left(None, (schedule.epochs or 0) * seconds, 1.0)

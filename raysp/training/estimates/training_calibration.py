@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from raysp.devices import (
 )
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
+from raysp.ops.decoding import Decoder
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.row_windows import Failures, micro_batch, read_rows
 from raysp.training.loop.process_settings import process_settings
@@ -28,9 +28,6 @@ from raysp.training.loop.worker import new_session
 from raysp.training.planning.ordering import Window, longest_seconds
 from raysp.training.preparing import Prepared
 from raysp.words import count, duration
-
-if TYPE_CHECKING:
-    from raysp.ops.decoding import Decoder
 
 TIMED = 2
 """Number of micro-batches that are timed; fewer if the window has fewer."""
@@ -55,7 +52,7 @@ class Memory:
     on_gpu: bool
 
 
-def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Speed, Memory]:
+def calibrate(prepared: Prepared, decoder: Decoder | None = None) -> tuple[Speed, Memory]:
     """Train on the largest micro-batches of the first epoch for the memory, then on usual ones for the speed.
 
     Nothing is written, and weights stay as they are. The time of an update counts as often as in the training.
@@ -74,8 +71,9 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Spe
     reset_highest_memory(workers.device)
     before = highest_memory(workers.device)
     with process_settings(workers.threads, deterministic=plan.is_deterministic):
-        reading = partial(read_rows, prepared.reader(decoder), Failures(max_error_rate=1.0))
-        session = new_session(prepared, reading, None, decoder=decoder)
+        failures = Failures(max_error_rate=1.0)
+        reading = partial(read_rows, prepared.reader(decoder), failures)
+        session = new_session(prepared, reading, failures, None, decoder=decoder)
         largest = [micro_batch(window, 0, 0, session.rows(window)) for window in largest_windows]
         timed = [micro_batch(window, 0, 0, session.rows(window)) for window in timed_windows]
         seconds, update_seconds = _times(session, largest, timed)
@@ -84,7 +82,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Spe
     rows = HELD_WINDOWS * window_seconds * plan.checkpoint.sample_rate * sample_bytes / workers.low
     needed, limit = (peak, gpu_memory()) if on_gpu else (workers.low * (peak + rows), float(memory_bytes()))
     memory = Memory(peak, max(0, peak - before), rows, needed, limit, on_gpu)
-    audio = float(sum(prepared.index.seconds[batch.rows].sum() for batch in timed))
+    audio = float(sum(prepared.corpus.index.seconds[batch.rows].sum() for batch in timed))
     of_step = prepared.order.epoch_seconds / prepared.order.first_epoch.num_steps / workers.low
     busy = max(seconds - update_seconds, 0.0) * of_step / audio + update_seconds
     origin = (
@@ -136,7 +134,7 @@ def _chosen(prepared: Prepared) -> tuple[list[Window], list[Window], float]:
         Those of the first epoch with the most frames, attention scores and labels, each once; those of middle cost of
         its first window; and the seconds.
     """
-    index, costs = prepared.order.first_index, prepared.costs.ravel()
+    index, costs = prepared.order.first_epoch.index, prepared.costs.ravel()
     order = [place for place in np.argsort(costs, kind="stable").tolist() if costs[place]]
     middle = max(0, len(order) // 2 - TIMED // 2)
     timed = [_alone(prepared.first_window, place) for place in order[middle : middle + TIMED]]

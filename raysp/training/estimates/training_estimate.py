@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits, unpriced
+from raysp.ops.decoding import Decoder
 from raysp.storage.store import Store
 from raysp.training.estimates.commit_size import STAND_INS, Commit, commit_of
 from raysp.training.estimates.step_speed import of_other, of_steps
@@ -22,9 +22,6 @@ from raysp.training.preparing import Prepared
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.words import Brief, count
 from raysp.work import EstimateOptions
-
-if TYPE_CHECKING:
-    from raysp.ops.decoding import Decoder
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +70,7 @@ def estimate_training(
     prepared: Prepared | None,
     store: Store,
     options: EstimateOptions,
-    decoder: "Decoder | None" = None,
+    decoder: Decoder | None = None,
 ) -> TrainingEstimate:
     """Return the estimate of a training; nothing is written.
 
@@ -88,13 +85,11 @@ def estimate_training(
         PlanError: the speed cannot be taken from where it is said to be.
         CheckpointError: the checkpoint cannot be loaded.
     """
-    workers, speed, memory = plan.workers, None, None
+    workers, speed, memory, num_rows = plan.workers, None, None, plan.corpora["source"].num_rows
     if prepared is None:
         costs, begun = np.ones((1, plan.sizes.micro_batches)), False
         left, task = declared(plan), task_of(plan).settled(STAND_INS)
-        notes = [
-            f"{count(plan.corpus.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps"
-        ]
+        notes = [f"{count(num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps"]
     else:
         record = TrainingRecord.load(store)
         costs, begun = prepared.costs, record is not None and record.fingerprint == prepared.fingerprint
@@ -106,7 +101,7 @@ def estimate_training(
     elif options.calibrate:
         if prepared is None:
             raise PlanError(
-                f"--calibrate: {count(plan.corpus.num_rows, 'row')} are not indexed yet; begin the training, which "
+                f"--calibrate: {count(num_rows, 'row')} are not indexed yet; begin the training, which "
                 "indexes them, name the sink of another training with --like, or state the speed with --rtfx"
             )
         speed, memory = calibrate(prepared, decoder)

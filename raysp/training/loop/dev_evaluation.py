@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from raysp.evaluation.verification import Vector
 from raysp.labelling import assembly
 from raysp.labelling.finished.label_columns import keys_of, references_of, vectors_of
 from raysp.models.loading import labels_of
+from raysp.ops.decoding import Decoder
 from raysp.storage.opened import digest_of
 from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch
@@ -32,9 +33,6 @@ from raysp.training.objectives.task import Criterion
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.step_evaluation import StepEvaluation
 from raysp.training.specs.recipe import Evaluation
-
-if TYPE_CHECKING:
-    from raysp.ops.decoding import Decoder
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +53,8 @@ class EvaluatedRow(NamedTuple):
 
     place: tuple[int, int]
     """Number of the shard, and of the row in it."""
-    reference: str
-    hypothesis: str | None
-    """Text, class, or the most probable speaker of the training."""
-    score: float | None
-    vector: Vector | None
-    """Embedding of a speaker."""
+    compared: tuple[str, str | None, float | None, Vector | None]
+    """Reference, hypothesis (a text, a class, or a speaker of the training), score, and embedding of a speaker."""
     seconds: float
     groups: tuple[Key, ...]
     digest: bytes
@@ -96,7 +90,7 @@ class Evaluator:
     evaluation: Evaluation
     criterion: Criterion
     workers: Workers
-    decoder: "Decoder | None" = None
+    decoder: Decoder | None = None
     corpus: str = "evaluation.source"
 
     def __post_init__(self) -> None:
@@ -106,7 +100,6 @@ class Evaluator:
         self.task = self.criterion.task
         self.targets = self.task.targets()
         self.shards = self.plan.corpora[self.corpus].shards
-        self.failed = 0
         self.others = {
             name: replace(self, evaluation=other, corpus=f"evaluation.others.{name}")
             for name, other in self.evaluation.each.items()
@@ -120,10 +113,10 @@ class Evaluator:
 
     def __call__(self) -> StepEvaluation:
         """Label all rows, and return their metrics, which are the same on all workers but for the intervals."""
-        self.failed = 0
-        gathered = self.workers.gather((self._own(), self.failed))
+        own = self._own()
+        gathered = [row for rows in self.workers.gather(own) for row in rows]
         # In the order of the corpus, so that sums and the digest do not depend on the number of workers.
-        rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: row.place)
+        rows = sorted((row for row in gathered if row is not None), key=lambda row: row.place)
         compared = self._compared(rows)
         losses = [row.loss for row in rows if row.loss is not None]
         worst = []
@@ -140,7 +133,7 @@ class Evaluator:
             loss=float(np.mean(losses)) if losses else None,
             normalisation=self.evaluation.normalise if self.task.COMPARED == "recognition" else None,
             measure=f"{self.rule}{ROWS}{sha256(b''.join(row.digest for row in rows)).hexdigest()[:16]}",
-            failed=sum(failed for _, failed in gathered),
+            failed=len(gathered) - len(rows),
             others={name: evaluator() for name, evaluator in self.others.items()},
         )
 
@@ -148,10 +141,10 @@ class Evaluator:
         names = [name for name in self.evaluation.by if name != SECONDS]
         by = {name: [row.groups[place] for row in rows] for place, name in enumerate(names)}
         seconds = [row.seconds for row in rows] if SECONDS in self.evaluation.by else None
-        labelled = [(row.reference, row.hypothesis, row.score, row.vector) for row in rows]
+        columns = zip(*(row.compared for row in rows), strict=True) if rows else [()] * 4
         return compare_labels(
             self.task.COMPARED,
-            LabelledRows(*zip(*labelled, strict=True)) if labelled else LabelledRows((), (), (), ()),
+            LabelledRows(*columns),
             Columns(seconds, by),
             classes=() if self.task.COMPARED == "recognition" else labels_of(self.criterion.model.config),
             normalise=self.evaluation.normalise,
@@ -160,9 +153,9 @@ class Evaluator:
             worst=WORST_ROWS,
         )
 
-    def _own(self) -> list[EvaluatedRow]:
-        """Label this worker's rows. All meet every few seconds, since none waits for another without end."""
-        own: list[EvaluatedRow] = []
+    def _own(self) -> list[EvaluatedRow | None]:
+        """Label this worker's rows, None for failed ones. All meet every few seconds, since none waits without end."""
+        own: list[EvaluatedRow | None] = []
         met = time.monotonic()
         for rows in self._batches():
             own += rows
@@ -174,7 +167,7 @@ class Evaluator:
             pass
         return own
 
-    def _batches(self) -> Iterator[Sequence[EvaluatedRow]]:
+    def _batches(self) -> Iterator[Sequence[EvaluatedRow | None]]:
         """Yield this worker's rows after each pass; passes do not depend on the number of workers."""
         # Made for each evaluation: it waits for the updates of weights.
         predictor = Predictor(self.plan, self.criterion)
@@ -199,7 +192,7 @@ class Evaluator:
                 number, [piece.first + row for row in rows], table.take(rows), [str(references[row]) for row in rows]
             )
 
-    def _labelled(self, predictor: Predictor, rows: _Slice) -> Iterator[Sequence[EvaluatedRow]]:
+    def _labelled(self, predictor: Predictor, rows: _Slice) -> Iterator[Sequence[EvaluatedRow | None]]:
         """Yield the rows of a slice, after passes that label them, and passes of their losses."""
         shard = self.shards[rows.shard]
         op = assembly.training_decoding(
@@ -241,17 +234,17 @@ class Evaluator:
 
     def _rows(
         self, rows: _Slice, predicted: PredictedRows, columns: Sequence[str], losses: Mapping[int, float]
-    ) -> list[EvaluatedRow]:
-        """Return the rows that have labels, count the other ones, and name those on which the model failed."""
+    ) -> list[EvaluatedRow | None]:
+        """Return the rows that have labels, None for the other ones, and log those on which the model failed."""
         recordings = rows.table.column(self.evaluation.source.audio)
         groups = [keys_of(rows.table.column(name)) for name in self.evaluation.by if name != SECONDS]
         hypothesis, score, *vector = (predicted.labels.column(name) for name in columns)
         vectors = [None] * len(recordings) if not vector else vectors_of(vector[0])
         versions, seconds = (predicted.labels.column(name).to_pylist() for name in ("version", "seconds"))
-        evaluated: list[EvaluatedRow] = []
+        evaluated: list[EvaluatedRow | None] = []
         for place, is_ok in enumerate(predicted.are_ok):
             if not is_ok:
-                self.failed += 1
+                evaluated.append(None)
                 kind, message = (predicted.labels.column(name)[place].as_py() for name in ("status", "error_message"))
                 if kind == ERROR and place in predicted.waves:
                     row = f"{self.shards[rows.shard].name}:{rows.numbers[place]}"
@@ -262,10 +255,7 @@ class Evaluator:
             evaluated.append(
                 EvaluatedRow(
                     (rows.shard, rows.numbers[place]),
-                    reference,
-                    hypothesis[place].as_py(),
-                    score[place].as_py(),
-                    vectors[place],
+                    (reference, hypothesis[place].as_py(), score[place].as_py(), vectors[place]),
                     float(seconds[place] or 0.0),
                     tuple(column[place] for column in groups),
                     digest_of(content) + sha256(reference.encode(errors="surrogatepass")).digest(),

@@ -49,19 +49,24 @@ def process_settings(threads: int, *, deterministic: bool = False) -> Iterator[N
     Raises:
         RunError: an operation has no such kernel.
     """
+    variables = {CACHE: str(CACHED_PRIMITIVES), **({WORKSPACE: FIXED_WORKSPACE} if deterministic else {})}
+    added = {name: value for name, value in variables.items() if name not in os.environ}
     before = torch.get_num_threads()
-    with _variable(CACHE, str(CACHED_PRIMITIVES)), _deterministic() if deterministic else contextlib.nullcontext():
-        torch.set_num_threads(threads)
-        try:
+    os.environ.update(added)
+    torch.set_num_threads(threads)
+    try:
+        with _deterministic() if deterministic else contextlib.nullcontext():
             yield
-        finally:
-            torch.set_num_threads(before)
+    finally:
+        torch.set_num_threads(before)
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextlib.contextmanager
 def _deterministic() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    with _variable(WORKSPACE, FIXED_WORKSPACE), steady_convolutions():
+    with steady_convolutions():
         torch.use_deterministic_algorithms(True)
         try:
             yield
@@ -74,15 +79,3 @@ def _deterministic() -> Iterator[None]:
             ) from error
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-
-
-@contextlib.contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """Set a variable of the environment that is not set, and unset it at the end."""
-    is_set = name in os.environ
-    os.environ.setdefault(name, value)
-    try:
-        yield
-    finally:
-        if not is_set:
-            os.environ.pop(name, None)

@@ -5,7 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import NamedTuple
 
 from raysp.errors import ChangedError, RunError
 from raysp.storage.store import Store
@@ -31,6 +32,14 @@ MOST_LOSSES = 1000
 """Steps whose losses show since when a training diverges."""
 
 
+class _Loaded(NamedTuple):
+    """A window with its rows, and the number of steps of its epoch."""
+
+    window: Window
+    rows: Mapping[int, TrainingRow]
+    epoch_steps: int
+
+
 @dataclass(eq=False, repr=False)
 class Session:
     """Training of one worker over the windows of a corpus.
@@ -41,9 +50,9 @@ class Session:
         order: order of the rows.
         course: length and learning rates.
         rows: returns this worker's rows of a window; called in a thread, a window ahead, also across epochs.
+        failures: the rows that failed, for the records of steps.
         keeper: commits; None: this worker commits nothing.
         evaluator: evaluates the weights; None: there are no evaluations.
-        failures: the rows that failed, for the records of steps; None: they are not recorded.
         best: the best evaluation so far.
         position: progress of the training.
     """
@@ -53,9 +62,9 @@ class Session:
     order: EpochOrder
     course: Course
     rows: Rows
+    failures: Failures
     keeper: Keeper | None = None
     evaluator: Evaluator | None = None
-    failures: Failures | None = None
     best: Best | None = field(default=None, init=False)
     position: Position = field(default=Position(0, 0, 0), init=False)
 
@@ -131,8 +140,10 @@ class Session:
         done = self.best.done if self.best else self.position.done
         self.state.load_result(store, steps.load(store, done) if done != self.position.done else None)
 
-    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[StepRecord]:
-        """Run the steps that are left, and yield a record of each. The last one is committed.
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[StepRecord, int | None]]:
+        """Run the steps that are left, and yield a record of each with the number of steps committed.
+
+        The last step is committed.
 
         Args:
             should_stop: whether this worker asks to stop; all stop after the same step, which is committed.
@@ -146,25 +157,18 @@ class Session:
                 return
             # For comparison; the weights that the training begins with are no candidate for the best.
             before = self._evaluated(self.evaluator)[0] if self.evaluator and self.position.done == 0 else None
-            for window, rows, epoch_steps in self._ahead():
-                for step in range(self.position.step - window.first_step, window.num_steps):
-                    yield self._step(window, step, rows, epoch_steps, stops=should_stop(), before=before)
+            for loaded in self._ahead():
+                for step in range(self.position.step - loaded.window.first_step, loaded.window.num_steps):
+                    record = self._step(loaded, step, stops=should_stop(), before=before)
+                    yield record, self.committed
                     before = None
                     if self._stops or self.is_done:
                         return
         finally:
             self._finish()
 
-    def _step(
-        self,
-        window: Window,
-        step: int,
-        rows: Mapping[int, TrainingRow],
-        epoch_steps: int,
-        *,
-        stops: bool,
-        before: StepEvaluation | None,
-    ) -> StepRecord:
+    def _step(self, loaded: _Loaded, step: int, *, stops: bool, before: StepEvaluation | None) -> StepRecord:
+        window, rows, epoch_steps = loaded
         training, at = self.training, self.position
         training.freeze(frozen=at.done < training.freeze_steps)
         progress = self.course.progress(at, epoch_steps)
@@ -190,9 +194,7 @@ class Session:
         self._is_whole = True  # a step whose evaluation fails is repeated, and evaluated then
         self._stops = update.stops
         record = StepRecord(
-            done=self.position.done,
-            epoch=self.position.epoch,
-            step=self.position.step,
+            **asdict(self.position),
             loss=update.loss,
             norm=update.norm,
             learning_rate=rate,
@@ -203,7 +205,7 @@ class Session:
             share=progress,
             evaluation=evaluated,
             before=before,
-            errors=self.failures.take() if self.failures else (),
+            errors=self.failures.take(),
         )
         if self.keeper:
             self.keeper.log.add(record)
@@ -249,12 +251,12 @@ class Session:
             evaluation = evaluator()
         return evaluation, Best.of(evaluation, self.position.done)
 
-    def _ahead(self) -> Iterator[tuple[Window, Mapping[int, TrainingRow], int]]:
-        """Yield windows from the current step on with their rows, and the steps of their epochs.
+    def _ahead(self) -> Iterator[_Loaded]:
+        """Yield windows from the current step on with their rows.
 
         The next window's rows are read meanwhile. The order of its epoch is computed in the thread that reads, too.
         """
-        loaded = ((window, self.rows(window), epoch_steps) for window, epoch_steps in self._windows())
+        loaded = (_Loaded(window, self.rows(window), epoch_steps) for window, epoch_steps in self._windows())
         waiting = self._threads.submit(next, loaded, None)
         while True:
             began = time.monotonic()

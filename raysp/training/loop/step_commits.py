@@ -1,5 +1,6 @@
 """Commits of a training: when they are due, one at a time in a thread, and which of them stay."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ from raysp.training.loop import state
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.step_log import StepLog
+from raysp.training.specs.recipe import Checkpoint
 
 
 class Keeper:
@@ -20,16 +22,14 @@ class Keeper:
     Args:
         store: the sink.
         fingerprint: of the recipe.
-        every: steps between commits.
-        seconds: longest time between commits; None: `every` alone counts.
+        due: steps and longest time between commits.
         log: receives the steps, and is written with each commit.
     """
 
-    def __init__(self, store: FencedStore, fingerprint: str, every: int, seconds: float | None, log: StepLog) -> None:
+    def __init__(self, store: FencedStore, fingerprint: str, due: Checkpoint, log: StepLog) -> None:
         self.store = store
         self.fingerprint = fingerprint
-        self.every = every
-        self.seconds = seconds
+        self.due = due
         self.log = log
         self.last: int | None = None
         """Updates at the last commit; None before the first."""
@@ -40,9 +40,9 @@ class Keeper:
 
     def is_due(self, position: Position) -> bool:
         """Return whether it is time for a commit, by the steps, or by the clock if no commit is running."""
-        is_late = self.seconds is not None and time.monotonic() - self._begun_at >= self.seconds
+        is_late = time.monotonic() - self._begun_at >= 60 * (self.due.minutes or math.inf)
         is_idle = self._running is None or self._running.done()
-        return (is_late and is_idle) or position.done % self.every == 0
+        return (is_late and is_idle) or position.done % self.due.every == 0
 
     def begin(self, step: CommittedStep, files: Mapping[str, Mapping[str, Tensor]], best: int | None) -> None:
         """Begin to commit a step in a thread; the commit before it is waited for.

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 from raysp.models.base.placing import arithmetic
@@ -16,33 +17,25 @@ from raysp.training.objectives.task import Criterion
 Gathered = TypeVar("Gathered")
 
 
-class Workers(Protocol):
-    """The workers that train together."""
+@dataclass(frozen=True)
+class Workers:
+    """The workers that train together: one alone, or the process group that Ray Train has made."""
 
-    number: int
+    number: int = 0
     """Number of this worker."""
-    count: int
+    count: int = 1
 
     def add(self, values: Tensor) -> None:
         """Replace a tensor by its sum over the workers."""
-        ...
+        if self.count > 1:
+            torch.distributed.all_reduce(values)
 
     def gather(self, value: Gathered) -> Sequence[Gathered]:
         """Return the values of all workers, in their order."""
-        ...
-
-
-class OneWorker:
-    """A worker that trains alone."""
-
-    number, count = 0, 1
-
-    def add(self, values: Tensor) -> None:
-        """Do nothing: the sum is the worker's own."""
-
-    def gather(self, value: Gathered) -> Sequence[Gathered]:
-        """Return the worker's own value."""
-        return [value]
+        values: list[Any] = [value] * self.count
+        if self.count > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class Training:
     _: KW_ONLY
     seed: int
     clip: float | None = 1.0
-    workers: Workers = field(default_factory=OneWorker)
+    workers: Workers = field(default_factory=Workers)
     frozen: Sequence[torch.nn.Parameter] = ()
     freeze_steps: int = 0
 

@@ -1,7 +1,8 @@
 """One worker of a training: model, optimiser, order, commits and evaluations of a prepared recipe."""
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from raysp.ops.decoding import Decoder
 from raysp.sink.fencing import FencedStore
 from raysp.training.data.augmenting import AugmentedRows, augmentations_of
 from raysp.training.data.micro_batches import Rows
@@ -12,43 +13,42 @@ from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import Session
 from raysp.training.loop.state import TrainingState
 from raysp.training.loop.step_commits import Keeper
-from raysp.training.loop.training_steps import OneWorker, Training, Workers
+from raysp.training.loop.training_steps import Training, Workers
 from raysp.training.objectives.task import Criterion
 from raysp.training.preparing import Prepared
 from raysp.training.sink.step_log import StepLog
 
-if TYPE_CHECKING:
-    from raysp.ops.decoding import Decoder
+ALONE = Workers()
 
 
 def new_session(
     prepared: Prepared,
     rows: Rows,
+    failures: Failures,
     store: FencedStore | None,
     *,
-    workers: Workers | None = None,
-    decoder: "Decoder | None" = None,
+    workers: Workers = ALONE,
+    decoder: Decoder | None = None,
     run_id: str = "",
-    failures: Failures | None = None,
 ) -> Session:
     """Return the session of a worker, which goes on from the last committed step.
 
     Args:
         prepared: the training.
         rows: returns the rows of this worker.
+        failures: the rows that fail, for the records of steps.
         store: the sink; None: nothing is committed.
-        workers: the workers that train together; None: this one trains alone.
+        workers: the workers that train together.
         decoder: decoding functions for evaluations, not those by which rows are read meanwhile; None: those of this
             process.
         run_id: id of the run that commits.
-        failures: the rows that fail, for the records of steps; None: they are not recorded.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
         PlanError: as `new_optimizer`.
         RunError: the committed step cannot be used.
     """
-    plan, workers = prepared.plan, workers or OneWorker()
+    plan = prepared.plan
     recipe, schedule, evaluation = plan.recipe, plan.recipe.schedule, plan.recipe.evaluation
     criterion = Criterion.of(prepared.task, plan)
     optimizer = new_optimizer(group_parameters(criterion.model, schedule), cast("str | None", schedule.optimizer))
@@ -58,25 +58,24 @@ def new_session(
         seed=recipe.seed,
         clip=schedule.clip,
         workers=workers,
-        frozen=[*prepared.task.frozen_at_first(criterion.model)],
+        frozen=[*prepared.task.frozen_at_first(criterion.model)] if recipe.objective.freeze_steps else (),
         freeze_steps=recipe.objective.freeze_steps,
     )
     augmentations, speeds = augmentations_of(plan, decoder), prepared.order.speeds
     if speeds is not None or augmentations:
-        rows = AugmentedRows(rows, speeds, augmentations, recipe.seed, len(prepared.index.seconds))
+        rows = AugmentedRows(rows, speeds, augmentations, recipe.seed, len(prepared.corpus.index.seconds))
     keeper = None
     if store is not None and workers.number == 0:
-        seconds = None if recipe.sink.minutes is None else 60 * recipe.sink.minutes
-        keeper = Keeper(store, prepared.fingerprint, recipe.sink.every, seconds, StepLog(store, run_id))
+        keeper = Keeper(store, prepared.fingerprint, recipe.sink, StepLog(store, run_id))
     session = Session(
         training,
         TrainingState(criterion.model, optimizer, decay=recipe.ema, trained_only=recipe.objective.trains_few_weights),
         prepared.order,
         Course(schedule),
         rows,
+        failures,
         keeper,
         evaluator=Evaluator(plan, evaluation, criterion, workers, decoder) if evaluation else None,
-        failures=failures,
     )
     if store is not None:
         session.resume(store, prepared.fingerprint)

@@ -35,7 +35,13 @@ def adapter_options(folder: Path, language: str, *, is_new: bool) -> dict[str, A
     Raises:
         CheckpointError: the architecture has no adapter layers, or the checkpoint lacks the language.
     """
-    options: dict[str, Any] = {"adapter_attn_dim": _width(folder)}
+    config: Any = AutoConfig.from_pretrained(folder)
+    if not (hasattr(config, "adapter_attn_dim") and config.do_stable_layer_norm):
+        raise CheckpointError(
+            f"{folder}: {config.model_type} has adapter layers only with do_stable_layer_norm=True, found none; leave "
+            "out objective.adapter, or begin with another checkpoint, such as facebook/mms-1b-all"
+        )
+    options: dict[str, Any] = {"adapter_attn_dim": int(config.adapter_attn_dim or WIDTH)}
     if is_new:
         return options
     tokenizer = tokenizer_of(folder)
@@ -49,17 +55,6 @@ def adapter_options(folder: Path, language: str, *, is_new: bool) -> dict[str, A
         )
     weights = compare_language(folder, language, "objective.adapter is")
     return {**options, "target_lang": language} if weights is Evidence.REPLACED else options
-
-
-def _width(folder: Path) -> int:
-    """Return the width of the adapter layers of a checkpoint, or of new ones."""
-    config: Any = AutoConfig.from_pretrained(folder)
-    if not (hasattr(config, "adapter_attn_dim") and config.do_stable_layer_norm):
-        raise CheckpointError(
-            f"{folder}: {config.model_type} has adapter layers only with do_stable_layer_norm=True, found none; leave "
-            "out objective.adapter, or begin with another checkpoint, such as facebook/mms-1b-all"
-        )
-    return int(config.adapter_attn_dim or WIDTH)
 
 
 def train_language(model: Model, language: str, *, is_new: bool) -> None:

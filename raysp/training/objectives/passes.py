@@ -17,6 +17,7 @@ from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.encoder.waveform import conv_output_frames
 from raysp.models.features.processors import FeatureExtractor, as_float, pad
 from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.data.waveform_augmentation import as_float32
 from raysp.words import count
 
 Result = TypeVar("Result")
@@ -47,7 +48,9 @@ class Passes:
             The result, and the number of frames of each row, int64 (B,) on the CPU.
         """
         device = self.model.device
-        waves_BS, num_samples_B = pad(_of_one_dtype(waves))
+        if len({wave.dtype for wave in waves}) > 1:
+            waves = [as_float32(wave) for wave in waves]
+        waves_BS, num_samples_B = pad(waves)
         counts_B = sent(num_samples_B, device)
         features = self.feature_extractor.extract(as_float(sent(waves_BS, device)), counts_B)
         num_inputs = next(iter(features.values())).shape[1]
@@ -83,13 +86,6 @@ def evaluation_mode(model: Model) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-def _of_one_dtype(waves: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    """Return the waves with int16 as float32 if dtypes differ, with the values of `as_float`."""
-    if len({wave.dtype for wave in waves}) == 1:
-        return waves
-    return [wave.astype(np.float32) / 32768 if wave.dtype == np.int16 else wave for wave in waves]
 
 
 def padded_targets(batch: MicroBatch, num_classes: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 from raysp.errors import RayspError, RunError
 from raysp.training.sink.step_log import ErrorRow, StepRecord
@@ -11,20 +11,21 @@ MOST_STARTS = 5
 """Starts of the workers without a commit between them, after which a training fails."""
 
 
-class News(NamedTuple):
+@dataclass
+class News:
     """Steps and errors since the last call of `Board.take`."""
 
-    steps: Sequence[tuple[StepRecord, int | None]]
+    steps: list[tuple[StepRecord, int | None]] = field(default_factory=list)
     """Steps, each with the number of steps committed."""
-    committed: int | None
+    committed: int | None = None
     """Number of steps committed."""
-    errors: Counter[str]
+    errors: Counter[str] = field(default_factory=Counter)
     """Rows that could not be decoded so far, by type."""
-    examples: dict[str, str]
+    examples: dict[str, str] = field(default_factory=dict)
     """A message of each type, with its row."""
-    failed: Sequence[ErrorRow]
+    failed: list[ErrorRow] = field(default_factory=list)
     """Rows since the last call that no step lists."""
-    failure: RayspError | None
+    failure: RayspError | None = None
     """An error that no repetition helps."""
 
 
@@ -32,29 +33,27 @@ class Board:
     """State of a training that is shared by its workers and its driver; only the first worker reports steps."""
 
     def __init__(self) -> None:
-        self.steps: list[tuple[StepRecord, int | None]] = []
-        self.failure: RayspError | None = None
-        self.committed: int | None = None
+        self.news = News()
         self.starts = 0
         self.is_stopping = False
-        self.errors: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-        self.failed: list[ErrorRow] = []
 
     def begin(self, worker: int, committed: int | None) -> bool:
         """Record that a worker starts at a committed step, and return whether it should work.
 
         Too many starts without a commit between them are a failure.
         """
+        news = self.news
         if worker == 0:
-            self.starts = self.starts + 1 if committed == self.committed else 1
-            self.committed = committed
-            if self.starts > MOST_STARTS and self.failure is None:
-                self.failure = RunError(
-                    f"the workers ended {MOST_STARTS} times without a commit between, most likely out of memory: "
-                    "lower batching.seconds, or commit more often (sink.every)"
+            self.starts = self.starts + 1 if committed == news.committed else 1
+            news.committed = committed
+            if self.starts > MOST_STARTS:
+                self.fail(
+                    RunError(
+                        f"the workers ended {MOST_STARTS} times without a commit between, most likely out of memory: "
+                        "lower batching.seconds, or commit more often (sink.every)"
+                    )
                 )
-        return self.failure is None
+        return news.failure is None
 
     def add(self, step: StepRecord, committed: int | None, errors: Counter[str], examples: Mapping[str, str]) -> bool:
         """Add a step, and return whether the workers should stop after the next one.
@@ -65,7 +64,7 @@ class Board:
             errors: rows that could not be decoded so far, by type.
             examples: a message of each type.
         """
-        self.steps.append((step, committed))
+        self.news.steps.append((step, committed))
         self.leave(committed, errors, examples, ())
         return self.is_stopping
 
@@ -73,19 +72,20 @@ class Board:
         self, committed: int | None, errors: Counter[str], examples: Mapping[str, str], failed: Sequence[ErrorRow]
     ) -> None:
         """Record the last commit and the rows that failed, of which `failed` are in no step; arguments as for `add`."""
-        if committed != self.committed:
-            self.committed, self.starts = committed, 1
-        self.errors, self.examples = errors, {**examples, **self.examples}
-        self.failed += failed
+        news = self.news
+        if committed != news.committed:
+            news.committed, self.starts = committed, 1
+        news.errors, news.examples = errors, {**examples, **news.examples}
+        news.failed += failed
 
     def fail(self, error: RayspError) -> None:
         """Record an error that no repetition helps; the first one counts."""
-        self.failure = self.failure or error
+        self.news.failure = self.news.failure or error
 
     def take(self) -> News:
         """Return the steps and errors since the last call."""
-        (steps, failed), (self.steps, self.failed) = (self.steps, self.failed), ([], [])
-        return News(steps, self.committed, self.errors, self.examples, failed, self.failure)
+        taken, self.news = self.news, replace(self.news, steps=[], failed=[])
+        return taken
 
     def stop(self) -> None:
         """Request a stop of the workers."""

@@ -1,27 +1,25 @@
 """Rows for several workers: each piece is read once, by a task with an output for each worker."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 
 from raysp.labelling.engine.piece_reading import process_decoder
+from raysp.specs.code import UserCode
 from raysp.training.data.micro_batches import TrainingRow
 from raysp.training.data.row_windows import Failures, PieceRows, rows_of, wanted_rows
 from raysp.training.planning.ordering import Window
+from raysp.training.preparing import Prepared
 
-if TYPE_CHECKING:
-    from raysp.specs.code import UserCode
-    from raysp.training.preparing import Prepared
-
-    SharedTraining = tuple[ray.ObjectRef[UserCode], ray.ObjectRef[Prepared]]
-    """Code of users, and the training, which is read after it. In a tuple, since Ray replaces a bare reference."""
+SharedTraining = tuple["ray.ObjectRef[UserCode]", "ray.ObjectRef[Prepared]"]
+"""Code of users, and the training, which is read after it. In a tuple, since Ray replaces a bare reference."""
 
 READER_CPUS = 0.5
 """CPUs of a task that reads a piece."""
 
 
-def prepared_of(shared: "SharedTraining") -> "Prepared":
+def prepared_of(shared: SharedTraining) -> Prepared:
     """Return a training in a process of Ray, which from then on imports the code of users as it was planned."""
     code, prepared = shared
     ray.get(code).install()
@@ -37,7 +35,7 @@ class Feeder:
         shared: the training.
     """
 
-    def __init__(self, shared: "SharedTraining") -> None:
+    def __init__(self, shared: SharedTraining) -> None:
         self.shared = shared
         self.prepared = prepared_of(shared)
         self.begun: dict[tuple[int, int, int], list[list[Any]]] = {}
@@ -62,7 +60,7 @@ class Feeder:
         return outputs
 
 
-def _read(shared: "SharedTraining", number: int, by_worker: Sequence[Sequence[int]]) -> Any:  # noqa: ANN401 - a value, or several
+def _read(shared: SharedTraining, number: int, by_worker: Sequence[Sequence[int]]) -> Any:  # noqa: ANN401 - a value, or several
     """Return the rows of a piece for each worker; the first one gets the failed rows of all of them."""
     prepared = prepared_of(shared)
     every = sorted(row for rows in by_worker for row in rows)

@@ -7,18 +7,15 @@ import threading
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import ray
-import torch
-import torch.distributed
 from ray import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
-from torch import Tensor
 
 from raysp import tracebacks
 from raysp.cluster.connection import cluster_resources, local_ray, process_kept
@@ -32,7 +29,7 @@ from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.not_finite import NotFiniteError
 from raysp.training.loop.process_settings import process_settings
-from raysp.training.loop.training_steps import Gathered, OneWorker
+from raysp.training.loop.training_steps import Workers
 from raysp.training.loop.worker import new_session
 from raysp.training.on_ray.board import Board, News
 from raysp.training.on_ray.rank_input import READER_CPUS, Feeder, fed_rows, prepared_of
@@ -58,24 +55,6 @@ _SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
 }
-
-
-class Together:
-    """One of several workers, of the process group that Ray Train has made."""
-
-    def __init__(self, number: int, count: int) -> None:
-        self.number = number
-        self.count = count
-
-    def add(self, values: Tensor) -> None:
-        """Replace a tensor by its sum over the workers."""
-        torch.distributed.all_reduce(values)
-
-    def gather(self, value: Gathered) -> Sequence[Gathered]:
-        """Return the values of all workers, in their order."""
-        values: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(values, value)
-        return values
 
 
 def train(
@@ -253,33 +232,32 @@ def _work(config: Mapping[str, Any]) -> None:
             committed = committed_steps.latest(store)
             if not ray.get(board.begin.remote(number, committed and committed.position.done)):
                 return
-            workers = Together(number, num_workers) if num_workers > 1 else OneWorker()
+            workers = Workers(number, num_workers)
             failures = Failures(recipe.max_error_rate)
             session = new_session(
                 prepared,
                 partial(fed_rows, config["feeder"], failures, number, num_workers),
+                failures,
                 store,
                 workers=workers,
                 decoder=process_decoder(),
                 run_id=config["run_id"],
-                failures=failures,
             )
             if len({*workers.gather(session.position.done)}) > 1:  # a process that counted as lost committed a step
                 raise RuntimeError("the workers began at different steps")
             answers: deque[Any] = deque(maxlen=2)  # whether to stop: of the step before the last, not waited for
             try:
-                for step in session.run(lambda: len(answers) == 2 and ray.get(answers[0])):
+                for step, done in session.run(lambda: len(answers) == 2 and ray.get(answers[0])):
                     if number == 0:
                         counts = failures.by_type.copy(), failures.examples.copy()
-                        answers.append(board.add.remote(step, session.committed, *counts))
+                        answers.append(board.add.remote(step, done, *counts))
             finally:
                 if number == 0:
                     ray.get(board.leave.remote(session.committed, failures.by_type, failures.examples, failures.take()))
-    except NotFiniteError as error:  # of all workers at the same step
-        ray.get(board.fail.remote(error))
     except RayspError as error:
         ray.get(board.fail.remote(error))
-        raise  # ends the other workers too
+        if not isinstance(error, NotFiniteError):  # which all workers raise at the same step
+            raise  # ends the other workers too
     except Exception as error:
         if tracebacks.is_of_users_code(error):  # no repetition helps
             failure = RunError(f"the training failed: {tracebacks.described(error)}")

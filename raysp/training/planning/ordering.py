@@ -119,7 +119,7 @@ class Epoch:
     """One pass over a corpus, with every row once: windows of permuted pieces, whose rows are cut into steps."""
 
     def __init__(self, index: Index, sizes: Sizes, *, seed: int, epoch: int) -> None:
-        self._index, self._sizes = index, sizes
+        self.index, self._sizes = index, sizes
         self._seed, self._epoch = seed, epoch
         order = generator_of(seed, epoch, 0).permutation(len(index.piece_rows) - 1)
         edges = window_edges(index.piece_seconds[order], sizes.window_seconds)
@@ -169,13 +169,13 @@ class Epoch:
                 yield self.window(number)
 
     def _cost(self, rows: Rows) -> npt.NDArray[np.float64]:
-        return self._sizes.cost(self._index.seconds[rows].astype(np.float64))
+        return self._sizes.cost(self.index.seconds[rows].astype(np.float64))
 
     def _rows(self, number: int) -> Rows:
-        firsts = self._index.piece_rows
+        firsts = self.index.piece_rows
         spans = [np.arange(firsts[piece], firsts[piece + 1]) for piece in self._pieces[number]]
         rows: Rows = np.concatenate([np.zeros(0, np.int64), *spans])
-        kept: Rows = rows[self._index.seconds[rows] > 0]
+        kept: Rows = rows[self.index.seconds[rows] > 0]
         return kept
 
     def _shuffled(self, edges: Rows, cost: npt.NDArray[np.float64], generator: np.random.Generator) -> Rows:
@@ -276,12 +276,6 @@ def longest_seconds(window: Window, index: Index) -> Costs:
     return seconds[window.edges[:-1]]  # rows of a micro-batch are in the order of descending duration
 
 
-def micro_batch_costs(window: Window, index: Index, sizes: Sizes) -> Costs:
-    """Return the padded cost of each micro-batch (num_steps, micro_batches), as `Sizes.cost` has it."""
-    costs = sizes.cost(longest_seconds(window, index)) * np.diff(window.edges)
-    return costs.reshape(-1, window.micro_batches)
-
-
 def imbalance(costs: Costs, num_workers: int) -> float:
     """Return the load of the slowest worker over the mean of all, summed over steps; 1 if there is no load.
 
@@ -298,22 +292,18 @@ def imbalance(costs: Costs, num_workers: int) -> float:
 
 
 def imbalances(costs: Costs, own: Iterable[int]) -> dict[int, float]:
-    """Return the `imbalance` of the `numbers_of_workers` for a plan with its own numbers of them."""
-    return {number: imbalance(costs, number) for number in numbers_of_workers(costs.shape[1], own)}
+    """Return the `imbalance` by numbers of workers above 1, ascending.
 
-
-def numbers_of_workers(micro_batches: int, own: Iterable[int]) -> tuple[int, ...]:
-    """Return the numbers of workers above 1 to compare, ascending.
-
-    They divide the micro-batches of a step, are powers of two, or belong to the plan; one that does not
-    divide the micro-batches is always among them, if there is any.
+    The numbers divide the micro-batches of a step, are powers of two, or belong to the plan; one that does not divide
+    the micro-batches is always among them, if there is any.
 
     Args:
-        micro_batches: micro-batches of a step.
+        costs: as for `imbalance`.
         own: numbers of workers of the plan.
     """
+    micro_batches = costs.shape[1]
     every = range(2, micro_batches + 1)
     numbers = {n for n in every if micro_batches % n == 0 or n.bit_count() == 1} | {*own}
     if all(micro_batches % n == 0 for n in numbers if n > 1):
         numbers |= {next((n for n in every if micro_batches % n), micro_batches)}
-    return tuple(sorted(n for n in numbers if n > 1))
+    return {number: imbalance(costs, number) for number in sorted(numbers) if number > 1}

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -18,19 +17,17 @@ from raysp.labelling.planning.listing import list_corpus, source_of_commit
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.labelling.planning.surveying import CheckSchema, holds_text, survey, with_ids
+from raysp.models.labelled_passes import CheckpointSummary
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code, with_places
-from raysp.specs.values import JsonValue, replaced
+from raysp.specs.values import JsonValue, hashed_fields, replaced, to_json
 from raysp.text.error_rates import in_language
 from raysp.training.planning.ordering import Sizes
 from raysp.training.planning.workers import Workers, settle_workers
 from raysp.training.specs.augmentations import OfSounds
 from raysp.training.specs.objectives import ClassObjective, Objective, TextObjective
-from raysp.training.specs.recipe import MICRO_BATCHES, MOST_BETWEEN, Evaluation, Finetune
+from raysp.training.specs.recipe import MICRO_BATCHES, MOST_BETWEEN, TRAINING_VERSION, Evaluation, Finetune
 from raysp.words import count
-
-if TYPE_CHECKING:
-    from raysp.models.labelled_passes import CheckpointSummary
 
 MICRO_SECONDS = 15.0
 """Padded seconds of a micro-batch on a CPU, where a larger one is not faster."""
@@ -46,11 +43,11 @@ class TrainingPlan:
 
     recipe: Finetune
     """Recipe with absolute paths and commits of the hub."""
-    checkpoint: "CheckpointSummary"
+    checkpoint: CheckpointSummary
     """The checkpoint to begin with."""
     checkpoint_digest: str
     corpora: Mapping[str, Corpus]
-    """Rows of the corpora that are read, by the names of `Finetune.sources`."""
+    """Rows of the corpora that are read, by the names of `Finetune.sources`; "source" is trained on."""
     dtype: str
     workers: Workers
     code: UserCode = field(repr=False)
@@ -63,11 +60,6 @@ class TrainingPlan:
         folders = _folders(self.recipe)
         checkpoint = replace(self.checkpoint, path=folders["checkpoint"])
         return replace(self, checkpoint=checkpoint, decoder=folders.get("decoder"))
-
-    @property
-    def corpus(self) -> Corpus:
-        """Rows that are trained on."""
-        return self.corpora["source"]
 
     @property
     def batching(self) -> tuple[float, int, float]:
@@ -90,6 +82,33 @@ class TrainingPlan:
         """Values that the recipe leaves open, which the entry of a run has."""
         return {"device": self.workers.device, "dtype": self.dtype, "cpus_per_worker": self.workers.threads}
 
+    def parts(self, vocabulary_digest: str) -> dict[str, JsonValue]:
+        """Return everything that can change the weights, by the dotted names used in reports of differences.
+
+        Args:
+            vocabulary_digest: hash of the vocabulary or classes.
+        """
+        recipe, source = self.recipe, hashed_fields(self.recipe.source)
+        parts: dict[str, JsonValue] = {
+            "training_version": TRAINING_VERSION,
+            "dtype": self.dtype,
+            "checkpoint_digest": self.checkpoint_digest,
+            "vocabulary_digest": vocabulary_digest,
+            **{name: to_json(getattr(recipe, name)) for name in ("seed", "ema", "mix", "deterministic")},
+            **{f"source.{name}": source[name] for name in ("id", "audio", "text")},
+        }
+        specs = {name: getattr(recipe, name) for name in ("objective", "schedule", "batching")}
+        specs |= {f"steps.{place}": step for place, step in enumerate(recipe.steps)}
+        specs |= {f"augment.{place}": change for place, change in enumerate(recipe.augment)}
+        for name, part in specs.items():
+            parts |= {f"{name}.{key}": value for key, value in hashed_fields(part).items()}
+        for name in (*(f"objective.{name}" for name in recipe.objective.checkpoints), *recipe.sounds):
+            del parts[name]
+        if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when training ends
+            evaluation = hashed_fields(recipe.evaluation)
+            parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
+        return {**parts, **self.code.parts()}
+
     @property
     def is_deterministic(self) -> bool:
         """Whether workers on GPUs use kernels that give the same bits each time."""
@@ -98,14 +117,13 @@ class TrainingPlan:
     @property
     def facts(self) -> Mapping[str, str]:
         """Facts of the plan for users, as text by name."""
-        recipe, checkpoint = self.recipe, self.checkpoint
+        recipe, checkpoint, corpus = self.recipe, self.checkpoint, self.corpora["source"]
         seconds, number, _ = self.batching
         source, objective = recipe.source, recipe.objective
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
         return {
-            "source": f"{source.urls[0]}{more}: {count(len(self.corpus.shards), 'shard')}, "
-            f"{count(self.corpus.num_rows, 'row')}"
-            + (f", with the labels of {source.labels}" if source.labels else ""),
+            "source": f"{source.urls[0]}{more}: {count(len(corpus.shards), 'shard')}, "
+            f"{count(corpus.num_rows, 'row')}" + (f", with the labels of {source.labels}" if source.labels else ""),
             "checkpoint": f"{objective.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
             **({"not used": checkpoint.unused_words} if checkpoint.unused_words else {}),

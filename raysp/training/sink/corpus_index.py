@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.corpus.shards import Piece, Shard
+from raysp.training.planning.ordering import Index
 from raysp.training.sink.source_index import ROWS, TRAINED, Indexed, ShardIndex
 
 
@@ -21,8 +22,7 @@ class CorpusIndex:
     Attributes:
         shards: the shards.
         first_rows: int64 (num_shards + 1,), number of the first row of each shard, and the number of rows last.
-        piece_rows: int64 (num_pieces + 1,), the same for pieces.
-        seconds: float32 (num_rows,), durations; 0 for rows that are left out.
+        index: durations of the rows, 0 for those that are left out, and the pieces.
         num_labels: uint16 (num_rows,).
         left_out: number of rows that are left out, by reason.
         counts: occurrences of each character or class.
@@ -32,8 +32,7 @@ class CorpusIndex:
 
     shards: Sequence[Shard] = field(repr=False)
     first_rows: npt.NDArray[np.int64] = field(repr=False)
-    piece_rows: npt.NDArray[np.int64] = field(repr=False)
-    seconds: npt.NDArray[np.float32] = field(repr=False)
+    index: Index
     num_labels: npt.NDArray[np.uint16] = field(repr=False)
     left_out: Mapping[str, int]
     counts: Mapping[str, int] = field(repr=False)
@@ -42,10 +41,10 @@ class CorpusIndex:
 
     def piece(self, number: int) -> tuple[Shard, Piece]:
         """Return a piece by its number, with its shard."""
-        first = int(self.piece_rows[number])
+        first, end = self.index.piece_rows[number : number + 2].tolist()
         place = int(np.searchsorted(self.first_rows, first, side="right")) - 1
         start = int(self.first_rows[place])
-        return self.shards[place], Piece(first - start, int(self.piece_rows[number + 1]) - start)
+        return self.shards[place], Piece(first - start, end - start)
 
     def place_of(self, row: int) -> tuple[str, int]:
         """Return the name of a row's shard, and the row's number in it."""
@@ -62,7 +61,7 @@ def combine(indexed: Sequence[tuple[Shard, Indexed]]) -> CorpusIndex:
     targets, recordings = hashlib.sha256(), hashlib.sha256()
     for (shard, index), first in zip(readable, first_rows.tolist(), strict=False):
         targets.update(index.facts.targets.encode())
-        recordings.update(index.recordings_digest)
+        recordings.update(hashlib.sha256(index.facts.content.encode() + index.hashes.by_row.tobytes()).digest())
         piece_rows += [first + piece.end for piece in shard.pieces if piece.num_rows]
         counts.update(index.facts.counts)
     rows = pa.concat_tables([ROWS.empty_table(), *(index.rows for _, index in readable)]).unify_dictionaries()
@@ -72,8 +71,10 @@ def combine(indexed: Sequence[tuple[Shard, Indexed]]) -> CorpusIndex:
     return CorpusIndex(
         [shard for shard, _ in readable],
         first_rows,
-        np.asarray(piece_rows, np.int64),
-        np.where(np.asarray(pc.equal(reasons, pa.scalar(TRAINED))), seconds, np.float32(0)),
+        Index(
+            np.where(np.asarray(pc.equal(reasons, pa.scalar(TRAINED))), seconds, np.float32(0)),
+            np.asarray(piece_rows, np.int64),
+        ),
         rows.column("num_labels").to_numpy(),
         dict(left_out),
         dict(counts),

@@ -9,7 +9,6 @@ The files that rows name are compared by their versions, as `raysp verify` does 
 not compared: its row fails when it is read, and is counted.
 """
 
-import hashlib
 import json
 import time
 import uuid
@@ -105,11 +104,6 @@ class ShardIndex:
         columns = [np.asarray(seconds, np.float32), labels, pa.array(reasons, _TYPES["reason"]), hashes.numbers]
         facts = Facts(shard.name, "", content_of(shard), targets_digest, dict(counts))
         return cls(facts, pa.table(columns, schema=ROWS))
-
-    @property
-    def recordings_digest(self) -> bytes:
-        """Hash of the versions of the recordings of all rows."""
-        return hashlib.sha256(self.facts.content.encode() + self.hashes.by_row.tobytes()).digest()
 
     @property
     def hashes(self) -> Hashes:

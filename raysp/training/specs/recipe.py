@@ -7,12 +7,11 @@ from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field
 
-from raysp.specs.code import UserCode
 from raysp.specs.order import Flow, flow_of
 from raysp.specs.pipeline import TEXTS_OF_ROWS, ReadPlace, Shards, StorageOptions
 from raysp.specs.steps import EACH, Decode, FunctionName, Keep, Pool, Step, refuse_clash
 from raysp.specs.text_rules import Text as Text
-from raysp.specs.values import Device, JsonValue, Listed, Url, hashed_fields, spec, to_json
+from raysp.specs.values import Device, Listed, Url, spec
 from raysp.specs.work_files import load_value
 from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
 from raysp.training.specs.mix import Mix
@@ -338,47 +337,6 @@ class Finetune:
     def longest_seconds(self) -> float:
         """Duration above which a row is left out as `too_long`."""
         return self.flow.decode.max_seconds if self.limits_rows else LONGEST_ROW
-
-
-def training_parts(
-    recipe: Finetune,
-    *,
-    checkpoint_digest: str,
-    vocabulary_digest: str,
-    dtype: str,
-    code: UserCode,
-) -> dict[str, JsonValue]:
-    """Return everything that can change the weights, by the dotted names used in reports of differences.
-
-    Args:
-        recipe: the recipe.
-        checkpoint_digest: hash of the checkpoint to begin with.
-        vocabulary_digest: hash of the vocabulary or classes.
-        dtype: resolved dtype, never "auto".
-        code: code of functions and specs from outside raysp.
-    """
-    source = hashed_fields(recipe.source)
-    parts: dict[str, JsonValue] = {
-        "training_version": TRAINING_VERSION,
-        "dtype": dtype,
-        "checkpoint_digest": checkpoint_digest,
-        "vocabulary_digest": vocabulary_digest,
-        **{name: to_json(getattr(recipe, name)) for name in ("seed", "ema", "mix", "deterministic")},
-        **{f"source.{name}": source[name] for name in ("id", "audio", "text")},
-    }
-    specs = {name: getattr(recipe, name) for name in ("objective", "schedule", "batching")}
-    specs |= {f"steps.{place}": step for place, step in enumerate(recipe.steps)}
-    specs |= {f"augment.{place}": change for place, change in enumerate(recipe.augment)}
-    for name, part in specs.items():
-        parts |= {f"{name}.{key}": value for key, value in hashed_fields(part).items()}
-    for name in recipe.objective.checkpoints:
-        del parts[f"objective.{name}"]
-    for name in recipe.sounds:
-        del parts[name]
-    if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends
-        evaluation = hashed_fields(recipe.evaluation)
-        parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
-    return {**parts, **code.parts()}
 
 
 def load_recipe(target: str) -> Finetune:
