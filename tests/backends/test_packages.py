@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import raysp
 from raysp import CheckpointError, RayspError
+from tests.backends import runs
 from tests.backends.runs import write_corpus
 from tests.here import install_package, run_without_ray, without_packages
 from tests.kit import rows, run
@@ -48,12 +49,7 @@ def checkpoint(tmp_path) -> Path:
 
 
 def pipeline(folder: Path, checkpoint: Path, **label: object) -> raysp.Pipeline:
-    step = raysp.Label(
-        str(checkpoint), **{"outputs": [raysp.Classes()], "window_seconds": 2, "overlap_seconds": 0.5, **label}
-    )
-    return raysp.Pipeline(
-        source=raysp.Shards(str(folder / "in")), steps=[raysp.Decode(), step], sink=raysp.Parquet(str(folder / "out"))
-    )
+    return runs.pipeline(folder, checkpoint, **{"backend": None, "outputs": [raysp.Classes()], **label})
 
 
 def test_the_example_of_the_documents_is_this_one_of_about_forty_lines():
