@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import soxr
 
-from raysp.ops import late_steps
+import raysp
 from tests import kit
 from tests.corpora import CHECKPOINT, samples_of
-from tests.device import output_cases, stand_in
+from tests.device import stand_in
 from tests.device.class_cases import make_checkpoint
-from tests.ops.waves import assert_alike, block_of
+from tests.ops.waves import assert_alike
 
 stand_in.install()
 
@@ -33,17 +32,17 @@ def checkpoints(tmp_path_factory) -> Callable[[str], Path]:
     return made
 
 
-def labelling(checkpoint, outputs: Sequence[Any], device: str):
+def labelling(checkpoint: Path, outputs: Sequence[Any], device: str) -> Callable[..., list[dict[str, Any]]]:
     """Return a function that labels waveforms, and texts if an output reads some, on a device."""
-    op = output_cases.labelling(checkpoint, outputs, device, "float32")
+    options = {"batch_seconds": 8, "window_seconds": 2.5, "overlap_seconds": 0.5, "dtype": "float32"}
+    label = raysp.Label(str(checkpoint), outputs=outputs, device=device, **options)
+    of_rows = raysp.Labeller([raysp.Decode(), label])
+    reads_texts = any(getattr(output, "text", None) for output in outputs)
 
-    def label(waves: Sequence[np.ndarray], texts: Sequence[str] = ()) -> list[dict[str, Any]]:
-        block = block_of(waves)
-        for name in op.reads:
-            block = block.append_column(late_steps.CARRIED + name, pa.array(texts))
-        return op(block)[0].to_pylist()
+    def rows(waves: Sequence[np.ndarray], texts: Sequence[str] = ()) -> list[dict[str, Any]]:
+        return of_rows.arrays(waves, 16_000, columns={"text": texts} if reads_texts else None).to_pylist()
 
-    return label
+    return rows
 
 
 def spoken(count: int) -> list[tuple[np.ndarray, str]]:

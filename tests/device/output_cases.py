@@ -15,12 +15,12 @@ ngram 2=2
 -1 <unk>
 -99 <s> -0.3
 -1 </s>
--0.7 seven -0.2
--0.9 two -0.1
+-0.7 SEVEN -0.2
+-0.9 TWO -0.1
 
 \\2-grams:
--0.3 <s> seven
--0.4 seven two
+-0.3 <s> SEVEN
+-0.4 SEVEN TWO
 
 \\end\\
 """
@@ -49,7 +49,7 @@ CASES: dict[str, tuple[str, list[Any]]] = {
     "greedy": ("demo", [raysp.Transcript(words=True, chars=True)]),
     "beams with a language model": (
         "demo",
-        [raysp.Transcript(beams=8, nbest=3, words=True, lm="lm", hot_words={"seven": 4.0})],
+        [raysp.Transcript(beams=8, nbest=3, words=True, lm="lm", hot_words={"SEVEN": 4.0})],
     ),
     "alignment of texts": ("demo", [raysp.Align("text", words=True, chars=True)]),
     "alignment of labels": ("demo", [raysp.Transcript(), raysp.Align(of="pred")]),

@@ -9,13 +9,10 @@ import pytest
 import torch
 
 import raysp
-from raysp.models import LoadedCheckpoint
 from raysp.ops.device_passes import AHEAD, LAUNCHED, DevicePasses
-from raysp.ops.labelling import Labelling
 from tests.corpora import CHECKPOINT
 from tests.device.conftest import assert_same, spoken
 from tests.device.stand_in import NAME, counted, hooked
-from tests.ops.waves import block_of
 
 DEVICE = torch.device(NAME, 0)
 SECONDS = 30
@@ -105,25 +102,21 @@ def digits(count: int) -> list[np.ndarray]:
 
 
 def labels(device: str, waves: list[np.ndarray]) -> list[dict[str, object]]:
-    return op_of(device)(block_of(waves))[0].to_pylist()
+    return labeller(device).arrays(waves, 16_000).to_pylist()
 
 
-def op_of(device: str) -> Labelling:
-    def outputs(loaded: LoadedCheckpoint) -> list[object]:
-        return [one.op(loaded.summary, loaded) for one in OUTPUTS]
-
-    return Labelling(str(CHECKPOINT), outputs, batch_seconds=2, device=device)
-
-
-OUTPUTS = [raysp.Transcript(words=True), raysp.Embedding(), raysp.Signals()]
+def labeller(device: str) -> raysp.Labeller:
+    outputs = [raysp.Transcript(words=True), raysp.Embedding(), raysp.Signals()]
+    label = raysp.Label(str(CHECKPOINT), outputs=outputs, batch_seconds=2, device=device, dtype="float32")
+    return raysp.Labeller([raysp.Decode(), label])
 
 
 def test_labels_of_many_batches_are_those_of_the_cpu_and_pinned_memory_is_made_once_for_all():
-    op, block = op_of(NAME), block_of(digits(20))
-    assert_same(op(block)[0].to_pylist(), labels("cpu", digits(20)))
+    waves, on_device = digits(20), labeller(NAME)
+    assert_same(on_device.arrays(waves, 16_000).to_pylist(), labels("cpu", waves))
     with counted() as counts:
         for _ in range(5):
-            op(block)
+            on_device.arrays(waves, 16_000)
     batches, made = sum(counts.copies_in.values()), sum(counts.pinned.values())
     assert batches > 40
     assert batches < made <= batches + 4 * (LAUNCHED + AHEAD)  # of results, which are small, and while rooms grow
