@@ -63,7 +63,6 @@ class Slow:
     NAME: ClassVar[str] = "slow"
 
     _: KW_ONLY
-    seconds: float = 0.0
     wrong: str = ""
     begun: str = ""
 
@@ -71,13 +70,14 @@ class Slow:
         def line(row, id_):
             if self.begun:
                 Path(self.begun, str(os.getpid())).touch()
-            time.sleep(self.seconds)
+                while not Path(self.begun, "go").exists():
+                    time.sleep(0.01)
             assert id_ != self.wrong, "a wrong row"
             return f"{id_} {row['pred_text']}\\n"
 
         return LineFiles(source.labelling, ".txt", ["pred_text"], lambda shard: line)
 """
-"""A module with a format of a user."""
+"""A module with a format of a user, whose rows wait for a file if a folder is given for those that begin."""
 
 
 def command(*words: object) -> list[str]:
@@ -145,8 +145,7 @@ def test_a_process_that_is_killed_costs_time_alone_and_ctrl_c_ends_all(sink, tmp
     (tmp_path / "slow.py").write_text(FORMAT)
     begun = tmp_path / "begun"
     begun.mkdir()
-    seconds = 0.2 if kill == signal.SIGKILL else 60
-    line = command(sink, "out", "--to", "slow:Slow", "--set", f"to.seconds={seconds}", "--set", f"to.begun={begun}")
+    line = command(sink, "out", "--to", "slow:Slow", "--set", f"to.begun={begun}")
     with subprocess.Popen(
         [*line, "--processes", "2"],
         cwd=tmp_path,
@@ -159,6 +158,8 @@ def test_a_process_that_is_killed_costs_time_alone_and_ctrl_c_ends_all(sink, tmp
             time.sleep(0.01)
         children = [psutil.Process(int(path.name)) for path in begun.iterdir()]
         os.kill(children[0].pid if kill == signal.SIGKILL else main.pid, kill)
+        if kill == signal.SIGKILL:
+            (begun / "go").touch()
         said = main.communicate(timeout=60)[1].decode()
     if kill == signal.SIGKILL:
         assert main.returncode == 0, said
