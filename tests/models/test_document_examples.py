@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 import raysp.models
 from tests.models.decoder_oracles import BERT, perturbed
@@ -33,11 +32,8 @@ FLAGS = {
 SPEECH_TO_TEXT = "facebook/wav2vec2-xls-r-300m-en-to-15"
 ENCODER, DECODER = "facebook/wav2vec2-base-960h", "google-bert/bert-base-uncased"
 WORDS = {0: "down", 1: "go", 2: "_silence_", 3: "_unknown_"}
-AUDIO = [
-    (0.3 * np.sin(np.arange(n) * rate) + np.random.default_rng(n).normal(0.0, 0.1, n)).astype(np.float32)
-    for n, rate in ((93_680, 0.05), (59_760, 0.07))
-]
-"""Rows of a data set; the first has 292 frames, as the page of SEW-D has it."""
+AUDIO = (0.3 * np.sin(np.arange(93_680) * 0.05) + np.random.default_rng(1).normal(0.0, 0.1, 93_680)).astype(np.float32)
+"""A row of a data set of 292 frames, as the page of SEW-D has it."""
 CHECKPOINT = "the checkpoint of the page"
 
 
@@ -75,12 +71,12 @@ def publish(name, **flags):
     kind(extractor, tokenizer).save_pretrained(CHECKPOINT)
 
 
-def opened(library, name, audio=AUDIO[0], **options):
+def opened(library, name):
     """Return a model, the processor, and inputs, as the pages have them."""
     processor = library.AutoProcessor.from_pretrained(CHECKPOINT)
-    model = getattr(library, name).from_pretrained(CHECKPOINT, **options)
     extractor = library.AutoFeatureExtractor.from_pretrained(CHECKPOINT)
-    return model, processor, extractor(audio, sampling_rate=16_000, return_tensors="pt", padding=True)
+    model = getattr(library, name).from_pretrained(CHECKPOINT)
+    return model, processor, extractor(AUDIO, sampling_rate=16_000, return_tensors="pt")
 
 
 @pytest.mark.parametrize("family", FLAGS)
@@ -123,47 +119,6 @@ def test_keywords_are_spotted(family):
     assert compare(page)[0] in WORDS.values()
 
 
-def test_several_classes_are_given():
-    """003-4; theirs takes labels for numbers of one class whatever the problem, and fails at the page's last line."""
-    name = "Wav2Vec2BertForSequenceClassification"
-    publish(name, num_labels=5)
-
-    def page(library):
-        model, _, inputs = opened(library, name, problem_type="multi_label_classification")
-        with torch.no_grad():
-            logits = model(**inputs).logits
-        predicted = torch.arange(0, logits.shape[-1])[torch.sigmoid(logits).squeeze(dim=0) > 0.5]
-        labels = torch.sum(F.one_hot(predicted[None, :].clone(), num_classes=5), dim=1).to(torch.float)
-        if library is raysp.models:
-            expected = F.binary_cross_entropy_with_logits(logits, labels)
-            torch.testing.assert_close(model(**inputs, labels=labels).loss, expected)
-        return predicted, labels, logits
-
-    compare(page)
-
-
-def test_speakers_of_frames_are_given_and_speakers_compared():
-    """003-5, 003-6; the shorter recording is held to what theirs gives of it alone, as padding has a part in theirs."""
-    publish("Wav2Vec2BertForAudioFrameClassification", num_labels=3)
-
-    def page(library):
-        model, _, inputs = opened(library, "Wav2Vec2BertForAudioFrameClassification")
-        with torch.no_grad():
-            probabilities = torch.sigmoid(model(**inputs).logits[0])
-        return (probabilities > 0.5).long()[0].tolist(), probabilities.shape, probabilities
-
-    assert compare(page)[1] == (292, 3)
-    publish("Wav2Vec2BertForXVector")
-
-    def embeddings(library, audio):
-        model, _, inputs = opened(library, "Wav2Vec2BertForXVector", audio)
-        with torch.no_grad():
-            return F.normalize(model(**inputs).embeddings, dim=-1).cpu()
-
-    alone = torch.cat([embeddings(transformers, [one]) for one in AUDIO])
-    torch.testing.assert_close(embeddings(raysp.models, AUDIO), alone, atol=1e-4, rtol=1e-4)
-
-
 # Speech encoder decoder, both versions of the page
 
 
@@ -198,7 +153,7 @@ def test_speech_is_translated_and_trained_on_by_one_processor():
         own = {"device_map": "auto"} if library is raysp.models else {}
         model = library.SpeechEncoderDecoderModel.from_pretrained(SPEECH_TO_TEXT, **own)
         processor = library.AutoProcessor.from_pretrained(SPEECH_TO_TEXT)
-        input_values = processor(AUDIO[0], return_tensors="pt").to(model.device).input_values
+        input_values = processor(AUDIO, return_tensors="pt").to(model.device).input_values
         generated = model.generate(input_values)
         labels = processor(text="a cat sat", return_tensors="pt").input_ids
         loss = model(input_values, labels=labels).loss
@@ -228,7 +183,7 @@ def test_parts_are_put_together_trained_saved_and_loaded():
     model.config.decoder.is_decoder = True
     model.config.decoder.add_cross_attention = True
     # load an audio input and pre-process (normalise mean/std to 0/1)
-    input_values = extractor(AUDIO[0], return_tensors="pt").to(model.device).input_values
+    input_values = extractor(AUDIO, return_tensors="pt").to(model.device).input_values
     assert abs(input_values.mean()) < 1e-4
     labels = tokenizer("a cat sat", return_tensors="pt").to(model.device).input_ids
     # the forward function automatically creates the correct decoder_input_ids

@@ -12,10 +12,8 @@ from raysp.models import (
     UniSpeechForCTC,
     UniSpeechForSequenceClassification,
     UniSpeechModel,
-    Wav2Vec2Processor,
     check_checkpoint,
     checkpoint_files,
-    load_checkpoint,
     load_model,
 )
 from tests.models.oracles import save_checkpoint
@@ -220,19 +218,3 @@ def test_a_configuration_is_changed_on_the_way(whole):
     config = UniSpeechConfig.from_pretrained(whole)
     given = UniSpeechForCTC.from_pretrained(whole, config=config, layerdrop=0.0)
     assert given.config.layerdrop == 0.0
-
-
-def test_a_whole_folder_goes_to_theirs_and_back(checkpoint, tmp_path):
-    """Model, configuration and processor."""
-    load_model(checkpoint).save_pretrained(tmp_path / "ours")
-    Wav2Vec2Processor.from_pretrained(checkpoint).save_pretrained(tmp_path / "ours")
-    theirs, info = transformers.UniSpeechForCTC.from_pretrained(tmp_path / "ours", output_loading_info=True)
-    assert not info["missing_keys"]
-    assert not info["unexpected_keys"]
-    processor = transformers.Wav2Vec2Processor.from_pretrained(tmp_path / "ours")
-    theirs.save_pretrained(tmp_path / "theirs")
-    processor.save_pretrained(tmp_path / "theirs")
-    loaded = load_checkpoint(tmp_path / "theirs")
-    assert loaded.text_tokenizer.decode_collapsed([5, 4, 6]) == "A B"
-    for name, value in loaded.model.state_dict().items():
-        assert torch.equal(value, theirs.state_dict()[name]), name

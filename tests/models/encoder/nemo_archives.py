@@ -1,6 +1,7 @@
 """Small .nemo archives of random FastConformer models with a CTC head or a transducer."""
 
 import io
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,6 @@ import torch
 import yaml
 
 from raysp import models as own
-from raysp.models.nemo import FIELDS, HEAD, NAMES, OF_TRANSDUCERS
 from tests.models.oracles import fields_of
 
 TEXTS = ["the cat sat on the mat", "a cat is on a mat", "hello there", "that hat is his", "she sells sea shells"] * 4
@@ -28,6 +28,30 @@ ENCODER = {
     "att_context_size": [-1, -1], "att_context_style": "regular", "conv_norm_type": "batch_norm",
     "conv_context_size": None, "dropout_pre_encoder": 0.1, "reduction": None, "reduction_factor": 1,
 }  # fmt: skip
+
+FIELDS = {
+    "d_model": "hidden_size", "n_heads": "num_attention_heads", "n_layers": "num_hidden_layers",
+    "feat_in": "num_mel_bins", "conv_kernel_size": "conv_kernel_size", "subsampling_factor": "subsampling_factor",
+    "subsampling_conv_channels": "subsampling_conv_channels", "pos_emb_max_len": "max_position_embeddings",
+    "dropout": "dropout", "dropout_emb": "dropout_positions", "dropout_att": "attention_dropout",
+    "xscaling": "scale_input", "use_bias": "attention_bias", "stochastic_depth_drop_prob": "layerdrop",
+}  # fmt: skip
+"""Fields of the encoder in NeMo, and in transformers."""
+NAMES = {
+    r"^encoder_projector\.": "joint.enc.",
+    r"^decoder\.decoder_projector\.": "joint.pred.",
+    r"^joint\.head\.": "joint.joint_net.2.",
+    r"^decoder\.embedding\.": "decoder.prediction.embed.",
+    r"^decoder\.lstm\.": "decoder.prediction.dec_rnn.lstm.",
+    r"subsampling\.layers\.": "pre_encode.conv.",
+    r"subsampling\.linear\.": "pre_encode.out.",
+    r"\.conv\.norm\.": ".conv.batch_norm.",
+    r"\.relative_k_proj\.": ".linear_pos.",
+    r"\.o_proj\.": ".linear_out.",
+    r"\.([qkv])_proj\.": r".linear_\1.",
+    r"\.bias_([uv])$": r".pos_bias_\1",
+}
+"""Names of weights in transformers, and in NeMo."""
 
 
 def sentencepiece_model(kind: str = "bpe", **options: object) -> bytes:
@@ -92,12 +116,10 @@ def config_of(model: Any) -> dict[str, Any]:
 def weights_of(model: Any, decoder: str = "decoder.") -> dict[str, torch.Tensor]:
     """Return the weights by their names in NeMo."""
     found = {"preprocessor.featurizer.window": torch.ones(400), "preprocessor.featurizer.fb": torch.ones(1, 16, 257)}
-    names = NAMES if hasattr(model, "ctc_head") else [*NAMES, *OF_TRANSDUCERS]
     for name, tensor in model.state_dict().items():
-        for theirs, ours in names:
-            if ours.startswith((".", "encoder.")) or name.startswith(ours):
-                name = name.replace(ours, theirs)
-        found[name.replace("ctc_head.", decoder + HEAD)] = tensor
+        for ours, theirs in NAMES.items():
+            name = re.sub(ours, theirs, name)
+        found[name.replace("ctc_head.", f"{decoder}decoder_layers.0.")] = tensor
     return found
 
 
