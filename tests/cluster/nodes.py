@@ -164,7 +164,7 @@ def isolated_cluster(environment: Mapping[str, str], *, is_isolated: bool = True
     """Start a head; all nodes end with the block."""
     # The name is short: Ray listens on sockets of the file system inside it.
     with tempfile.TemporaryDirectory(prefix="raysp-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        cluster = Cluster(Path(folder), {**NO_TOKENS, **environment}, is_isolated=is_isolated)
+        cluster = Cluster(Path(folder), {**os.environ, **NO_TOKENS, **environment}, is_isolated=is_isolated)
         try:
             cluster.wait_until_up()
             yield cluster
@@ -182,7 +182,6 @@ def small_cluster(num_nodes: int) -> Iterator[Cluster]:
 
 
 NO_TOKENS = {
-    **os.environ,
     "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
     "PYTHONPATH": str(ROOT),
     "OMP_NUM_THREADS": "1",

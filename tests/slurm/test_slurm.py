@@ -151,16 +151,17 @@ def test_two_jobs_on_one_node_have_rays_of_their_own_and_end_with_the_code_of_th
 
 @pytest.mark.drivers
 def test_a_ray_that_ends_or_does_not_start_ends_the_job_with_its_log(cluster):
-    job = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)
+    [node, _] = cluster.nodes
+    job = cluster.sbatch("run", "code/label.py", nodes=[node])
     job.wait_until(lambda: labels(cluster))
-    for number, line in cluster.nodes[0].processes().items():
+    for number, line in node.processes().items():
         if "/gcs_server " in line:
             os.kill(number, signal.SIGKILL)
     assert job.ends() != 0, job.log
     assert "raysp: Ray has ended on node1:\n" in job.log
     assert "gcs_server" in job.log
     assert job.requeued == left(cluster) == []
-    job = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes, SLURM_CPUS_ON_NODE="none")
+    job = cluster.sbatch("run", "code/label.py", nodes=[node], SLURM_CPUS_ON_NODE="none")
     assert job.ends() == 1
     assert job.log.count("raysp: Ray did not start on node1") == 2
     assert "'none' is not a valid integer" in job.log

@@ -56,7 +56,7 @@ def start_driver(place: Place, file: Path, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", *arguments],
         cwd=ROOT,
-        env=NO_TOKENS,
+        env={**os.environ, **NO_TOKENS},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

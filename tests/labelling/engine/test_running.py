@@ -27,8 +27,6 @@ ONE = "digits-00000-*.parquet"
     ("name", "shards"),
     [
         ("unispeech-digits-ctc", ONE),
-        pytest.param("w2vbert-digits-ctc", ONE, marks=pytest.mark.drivers),
-        pytest.param("unispeech-digits-ctc", "*.parquet", marks=pytest.mark.soak),
         pytest.param("w2vbert-digits-ctc", "*.parquet", marks=pytest.mark.soak),
     ],
 )

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 import raysp
-from tests.cluster.nodes import NO_TOKENS, small_cluster
+from tests.cluster.nodes import small_cluster
 from tests.recipes import MASKS
 from tests.runs import processes
 from tests.training.runs.test_several_workers import check_same_curve
@@ -141,7 +141,7 @@ def test_a_training_outlives_the_nodes_of_its_cluster(words, tiny, tmp_path):
     """Nodes of two CPUs: two workers of one while there are two nodes, one while there is one."""
     Training(tmp_path, str(tmp_path / "undisturbed"), words, tiny, epochs=105).weights()
     with small_cluster(2) as cluster:
-        elastic = {"pool": (1, 2), "line": ("--address", cluster.address), "environment": NO_TOKENS}
+        elastic = {"pool": (1, 2), "line": ("--address", cluster.address), "environment": cluster.environment}
         run = Training(tmp_path, str(tmp_path / "out"), words, tiny, epochs=105, **elastic)
         for commits in (4, 100):
             while run.done() < commits:
