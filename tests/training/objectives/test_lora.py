@@ -5,7 +5,6 @@ import torch
 
 from raysp import LoRA
 from raysp.models import SpeechEncoderDecoderModel, load_model
-from raysp.training.data.micro_batches import seed_micro_batch
 from raysp.training.objectives.lora import add_lora, merged_weights
 from tests.models.oracles import transformers
 from tests.training.objectives.originals import ENCODERS, decoder_pair, extractor_of, model_pair, save_decoder
@@ -19,9 +18,9 @@ PROJECTIONS = {
 OF_WAV2VEC2 = {"q_proj", "k_proj", "v_proj", "out_proj"}
 
 
-def adapted(model, *, seed=0, **options):
+def adapted(model):
     """Return a model whose products are no longer 0."""
-    add_lora(model, LoRA(4, **{"alpha": 8.0, **options}), seed=seed)
+    add_lora(model, LoRA(4, alpha=8.0), seed=0)
     torch.manual_seed(1)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -96,17 +95,3 @@ def check_merged(model, before, folder, encoder: str = "wav2vec2 layer") -> None
     theirs = getattr(transformers, type(model).__name__).from_pretrained(folder)
     torch.testing.assert_close(logits(theirs, encoder), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(logits(model, encoder), expected)  # it is not changed
-
-
-def test_initial_weights_and_dropout_follow_from_seeds():
-    def draws(seed: int, micro_batch: int) -> list[torch.Tensor]:
-        model = adapted(classifier("wav2vec2 layer"), seed=seed, dropout=0.5).train()
-        seed_micro_batch(0, 0, 0, micro_batch)
-        first = next(one for name, one in model.named_parameters() if ".lora_A." in name)
-        return [first.detach(), model(torch.ones(1, 6640)).logits.detach()]
-
-    same, again, other, elsewhere = draws(0, 0), draws(0, 0), draws(1, 0), draws(0, 1)
-    assert all(map(torch.equal, same, again))
-    assert not torch.equal(same[0], other[0])
-    assert torch.equal(same[0], elsewhere[0])
-    assert not torch.equal(same[1], elsewhere[1])

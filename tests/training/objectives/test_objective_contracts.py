@@ -59,24 +59,22 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
-def case(request) -> Case:
-    return CASES[request.param]
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_a_row_alone_has_the_loss_and_the_count_that_it_has_in_a_batch(name):
+def test_a_row_alone_has_the_loss_that_it_has_in_a_batch_and_in_half_precision_almost(name):
     case, model = CASES[name], CASES[name].model()
-    batch = random_batch(case.targets)
+    batch, counts = random_batch(case.targets), []
     together = case.losses(model, batch)
-    counts = []
     for place, target in enumerate(case.targets):
         alone = case.losses(model, MicroBatch(0, [place], [batch.waves[place]], [target]))
         torch.testing.assert_close(together.rows_B[place], alone.rows_B[0], rtol=1e-4, atol=1e-4)
         counts.append(alone.count)
     assert together.count == sum(counts)
-    per_target = {"seq2seq": [4, 2, 1]}
-    assert counts == per_target.get(name, [1, 1, 1])
+    assert counts == {"seq2seq": [4, 2, 1]}.get(name, [1, 1, 1])
+    half = case.losses(model, batch, dtype=torch.bfloat16)
+    assert (half.count, half.total.dtype) == (together.count, torch.float32)
+    assert half.total.item() == pytest.approx(together.total.item(), rel=0.1)
+    half.total.backward()
+    assert {one.grad.dtype for one in model.parameters() if one.grad is not None} == {torch.float32}
 
 
 @pytest.mark.parametrize(
@@ -95,16 +93,6 @@ def test_rows_shorter_than_a_mask_are_trained_on(name, encoder):
     assert losses.count > 0
     assert model.speech_encoder.masked_spec_embed.grad.any()
     assert config.mask_time_length == 10_000
-
-
-def test_half_precision_is_near_and_losses_and_gradients_are_in_float32(case):
-    model, batch = case.model(), random_batch(case.targets)
-    exact, half = case.losses(model, batch), case.losses(model, batch, dtype=torch.bfloat16)
-    assert half.count == exact.count
-    assert half.total.dtype == torch.float32
-    assert half.total.item() == pytest.approx(exact.total.item(), rel=0.1)
-    half.total.backward()
-    assert {one.grad.dtype for one in model.parameters() if one.grad is not None} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -83,6 +83,15 @@ def test_long_tables_are_cut_and_say_so(sink):
     assert "and 1 more class" in page.texts
 
 
+def test_values_of_groups_keep_their_types(sink):
+    """Numbers and texts that look alike are groups of their own."""
+    groups = [{"value": value, "scores": EVALUATION["scores"]} for value in (True, 1, 1.5, "1", None)]
+    sink.evaluate(30, by={"mixed": groups}, worst=[])
+    page = page_of(sink)
+    first = page.texts.index("By mixed")
+    assert page.texts[first + 7 : first + 37 : 6] == ["True", "1", "1.5", "1", "-"]
+
+
 def html_of_texts(folder: Path, text: str) -> str:
     """Render the report of a training in which every text of a user is the same."""
     source = {"url": [text, "b", "c", "d"], "text": text}
@@ -130,9 +139,3 @@ def test_what_cannot_be_is_refused(sink, tmp_path):
         raysp.report(sink.url, by=["speaker_id"])
     with pytest.raises(StoreError, match=r"nowhere/r\.html: cannot write it"):
         raysp.report(sink.url, tmp_path / "nowhere" / "r.html")
-
-
-def test_the_command_prints_the_path(raysp_command, sink, tmp_path):
-    ran = raysp_command("report", sink.url, "--out", tmp_path / "r.html")
-    assert (ran.code, ran.err, ran.out) == (0, f"raysp: reading {sink.url} ...\n", f"{tmp_path}/r.html\n")
-    assert (tmp_path / "r.html").exists()

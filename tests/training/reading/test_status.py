@@ -58,14 +58,44 @@ def test_active_killed_and_remote_trainings_are_distinguished(sink):
     assert status(sink).running.name == "ELSEWHERE"
 
 
-def test_an_evaluation_of_a_step_that_is_not_committed_is_not_the_best(sink):
+@pytest.mark.parametrize(
+    ("metric", "values", "step"),
+    [
+        ("wer", [0.3, 0.2, 0.2, 0.4], 20),
+        ("accuracy", [0.3, 0.9, 0.2], 20),
+        ("loss", [3.0, None, 2.0], 30),
+        ("loss", [3.0, float("nan")], 10),
+        ("cer", [None, None], None),
+        ("wer", [], None),
+    ],
+)
+def test_the_best_evaluation_is_that_of_the_best_value(sink, metric, values, step):
+    sink.train(range(1, 41))
+    for done, value in enumerate(values, 1):
+        metrics = {} if metric == "loss" else {metric: {"value": value, "low": None, "high": None}}
+        scores = {"rows": 1, "metrics": metrics, "counts": {}, "seconds": None}
+        loss = value if metric == "loss" else None
+        sink.evaluate(10 * done, metric=metric, scores=scores, by={}, worst=[], loss=loss)
+    found = status(sink).best
+    assert (found and found.steps) == step
+    assert found is None or found.metric == metric
+
+
+def test_evaluations_count_once_their_step_is_committed_and_the_last_run_of_a_step_counts(sink):
     sink.train(range(1, 31))
+    sink.evaluate(0, wer=0.05)  # of the weights before the training, which are never its best
+    assert status(sink).best is None
     for done, wer in ((10, 0.9), (20, 0.5), (30, 1.0), (40, 0.1)):
         sink.evaluate(done, wer=wer)
     found = status(sink).best
     assert (found.steps, found.metric, found.estimate.value, found.evaluations) == (20, "wer", 0.5, 3)
+    assert found.before.value == 0.05
     sink.commit(40)
     assert (status(sink).best.steps, status(sink).best.evaluations) == (40, 4)
+    for run_id, wer in (("20270103", 0.4), ("20270102", 0.01)):
+        sink.begin(run_id)
+        sink.evaluate(40, run_id=run_id, wer=wer)
+    assert (status(sink).best.estimate.value, status(sink).best.evaluations) == (0.4, 4)
 
 
 def test_a_checkpoint_counts_as_exported_if_this_training_made_it(sink):

@@ -43,7 +43,7 @@ def evaluated(words, tiny, sink, **fields):
     source, rate = fields.pop("source", raysp.Shards(words, text="text")), fields.pop("rate", 1e-3)
     evaluation = Evaluation(source, **{"every": 2, "by": ["speaker", "seconds"], **fields})
     schedule = Schedule(steps=5, learning_rate=rate, shape="constant", warmup=0.0)
-    return a_recipe(words, tiny, sink, schedule=schedule, evaluation=evaluation)
+    return a_recipe(words, tiny, sink, schedule=schedule, evaluation=evaluation, ema=0.9)
 
 
 def with_others(words, tiny, sink, noisy, **fields):
@@ -83,7 +83,8 @@ def test_weights_are_evaluated_every_few_steps_and_the_best_are_exported(trained
         "value": values[best],
         "step": best,
     }
-    assert same(load_file(committed_file(sink, best, "model.safetensors")), weights(sink))
+    average = load_file(committed_file(sink, best, "ema.safetensors"))
+    assert same(weights(sink), {name: average[name] for name in weights(sink)})
     assert (found[5]["scores"]["rows"], found[5].get("failed", 0)) == (9, 0)
     assert {group["value"] for group in found[5]["by"]["speaker"]} == {"s0", "s1", "s2"}
     assert [*found[5]["by"]] == ["seconds", "speaker"]
