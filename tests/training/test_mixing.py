@@ -95,3 +95,4 @@ def test_a_plan_shows_the_shares_and_counts_the_steps_of_mixed_epochs(tiny, tmp_
     assert "tr/*: 8 of 8 rows an epoch, 50.0% of 0:0" in mixture.facts["mix"]
     assert mixture["steps_per_epoch"] < plain["steps_per_epoch"]
     assert "mix" not in plain.facts
+    assert mixture["fingerprint"] != plain["fingerprint"]

@@ -93,25 +93,61 @@ def test_callbacks_may_change_and_get_nothing_of_a_try_out(words, tiny, tmp_path
     assert (ran.code, functions.calls) == (0, []), ran.err
 
 
-def test_tensorboard_shows_each_step_once_after_a_kill(words, tiny, tmp_path, monkeypatch):
-    """A callback of pipelines/; the third step is lost and made again."""
+@pytest.fixture
+def pipelines(tmp_path, monkeypatch) -> Path:
+    """The folder of pipelines as the place of modules, and another folder in which the command runs."""
     monkeypatch.syspath_prepend(str(PIPELINES))
     monkeypatch.chdir(tmp_path)
-    sink = tmp_path / "out"
-    made = recipe(words, tiny, sink, "to_tensorboard:track")
+    return tmp_path
+
+
+def interrupted(words, tiny, sink, callback: str) -> str:
+    """Train three steps, lose the last of them, and train to the end; return the id of the training."""
+    made = recipe(words, tiny, sink, callback)
     finetune(made, should_stop=stopping_after(3))
     (sink / ".raysp" / "steps" / "3.json").unlink()
     finetune(made)
-    training = sha256(f"{sink} {record_of(sink)['created']}".encode()).hexdigest()[:16]
+    return sha256(f"{sink} {record_of(sink)['created']}".encode()).hexdigest()[:16]
+
+
+def losses_of(sink: Path) -> dict[int, float]:
+    return {step["done"]: step["loss"] for step in steps_of(sink)}
+
+
+def test_tensorboard_shows_each_step_once_after_a_kill(words, tiny, pipelines):
+    pytest.importorskip("tensorboardX")
+    training = interrupted(words, tiny, pipelines / "out", "to_tensorboard:track")
     shown: dict[tuple[str, int], float] = {}
-    for events in event_files(tmp_path / "runs" / training):
+    for events in event_files(pipelines / "runs" / training):
         starts = [event.step for event in events if event.session_log.status]
         shown = {key: value for key, value in shown.items() if not starts or key[1] < starts[0]} | scalars(events)
-    losses = {step["done"]: step["loss"] for step in steps_of(sink)}
-    assert {done: value for (name, done), value in shown.items() if name == "train/loss"} == pytest.approx(losses)
+    found = {done: value for (name, done), value in shown.items() if name == "train/loss"}
+    assert found == pytest.approx(losses_of(pipelines / "out"))
     assert sorted(done for name, done in shown if name == "evaluation/wer") == [0, 4, 5]
     names = ("train/loss", "train/learning_rate", "train/norm", "evaluation/wer", "evaluation/cer")
     assert {name for name, _ in shown} == {*names}
+
+
+def test_mlflow_has_one_run_of_a_training_that_is_continued(words, tiny, pipelines, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (pipelines / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    training = interrupted(words, tiny, pipelines / "out", "to_mlflow:track")
+    [run] = mlflow.search_runs(output_format="list")
+    assert (run.data.tags["training"], run.info.status, mlflow.active_run()) == (training, "FINISHED", None)
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")
+    assert {metric.step: metric.value for metric in history} == pytest.approx(losses_of(pipelines / "out"))
+    assert "evaluation/wer" in run.data.metrics
+
+
+def test_wandb_has_one_run_of_a_training_that_is_continued(words, tiny, pipelines, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for name, value in (("MODE", "offline"), ("DIR", str(pipelines)), ("SILENT", "true")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    training = interrupted(words, tiny, pipelines / "out", "to_wandb:track")
+    files = [*pipelines.glob("wandb/offline-run-*/*.wandb")]
+    assert {file.name for file in files} == {f"run-{training}.wandb"}
+    assert wandb.run is None
 
 
 def event_files(folder: Path) -> list[list[Any]]:

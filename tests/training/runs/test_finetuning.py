@@ -116,6 +116,10 @@ def test_another_recipe_or_corpus_is_refused_and_restart_begins_anew(tiny, tmp_p
         finetune(replace(recipe, schedule=Schedule(steps=4)))
     with pytest.raises(ChangedError, match=r"vocabulary_digest.*objective.vocabulary"):
         finetune(replace(recipe, objective=replace(recipe.objective, vocabulary="bpe:20")))
+    others = {"augment": [raysp.Gain()], "ema": 0.5, "schedule": replace(recipe.schedule, optimizer=interruptible)}
+    for name, value in others.items():
+        with pytest.raises(ChangedError, match=rf"with another recipe or corpus: `{name}"):
+            finetune(replace(recipe, **{name: value}))
     second = tmp_path / "in" / "1.parquet"
     write_shard(second, table=words_table(9, seed=100))
     with pytest.raises(ChangedError, match=r"1 shard is new: 1\.parquet"):

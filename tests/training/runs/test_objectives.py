@@ -164,6 +164,7 @@ def check_classes(sink: Path, at: Places) -> None:
     assert best == {"metric": "f1", "value": max(values.values()), "step": max(values, key=values.__getitem__)}
     config = transformers.AutoConfig.from_pretrained(sink)
     assert (config.id2label, config.problem_type) == ({0: "s0", 1: "s1", 2: "s2"}, "single_label_classification")
+    assert {name: getattr(config, name) for name in MASKS} == MASKS
     assert "- audio-classification\n" in (sink / "README.md").read_text()
 
 
@@ -270,12 +271,14 @@ def test_a_head_with_the_same_classes_stays_and_one_with_others_is_new(words, li
 def test_a_whole_writer_keeps_its_options_and_its_frozen_encoder(words, headless, tmp_path):
     decoder = save_decoder("gpt2", tmp_path / "decoder")
     writer = Seq2Seq(str(headless), decoder=str(decoder), generate={"num_beams": 3, "max_length": 40})
-    further = Seq2Seq(str(tmp_path / "first"), freeze="encoder", generate={"max_length": 30})
+    further = Seq2Seq(str(tmp_path / "first"), freeze="encoder", generate={"max_length": 30}, masks=MASKS)
     for sink, objective in (("first", writer), ("second", further)):
         schedule = Schedule(steps=1, learning_rate=1e-3, warmup=0.0)
         finetune(a_recipe(words, Path(), tmp_path / sink, objective=objective, schedule=schedule))
     options = transformers.GenerationConfig.from_pretrained(tmp_path / "second")
     assert (options.num_beams, options.max_length) == (3, 30)
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "second").encoder
+    assert {name: getattr(config, name) for name in MASKS} == MASKS
     before, after = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert before.keys() == after.keys()
     changed = {name.partition(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
