@@ -1,9 +1,7 @@
-"""MP4, Matroska, ADTS and ASF: delay, duration, damage, joined streams."""
+"""Containers that FFmpeg reads (MP4, Matroska, ADTS, Ogg): delay, duration, clock, tracks, damage, joined streams."""
 
 import io
 import struct
-from fractions import Fraction
-from typing import Any
 
 import av
 import numpy as np
@@ -11,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from raysp import AudioError
-from raysp.audio import DecodeOptions, Excerpt, decode, decode_all, read_header
-from tests.audio.test_decoding import encode as store
+from raysp.audio import DecodeOptions, Excerpt, TooLong, decode, decode_all, read_header
+from tests.audio.recordings import RATE, encode, muxed, timed
 from tests.corpora import DEMO
 
-RATE = 16_000
+TONE = (np.sin(np.arange(48_000 * 2) * 0.05) * 8000).astype(np.int16)
 
 
 @pytest.fixture(scope="module")
@@ -26,22 +24,10 @@ def speech() -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)[:50_123]
 
 
-def encode(
-    samples: np.ndarray, container: str, codec: str, rate: int = RATE, channels: int = 1, **muxing: Any
-) -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format=container, **muxing) as media:
-        layout = "mono" if channels == 1 else "stereo"
-        stream = media.add_stream(codec, rate=rate, layout=layout)
-        resampler = av.AudioResampler(
-            stream.codec.audio_formats[0], layout, rate, frame_size=960 if rate > RATE else 1024
-        )
-        frame = av.AudioFrame.from_ndarray(np.repeat(samples[None], channels, 0), "fltp", layout)
-        frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-        for part in (*resampler.resample(frame), *resampler.resample(None)):
-            media.mux(stream.encode(part))
-        media.mux(stream.encode(None))
-    return file.getvalue()
+def corrupt(audio: object, match: str | None = None) -> None:
+    with pytest.raises(AudioError, match=match) as caught:
+        decode(audio, sample_rate=RATE)
+    assert caught.value.error_type == "corrupt_audio"
 
 
 def lag_of(found: np.ndarray, expected: np.ndarray) -> int:
@@ -55,54 +41,52 @@ def lag_of(found: np.ndarray, expected: np.ndarray) -> int:
 @pytest.mark.parametrize(
     ("container", "codec", "rate"),
     [
-        ("mp4", "aac", RATE),
-        ("ipod", "aac", RATE),
-        ("mov", "aac", 48_000),
-        ("mp4", "alac", RATE),
-        ("mp4", "flac", RATE),
-        ("mp4", "libopus", 48_000),
-        ("mp4", "libmp3lame", RATE),
-        ("matroska", "aac", RATE),
-        ("matroska", "flac", RATE),
-        ("matroska", "libopus", 48_000),
-        ("matroska", "pcm_s16le", RATE),
-        ("webm", "libopus", 48_000),
+        *(("mp4", "aac", RATE), ("ipod", "aac", RATE), ("mov", "aac", 48_000), ("mp4", "alac", RATE)),
+        *(("mp4", "flac", RATE), ("mp4", "libopus", 48_000), ("mp4", "libmp3lame", RATE), ("matroska", "aac", RATE)),
+        *(("matroska", "flac", RATE), ("matroska", "pcm_s16le", RATE), ("webm", "libopus", 48_000)),
     ],
 )
 def test_delay_and_duration_are_right_to_a_millisecond(speech, container, codec, rate):
-    data = encode(speech, container, codec, rate)
+    data = muxed(speech, container, codec, rate)
     found = decode(data, sample_rate=RATE)
     assert abs(len(found) - len(speech)) <= 16
     assert abs(lag_of(found, speech)) <= 16
     assert read_header(data).seconds == pytest.approx(len(speech) / RATE, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    ("container", "codec"), [("ipod", "aac"), ("matroska", "aac"), ("webm", "libopus"), ("adts", "aac")]
-)
-def test_a_cut_recording_is_an_error_or_shorter(speech, container, codec):
-    data = encode(speech, container, codec, 48_000 if codec == "libopus" else RATE)
-    for share in (0.0, 0.01, 0.3, 0.6, 0.95, 0.999):
-        [found] = decode_all([Excerpt(data[: max(12, int(share * len(data)))])], DecodeOptions(RATE))
-        if isinstance(found, AudioError):
-            # An MP4 that ends in its list of streams has none.
-            assert found.error_type in ("corrupt_audio", "unsupported_format")
-            assert str(found).isprintable()
-        else:
-            assert len(found) <= len(speech) + 2048
+def sounding(samples: np.ndarray) -> np.ndarray:
+    """Return the tenths of a second that are not silent."""
+    whole = samples[: len(samples) // 1600 * 1600].reshape(-1, 1600)
+    return np.flatnonzero(np.square(whole.astype(np.float64)).mean(1) > 1e-4) / 10
 
 
-def test_damage_inside_is_an_error_or_samples(speech):
-    data = bytearray(encode(speech, "ipod", "aac"))
-    for seed in range(20):
-        damaged = data.copy()
-        for place in np.random.default_rng(seed).integers(8, len(data), 40):
-            damaged[place] ^= 255
-        [found] = decode_all([Excerpt(bytes(damaged))], DecodeOptions(RATE))
-        if isinstance(found, AudioError):
-            assert found.error_type in ("corrupt_audio", "unsupported_format", "invalid_audio", "out_of_memory")
-        else:
-            assert np.isfinite(found).all()
+@pytest.mark.parametrize(("container", "codec"), [("webm", "libopus"), ("mp4", "aac"), ("ogg", "libopus")])
+def test_a_pause_in_the_times_of_packets_is_silence(container, codec):
+    found = decode(timed(container, codec, [[(0, TONE), (7, TONE)]]), sample_rate=16_000)
+    assert len(found) / 16_000 == pytest.approx(9, abs=0.15)
+    heard = sounding(found)
+    assert heard[heard < 4].max() == pytest.approx(1.9, abs=0.15)
+    assert heard[heard > 4].min() == pytest.approx(7, abs=0.15)
+
+
+@pytest.mark.parametrize(("container", "codec"), [("matroska", "flac"), ("mp4", "aac")])
+def test_audio_that_begins_after_its_film_is_late(container, codec):
+    heard = sounding(decode(timed(container, codec, [[(1.5, TONE)]], film=True), sample_rate=16_000))
+    assert heard.min() == pytest.approx(1.5, abs=0.15)
+
+
+def test_a_time_of_years_allocates_nothing():
+    audio = timed("matroska", "flac", [[(0, TONE), (3e8, TONE)]])
+    [found] = decode_all([Excerpt(audio)], DecodeOptions(16_000))
+    assert isinstance(found, TooLong)
+    assert len(decode(audio, sample_rate=16_000, duration=5)) == 5 * 16_000
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mp4", "aac"), ("matroska", "libopus")])
+def test_several_audio_tracks_are_an_error_that_names_them(container, codec):
+    with pytest.raises(AudioError, match="with 2 audio tracks") as caught:
+        decode(timed(container, codec, [[(0, TONE)], [(0, np.zeros_like(TONE))]]), sample_rate=16_000)
+    assert caught.value.error_type == "unsupported_format"
 
 
 def test_a_film_without_sound_is_unsupported():
@@ -117,30 +101,59 @@ def test_a_film_without_sound_is_unsupported():
     assert caught.value.error_type == "unsupported_format"
 
 
-@pytest.fixture(scope="module")
-def recordings(speech) -> dict[str, bytes]:
-    """Encode a recording in each container."""
-    media = {name: encode(speech, *how) for name, how in MEDIA.items()}
-    with_unknown_size = encode(speech, "webm", "libopus", 48_000)
-    place = with_unknown_size.index(b"\x18\x53\x80\x67") + 4
-    assert with_unknown_size[place] == 1  # a size of eight bytes
-    stream = with_unknown_size[:place] + b"\x01" + b"\xff" * 7 + with_unknown_size[place + 8 :]
-    return {**media, "live webm": stream, **{name: store(speech, RATE, name) for name in ("FLAC", "MP3", "WAV")}}
+@pytest.mark.parametrize(("first", "second"), [(16_000, 48_000), (44_100, 22_050)])
+def test_aac_of_two_rates_follows_one_another_without_silence(speech, first, second):
+    one, other = muxed(speech, "adts", "aac", first), muxed(speech, "adts", "aac", second, 2)
+    parts = [decode(part, sample_rate=RATE) for part in (one, other)]
+    joined = decode(one + other, sample_rate=RATE)
+    assert len(joined) == sum(map(len, parts))
+    assert np.abs(joined[-len(parts[1]) :] - parts[1]).max() < 1e-4
 
 
-MEDIA = {
-    "mp4": ("mp4", "aac"),
+@pytest.mark.parametrize("kind", ["MP3", "AAC"])
+def test_a_hole_in_frames_without_a_container_is_an_error(speech, kind):
+    samples = np.tile(speech, 6)
+    data = encode(samples, RATE, "MP3") if kind == "MP3" else muxed(samples, "adts", "aac", 48_000)
+    place = len(data) // 3
+    for hole in (bytes(6_000), np.random.default_rng(7).bytes(6_000)):
+        corrupt(data[:place] + hole + data[place + len(hole) :])
+
+
+@pytest.mark.parametrize("bits", [2, 5])
+def test_g726_in_a_wav_is_decoded(bits):
+    file, tone = io.BytesIO(), TONE[::6].copy()
+    with av.open(file, "w", format="wav") as media:
+        stream = media.add_stream("g726", rate=8000, layout="mono", options={"code_size": str(bits)})
+        frame = av.AudioFrame.from_ndarray(tone[None], "s16", "mono")
+        frame.sample_rate = 8000
+        media.mux(stream.encode(frame))
+        media.mux(stream.encode(None))
+    found = decode(file.getvalue(), sample_rate=8000)
+    assert abs(len(found) - len(tone)) <= 8
+    assert np.corrcoef(found[: len(tone)], tone[: len(found)])[0, 1] > 0.9
+
+
+FORMS = {
     "m4a": ("ipod", "aac"),
     "adts": ("adts", "aac"),
     "webm": ("webm", "libopus", 48_000),
     "matroska": ("matroska", "flac"),
 }
-OTHERS = ["live webm", "FLAC", "MP3", "WAV"]
 
 
-@pytest.mark.parametrize("first", [*MEDIA, *OTHERS])
-def test_streams_joined_with_those_of_containers_of_pyav_are_one_recording(recordings, first):
-    for second in (first, "m4a", "webm", "FLAC"):
+@pytest.fixture(scope="module")
+def recordings(speech) -> dict[str, bytes]:
+    """Recordings in each container, one of them with a size that is unknown, as of a live stream."""
+    media = {name: muxed(speech, *how) for name, how in FORMS.items()}
+    place = media["webm"].index(b"\x18\x53\x80\x67") + 4
+    assert media["webm"][place] == 1  # a size of eight bytes
+    live = media["webm"][:place] + b"\x01" + b"\xff" * 7 + media["webm"][place + 8 :]
+    return {**media, "live webm": live, **{name: encode(speech, RATE, name) for name in ("FLAC", "MP3", "WAV")}}
+
+
+@pytest.mark.parametrize("first", [*FORMS, "live webm", "FLAC", "MP3", "WAV"])
+def test_streams_joined_with_those_of_containers_of_ffmpeg_are_one_recording(recordings, first):
+    for second in {first, "m4a", "webm", "FLAC"}:
         joined = recordings[first] + recordings[second]
         expected = sum(len(decode(recordings[one], sample_rate=RATE)) for one in (first, second))
         for given in (joined, io.BytesIO(joined)):
@@ -150,14 +163,12 @@ def test_streams_joined_with_those_of_containers_of_pyav_are_one_recording(recor
         assert counted.num_frames is None or abs(counted.seconds * RATE - expected) <= 1600
 
 
-@pytest.mark.parametrize("first", MEDIA)
-def test_unknown_data_behind_a_container_of_pyav_is_corrupt_and_tags_are_not(recordings, first):
+@pytest.mark.parametrize("first", FORMS)
+def test_unknown_data_behind_a_container_of_ffmpeg_is_corrupt_and_tags_are_not(recordings, first):
     whole, num_samples = recordings[first], len(decode(recordings[first], sample_rate=RATE))
     for tag in (b"TAG" + bytes(125), bytes(3000)):
         assert len(decode(whole + tag, sample_rate=RATE)) == num_samples
-    with pytest.raises(AudioError, match=r"follow the samples, and are not a stream|FFmpeg reports") as caught:
-        decode(whole + np.random.default_rng(0).bytes(20_000), sample_rate=RATE)
-    assert caught.value.error_type == "corrupt_audio"
+    corrupt(whole + np.random.default_rng(0).bytes(20_000), r"follow the samples, and are not a stream|FFmpeg reports")
 
 
 def with_number(data: bytes, name: bytes, offset: int, number: int) -> bytes:
@@ -180,18 +191,16 @@ DAMAGE = {
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_recording_of_which_only_a_part_decodes_is_corrupt(speech, how):
     container, damage = DAMAGE[how]
-    data = encode(speech, container, "aac" if container == "ipod" else "pcm_s16le")
+    data = muxed(speech, container, "aac" if container == "ipod" else "pcm_s16le")
     assert len(decode(data, sample_rate=RATE)) == pytest.approx(len(speech), abs=16)
     for given in (damage(data), io.BytesIO(damage(data))):
-        with pytest.raises(AudioError, match="announces") as caught:
-            decode(given, sample_rate=RATE)
-        assert caught.value.error_type == "corrupt_audio"
+        corrupt(given, "announces")
     assert read_header(damage(data), counted=True).num_frames is None
 
 
 @pytest.mark.parametrize("options", [{}, {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}])
 def test_unknown_data_behind_an_mp4_is_no_box_of_it(speech, recordings, options):
-    data = encode(speech, "mp4", "aac", options=options)
+    data = muxed(speech, "mp4", "aac", options=options)
     joined = data + b"TAG" + b"x" * 125 + recordings["FLAC"]
     expected = len(decode(data, sample_rate=RATE)) + len(speech)
     assert len(decode(joined, sample_rate=RATE)) == pytest.approx(expected, abs=16)
@@ -200,12 +209,10 @@ def test_unknown_data_behind_an_mp4_is_no_box_of_it(speech, recordings, options)
 @pytest.mark.parametrize("codec", ["libopus", "flac"])
 @pytest.mark.parametrize("place", [1500, -300])
 def test_an_ogg_whose_first_or_last_page_is_damaged_is_corrupt(speech, codec, place):
-    data = bytearray(encode(speech[: RATE * 3 // 2], "ogg", codec, 48_000 if codec == "libopus" else RATE))
+    data = bytearray(muxed(speech[: RATE * 3 // 2], "ogg", codec, 48_000 if codec == "libopus" else RATE))
     assert len(decode(bytes(data), sample_rate=RATE)) == pytest.approx(RATE * 3 // 2, abs=160)
     data[place] ^= 1
-    with pytest.raises(AudioError, match=r"the page at byte .* is damaged") as caught:
-        decode(bytes(data), sample_rate=RATE)
-    assert caught.value.error_type == "corrupt_audio"
+    corrupt(bytes(data), r"the page at byte .* is damaged")
 
 
 def box(kind: bytes, *parts: bytes) -> bytes:
@@ -214,7 +221,7 @@ def box(kind: bytes, *parts: bytes) -> bytes:
 
 
 def test_the_comment_of_itunes_gives_delay_and_end(speech):
-    data = encode(speech, "ipod", "aac").replace(b"edts", b"free")
+    data = muxed(speech, "ipod", "aac").replace(b"edts", b"free")
     comment = f" 00000000 {1024:08X} {0:08X} {len(speech):016X} 00000000".encode()
     names = box(b"mean", bytes(4), b"com.apple.iTunes") + box(b"name", bytes(4), b"iTunSMPB")
     items = box(b"ilst", box(b"----", names, box(b"data", struct.pack(">II", 1, 0), comment)))
@@ -229,7 +236,7 @@ def test_the_comment_of_itunes_gives_delay_and_end(speech):
 
 
 def test_a_list_of_edits_may_leave_out_sound(speech):
-    data = encode(speech, "ipod", "aac")
+    data = muxed(speech, "ipod", "aac")
     place = data.index(b"elst") + 12
     whole = int.from_bytes(data[place : place + 4], "big")  # units of a second depend on FFmpeg
     shortened = with_number(data, b"elst", 12, whole // 2)

@@ -12,7 +12,7 @@ from raysp.audio.waveforms import Windowing
 from raysp.ops.decoding import Decoding, seconds_left
 from raysp.ops.rows import MAX_MESSAGE, ROW_SCHEMA, plain, waves_of, with_waves
 from raysp.storage.audio_root import AudioRoot
-from tests.audio.test_decoding import encode, noise, with_flac_streaminfo
+from tests.audio.recordings import encode, noise, with_flac_streaminfo
 from tests.corpora import AUDIO, wav
 from tests.ops.test_long_rows import flac_of_unknown_length
 
