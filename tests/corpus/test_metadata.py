@@ -175,26 +175,9 @@ def test_one_that_cannot_be_used_is_refused_before_any_work(corpus, files, messa
         raysp.plan(pipeline_of(corpus))
 
 
-def test_it_is_read_equally_in_a_bucket(s3, corpus):
-    write(corpus, ROWS)
-    bucket = s3.bucket()
-    s3.upload(corpus, bucket, "in/")
-    source = raysp.Shards(f"s3://{bucket}/in", text="text", storage_options=s3.options)
-    pipeline = a_pipeline(source, raysp.Parquet(str(corpus.parent / "out"), keep=["speaker"]))
-    raysp.run(pipeline, engine="here", progress=False)
-    assert [(row["id"], row["text"], row["speaker"]) for row in labels_of(corpus)][:2] == [
-        ("a.wav", "one", 3),
-        ("b.wav", "two", 7),
-    ]
-
-
-def lines_of(num_rows: int) -> list[dict]:
-    return [{"file_name": f"{number:05}.wav", "text": f"text {number}", "speaker": 0} for number in range(num_rows)]
-
-
 @pytest.mark.slow
 def test_each_piece_has_its_own_rows(corpus):
-    rows = lines_of(900)
+    rows = [{"file_name": f"{n:05}.wav", "text": f"text {n}", "speaker": 0} for n in range(900)]
     write(corpus, rows, "jsonl")
     assert [piece.num_rows for piece in raysp.plan(pipeline_of(corpus)).corpus.shards[0].pieces] == [400, 400, 103]
     raysp.run(pipeline_of(corpus, max_error_rate=1.0), engine="here", progress=False)

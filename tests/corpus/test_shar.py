@@ -86,13 +86,6 @@ def test_recordings_named_without_their_cuts_are_refused(tmp_path, name):
     assert "has the name of recordings of lhotse Shar" in corpora.refusal(tmp_path / name)
 
 
-def test_a_single_shard_without_a_number_is_read(tmp_path):
-    path = write_files(tmp_path / "in", [{"id": "./1"}], [("./1.original", wav(900)), ("./1.json", b"{}")])
-    (path.parent / "recording.000000.tar").rename(path.parent / "recording.dev.tar")
-    [row] = corpora.read(path.rename(path.parent / "cuts.dev.jsonl.gz").parent)
-    assert (row["id"], row["seconds"]) == ("./1", 900 / 16_000)
-
-
 def zipped(cuts: "list[object]") -> bytes:
     return gzip.compress(b"".join(json.dumps(one).encode() + b"\n" for one in cuts))
 

@@ -44,18 +44,17 @@ def test_damaged_files_are_refused_with_their_name_and_their_content(tmp_path):
         assert re.search(rf"{number}\.parquet: {message}", found[f"{number}.parquet"])
 
 
-@pytest.mark.slow
 def test_any_content_of_a_footer_is_read_or_refused_by_name(tmp_path):
     draw, data = Random(0), write_shard(tmp_path / "x.parquet").read_bytes()
     (tmp_path / "in").mkdir()
     footer = int.from_bytes(data[-8:-4], "little")
-    for number in range(150):
+    for number in range(80):
         raw = bytearray(data)
         for _ in range(draw.randint(1, 4)):
             raw[draw.randrange(len(raw) - 8 - footer, len(raw))] = draw.randrange(256)
         (tmp_path / "in" / f"{number}.parquet").write_bytes(raw)
     found = unreadable(tmp_path / "in")
-    assert 20 < len(found) < 150
+    assert 10 < len(found) < 80
     for name, reason in found.items():
         assert f"{name}: " in reason
         assert "\n" not in reason
@@ -115,10 +114,3 @@ def test_columns_that_are_missing_or_there_twice_are_named(tmp_path, names, colu
     path = write_shard(tmp_path / "x.parquet", table=pa.Table.from_arrays(columns, names))
     with pytest.raises(PlanError, match=message):
         raysp.plan(a_pipeline(raysp.Shards(str(path), text=column), tmp_path / "out"))
-
-
-@pytest.mark.parametrize("row_group_size", [1, 7, 60])
-def test_the_rows_of_row_groups_are_read_in_order(tmp_path, row_group_size):
-    path = write_shard(tmp_path / "x.parquet", table=rows_table(60, audio=b"bytes"), row_group_size=row_group_size)
-    found = corpora.read(path, "language")
-    assert [(row["id"], row["language"]) for row in found] == [(f"u{n}", "en" if n % 2 else "de") for n in range(60)]

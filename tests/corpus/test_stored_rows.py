@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp import AudioError
@@ -42,6 +42,7 @@ def entry_of(path: Path) -> Entry:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow", "tar"])
+@settings(max_examples=8)
 @given(numbers=st.lists(st.integers(0, NUM_ROWS - 1), max_size=12))
 def test_rows_in_any_order_are_those_of_the_shard(shards, kind, numbers):
     rows, path = StoredRows(), shards[kind]

@@ -8,16 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-import pyarrow as pa
 import pytest
 
-from raysp import ShardError
-from raysp.corpus import archive, sources, tars
-from raysp.corpus.shards import Piece, Shard, cut_groups, input_id
-from raysp.storage.ranged import open_ranged
+import raysp
+from tests import corpora
 from tests.corpora import wav
-
-COLUMNS = ["id", "audio", "text", "speaker", "score", "words"]
 
 
 def write_tar(path: Path, files: "list[tuple[str, bytes]]", format: int = tarfile.PAX_FORMAT) -> Path:
@@ -44,60 +39,25 @@ def files_of(number: int, **values: object) -> "list[tuple[str, bytes]]":
     ]
 
 
-def shard_of(path: Path) -> Shard:
-    found = sources.survey("tar", str(path), "")
-    size = path.stat().st_size
-    place = input_id(size, "1", found)
-    return Shard("x.parquet", str(path), size, "1", found.num_rows, place, cut_groups(found.groups), "tar", found.part)
-
-
-def read(shard: Shard, piece: Piece, columns: "list[str]") -> pa.Table:
-    return sources.read_table(sources.narrow(shard, piece), piece, columns)
-
-
-@pytest.fixture
-def small_spans(monkeypatch):
-    monkeypatch.setattr(tars, "SPAN_ROWS", 4)
-
-
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_files_with_the_same_name_up_to_a_dot_are_a_row(tmp_path, format):
     long = "a" * 90 + "/" + "ü" * 40 if format != tarfile.USTAR_FORMAT else "a/b"
-    files = [(f"./{long}.FLAC", b"f"), (f"./{long}.json", b'{"id": "own"}'), *files_of(1), (".hidden.wav", b"h")]
-    files += [("README", b"r"), ("v1.0/x.left.ogg", b"o"), ("v1.0/x.cls", b"3"), ("only.txt", b"\xff\r\n")]
-    shard = shard_of(write_tar(tmp_path / "x.tar", files, format))
-    rows = read(shard, Piece(0, 4), COLUMNS).to_pylist()
+    files = [(f"./{long}.FLAC", wav(900)), (f"./{long}.json", b'{"id": "own"}'), *files_of(1), (".hidden.wav", b"h")]
+    files += [("README", b"r"), ("v1.0/x.left.ogg", wav(902)), ("v1.0/x.cls", b"3"), ("only.txt", b"\xff\r\n")]
+    rows = corpora.read(write_tar(tmp_path / "x.tar", files, format), "text", "words", "score")
     assert [row["id"] for row in rows] == ["own", "train/0001", "v1.0/x", "only"]
-    recordings = [row["audio"] and row["audio"]["bytes"] for row in rows]
-    assert recordings == [b"f", wav(801, seed=1), b"o", None]
+    assert [row["seconds"] for row in rows] == [900 / 16_000, 801 / 16_000, 902 / 16_000, None]
     assert [row["text"] for row in rows] == [None, "text 1", None, None]
     assert [row["words"] for row in rows] == [None, '["one"]', None, None]
-    assert read(shard, Piece(0, 4), COLUMNS).schema.field("score").type == pa.int64()
+    assert [row["score"] for row in rows] == [None, 1, None, None]
 
 
-@pytest.mark.usefixtures("small_spans")
-@pytest.mark.parametrize("piece", [Piece(0, 10), Piece(3, 5), Piece(4, 8)])
-def test_a_piece_reads_its_own_bytes_and_one_schema(tmp_path, monkeypatch, piece):
-    scores = [1, None, 2, 3, 4, 5, 6, 7, 8.5, 9]
-    files = [one for number in range(10) for one in files_of(number, score=scores[number])]
-    shard = shard_of(write_tar(tmp_path / "x.tar", files))
-    whole = sources.read_table(shard, Piece(0, 10), COLUMNS)
-    places = []
-    original = tars.read_members
-    monkeypatch.setattr(tars, "read_members", lambda *given: places.append(given[1:]) or original(*given))
-    assert read(shard, piece, COLUMNS) == whole.slice(piece.first, piece.num_rows)
-    assert len(places) == (piece.end - 1) // 4 - piece.first // 4 + 1
-    assert whole.schema.field("score").type == pa.float64()
-
-
-def test_headers_of_large_members_are_read_in_few_bytes(tmp_path):
-    files = [(f"{number}.wav", bytes(3_000_000)) for number in range(4)]
-    data = write_tar(tmp_path / "x.tar", files).read_bytes()
-    fetched = []
-    file = open_ranged(len(data), lambda start, end: fetched.append(end - start) or data[start:end])
-    opened = archive.ArchiveFile("x.tar", file, may_jump=False)
-    assert tars.read_layout(opened, tars.samples_of(opened), tars.values_of).num_rows == 4
-    assert sum(fetched) < len(data) / 10
+def test_rows_of_many_pieces_have_the_columns_of_the_whole_file(tmp_path):
+    """Archives are read in spans of 400 samples; of a column of integers the last value is none."""
+    scores = [None if row % 7 == 1 else row for row in range(999)] + [8.5]
+    files = [(f"{row:04}.json", json.dumps({"score": score}).encode()) for row, score in enumerate(scores)]
+    found = corpora.read(write_tar(tmp_path / "x.tar", [*files, ("0999.wav", b"1")]), "score")
+    assert [(row["id"], row["score"]) for row in found] == [(f"{row:04}", score) for row, score in enumerate(scores)]
 
 
 def a_tar(*files: "tuple[str, bytes]") -> bytearray:
@@ -142,20 +102,20 @@ DAMAGED = {
 }
 
 
-@pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_archive_is_one_line_with_its_place(tmp_path, case):
-    data, message = DAMAGED[case]
-    path = tmp_path / "x.tar"
-    path.write_bytes(data)
-    with pytest.raises(ShardError) as found:
-        sources.survey("tar", str(path), "")
-    assert str(found.value).startswith(f"{path}: ")
-    assert re.search(message, str(found.value))
-    assert "\n" not in str(found.value)
+def test_a_damaged_archive_is_one_line_with_its_place(tmp_path):
+    for number, (data, _) in enumerate(DAMAGED.values()):
+        write_tar(tmp_path / "in" / f"{number}.tar", []).write_bytes(data)
+    write_tar(tmp_path / "in" / "good.tar", files_of(0))
+    plan = raysp.plan(corpora.a_pipeline(f"{tmp_path}/in", tmp_path / "out"))
+    unreadable = {Path(name).stem: reason for name, reason in plan.corpus.unreadable.items()}
+    assert len(unreadable) == len(DAMAGED)
+    for number, (_, message) in enumerate(DAMAGED.values()):
+        found = unreadable[f"{number}"]
+        assert re.search(rf"/{number}\.tar: .*{message}", found)
+        assert "\n" not in found
 
 
 def test_names_that_lead_outside_are_ids_and_nothing_is_written(tmp_path):
     path = write_tar(tmp_path / "in" / "x.tar", [("../../out.wav", b"1"), ("/etc/raysp.wav", b"2")])
-    found = read(shard_of(path), Piece(0, 2), ["id", "audio"]).to_pylist()
-    assert [row["id"] for row in found] == ["../../out", "/etc/raysp"]
+    assert [row["id"] for row in corpora.read(path)] == ["../../out", "/etc/raysp"]
     assert sorted(one.name for one in tmp_path.rglob("*")) == ["in", "x.tar"]

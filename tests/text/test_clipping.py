@@ -2,11 +2,10 @@
 
 from itertools import pairwise
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.text.clipping import Clip, Rules, cut_clips, solo_regions
+from raysp.text.clipping import Rules, cut_clips, solo_regions
 from raysp.text.times import Span
 from tests.text.formats.spans import words
 
@@ -17,12 +16,6 @@ def spoken(*times: tuple[float, float], score: float = 0.5) -> list[Span]:
 
 def cut(words: list[Span], seconds: float = 60.0, least: float = 1.0, most: float = 10.0):
     return cut_clips(words, seconds, Rules(least, most))
-
-
-def test_a_recording_that_fits_is_one_clip_without_the_silence_around_it():
-    clips, left_out = cut(spoken((5.0, 6.0), (6.5, 8.0)))
-    assert clips == [Clip(4.75, 8.25, "w0 w1", 0.5)]
-    assert not left_out
 
 
 def test_a_clip_ends_at_the_widest_pause_after_half_of_the_longest_clip():
@@ -56,11 +49,6 @@ def test_sentences_are_packed_up_to_the_longest_clip():
     assert not left_out
 
 
-def test_a_sentence_that_does_not_fit_is_cut_at_its_widest_pause():
-    spans = spoken((0, 2), (2.9, 5.5), (6.0, 7.5), (7.6, 9.0), (9.1, 12.0))
-    assert cut_clips(spans, 60.0, Rules(1.0, 10.0, by="sentences")) == cut(spans)
-
-
 def test_clips_cut_at_speakers_never_span_two_of_them():
     spans = said(("a", 0, 1, "A"), ("b", 1.1, 2, "A"), ("c", 2.1, 4, "B"), ("d", 4.5, 6, "A"), ("e", 7.5, 9, "A"))
     turns = said(("B", 6.5, 7, "B"))
@@ -86,7 +74,6 @@ def test_regions_in_which_several_speak_are_left_out():
     assert left_out == {"of_several_speakers": 1}
 
 
-@pytest.mark.slow
 @given(words(most=40), st.floats(0, 1), st.floats(0.1, 5), st.sampled_from(["words", "sentences", "turns"]))
 def test_any_rules_give_clips_within_bounds_of_one_speaker_each(spans, padding, max_pause, by):
     spans = [span._replace(text=f"{n}{'.' * (n % 3 == 0)}", speaker=f"{n // 4 % 2}") for n, span in enumerate(spans)]

@@ -9,7 +9,7 @@ import raysp
 from raysp.errors import CheckpointError
 from raysp.ops.measuring_texts import signals_of_text
 from raysp.text.phrases import Phrases
-from raysp.text.scripts import SCRIPTS, script_share, scripts_of
+from raysp.text.scripts import script_share, scripts_of
 from raysp.text.text_languages import text_language
 
 PHRASES = (
@@ -69,7 +69,7 @@ def flagged(text: str, seconds: float, bounds: list[tuple[str, str, float]]) -> 
 def test_the_published_rules_flag_the_same_texts():
     draw = random.Random(0)
     counts = dict.fromkeys(("granary", "en", "de"), 0)
-    for _ in range(3_000):
+    for _ in range(800):
         text, seconds = made_up(draw)
         by_granary = granary(text.split())
         assert flagged(text, seconds, raysp.text_bounds("granary")) == by_granary, text
@@ -79,7 +79,7 @@ def test_the_published_rules_flag_the_same_texts():
             bounds = raysp.text_bounds("curator", language=language)
             assert flagged(text, seconds, bounds) == expected, (text, seconds)
             counts[language] += expected
-    assert all(300 < count < 2_700 for count in counts.values())
+    assert all(80 < count < 720 for count in counts.values())
     assert not flagged("", 1.0, raysp.text_bounds("curator"))
 
 
@@ -88,7 +88,7 @@ def test_texts_that_are_a_phrase_of_a_file_are_all_phrase(tmp_path):
     path.write_text("\n".join(["", *PHRASES, "..."]), encoding="utf-8-sig")
     phrases = Phrases.read(path)
     draw = random.Random(1)
-    for _ in range(1_000):
+    for _ in range(300):
         text, _ = made_up(draw)
         plain = text.strip().translate(str.maketrans("", "", ".?!"))
         if plain in [phrase.strip(".?!") for phrase in PHRASES]:  # Granary's `hall_frequent_single_word`
@@ -145,7 +145,6 @@ def test_languages_of_recognisers_have_scripts():
 
     assert {code for code in LANGUAGES if not scripts_of(code)} == set()
     assert scripts_of("xx") == frozenset()
-    assert len(SCRIPTS) > 200
 
 
 @pytest.mark.parametrize(

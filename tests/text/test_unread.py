@@ -33,7 +33,7 @@ def spans(draw: np.random.Generator, most: int) -> list[tuple[int, int]]:
 
 def test_it_is_what_counting_milliseconds_gives():
     draw = np.random.default_rng(0)
-    for _ in range(500):
+    for _ in range(200):
         speech, words = spans(draw, 12), spans(draw, 20)
         words = [words[place] for place in draw.permutation(len(words))]
         words += [(start, min(MILLISECONDS, end + 900)) for start, end in words[:2]]  # words may overlap

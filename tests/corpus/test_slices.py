@@ -1,0 +1,268 @@
+"""Slices and pieces of sources: folders and manifests that change, groups of rows, and many shards at once."""
+
+import contextlib
+import json
+import logging
+import signal
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from raysp import ShardError
+from raysp.corpus import archive, folders, manifests, sources, tars
+from raysp.corpus.shards import (
+    LEAST_SECONDS,
+    PIECE_BYTES,
+    READ_AGAIN_BYTES,
+    SECONDS_BY_PATH,
+    Group,
+    Piece,
+    Shard,
+    Survey,
+    cut_groups,
+)
+from raysp.corpus.surveys import Reading, survey_all
+from raysp.storage.ranged import open_ranged
+from raysp.storage.store import Entry
+from tests.corpora import AUDIO, rows_table, write_shard
+from tests.corpus.test_tars import write_tar
+
+MOST = 10_000
+"""Files or lines of a slice."""
+
+
+def entries(paths, version="1"):
+    return [Entry(path, 10, version) for path in sorted(paths)]
+
+
+def test_files_of_a_folder_keep_their_slices_and_new_ones_make_new_slices():
+    draw = Random(0)
+    for number in (3, 12_000):
+        first = {f"{draw.randrange(10 * number):06}é" for _ in range(number)}
+        gone = {path for path in first if draw.random() < 0.1}
+        new = {f"{draw.randrange(10 * number):06}é" for _ in range(number)}
+        parts = folders.cut(entries(first), [])
+        later = folders.cut(entries((first - gone) | new), parts)
+        assert later[: len(parts)] == parts
+        assert [path for part in parts for path, _, _ in folders.unpack(part)] == sorted(first)
+        assert [path for part in later[len(parts) :] for path, _, _ in folders.unpack(part)] == sorted(new - first)
+        assert all(0 < len(folders.unpack(part)) <= MOST for part in later)
+    assert max(map(len, later)) < 200_000  # bytes in which ten thousand files are recorded
+
+
+def test_a_file_that_changed_gives_its_slice_another_version():
+    (part,) = folders.cut(entries(["a", "b"]), [])
+    (same,) = folders.cut(entries(["a", "b"]), [part])
+    (other,) = folders.cut([Entry("a", 11, "1"), Entry("b", 10, "1")], [part])
+    (touched,) = folders.cut(entries(["a", "b"], version="2"), [part])
+    assert folders.version(part) == folders.version(same)
+    assert len({folders.version(one) for one in (part, other, touched)}) == 3
+
+
+def test_a_piece_of_a_folder_carries_no_more_than_its_own_part():
+    draw = Random(0)
+    listing = sorted((f"{draw.randbytes(16).hex()}.flac", 100_000 + draw.randrange(10**6), n) for n in range(2_000))
+    part = folders.pack(listing)
+    pieces = cut_groups(sources.survey("folder", "/x", part).groups, most_rows=folders.FolderKind.piece_rows)
+    assert [row for piece in pieces for row in range(piece.first, piece.end)] == list(range(2_000))
+    shard = Shard("n", "/x", 1, folders.version(part), 2_000, "i", pieces, "folder", part)
+    for piece in pieces:
+        one = sources.narrow(shard, piece)
+        assert len(json.dumps(asdict(one))) < 20_000
+        assert sources.read_table(one, piece, ["id"])["id"].to_pylist() == [
+            path for path, _, _ in listing[piece.first : piece.end]
+        ]
+    first = pieces[1].first + 3
+    inner = sources.read_table(sources.narrow(shard, pieces[1]), Piece(first, first + 2), ["id"])
+    assert inner["id"].to_pylist() == [listing[first][0], listing[first + 1][0]]
+    with pytest.raises(ShardError, match="its recorded listing is damaged"):
+        sources.narrow(Shard("n", "/x", 10, "another version", 2_000, "i", pieces, "folder", part), pieces[0])
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def slices_of(path: Path, slices: list) -> list[Shard]:
+    """Return the shards of slices of a manifest."""
+    made = []
+    for one in slices:
+        found = sources.survey("manifest", str(path), one.part)
+        pieces = cut_groups(found.groups)
+        made.append(Shard("x", str(path), 1, one.digest, found.num_rows, "i", pieces, "manifest", one.part))
+    return made
+
+
+def numbers_of(shards: list[Shard]) -> list[list[int]]:
+    """Return the numbers of the lines of each slice."""
+    return [
+        sources.read_table(shard, Piece(0, shard.num_rows), ["n"])["n"].to_pylist() if shard.num_rows else []
+        for shard in shards
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_changed_manifest_is_cut_again_behind_the_slices_that_did_not_change(tmp_path, seed):
+    draw, path = Random(seed), tmp_path / "m.jsonl"
+    rows = [{"audio_filepath": "x.wav", "n": n} for n in range(draw.choice([1, 4_000, MOST, 25_000]))]
+    after = list(rows)
+    for _ in range(draw.randint(1, 3)):
+        place = draw.randint(0, len(after))
+        new = [{"audio_filepath": "x.wav", "n": draw.randrange(99)}] * draw.randint(0, 3)
+        after[place : place + draw.choice([0, 1, 12_000])] = new
+    write_lines(path, rows)
+    first = slices_of(path, manifests.cut(str(path), ()))
+    assert [shard.num_rows for shard in first[:-1]] == [MOST] * (len(first) - 1)
+    write_lines(path, after)
+    parts, digests = [shard.part for shard in first], [shard.version for shard in first]
+    second = slices_of(path, manifests.cut(str(path), parts, None, digests))
+    assert [n for part in numbers_of(second) for n in part] == [row["n"] for row in after]
+    ends = range(MOST, len(rows) + 1, MOST)
+    same = next((k for k, end in enumerate(ends) if rows[end - MOST : end] != after[end - MOST : end]), len(ends))
+    assert second[:same] == first[:same]
+    assert len(second) >= len(first)
+
+
+def test_slices_of_a_manifest_end_early_where_lines_are_long_and_no_line_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "MOST_SLICE_BYTES", 100)  # of 64 MB
+    path = tmp_path / "m.jsonl"
+    write_lines(path, [{"audio_filepath": f"{n}.wav", "n": n, "x": "-" * 40} for n in range(6)])
+    first = slices_of(path, manifests.cut(str(path), ()))
+    assert numbers_of(first) == [[0, 1], [2, 3], [4, 5]]
+    again = slices_of(path, manifests.cut(str(path), ["0-1"], None, ["changed"]))
+    assert [n for part in numbers_of(again) for n in part] == [*range(6)]
+
+
+def test_headers_of_large_members_of_a_tar_file_are_read_in_few_bytes(tmp_path):
+    data = write_tar(tmp_path / "x.tar", [(f"{n}.wav", bytes(3_000_000)) for n in range(4)]).read_bytes()
+    fetched = []
+    file = open_ranged(len(data), lambda start, end: fetched.append(end - start) or data[start:end])
+    opened = archive.ArchiveFile("x.tar", file, may_jump=False)
+    assert tars.read_layout(opened, tars.samples_of(opened), tars.values_of).num_rows == 4
+    assert sum(fetched) < len(data) / 10
+
+
+def test_names_of_kinds_are_recorded_in_sinks_and_those_of_later_versions_are_refused():
+    assert [one.name for one in sources.KINDS] == ["parquet", "arrow", "shar", "manifest", "tar", "folder"]
+    with pytest.raises(ShardError, match="source kind 'zip', expected one of parquet, arrow, shar, manifest, tar"):
+        sources.kind_named("zip")
+
+
+HOUR = 3600.0
+a_group = st.builds(
+    Group, st.integers(0, 3000), st.sampled_from([0, 10**6, 10**8, 10**9]), st.floats(0.0, 4 * HOUR, allow_nan=False)
+)
+
+
+def held_by(groups: list[Group], piece: Piece) -> tuple[float, float]:
+    """Return the bytes and seconds of a piece, if groups are even."""
+    num_bytes = found = 0.0
+    first = 0
+    for group in groups:
+        rows = max(0, min(piece.end, first + group.num_rows) - max(piece.first, first))
+        if rows:
+            num_bytes += group.num_bytes * rows / group.num_rows
+            found += group.seconds * rows / group.num_rows
+        first += group.num_rows
+    return num_bytes, found
+
+
+@given(st.lists(a_group, max_size=12), st.floats(LEAST_SECONDS, 2 * HOUR), st.sampled_from([100, 5000]))
+def test_pieces_cover_every_row_once_within_bounds_of_bytes_and_not_below_a_minute(groups, seconds, most_rows):
+    pieces = cut_groups(groups, seconds, most_rows)
+    assert [piece.first for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
+    assert sum(piece.num_rows for piece in pieces) == sum(group.num_rows for group in groups)
+    assert all(0 < piece.num_rows <= most_rows for piece in pieces)
+    a_row = max((group.num_bytes / group.num_rows for group in groups if group.num_rows), default=0.0)
+    held = [held_by(groups, piece) for piece in pieces]
+    assert all(num_bytes <= PIECE_BYTES + a_row + len(groups) for num_bytes, _ in held)
+    for number, (first, second) in enumerate(pairwise(held)):
+        rows = pieces[number].num_rows + pieces[number + 1].num_rows
+        is_full = rows > most_rows or first[0] + second[0] > PIECE_BYTES - 1
+        ends = (first, second) if number + 2 == len(pieces) else (first,)
+        assert is_full or all(found >= LEAST_SECONDS - 1e-3 for _, found in ends)
+
+
+def test_a_large_group_is_cut_no_finer_than_it_is_worth_to_read_it_again():
+    audio = 24 * HOUR
+    stored = int(audio * 32_000)
+    assert len(cut_groups([Group(8640, 1000, audio)], 300)) == audio / 300
+    slices = len(cut_groups([Group(8640, stored, audio)], 300))
+    assert slices == int(1 + 2 * READ_AGAIN_BYTES / 32_000)
+    assert stored * (slices - 1) / 2 <= READ_AGAIN_BYTES * audio
+
+
+@pytest.mark.parametrize("nulls", [True, False])
+def test_rows_that_are_read_by_path_have_some_seconds_each(tmp_path, nulls):
+    audio = pa.array([{"bytes": None, "path": "a.wav"}] * 50, AUDIO) if nulls else pa.array(["a.wav"] * 50)
+    pq.write_table(pa.table({"audio": audio}), tmp_path / "x.parquet")
+    [group] = sources.survey("parquet", str(tmp_path / "x.parquet"), "", None, ("audio",)).groups
+    assert group.seconds == 50 * SECONDS_BY_PATH
+
+
+# Surveys of many shards ----------------------------------------------------------------------------------------------
+
+NUM_SHARDS, WORTH_PROCESSES = 20, 5_000
+COLUMNS = Reading({"key": "a", "secret": "never shown"}, ("audio", "id"))
+
+
+class Target(NamedTuple):
+    kind: str
+    url: str
+    part: str = ""
+
+
+@pytest.fixture
+def targets(tmp_path) -> list[Target]:
+    """A few shards of two schemas, with row groups and without rows, of which some cannot be read; most are missing."""
+    small = rows_table(3)
+    kinds = [small, small.drop_columns("text"), rows_table(40, audio=bytes(10)), small.slice(0, 0)]
+    found = []
+    for number in range(NUM_SHARDS):
+        place = tmp_path / f"{number:03}.parquet"
+        if number % 5 == 4:
+            place.write_bytes(b"PAR1 cut short")
+        elif number % 3:
+            write_shard(place, table=kinds[number % 4], row_group_size=16)
+        found.append(Target("parquet", str(place)))
+    return found
+
+
+def surveyors() -> list[psutil.Process]:
+    return [one for one in psutil.Process().children() if "raysp.corpus.survey_process" in one.cmdline()]
+
+
+def test_processes_survey_many_shards_as_this_one_does_also_if_one_is_killed(targets, caplog):
+    few = list(survey_all(targets, COLUMNS, processes=8))
+    assert len({one.schema for one in few if isinstance(one, Survey)}) == 2
+    assert surveyors() == []
+    times, found = 1 + WORTH_PROCESSES // NUM_SHARDS, []
+    with contextlib.closing(survey_all(targets * times, COLUMNS, processes=2)) as surveyed:
+        found.append(next(surveyed))
+        first, other = started = surveyors()
+        shown = [Path(f"/proc/{one.pid}/{name}").read_bytes() for one in started for name in ("cmdline", "environ")]
+        first.kill()
+        found += surveyed
+    assert found == few * times
+    assert not any(b"never shown" in one for one in shown)
+    assert not other.is_running()
+    [warning] = [one.message for one in caplog.records if one.levelno == logging.WARNING]
+    assert f"ended with signal {signal.SIGKILL.name}" in warning
+
+
+def test_processes_end_when_no_more_surveys_are_wanted(targets):
+    surveyed = survey_all(targets * (1 + WORTH_PROCESSES // NUM_SHARDS), COLUMNS, processes=2)
+    next(surveyed)
+    assert len(surveyors()) == 2
+    with pytest.raises(KeyboardInterrupt):
+        surveyed.throw(KeyboardInterrupt)
+    assert surveyors() == []
