@@ -3,9 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +13,7 @@ from typing import Any
 import pytest
 
 import raysp
-from tests.clouds.cloud import Cloud
+from tests.clouds.cloud import Cloud, wait_for
 from tests.s3_servers import free_port
 
 START_SECONDS = 90
@@ -90,22 +87,8 @@ def running_azure() -> Iterator[AzureCloud]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(endpoint, process)
+        wait_for(endpoint, process, START_SECONDS)
         yield AzureCloud(endpoint)
     finally:
         process.kill()
         process.wait()
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            if time.monotonic() > end or process.poll() is not None:
-                raise
-            time.sleep(0.2)

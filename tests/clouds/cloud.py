@@ -1,5 +1,9 @@
 """An emulated object store of Google Cloud or Azure, as the tests use it."""
 
+import subprocess
+import time
+import urllib.error
+import urllib.request
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,3 +62,18 @@ class Cloud(ABC):
     def at(self, endpoint: str) -> "Cloud":
         """The same, reached by another way."""
         return replace(self, endpoint=endpoint)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Wait until a process answers at a url."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            if time.monotonic() > end or process.poll() is not None:
+                raise
+            time.sleep(0.1)

@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 import threading
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -24,7 +23,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
-from tests.clouds.cloud import Cloud
+from tests.clouds.cloud import Cloud, wait_for
 from tests.s3_servers import free_port
 
 START_SECONDS = 30
@@ -179,7 +178,7 @@ def running_gcs() -> Iterator[GcsCloud]:
     command = [wrapper._get_binary_path(), "-backend", "memory", "-log-level", "error", *where]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait_for(f"{upstream}/storage/v1/b", process)
+        wait_for(f"{upstream}/storage/v1/b", process, START_SECONDS)
         server = _Conditions(upstream)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -190,15 +189,3 @@ def running_gcs() -> Iterator[GcsCloud]:
     finally:
         process.kill()
         process.wait()
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except OSError:
-            if time.monotonic() > end or process.poll() is not None:
-                raise
-            time.sleep(0.1)

@@ -12,7 +12,7 @@ from raysp.storage import s3 as s3_module
 from raysp.storage import s3_client
 from raysp.storage.ranged import MAX_WINDOW_BYTES
 from raysp.storage.s3 import S3Store
-from raysp.storage.store import check_names, probe, split_url
+from raysp.storage.store import check_names, probe
 from raysp.storage.stores import expand, open_store
 from tests.faulty_proxy import FaultyProxy
 
@@ -287,9 +287,3 @@ class TestKeysWithEmptyParts:
         for url in ("audio//x.parquet", "audio//*.parquet", "/x.parquet", "/*.parquet"):
             with pytest.raises(StoreError, match="the key has an empty part"):
                 expand(f"s3://{bucket}/{url}", s3.options)
-
-    def test_a_key_is_not_split_into_a_folder_that_a_store_cannot_have(self):
-        with pytest.raises(StoreError, match="the key has an empty part"):
-            split_url("gs://bucket/audio//x.parquet")
-        assert split_url("s3://bucket//lead/x.parquet") == ("s3://bucket//lead", "x.parquet")
-        assert split_url("https://host/a//x.parquet") == ("https://host/a/", "x.parquet")

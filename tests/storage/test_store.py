@@ -22,10 +22,7 @@ from raysp.storage.store import (
     UnusableError,
     check_names,
     explain,
-    join_url,
-    normalise,
     probe,
-    split_url,
 )
 from raysp.storage.stores import expand, open_store
 
@@ -194,21 +191,6 @@ class TestUrls:
         for url in urls:
             with pytest.raises(StoreError, match=message):
                 call(url)
-
-    def test_a_file_is_split_from_its_folder_and_joined_again(self):
-        for url, folder, name in (
-            ("s3://bucket/a/b.parquet", "s3://bucket/a", "b.parquet"),
-            ("s3://bucket/b.parquet", "s3://bucket", "b.parquet"),
-            ("memory://b.parquet", "memory://", "b.parquet"),
-            ("/b.parquet", "/", "b.parquet"),
-        ):
-            assert split_url(url) == (folder, name)
-            assert join_url(folder, name) == url
-        assert split_url("b.parquet") == (".", "b.parquet")
-
-    def test_urls_are_written_as_listings_write_them(self):
-        urls = {"/a/../b/": "/b", "file:///a": "/a", "s3://b/c/": "s3://b/c", "S3://b/c/../d": "s3://b/c/../d"}
-        assert {url: normalise(url) for url in urls} == urls
 
 
 class TestExpand:

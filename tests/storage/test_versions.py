@@ -4,8 +4,7 @@ import pytest
 
 from raysp import StoreError
 from raysp.storage import s3_client
-from raysp.storage.audio_root import WORTH_LISTING, AudioRoot, versions
-from raysp.storage.stores import open_store
+from raysp.storage.audio_root import WORTH_LISTING, AudioRoot
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +38,3 @@ def test_one_that_is_refused_is_absent_and_an_outage_is_an_error(root, proxy, co
     proxy.judge = lambda method, path: "503"
     with pytest.raises(StoreError, match="6 attempts"):
         root.versions(["a/001.wav"])
-
-
-def test_elsewhere_each_file_is_requested(tmp_path):
-    store = open_store(str(tmp_path))
-    for path in ("a/1.wav", "b.wav"):
-        store.create(path, b"first")
-    root = AudioRoot(store.url)
-    before = root.versions(["a/1.wav", "b.wav", "gone"])
-    assert before == {path: root.open(path).version for path in ("a/1.wav", "b.wav")}
-    store.replace("b.wav", b"another")
-    after = versions(store, ["a/1.wav", "b.wav"])
-    assert (after["a/1.wav"] == before["a/1.wav"], after["b.wav"] == before["b.wav"]) == (True, False)

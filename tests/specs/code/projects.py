@@ -3,14 +3,11 @@
 import importlib
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import raysp
-from raysp.labelling.planning.settings import label_parts
-from raysp.specs.code import UserCode
-from raysp.specs.pipeline import fingerprint, read_code
-from tests.corpora import a_pipeline
-from tests.specs.settled import settled
+from tests.corpora import a_pipeline, write_shard
 
 
 class Project:
@@ -38,17 +35,9 @@ class Project:
                 del sys.modules[name]
 
 
-def keeping(where: str) -> raysp.Pipeline:
-    return a_pipeline(keep=[raysp.Keep(where=where)])
-
-
-def code_of(where: str) -> UserCode:
-    return read_code(keeping(where))
-
-
-def names_of(where: str) -> list[str]:
-    return [file.name for file in code_of(where).files]
-
-
-def hashed(pipeline: raysp.Pipeline) -> str:
-    return fingerprint(label_parts(pipeline, settled()))
+def code_of(where: str) -> dict[str, object]:
+    """Return the parts of a fingerprint that stand for a user's code: that of a filter, "module:function"."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_shard(Path(folder, "in", "a.parquet"), 1)
+        plan = raysp.plan(a_pipeline(f"{folder}/in/*.parquet", f"{folder}/out", keep=[raysp.Keep(where=where)]))
+    return {name.removeprefix("code."): value for name, value in plan.parts.items() if name.startswith("code.")}
