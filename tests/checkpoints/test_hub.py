@@ -67,7 +67,7 @@ def test_a_hub_is_queried_once_for_a_commit_and_its_files(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_an_answer_of_the_hubs_api_that_decodes_to_gigabytes_is_read_to_the_bound(tmp_path):
     with hub_server.serving() as server:
-        small = bomb(b'{"a": "', mib=300)
+        small = bomb(b'{"a": "', mib=100)
         server.answer = lambda path, **_: (200, {"Content-Encoding": "gzip", "Content-Type": "application/json"}, small)
         found = limited(
             "from raysp.models import check_checkpoint\nimport huggingface_hub.hf_api",

@@ -9,29 +9,17 @@ from raysp.models import AutoTokenizer, SpeechEncoderDecoderModel
 from tests.models.oracles import TINY, make_oracle, transformers
 from tests.models.parity import assert_close as assert_close
 from tests.models.parity import inputs_and_mask
+from tests.models.tokenizers.small import OF_ALL
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer
 
 VOCAB = 50
-BERT = {
-    "vocab_size": VOCAB,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "max_position_embeddings": 64,
-}
+BERT = {**OF_ALL, "vocab_size": VOCAB, "num_hidden_layers": 2, "max_position_embeddings": 64}
 GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 1}
 GPT2 |= {"eos_token_id": 2}
+OF_BART = {"layers": 2, "attention_heads": 4, "ffn_dim": 48}
 BART = {
-    "vocab_size": VOCAB,
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "decoder_ffn_dim": 48,
-    "encoder_ffn_dim": 48,
-    "max_position_embeddings": 64,
+    **{f"{part}_{field}": value for part in ("encoder", "decoder") for field, value in OF_BART.items()},
+    **{"vocab_size": VOCAB, "d_model": 32, "max_position_embeddings": 64},
 }
 CONFIGS = {
     "bert": (transformers.BertConfig, BERT),

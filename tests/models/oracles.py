@@ -12,8 +12,6 @@ with warnings.catch_warnings():
 
 from tests.models.tokenizers.small import TINY as TINY
 from tests.models.tokenizers.small import TINY_PARAKEET as TINY_PARAKEET
-from tests.models.tokenizers.small import TINY_SEW_D as TINY_SEW_D
-from tests.models.tokenizers.small import TINY_WAV2VEC2_BERT as TINY_WAV2VEC2_BERT
 from tests.models.tokenizers.small import fields_of as fields_of
 
 transformers.logging.set_verbosity_error()

@@ -8,7 +8,7 @@ import torch
 
 import raysp.models
 from raysp import CheckpointError
-from raysp.models import BartConfig, BartForCausalLM, BertLMHeadModel, GPT2LMHeadModel
+from raysp.models import BartConfig, BartForCausalLM, BertLMHeadModel
 from tests.models.decoder_oracles import (
     BART,
     BERT,
@@ -224,7 +224,7 @@ def test_a_continued_text_equals_theirs(pair):
         assert torch.equal(ours, theirs)
 
 
-# BERT
+# Checkpoints as they are published
 
 
 def rewrite(folder, change):
@@ -239,23 +239,37 @@ def with_old_norms(tensors):
     return tensors
 
 
-@pytest.mark.parametrize("kind", ["BertForPreTraining", "BertModel"])
-def test_published_kinds_of_bert_become_a_decoder(kind, tmp_path):
-    """bert-base has heads of pretraining and no cross attention; the oldest call a norm's weights gamma and beta."""
+def with_masks(prefix):
+    masks = {f"{prefix}h.0.attn.bias": torch.ones(1, 1, 64, 64).tril(), f"{prefix}h.0.attn.masked_bias": torch.ones(())}
+    return lambda found: masks | {name.replace("transformer.", prefix, 1): found[name] for name in found}
+
+
+PUBLISHED = {
+    "bert-base, with heads of pretraining, and old names of norms": ("BertForPreTraining", BERT, with_old_norms),
+    "BERT without a head": ("BertModel", BERT, dict),
+    "gpt2, with causal masks and no prefix": ("GPT2LMHeadModel", GPT2, with_masks("")),
+    "GPT-2 with causal masks": ("GPT2LMHeadModel", GPT2, with_masks("transformer.")),
+}
+"""None of them has cross attention."""
+
+
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_published_kinds_of_bert_and_gpt2_become_a_decoder(kind, tmp_path):
+    source, tiny, change = PUBLISHED[kind]
     torch.manual_seed(0)
-    getattr(transformers, kind)(transformers.BertConfig(**BERT)).save_pretrained(tmp_path)
-    if kind == "BertForPreTraining":
-        rewrite(tmp_path, with_old_norms)
-    flags = {"is_decoder": True, "add_cross_attention": True}
-    model = BertLMHeadModel.from_pretrained(tmp_path, strict=False, **flags)
-    decoder = transformers.BertLMHeadModel.from_pretrained(tmp_path, **flags)
-    for name, value in model.state_dict().items():
-        if "crossattention" not in name and (kind != "BertModel" or not name.startswith("cls.")):
-            assert torch.equal(value, decoder.state_dict()[name]), name
-    frames, _ = frames_and_mask()
-    assert model(token_ids(), encoder_hidden_states=frames).logits.isfinite().all()
+    original = getattr(transformers, source)
+    original(original.config_class(**tiny)).save_pretrained(tmp_path)
+    rewrite(tmp_path, change)
+    name = "GPT2LMHeadModel" if tiny is GPT2 else "BertLMHeadModel"
+    flags = {"add_cross_attention": True, **({} if tiny is GPT2 else {"is_decoder": True})}
+    model = getattr(raysp.models, name).from_pretrained(tmp_path, strict=False, **flags)
+    theirs = getattr(transformers, name).from_pretrained(tmp_path, **flags).state_dict()
+    for key, value in model.state_dict().items():
+        if "crossattention" not in key and (source != "BertModel" or not key.startswith("cls.")):
+            assert torch.equal(value, theirs[key]), key
+    assert model(token_ids(), encoder_hidden_states=frames_and_mask()[0]).logits.isfinite().all()
     with pytest.raises(CheckpointError, match=r"missing .*crossattention"):
-        BertLMHeadModel.from_pretrained(tmp_path, strict=True, **flags)
+        getattr(raysp.models, name).from_pretrained(tmp_path, strict=True, **flags)
 
 
 def untied(tensors):
@@ -274,31 +288,6 @@ def test_tied_weights_with_different_values_are_refused_with_both_names(tmp_path
     theirs = transformers.BertLMHeadModel.from_pretrained(tmp_path, tie_word_embeddings=False)
     assert torch.equal(model.get_output_embeddings().weight, theirs.get_output_embeddings().weight)
     assert not torch.equal(model.get_output_embeddings().weight, model.get_input_embeddings().weight)
-
-
-# GPT-2
-
-
-@pytest.mark.parametrize("prefix", ["", "transformer."])
-def test_published_kinds_of_gpt2_become_a_decoder(prefix, tmp_path):
-    """gpt2 is stored without the prefix and with its causal masks, and has no cross attention."""
-    torch.manual_seed(0)
-    source = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2)).eval()
-    source.save_pretrained(tmp_path)
-    masks = {f"{prefix}h.0.attn.bias": torch.ones(1, 1, 64, 64).tril(), f"{prefix}h.0.attn.masked_bias": torch.ones(())}
-    rewrite(tmp_path, lambda found: masks | {name.replace("transformer.", prefix, 1): found[name] for name in found})
-    ids = token_ids()
-    plain = GPT2LMHeadModel.from_pretrained(tmp_path)
-    assert_close(plain(ids).logits, source(ids).logits)
-    model = GPT2LMHeadModel.from_pretrained(tmp_path, strict=False, add_cross_attention=True)
-    frames, _ = frames_and_mask()
-    assert_close(model(ids).logits, source(ids).logits)
-    assert model(ids, encoder_hidden_states=frames).logits.isfinite().all()
-    with pytest.raises(CheckpointError, match=r"missing .*crossattention"):
-        GPT2LMHeadModel.from_pretrained(tmp_path, strict=True, add_cross_attention=True)
-
-
-# BART and mBART
 
 
 @pytest.mark.parametrize(("kind", "source"), [("bart", "ForConditionalGeneration"), ("mbart", "Model")])
