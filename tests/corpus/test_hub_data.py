@@ -31,12 +31,9 @@ configs:
 def hub(tmp_path, monkeypatch) -> Iterator[HubServer]:
     """A hub for this process, with empty caches."""
     with hub_server.serving() as server:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", server.url)
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+        hub_server.use_cache(monkeypatch, tmp_path / "hub", server.url)
+        for name, value in {"HF_ENDPOINT": server.url, "HF_DATASETS_CACHE": tmp_path / "datasets"}.items():
+            monkeypatch.setattr(datasets.config, name, value)
         monkeypatch.chdir(tmp_path)
         yield server
 
@@ -62,22 +59,16 @@ def split(name: str = "test", **fields: object) -> tuple[str | None, tuple[str, 
     return found.root, found.urls
 
 
-@pytest.mark.slow
 def test_the_files_of_a_split_are_one_glob_at_the_commit(data):
     root = f"hf://datasets/{NAME}@{COMMIT}"
     assert split() == (root, (f"{root}/en/test-*.parquet",))
     assert split("train", url=f"{NAME}@main") == (root, (f"{root}/en/train-0.parquet",))
     assert split(config="de", url=f"{NAME}@{COMMIT}") == (root, (f"{root}/de/0.parquet",))
-
-
-@pytest.mark.slow
-def test_files_without_a_glob_of_their_own_are_named(data):
-    write_shard(data / "en" / "test-of-others.parquet")
+    write_shard(data / "en" / "test-of-others.parquet")  # for which no glob of the others is right
     (data / "README.md").write_text(CARD.replace("en/test-*", "'en/test-[01]*'"))
     assert [url.rpartition("/")[2] for url in split()[1]] == ["test-0.parquet", "test-1.parquet"]
 
 
-@pytest.mark.slow
 def test_a_split_is_labelled_and_verified_from_the_hub_and_stays_at_its_commit(hub, data, tmp_path):
     pipeline = a_pipeline(source(), tmp_path / "out")
     raysp.run(pipeline, engine="here", progress=False)
@@ -98,7 +89,6 @@ def test_a_split_is_labelled_and_verified_from_the_hub_and_stays_at_its_commit(h
         raysp.plan(a_pipeline(raysp.Shards(f"{NAME}@{LATER}", split="test"), tmp_path / "out"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -116,7 +106,6 @@ def test_what_the_hub_does_not_have_is_refused_with_what_it_has(data, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_a_data_set_that_is_made_by_a_script_or_holds_no_parquet_is_refused(hub, data):
     (data / "voices.py").write_text("raise SystemExit")
     with pytest.raises(PlanError, match=r"produced by the script voices.py, which raysp does not run"):
@@ -130,7 +119,7 @@ def test_a_data_set_that_is_made_by_a_script_or_holds_no_parquet_is_refused(hub,
 
 
 def test_without_a_network_the_remedy_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub_server.use_cache(monkeypatch, tmp_path / "hub")
     with pytest.raises(PlanError, match=r"check that this machine can reach the hub \(HF_ENDPOINT, HF_HUB_OFFLINE"):
         split(config=None)
 

@@ -1,6 +1,7 @@
-"""Texts that recognisers make up: published rules, written again here, flag what the signals flag."""
+"""Texts that recognisers make up, by published rules that are written again here; and speech that no word covers."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from raysp.ops.measuring_texts import signals_of_text
 from raysp.text.phrases import Phrases
 from raysp.text.scripts import script_share, scripts_of
 from raysp.text.text_languages import text_language
+from raysp.text.unread import AFTER_SECONDS, BEFORE_SECONDS, PAUSE_SECONDS, unread
 
 PHRASES = (
     "Thank you for watching!",
@@ -164,3 +166,39 @@ def test_the_language_of_a_text(text, code):
     assert found.code == code
     assert (found.score is None) == (code is None)
     assert found.score is None or 0.5 < found.score <= 1
+
+
+MILLISECONDS = 20_000
+
+
+def counted(speech: list[tuple[int, int]], words: list[tuple[int, int]]) -> tuple[float, float]:
+    """Count milliseconds of speech without a word; those between two words belong together."""
+    is_speech, covered = np.zeros(MILLISECONDS, bool), np.zeros(MILLISECONDS, bool)
+    for start, end in speech:
+        is_speech[start:end] = True
+    for (_, end), (start, _) in pairwise(speech):
+        if start - end <= 1000 * PAUSE_SECONDS:
+            is_speech[end:start] = True
+    for start, end in words:
+        covered[max(0, start - round(1000 * BEFORE_SECONDS)) : end + round(1000 * AFTER_SECONDS)] = True
+    missing = is_speech & ~covered
+    gaps = np.cumsum(np.diff(covered, prepend=True) & ~covered) * ~covered
+    longest = max(int((missing & (gaps == gap)).sum()) for gap in range(gaps.max() + 1)) if not covered.all() else 0
+    return longest / 1000, missing.sum() / is_speech.sum() if is_speech.any() else 0.0
+
+
+def spans(draw: np.random.Generator, most: int) -> list[tuple[int, int]]:
+    places = sorted(draw.choice(MILLISECONDS - 2, 2 * int(draw.integers(most)), replace=False).tolist())
+    return list(zip(places[::2], places[1::2], strict=True))
+
+
+def test_it_is_what_counting_milliseconds_gives():
+    draw = np.random.default_rng(0)
+    for _ in range(200):
+        speech, words = spans(draw, 12), spans(draw, 20)
+        words = [words[place] for place in draw.permutation(len(words))]
+        words += [(start, min(MILLISECONDS, end + 900)) for start, end in words[:2]]  # words may overlap
+        found = unread([(a / 1000, b / 1000) for a, b in speech], [(a / 1000, b / 1000) for a, b in words])
+        longest, share = counted(speech, words)
+        assert found.longest == pytest.approx(longest, abs=1e-6)
+        assert found.share == pytest.approx(share, abs=1e-6)
