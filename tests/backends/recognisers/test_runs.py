@@ -67,20 +67,17 @@ def test_a_checkpoint_of_object_storage_comes_with_its_chat_template(corpus, rec
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "languages"), [("cohere_asr", ("de", "en")), ("nemotron3_5_asr", ("de-DE", "fr-FR"))])
-def test_rows_are_in_the_languages_of_a_column(corpus, recogniser, monkeypatch, name, languages):
-    run_without_ray(monkeypatch)
-    folder = recogniser(name)
+def test_rows_are_in_the_languages_of_a_column(corpus, recogniser, name, languages):
+    def labeller(language: object) -> raysp.Labeller:
+        outputs = [raysp.Transcript(language=language)]
+        return raysp.Labeller(pipeline(corpus, recogniser(name), outputs=outputs).steps)
+
     row = pq.read_table(corpus / "in" / "a.parquet").slice(1, 1)  # of several windows
     table = pa.concat_tables([row] * 3).append_column("lang", pa.array([*languages, "xx"]))
-    pq.write_table(table, corpus / "in" / "a.parquet")
-    raysp.run(pipeline(corpus, folder, outputs=[raysp.Transcript(language=raysp.Column("lang"))]))
-    rows = pq.read_table(corpus / "out" / "a.parquet").to_pylist()
+    rows = labeller(raysp.Column("lang"))(table).to_pylist()
     assert [row["error_type"] for row in rows] == [None, None, "unknown_language"]
     assert "'xx'" in rows[-1]["error_message"]
-    labellers = [
-        raysp.Labeller(pipeline(corpus, folder, outputs=[raysp.Transcript(language=one)]).steps) for one in languages
-    ]
-    alone = [labeller(row).column("pred_text")[0].as_py() for labeller in labellers]
+    alone = [labeller(language)(row).column("pred_text")[0].as_py() for language in languages]
     assert [row["pred_text"] for row in rows[:2]] == alone
     assert alone[0] != alone[1]
 
