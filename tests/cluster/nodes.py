@@ -27,6 +27,13 @@ ROOT = Path(__file__).parents[2]
 START_SECONDS = 180
 RAYLET_SECONDS = 40
 """Time for the server of a node to start: it gives up after less if the machine is busy, and is started again."""
+PATIENT = {
+    "RAY_agent_register_timeout_ms": str(1000 * START_SECONDS),
+    "RAY_raylet_start_wait_time_s": str(START_SECONDS),
+    "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
+    "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
+}
+"""On a busy machine the parts of Ray take longer to start than the half minute that it gives them."""
 STARTED = "Ray runtime started."
 HIDDEN = ("/tmp", "/var/tmp", "/dev/shm", str(ROOT / "tests"), str(ROOT / "pipelines"))
 """Folders over which each node has an empty file system of its own."""
@@ -188,10 +195,8 @@ NO_TOKENS = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # as raysp's own Ray: beside other programs the workers would starve
-    "RAY_agent_register_timeout_ms": str(1000 * START_SECONDS),
+    **PATIENT,
     "RAY_raylet_start_wait_time_s": str(RAYLET_SECONDS),
-    "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
-    "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
 }
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.cluster.nodes import PATIENT, START_SECONDS
 from tests.s3_servers import free_port
 
-START_SECONDS = 180
 CPUS = 3
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Keeps Ray's servers on 127.0.0.1, and its clients from taking that for the outward address (docs/decisions/002)."""
@@ -63,11 +63,7 @@ def real_head(variables: Mapping[str, str]) -> Iterator[RealHead]:
             "RAY_AUTH_TOKEN": token,
             **LOOPBACK,
             "RAY_worker_niceness": "0",
-            # On a busy machine its parts take longer to start than the half minute that Ray gives them.
-            "RAY_agent_register_timeout_ms": str(1000 * START_SECONDS),
-            "RAY_raylet_start_wait_time_s": str(START_SECONDS),
-            "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
-            "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
+            **PATIENT,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         ports = {
