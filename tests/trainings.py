@@ -74,6 +74,19 @@ class Files:
         return {path: str(self.system.info(f"{self.root}/{path}")) for path in kept}
 
 
+def commit(files: Files, done: int, *, num_workers: int = 1, **metrics: float) -> None:
+    """Write a committed step of another training, whose epochs have ten steps, with some metrics."""
+    epoch, step = divmod(done, 10)
+    path = f".raysp/steps/{done}.ab/model"
+    files.write(path, b"weights")
+    marker = {
+        "position": {"done": done, "epoch": epoch, "step": step},
+        "files": {"model": {"path": path, "num_bytes": 7, "sha256": sha256(b"weights").hexdigest()}},
+        **{"fingerprint": "f00d", "index": "i", "num_workers": num_workers, "metrics": metrics},
+    }
+    files.write(f".raysp/steps/{done}.json", marker)
+
+
 class Sink:
     """The sink of a training of epochs of ten steps.
 
@@ -153,15 +166,7 @@ class Sink:
 
     def commit(self, done: int, *, num_workers: int = 1, **metrics: float) -> None:
         """Commit a step with some metrics."""
-        epoch, step = divmod(done, 10)
-        path = f".raysp/steps/{done}.ab/model"
-        self.files.write(path, b"weights")
-        marker = {
-            "position": {"done": done, "epoch": epoch, "step": step},
-            "files": {"model": {"path": path, "num_bytes": 7, "sha256": sha256(b"weights").hexdigest()}},
-            **{"fingerprint": "f00d", "index": "i", "num_workers": num_workers, "metrics": metrics},
-        }
-        self.files.write(f".raysp/steps/{done}.json", marker)
+        commit(self.files, done, num_workers=num_workers, **metrics)
 
     def evaluate(self, *steps: int, run_id: str | None = None, **fields: object) -> None:
         """Record evaluations of some steps, 0: before the first; `fields` replace those of `an_evaluation`."""

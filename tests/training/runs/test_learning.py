@@ -32,17 +32,16 @@ def digits(tmp_path_factory) -> str:
     return str(file)
 
 
-def recipe(digits, objective, sink, *, steps: int, micro_batches: int = 1) -> raysp.Finetune:
-    source = raysp.Shards(digits, text="text")
+def recipe(digits, objective, sink, *, steps: int, micro_batches: int = 1, **fields) -> raysp.Finetune:
     return raysp.Finetune(
-        source,
+        raysp.Shards(digits, text="text"),
         steps=[raysp.Decode()],
         objective=objective,
         schedule=raysp.Schedule(steps=steps, learning_rate=2e-3, head_rate=1.0, shape="constant"),
         batching=raysp.Batching(seconds=12, micro_batches=micro_batches),
-        evaluation=raysp.Evaluation(source, every=40),
         sink=raysp.Checkpoint(str(sink)),
         pool=raysp.Pool(1, cpus=1),
+        **fields,
     )
 
 
@@ -50,7 +49,8 @@ def recipe(digits, objective, sink, *, steps: int, micro_batches: int = 1) -> ra
 def test_digits_are_learnt_and_labelled_in_any_batch(digits, tmp_path, kind):
     checkpoint = str(parakeet(tmp_path / "random", kind, hidden_size=64))
     objective = Transducer(checkpoint) if kind == "TDT" else raysp.CTC(checkpoint, vocabulary="keep", blank_bias=0.0)
-    assert finetune(recipe(digits, objective, tmp_path / "out", steps=120)).is_done
+    evaluation = raysp.Evaluation(raysp.Shards(digits, text="text"), every=40)
+    assert finetune(recipe(digits, objective, tmp_path / "out", steps=120, evaluation=evaluation)).is_done
     best = json.loads((tmp_path / "out" / "metrics.json").read_text())["best"]
     assert best == {"metric": "wer", "value": 0.0, "step": best["step"]}
     for seconds in (1, 600):

@@ -16,8 +16,8 @@ import raysp
 from raysp import RunError, Schedule, finetune
 from tests.recipes import a_recipe
 from tests.training.runs.test_finetuning import again
-from tests.training.trained import commits_of, committed_file, same, steps_of, stopping_after, weights
-from tests.trainings import Files, Sink
+from tests.training.trained import commits_of, committed_file, record_of, same, steps_of, stopping_after, weights
+from tests.trainings import Files, Sink, commit
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +74,18 @@ def test_a_training_that_wakes_after_another_took_over_ends_and_replaces_nothing
     ):
         finetune(recipe, on_progress=suspend)
     assert files.versions() == theirs
+
+
+def test_a_commit_that_a_suspended_process_adds_after_a_restart_is_replaced(words, tiny, tmp_path, caplog):
+    sink = tmp_path / "out"
+
+    def add(progress):
+        if progress.done == 1:
+            commit(Files(sink), 2)
+
+    assert finetune(a_recipe(words, tiny, sink), on_progress=add).is_done
+    assert commits_of(sink)[2]["fingerprint"] == record_of(sink)["fingerprint"]
+    assert "2.json was damaged or of an earlier training; it was replaced" in caplog.text
 
 
 @pytest.fixture(scope="module")
