@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from itertools import groupby
+from itertools import compress, groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -113,6 +113,7 @@ class Transcribing:
     def _chars(self, tokens: CTCTokens, times: Sequence[npt.NDArray[Any]]) -> Iterator[list[Span]]:
         """Yield each row's characters, or its word pieces, in order; separators of words have an empty text."""
         written, begins_words = self.tokenizer.written_characters, self.begins_words
+        unwritten = self.tokenizer.unwritten_ids
         starts, ends = ((frames * self.frame_seconds).tolist() for frames in times)
         scores = np.exp(tokens.token_scores, dtype=np.float64).tolist()  # float32 depends on the place in a batch
         ids = tokens.flat_ids.tolist()
@@ -121,8 +122,12 @@ class Transcribing:
                 Span(text, start, end, score)
                 for text, start, end, score in zip(written(ids[row]), starts[row], ends[row], scores[row], strict=True)
             ]
-            separated = _separated(spans, ids[row], begins_words) if begins_words else spans
-            yield separated if self.marks.isdisjoint(ids[row]) else _with_silent_marks(separated)
+            of_row = ids[row]
+            if not unwritten.isdisjoint(of_row):  # they would divide words, as tokens without a text do
+                is_kept = [index not in unwritten for index in of_row]
+                spans, of_row = list(compress(spans, is_kept)), list(compress(of_row, is_kept))
+            separated = _separated(spans, of_row, begins_words) if begins_words else spans
+            yield separated if self.marks.isdisjoint(of_row) else _with_silent_marks(separated)
 
 
 def frames_of_whole_rows(rows: "Rows") -> list[int]:

@@ -364,6 +364,11 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
             return ""
         return text.lower() if self.do_lower_case else text
 
+    @property
+    def unwritten_ids(self) -> frozenset[int]:
+        """Ids of special tokens that texts leave out: texts have all but the blank."""
+        return frozenset()
+
     def written_characters(self, ids: Iterable[int]) -> list[str]:
         """Return the text of each collapsed id within a word; "" for delimiters."""
         return list(map(self._characters_of.__getitem__, ids))

@@ -435,6 +435,11 @@ class CTCTokenizer(Protocol):
         """Text between the tokens of a word: a space between phonemes."""
         ...
 
+    @property
+    def unwritten_ids(self) -> frozenset[int]:
+        """Ids of special tokens that texts leave out, also within a word."""
+        ...
+
     def ids_of_written(self, text: str) -> list[int]:
         """Return the ids of a text as the head writes it."""
         ...

@@ -78,6 +78,11 @@ class ParakeetTokenizer(TextTokenizer):
         letters |= {index: token[1:] for token, index in self._first_pieces.items()}
         return letters if self.writes_special else {**letters, **dict.fromkeys(self.all_special_ids, "")}
 
+    @cached_property
+    def unwritten_ids(self) -> frozenset[int]:
+        """Ids of special tokens that texts leave out, also within a word."""
+        return frozenset() if self.writes_special else frozenset(self.all_special_ids)
+
     def decode_collapsed(self, ids: Iterable[int]) -> str:
         """Return the text of collapsed ids."""
         return str(self.backend.decode(list(ids), skip_special_tokens=not self.writes_special)).strip()
