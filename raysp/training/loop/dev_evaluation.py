@@ -208,13 +208,11 @@ class Evaluator:
                 yield ()
                 continue
             losses: dict[int, float] = {}
-            for of_pass in self._losses(rows, predicted):
-                losses |= of_pass
-                yield ()
+            yield from self._losses(rows, predicted, losses)
             yield self._rows(rows, predicted, predictor.columns, losses)
 
-    def _losses(self, rows: _Slice, predicted: PredictedRows) -> Iterator[dict[int, float]]:
-        """Yield losses of the rows whose targets fit, by their places, a pass over rows of like duration at a time."""
+    def _losses(self, rows: _Slice, predicted: PredictedRows, losses: dict[int, float]) -> Iterator[tuple[()]]:
+        """Add losses of the rows whose targets fit, by their places; yield after each pass over rows of like length."""
         fitting: list[tuple[int, Samples, Sequence[float]]] = []
         values = values_of(self.evaluation, rows.table)
         for place, (value, is_ok) in enumerate(zip(values, predicted.are_ok, strict=True)):
@@ -229,8 +227,8 @@ class Evaluator:
             (places, waves, targets), fitting = zip(*fitting[:size], strict=True), fitting[size:]
             batch = MicroBatch(0, range(len(places)), waves, targets, progress=1.0)
             with evaluation_mode(self.criterion.model), torch.inference_mode():
-                losses = self.criterion(batch).rows_B.tolist()
-            yield dict(zip(places, losses, strict=True))
+                losses.update(zip(places, self.criterion(batch).rows_B.tolist(), strict=True))
+            yield ()
 
     def _rows(
         self, rows: _Slice, predicted: PredictedRows, columns: Sequence[str], losses: Mapping[int, float]
