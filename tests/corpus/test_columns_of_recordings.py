@@ -138,7 +138,7 @@ OF_PATHS = {
 }
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("write", [_write_parquet, _write_stream])
 def test_paths_are_read_from_a_column_of_any_type_of_text_below_audio_root(tmp_path, write):
     (tmp_path / "a.wav").write_bytes(RECORDINGS[0])
     for name, column in OF_PATHS.items():

@@ -120,19 +120,6 @@ def test_one_that_changes_after_the_plan_fails_its_shard_and_mixes_nothing(corpu
     assert "metadata of 'a.wav' changed since it was planned" in found[""]
 
 
-@pytest.mark.slow
-def test_added_rows_make_new_label_shards_and_change_no_other(corpus):
-    write(corpus, ROWS)
-    raysp.run(pipeline_of(corpus), engine="here", progress=False)
-    (corpus / "d.wav").write_bytes(wav(1600))
-    write(corpus, [*ROWS, {"file_name": "d.wav", "text": "four", "speaker": 9}])
-    raysp.run(pipeline_of(corpus), engine="here", progress=False)
-    assert [(row["id"], row["speaker"]) for row in labels_of(corpus)][2:] == [("c.wav", None), ("d.wav", 9)]
-    write(corpus, [{"file_name": "d.wav", "text": "four", "speaker": 9}, *ROWS])
-    assert raysp.plan(pipeline_of(corpus)).todo == ()
-    assert raysp.verify(str(corpus.parent / "out"), trust=True).differences == ()
-
-
 def test_numbers_of_a_csv_file_are_numbers_except_for_codes_and_empty_cells_are_null(corpus):
     text = 'file_name,a,b,c,d,e\na.wav,1,1.5,007,"",x\n"b.wav",-2,3e2,12,,"y\nz"\n'
     (corpus / "metadata.csv").write_text("\ufeff" + text)

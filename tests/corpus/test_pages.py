@@ -21,8 +21,8 @@ from tests import corpora
 from tests.corpora import AUDIO, wav
 
 MIB = bounds.MIB
-MOST_MEGABYTES = 350
-"""Of a reader beyond its start: its limit of 256 MB, and what it keeps."""
+MOST_MEGABYTES = 130
+"""Of a reader beyond its start: its limit of 64 MB, and what it keeps."""
 
 READ = """
 import sys
@@ -40,9 +40,9 @@ rows, before = 0, highest_resident_bytes()
 if kind == "dictionaries":
     rows = sources.read_table(shard, Piece(0, 3500), [columns], as_dictionaries=(columns,)).num_rows
 else:
-    tables.BATCH_BYTES //= 4
+    tables.BATCH_BYTES //= 16
     tables._half_of_memory = lambda: 0
-    bounds.MOST_DECODED_BYTES //= 8
+    bounds.MOST_DECODED_BYTES //= 32
     try:
         for piece in pieces:
             rows += sum(part.num_rows for part in sources.read_batches(shard, piece, columns.split(",")))
@@ -77,14 +77,14 @@ def test_values_that_refer_to_others_are_read_in_bounded_memory(tmp_path):
 
 def shared_in_lists(path, num_rows):
     """A row whose list refers to a value of a megabyte again and again, and rows with empty lists."""
-    values = pa.DictionaryArray.from_arrays(pa.array(np.zeros(600, np.int32)), pa.array([b"x" * MIB]))
-    lists = pa.ListArray.from_arrays(pa.array([0, *[600] * num_rows], pa.int32()), values)
+    values = pa.DictionaryArray.from_arrays(pa.array(np.zeros(150, np.int32)), pa.array([b"x" * MIB]))
+    lists = pa.ListArray.from_arrays(pa.array([0, *[150] * num_rows], pa.int32()), values)
     table = pa.table({"id": [str(row) for row in range(num_rows)], "texts": lists})
     pq.write_table(table, path, compression="zstd", store_schema=False)
 
 
 def one_page(path, num_rows):
-    audio = pa.array([{"bytes": b"\0" * 300 * MIB, "path": None}], AUDIO)
+    audio = pa.array([{"bytes": b"\0" * 80 * MIB, "path": None}], AUDIO)
     pq.write_table(pa.table({"id": ["b"], "audio": audio}), path, compression="zstd", use_dictionary=False)
 
 
@@ -94,7 +94,7 @@ def test_a_row_that_takes_more_than_the_limit_is_refused_with_its_rows(tmp_path,
     assert (tmp_path / "a.parquet").stat().st_size < MIB
     said, _, megabytes = read_in_a_process(tmp_path / "a.parquet", column)
     assert "a.parquet: rows 0 to " in said
-    assert "a row takes more memory to decode than the most allowed (256 MB). Write the shard again, without" in said
+    assert "a row takes more memory to decode than the most allowed (64 MB). Write the shard again, without" in said
     assert megabytes < MOST_MEGABYTES
 
 
