@@ -27,8 +27,8 @@ from raysp.sink.footer import Hashes
 from raysp.specs.pipeline import Shards
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.planning.corpus_index import combine
 from raysp.training.planning.ordering import Epoch, Index, Sizes
-from raysp.training.sink.corpus_index import combine
 from raysp.training.sink.source_index import ShardIndex, SourceIndex
 
 SAMPLE_RATE = 16_000

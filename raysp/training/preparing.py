@@ -22,10 +22,10 @@ from raysp.training.data.indexing import Indexer, index_sounds
 from raysp.training.data.mixed_epochs import mixture_of
 from raysp.training.data.row_windows import PieceReader
 from raysp.training.objectives.task import Task, task_of
+from raysp.training.planning.corpus_index import CorpusIndex, combine
 from raysp.training.planning.ordering import Costs, Window, imbalances, longest_seconds
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.sink.corpus_index import CorpusIndex, combine
 from raysp.training.sink.source_index import INDEX_VERSION, Indexed, SourceIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.augmentations import Speed

@@ -9,8 +9,8 @@ import pytest
 import raysp
 from raysp import Schedule
 from raysp.training.data.mixed_epochs import mixture_of
+from raysp.training.planning.corpus_index import CorpusIndex
 from raysp.training.planning.ordering import Epoch, Index, Sizes
-from raysp.training.sink.corpus_index import CorpusIndex
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
 from tests.training.trained import planned

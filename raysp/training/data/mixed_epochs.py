@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.errors import PlanError
+from raysp.training.planning.corpus_index import CorpusIndex
 from raysp.training.planning.ordering import Index, generator_of
-from raysp.training.sink.corpus_index import CorpusIndex
 from raysp.training.specs.mix import Mix
 from raysp.words import duration
 

@@ -19,8 +19,8 @@ from raysp.ops.rows import OK, RowStatus, row_statuses, waves_of
 from raysp.text.targets import Targets
 from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
+from raysp.training.planning.corpus_index import CorpusIndex
 from raysp.training.planning.ordering import Window
-from raysp.training.sink.corpus_index import CorpusIndex
 from raysp.training.sink.step_log import ErrorRow
 from raysp.training.specs.recipe import Finetune
 from raysp.words import count

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from raysp.errors import RunError
-from raysp.training.sink.corpus_index import CorpusIndex
+from raysp.training.planning.corpus_index import CorpusIndex
 from raysp.words import listed
 
 GREW = 10.0
