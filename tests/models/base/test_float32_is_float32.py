@@ -32,8 +32,7 @@ def seen():
         part.fp32_precision = "none"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("verb", ["Labeller", "run"])
+@pytest.mark.parametrize(("verb", "dtype"), [("Labeller", "float32"), ("run", "bfloat16")])
 def test_labels_are_computed_without_tf32(verb, dtype, tmp_path, seen):
     shard = min((DEMO / "audio").glob("*.parquet"))
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], dtype=dtype)

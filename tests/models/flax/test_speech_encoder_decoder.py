@@ -102,7 +102,8 @@ SEARCHES = {
 }
 
 
-@pytest.mark.parametrize("decoder", ["bart", pytest.param("bert", marks=pytest.mark.drivers)])
+@pytest.mark.drivers
+@pytest.mark.parametrize("decoder", SEARCHES)
 def test_tokens_are_those_of_the_sister_in_pytorch(decoder, tmp_path):
     sister, options = speech_encoder_decoder("wav2vec2", decoder), {"max_new_tokens": 9, **SEARCHES[decoder]}
     sister.save_pretrained(tmp_path)
