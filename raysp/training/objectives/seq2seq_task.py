@@ -146,7 +146,7 @@ class Seq2SeqTask(TextTask):
         """Return the task.
 
         Raises:
-            CheckpointError: the decoder or its tokenizer cannot be used, or lacks a token of the prompt.
+            CheckpointError: the decoder or its tokenizer cannot be used.
         """
         folder = plan.decoder or plan.checkpoint.path
         config: Any = AutoConfig.from_pretrained(folder)
@@ -155,7 +155,6 @@ class Seq2SeqTask(TextTask):
         if num_positions is None:
             raise CheckpointError(f"{folder}: {config.model_type} is not a text model with a decoder: use one")
         tokenizer = TextTokenizer.from_pretrained(folder)
-        token_ids(tokenizer, spec.prompt_tokens)  # an index would take the error for one of a shard
         return cls(spec, tokenizer, special_ids(tokenizer, config, of_decoder), int(num_positions))
 
     @property
