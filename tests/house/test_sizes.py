@@ -54,3 +54,8 @@ def test_tests_by_promise_use_public_names_and_patch_nothing_of_raysp():
 def test_a_layer_of_the_tests_has_no_more_lines_than_its_ceiling(layer):
     _, lines = sizes.layers(sizes.CHECKOUT / "tests")[layer]
     assert lines <= house.MOST_LINES[layer]
+
+
+def test_the_tests_import_and_patch_no_more_of_the_inside_than_their_ceilings():
+    figures = house.figures_of_tests()
+    assert {name: figures[name] for name, most in house.MOST_OF_TESTS.items() if figures[name] > most} == {}

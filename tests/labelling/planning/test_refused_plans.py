@@ -107,7 +107,7 @@ def test_a_plan_refuses_columns_outputs_and_models_that_do_not_fit(steps, error,
     ("make", "message"),
     [
         (
-            lambda: label(TEXT, raysp.Align("pred_text")),
+            lambda: of(TEXT, raysp.Align("pred_text")),
             "Align reads the column 'pred_text', which steps.1. Label adds",
         ),
         (lambda: of(raysp.Align("audio")), "Align reads the column 'audio', the recordings"),
