@@ -235,7 +235,7 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 # stream: another stream, or the host, waits for the work before it. torch gives memory that is freed to later work of
 # the stream that it was allocated for, so tensors that another stream reads are held until the event after that work.
 class Event(Protocol):
-    """A place in the work of a stream."""
+    """A marker in the work queue of a stream."""
 
     def synchronize(self) -> None:
         """Wait on the host until the work before is done."""

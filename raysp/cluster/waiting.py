@@ -1,4 +1,4 @@
-"""Waiting for a busy cluster: warnings about missing resources, and the end of the run after too long."""
+"""Waiting for a busy cluster: warnings about missing resources, and a timeout that ends the run."""
 
 import logging
 import os

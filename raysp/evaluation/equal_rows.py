@@ -27,5 +27,5 @@ class EqualRows:
         return {"equal": int(self.equal_N.sum())}
 
     def of(self, rows: Ints) -> "EqualRows":
-        """Return the measures of some of the rows."""
+        """Return the same measure for a subset of the rows."""
         return EqualRows(self.equal_N[rows])

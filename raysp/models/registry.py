@@ -99,7 +99,7 @@ def capabilities_of(cls: type[Model]) -> tuple[Capability, ...]:
 def model_classes(folder: str | Path) -> list[type[Model]]:
     """Return the class that config.json names, or several classes that share an encoder.
 
-    For a class with heads of pre-training that raysp does not have, the class of the encoder.
+    If config.json names a class with pre-training heads that raysp lacks, the class of the encoder is returned.
 
     Raises:
         CheckpointError: The model type or an architecture is unknown.

@@ -62,7 +62,7 @@ class SileroVAD(nn.Module):
             model.load_state_dict(renamed)
         except RuntimeError as error:
             raise CheckpointError(
-                f"{file}: {str(error).splitlines()[-1].strip()}; use silero-vad of version 6"
+                f"{file}: {str(error).splitlines()[-1].strip()}; install version 6 of silero-vad"
             ) from error
         return model.eval()
 

@@ -159,7 +159,7 @@ class Aligning:
         """Return the frames of a row, (T, `num_values`), and their numbers in the recording.
 
         A skipped part of the recording becomes one frame that is certainly a pause. In neighbouring frames whose best
-        token is a pause, any pause is equally likely. `pauses` are the places of the blank and the word separator.
+        token is a pause, any pause is equally likely. `pauses` are the indices of the blank and the word separator.
         """
         gap = np.full((1, num_values), FLOOR, np.float32)
         gap[0, [*pauses, -1]] = 0.0

@@ -210,7 +210,7 @@ class Cursor:
         return self._take(end) if self._held else None
 
     def some(self, end: int) -> pa.Table | None:
-        """Return next rows before `end`, from one table; empty if no rows are left, None if there were no tables."""
+        """Return the next rows before `end`, from one table; empty if no rows are left, None without tables."""
         while not sum(table.num_rows for table in self._held):
             if (table := next(self._tables, None)) is None:
                 break

@@ -161,7 +161,7 @@ def _check_filter(step: Step, where: str, added: dict[str, None]) -> None:
         if not {column, column.partition(".")[0]} & added.keys():
             raise ValueError(
                 f"{where} after Label reads {column!r}, a column that no step before it adds; expected one of "
-                f"{', '.join(added)}, or a field of one. Move the step before Label to filter by columns of the source"
+                f"{', '.join(added)}, or their fields. Move the step before Label to filter by columns of the source"
             )
 
 

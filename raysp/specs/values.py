@@ -325,7 +325,7 @@ def _class(name: str) -> type:
 
     cls = imported(name) if ":" in name else getattr(raysp, name, None)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise SpecError(f"type {name!r} is not a spec of raysp; your own is written 'module:Class'")
+        raise SpecError(f"type {name!r} is not a spec of raysp; write your own class as 'module:Class'")
     return cls
 
 

@@ -251,7 +251,7 @@ class AudioRoot:
             StoreError: the storage fails.
         """
         if self.url.startswith(("http://", "https://")):
-            raise self._not_allowed(path, "a web server may redirect anywhere, also to private addresses")
+            raise self._not_allowed(path, "a web server may redirect anywhere, including to private addresses")
         relative = self.inside(path)
         row = self._row_of(relative)
         relative = relative if row is None else row.shard

@@ -105,7 +105,7 @@ class Store(Protocol):
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         """Make a written scratch file visible in one atomic step, and return its entry.
 
-        The entry describes the file that was written, also if another process has replaced it since. Returns None
+        The entry describes the file that was written, even if another process has replaced it since. Returns None
         without a change if `path` exists and `replace` is not set, or if `expected` is set and the existing file has
         another version. A store without conditional writes checks before it writes.
         """

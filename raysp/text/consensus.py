@@ -156,7 +156,7 @@ def _between(slots: Sequence[Vocabulary], words: Sequence[str], slot: int, place
 
 
 def _in_pairs(slots: Sequence[Vocabulary], words: Sequence[str], slot: int, place: int) -> Iterator[Step]:
-    """Yield the slots with one word each, and those that are left over."""
+    """Return pairs of slots and words in order; the longer side is paired with `NOWHERE` at the end."""
     of_slots, of_words = range(slot, slot + len(slots)), range(place, place + len(words))
     return zip_longest(of_slots, of_words, fillvalue=NOWHERE)
 

@@ -304,7 +304,7 @@ def fault_of(name: str, value: object) -> str | None:
 def readable(
     column: "pa.ChunkedArray[Any]", name: str, *, is_text: bool = False
 ) -> tuple["pa.ChunkedArray[Any]", list[str | None]]:
-    """Return a column with null in the place of texts that are no UTF-8, and why for each row; empty if all are.
+    """Return a column with null in place of invalid UTF-8, and an error or None for each row (empty if all are valid).
 
     Args:
         column: the column.

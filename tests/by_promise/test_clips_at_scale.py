@@ -214,7 +214,7 @@ def test_files_have_about_equal_size_and_the_rows_of_one_file(sink, tmp_path, fo
         ({"split": {"a/b": 1.0}}, "split"),
         ({"split": {"dev": 0.5, "Dev": 0.5}}, "split: dev, Dev have one folder where letter case is ignored"),
         ({"split": {}}, "split"),
-        ({"speaker": "speaker_id"}, "speaker='speaker_id': without effect, since split='train' names one split"),
+        ({"speaker": "speaker_id"}, "speaker='speaker_id': has no effect, since split='train' names one split"),
         ({"shard_bytes": 0}, "Clips.shard_bytes: found 0"),
     ],
 )

@@ -61,7 +61,7 @@ class TestJson:
     @pytest.mark.parametrize(
         ("value", "message"),
         [
-            ({"type": "Nothing"}, "type 'Nothing' is not a spec of raysp; your own is written 'module:Class'"),
+            ({"type": "Nothing"}, "type 'Nothing' is not a spec of raysp; write your own class as 'module:Class'"),
             (
                 {"type": "tests.user_specs:Missing"},
                 "'tests.user_specs:Missing' cannot be imported: .*no attribute 'Missing'",

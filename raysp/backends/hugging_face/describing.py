@@ -312,7 +312,7 @@ def _check(folder: Path, kind: Kind, frames: Frames, fixed: int | None) -> None:
             f"{', '.join(sorted({*hf_installed.WRITERS, *FAMILIES}))}"
         )
     if kind.head in OF_FRAMES and not frames.are_known:
-        raise CheckpointError(f"{where}: raysp does not know the frames of {name}; use a model of waveforms")
+        raise CheckpointError(f"{where}: the frame rate of {name} is unknown; use a model that reads waveforms")
     if getattr(kind.config, "add_adapter", False):
         raise CheckpointError(f"{where}: add_adapter changes the number of frames, which raysp does not support here")
     if kind.model_type == WHISPER and fixed != frames.stride * kind.config.max_source_positions:

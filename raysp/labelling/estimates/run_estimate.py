@@ -193,7 +193,7 @@ def _of_receipts(plan: Plan, options: EstimateOptions, channels_per_second: floa
         if machine in machines:
             why = f"no run with {machine} has receipts of labelled pieces"
         else:
-            why = f"no run with receipts has {machine} as this plan; found {'; '.join(machines) or 'none'}"
+            why = f"no run with receipts used {machine}, as this plan does; found {'; '.join(machines) or 'none'}"
         raise PlanError(f"--like {like}: {why}. Name another sink, or state the speed with --rtfx")
     return None
 

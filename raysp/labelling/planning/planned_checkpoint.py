@@ -287,14 +287,15 @@ def as_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
 def choose_backend(folder_for: Callable[..., Path], *, first: str = OWN) -> Chosen:
     """Return the first backend that reads a checkpoint: `first`, the models of raysp, transformers.
 
-    A folder whose model raysp reads, and whose files disagree, is refused: transformers compares fewer of them.
+    If raysp supports the model but the files contradict each other, the folder is refused: transformers is not tried,
+    because it compares fewer of the files.
 
     Args:
         folder_for: returns the local folder with the files for the backend that is passed as `backend`.
         first: backend to try first.
 
     Raises:
-        CheckpointError: no backend reads the checkpoint; with the reasons.
+        CheckpointError: no backend reads the checkpoint; the message lists the reasons.
     """
     folder = folder_for(backend=OWN)
     if first != OWN:

@@ -234,8 +234,8 @@ def _check_dtype(label: Label, dtype: str, device: str) -> None:
     """Raise PlanError if a device or backend has no products of a dtype."""
     if dtype == "tf32" and kind_of(device) != "cuda":  # labels would be those of float32
         raise PlanError(
-            f"{label.checkpoint}: dtype='tf32' on the device {device!r}, expected the device 'cuda': TF32 is a kind of "
-            "product of NVIDIA's GPUs. Set dtype='float32'"
+            f"{label.checkpoint}: dtype='tf32' on the device {device!r}, expected the device 'cuda': only NVIDIA "
+            "GPUs support TF32. Set dtype='float32'"
         )
     if dtype in EIGHT_BITS and label.backend != CTRANSLATE2:
         raise PlanError(

@@ -189,7 +189,7 @@ def dense(module: nn.Module, x: Tensor, act: str = "linear") -> Tensor:
 def few_rows(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """Return `x weight^T + bias` for x (..., I) of a few rows, whose number changes from call to call.
 
-    On a CPU zeros fill them up to one of few numbers, for oneDNN.
+    On a CPU the rows are padded with zeros to one of a few sizes, because oneDNN caches a kernel for each size.
     """
     if not is_inference_on_cpu(x, weight_OI):
         return linear(x, weight_OI, bias_O)

@@ -481,7 +481,7 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
     if unknown:
         names = [*vars(config), "num_labels", *ARGUMENTS]
         named = ", ".join(f"{name!r}{suggestion(name, names)}" for name in unknown)
-        raise TypeError(f"{named}: no argument of from_pretrained and no field of {type(config).__name__}")
+        raise TypeError(f"{named}: neither an argument of from_pretrained nor a field of {type(config).__name__}")
     return type(config).from_dict(config.to_dict(), **overrides) if overrides else config
 
 

@@ -177,7 +177,7 @@ class Search:
         return self.settings.output_scores and self.settings.return_dict
 
     def keeps_all(self, open_B: Tensor) -> bool:
-        """Return whether decided rows stay: more than half are open, or rows are identified by their places."""
+        """Return whether finished rows stay: more than half are unfinished, or the output depends on row positions."""
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
         needs_all = self.keeps_scores or draws_for_all
         return bool(needs_all or 2 * number(open_B.sum()) > len(open_B))

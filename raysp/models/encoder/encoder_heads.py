@@ -448,7 +448,7 @@ def refuse_shared_names(names: Sequence[str], other: Sequence[str]) -> None:
     """Raise CheckpointError if two heads have weights of the same name."""
     if shared := sorted({*names} & {*other}):
         raise CheckpointError(
-            f"two heads have weights of the same name, {short(shared)}: a checkpoint holds one such head and a CTC head"
+            f"two heads have weights of the same name, {short(shared)}: save one of them, alone or with a CTC head"
         )
 
 

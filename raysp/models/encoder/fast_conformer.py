@@ -275,7 +275,7 @@ class ConvolutionModule(nn.Module):
         return conv.weight * scale_H[:, None, None], norm.bias - offset_H * scale_H
 
     def _over_time(self, x_BTH: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
-        """Return (B, T, H); as a convolution of one row of pixels, which takes channels last."""
+        """Apply the depthwise convolution over time as a 2D convolution of height 1, which accepts channels last."""
         if x_BTH.shape[1] == 0:
             return x_BTH
         conv, (weight_H1K, bias_H) = self.depthwise_conv, weights

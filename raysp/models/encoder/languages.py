@@ -324,7 +324,7 @@ class LanguageSwitch:
         """Switch adapter layers and head to a language.
 
         Raises:
-            CheckpointError: the checkpoint lacks its file, or its names or shapes do not match the model.
+            CheckpointError: the checkpoint has no file for it, or names or shapes in the file do not match the model.
             StoreError: the file cannot be fetched.
         """
         if language == self.language:

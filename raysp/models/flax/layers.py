@@ -60,7 +60,7 @@ class Pass:
     attentions: list[Array] = field(default_factory=list)
 
     def note(self, hidden: Array) -> None:
-        """Keep a hidden state if the output has them."""
+        """Keep a hidden state if the output includes hidden states."""
         if self.with_states:
             self.states.append(hidden)
 

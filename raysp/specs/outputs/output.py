@@ -112,7 +112,7 @@ class Output:
         """
 
     def check_reads(self, schema: "pa.Schema") -> None:
-        """Check the types of the columns that the output reads: that languages of rows are strings.
+        """Check the types of the columns that the output reads: languages of rows must be strings.
 
         Raises:
             ValueError: a column does not fit.

@@ -130,7 +130,7 @@ class Signals(Output):
         return pa.struct([*(pa.field(name, pa.float32()) for name in (*LEVELS, *OF_TEXT, *more)), *inner])
 
     def completed(self, schema: "pa.Schema") -> "pa.Schema":
-        """Return the columns of the step, with all signals alone."""
+        """Return the columns of the step; the struct of signals is without its internal fields."""
         import pyarrow as pa
 
         return pa.schema([field.with_type(self._struct()) if field.name == self.name else field for field in schema])

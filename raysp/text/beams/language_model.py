@@ -210,7 +210,7 @@ class WordModel:
         return [0, 1, *_start(self.scores, self.weights)]
 
     def extend(self, states: Ints, tokens: Ints, *, has_delimiter: bool) -> Extensions:
-        """Return the weights of the last words for extensions by a delimiter, and the lifts of unknown ones."""
+        """Return the weights of the last words for extensions by a delimiter, and the lifts of unknown words."""
         grown = states[..., :1] * self.multipliers.take(tokens)[:, None] + self.added.take(tokens)[:, None]
         is_end = self.is_delimiter.take(tokens)
         begins = is_end[:, None] | self.lexicon.begins_word(grown)

@@ -98,7 +98,7 @@ class Indexer:
         return ShardIndex.of(shard, rows, hashes, targets.counts, trained_on.hexdigest()[:16])
 
     def _measured(self, shard: Shard, decoder: Decoder | None) -> Iterator[tuple[pa.Table, list[RowStatus]]]:
-        """Yield the rows of a shard with their outcomes, by the seconds of its label shard, else by headers."""
+        """Yield the rows of a shard with their outcomes; durations are from its label shard or audio headers."""
         recipe = self.recipe
         op = assembly.measuring(recipe, self.checkpoint, shard, late=recipe.flow.late, decoder=decoder)
         has_durations = recipe.source.labels is not None and not recipe.flow.late

@@ -80,8 +80,8 @@ def of_other(plan: TrainingPlan, url: str, options: GivenOptions | None, costs: 
     if speed is None:
         machines = "; ".join(dict.fromkeys(_machine(run.resolved) for run in record.runs if run.resolved)) or "none"
         raise PlanError(
-            f"--like {url}: its last run has no steps on {_machine(plan.resolved)} as this plan; found {machines}. "
-            "Name another sink, or state the speed with --rtfx"
+            f"--like {url}: its last run has no steps on {_machine(plan.resolved)}, which this plan uses; found "
+            f"{machines}. Name another sink, or state the speed with --rtfx"
         )
     return speed
 

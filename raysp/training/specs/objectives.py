@@ -192,8 +192,8 @@ class CTC(TextObjective):
         super().__post_init__()
         if self.num_pieces and self.adapter is not None:
             raise ValueError(
-                f"found vocabulary={self.vocabulary!r} and adapter={self.adapter!r}; vocabularies of languages are of "
-                "characters: use vocabulary='build'"
+                f"found vocabulary={self.vocabulary!r} and adapter={self.adapter!r}; vocabularies of adapters consist "
+                "of characters: use vocabulary='build'"
             )
 
     @property

@@ -81,7 +81,7 @@ class Clips(Cuts):
         if len({name.casefold() for name in self.splits}) < len(self.splits):
             raise ValueError(f"split: {', '.join(self.splits)} have one folder where letter case is ignored")
         if isinstance(self.split, str) and self.speaker is not None:
-            raise ValueError(f"speaker={self.speaker!r}: without effect, since split={self.split!r} names one split")
+            raise ValueError(f"speaker={self.speaker!r}: has no effect, since split={self.split!r} names one split")
 
     @property
     def splits(self) -> Sequence[str]:
@@ -208,7 +208,7 @@ class _Clip:
 
 
 def _recording(shard: Shard, row: Row, recordings: Recordings, place: int) -> str:
-    """Return what identifies the recording of a row; several rows may be parts of a file."""
+    """Return an identifier of the recording of a row; rows that are parts of one file share it."""
     path = recordings.path(place) if recordings.offsets else None
     return path or f"{shard.name}\0{row['row']}"
 

@@ -175,7 +175,7 @@ def _folder_of_recordings(source: Source, to: str) -> Destination:
             f"{', '.join(source.pipeline.source.urls)}; give a destination instead"
         )
     if not scheme_of(folder) and not Path(folder).is_dir():
-        raise PlanError(f"{folder}: the folder of the recordings is no longer there; run the pipeline on its new place")
+        raise PlanError(f"{folder}: the folder of the recordings is no longer there; run the pipeline on its new path")
     records = open_store(join_url(folder, f"{HOME}beside/{to}"), options)
     return Destination(records, open_store(folder, options))
 

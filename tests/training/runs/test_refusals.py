@@ -47,7 +47,7 @@ def spec(**fields: Any) -> object:
         (lambda: raysp.Speed(()), r"Speed.factors: found \[\]; .* at least 1 item"),
         (lambda: spec(augment=[raysp.Gain(), raysp.Speed()]), r"found Speed at the places \[1\] of augment; expected"),
         (lambda: CTC("c", vocabulary="bpe:9"), r"found vocabulary='bpe:9'; expected a number of tokens from 10 to"),
-        (lambda: CTC("c", vocabulary="bpe:100", adapter="tur"), "of languages are of characters: use vocabulary='buil"),
+        (lambda: CTC("c", vocabulary="bpe:100", adapter="tur"), "of adapters consist of characters: use vocabulary='b"),
         (lambda: Mix({"en/*": 1}), r"found parts \['en/\*'\]; expected at least two patterns, each once"),
         (lambda: Mix(["en/*", "tr/*"]), "found neither weights nor temperature; give weights"),
         (lambda: Mix({"en/*": 1, "tr/*": 2}, temperature=2), "found weights and temperature; give weights"),

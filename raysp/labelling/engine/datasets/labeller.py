@@ -43,11 +43,11 @@ class Labeller(AbstractContextManager["Labeller"]):
 
     It decodes in a process of its own, which takes up to one CPU beyond those of the model. The pool of the `Label`
     step has no effect: on CPUs the model has the torch threads of the calling thread (`torch.get_num_threads()`), and
-    labels several batches at once, each on its share of them. Calls may overlap; each has a decoding process. A context
-    manager, which ends these processes; so does the end of the program.
+    labels several batches at once, each on its share of them. Calls may overlap; each has a decoding process. Use it
+    as a context manager to end these processes; they also end with the program.
 
     Args:
-        steps: as of a pipeline: one `Decode`, then `Label` steps.
+        steps: steps as in a pipeline: one `Decode`, then `Label` steps.
         id: column of row ids; None: ids are null.
         audio: column of the recordings: a struct with `bytes` and `path`, or bytes.
         keep: columns to copy to the result.

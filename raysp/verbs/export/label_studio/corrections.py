@@ -49,7 +49,7 @@ def corrections(annotations: str, dest: str, storage_options: GivenOptions | Non
     is the text before. Tasks that were skipped or have no annotation are left out.
 
     Args:
-        annotations: url of Label Studio's export in the format JSON.
+        annotations: url of a Label Studio export in JSON format.
         dest: url of the manifest, a file that ends with .jsonl and is replaced.
         storage_options: options to reach both.
 
@@ -69,7 +69,7 @@ def corrections(annotations: str, dest: str, storage_options: GivenOptions | Non
         except (AttributeError, KeyError, TypeError, ValueError):
             raise SpecError(
                 f"{annotations}: an annotation of entry {number} is not of the form that Label Studio writes; export "
-                "the project again in the format JSON"
+                "the project again in JSON format"
             ) from None
         data = task["data"]
         changed += text != (data["text"] or "")
@@ -87,9 +87,7 @@ def _tasks(annotations: str, storage_options: GivenOptions | None) -> Sequence[M
     try:
         tasks = bounds.parse_record(open_store(folder, storage_options).read(name))
     except ValueError as error:
-        raise SpecError(
-            f"{annotations}: not JSON ({error}); expected Label Studio's export in the format JSON"
-        ) from None
+        raise SpecError(f"{annotations}: not JSON ({error}); expected a Label Studio export in JSON format") from None
     for number, task in enumerate(tasks if isinstance(tasks, list) else [tasks]):
         data = task.get("data") if isinstance(task, dict) else None
         if not isinstance(tasks, list) or not isinstance(task.get("annotations"), list) or not isinstance(data, dict):
