@@ -58,7 +58,7 @@ def wav_of(samples: object, sample_rate: int, place: str) -> bytes:
 
 
 def cut_parts(chunks: Iterable[Samples], parts: Sequence[tuple[int, int]]) -> Iterator[Samples]:
-    """Yield parts of a recording while it is decoded. A part after its end is shorter, or empty.
+    """Yield parts of a recording while it is decoded. A part beyond its end is shorter, or empty.
 
     Args:
         chunks: all samples in order.

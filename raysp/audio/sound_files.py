@@ -239,7 +239,7 @@ class SoundFileStream:
         if self._is_flac:
             self._end_before_another(MOST_SEARCHED_BYTES if isinstance(self._data, RangedBytes) else UNBOUNDED)
         source = self._source
-        # A seek after the count of a FLAC may reach the frame of that number in another one.
+        # A seek beyond the count of a FLAC may reach the frame of that number in another one.
         most = (self._claimed_frames or UNBOUNDED) if self._is_flac else source.frames
         if source.subtype in WIDTHS and target <= most:
             try:

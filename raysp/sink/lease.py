@@ -114,9 +114,10 @@ class Holder:
     @property
     def running(self) -> "Running":
         """Whether its run is active, as far as this machine can determine."""
-        if not self.is_over:
-            return Running.YES if self.process.is_alive() else Running.ELSEWHERE
-        return Running.KILLED if not self.released and self.process.is_alive() is False else Running.NO
+        is_alive = self.process.is_alive()  # asked once: it may end between two looks
+        if self.released or (self.owner in _ended and is_alive is not False):
+            return Running.NO
+        return {True: Running.YES, False: Running.KILLED, None: Running.ELSEWHERE}[is_alive]
 
     @property
     def words(self) -> str:

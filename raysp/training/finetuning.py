@@ -9,7 +9,7 @@ from functools import partial
 from typing import cast
 
 from raysp.audio.isolation import Decoder
-from raysp.cluster.addresses import Engine, is_cluster, is_named, refuse_on, requested_engine
+from raysp.cluster.addresses import Engine, is_named, refuse_on, requested_engine, uses_cluster
 from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import PlanError, RunError, StoreError
@@ -80,7 +80,7 @@ def finetune(
     callbacks = {name: load_function(name) for name in cast("Sequence[str]", recipe.callbacks)}
     with contextlib.ExitStack() as stack:
         chosen = requested_engine(engine, address)
-        on_cluster = chosen != "here" and is_cluster(address)
+        on_cluster = uses_cluster(engine, address)
         plan = plan_training(recipe, stack.enter_context(connected(address)) if on_cluster else None)
         by_ray = _needs_ray(plan, chosen, address)
         if by_ray:

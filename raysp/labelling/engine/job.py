@@ -254,7 +254,7 @@ class ReadingError(Exception):
 
 Message = LabelledPiece | RetriedPiece | ShardFailure | FatalFailure
 Outcome = ShardReceipt | ShardFailure | FatalFailure
-"""What a commit ends with."""
+"""Result of a commit."""
 
 
 def shard_failure(shard: str, error: BaseException) -> ShardFailure:

@@ -253,7 +253,7 @@ class PieceLabels:
 def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> Outcome:
     """Write the label shard of a completely staged shard, or replace retried rows of an existing one.
 
-    Returns the error if no shard can be committed.
+    Returns a `ShardFailure` or `FatalFailure` if no shard can be committed.
     """
     fault_injection.adopt(job.fault_injection)
     sink = job.pipeline.sink

@@ -254,8 +254,9 @@ def label_status(request: SinkRequest) -> Status:
     staged = stage.listed(store, shards, record.staged_as)
     begun = staged.keys() - committed
     runs = record.runs
-    holder = lease.holder(store)
     recent, stopped = recent_pieces(store, runs[-1].run_id) if runs else ([], "")
+    holder = lease.holder(store)
+    running = _running(holder, runs[-1] if stopped else None)  # at once: the run may end meanwhile
     return Status(
         sink=store.url,
         fingerprint=record.fingerprint,
@@ -270,7 +271,7 @@ def label_status(request: SinkRequest) -> Status:
         unreadable=absent,
         foreign=foreign,
         last_run=runs[-1] if runs else None,
-        running=_running(holder, runs[-1] if stopped else None),
+        running=running,
         holder=holder.words if holder else "",
         rows_staged=sum(
             tile.rows.num_rows
@@ -290,9 +291,10 @@ def label_status(request: SinkRequest) -> Status:
 
 def _running(holder: lease.Holder | None, ended: RunEntry | None) -> Running:
     """Return whether a run is active; one that wrote why it ended, and could not release its lease, is not."""
-    if holder is None or (holder.running is Running.KILLED and ended and holder.since <= ended.started):
+    running = holder.running if holder else Running.NO
+    if holder and running is Running.KILLED and ended and holder.since <= ended.started:
         return Running.NO
-    return holder.running
+    return running
 
 
 def _speed(blocks: Sequence[PieceReceipt]) -> float | None:

@@ -260,12 +260,12 @@ class Session:
         waiting = self._threads.submit(next, loaded, None)
         while True:
             began = time.monotonic()
-            window = waiting.result()
+            following = waiting.result()
             self._waited += time.monotonic() - began
-            if window is None:
+            if following is None:
                 return
             waiting = self._threads.submit(next, loaded, None)
-            yield window
+            yield following
 
     def _windows(self) -> Iterator[tuple[Window, int]]:
         """Yield the windows from the current step to the end of the course, each with the steps of its epoch."""
