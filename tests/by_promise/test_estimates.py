@@ -128,7 +128,8 @@ class TestSpeed:
         half = raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_text")], dtype="bfloat16")
         other = made(labelled.source, tmp_path / "new", TEXTS, half)
         with pytest.raises(
-            PlanError, match=r"no run .* has float32 on cpu, .*, then bfloat16 on cpu as .*, then float32 on cpu\. Name"
+            PlanError,
+            match=r"no run .* used float32 on cpu, .*, then bfloat16 on cpu, as .*, then float32 on cpu\. Name",
         ):
             raysp.estimate(other, like=str(tmp_path / "out"))
 

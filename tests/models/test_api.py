@@ -249,7 +249,7 @@ KEYWORDS = [
     (ValueError, {"gguf_file": "x"}, "^gguf_file='x' given, which raysp does not take: "),
     (ValueError, {"trust_remote_code": True}, r"^trust_remote_code=True is refused: .* Omit it; `raysp models` lists"),
     (CheckpointError, {"dtype": "int8"}, "dtype is 'int8', expected 'auto', 'float32'"),
-    (TypeError, {"mask_tme_prob": 0.2}, r"did you mean 'mask_time_prob'.*no field of UniSpeechConfig"),
+    (TypeError, {"mask_tme_prob": 0.2}, r"did you mean 'mask_time_prob'.*nor a field of UniSpeechConfig"),
     (ValueError, {"device_map": {"unispeech": "cpu", "lm_head": 0}}, "expected one device for the whole model"),
     (ValueError, {"device_map": "balanced"}, "device is 'balanced', expected 'auto', 'cpu' or"),
     (ValueError, {"device": "cpu", "device_map": "auto"}, "both device 'cpu' and device_map 'auto' given"),

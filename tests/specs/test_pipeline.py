@@ -32,7 +32,7 @@ class TestOrder:
             ([DECODE, LABEL, raysp.Map("m:f", adds={"a": "bool"}, reads=["id"])], "after Label: move Map before it"),
             (
                 [DECODE, LABEL, BY_COLUMN],
-                r"steps\[2\] Keep .* reads 'language', .* one of pred_text, pred_score, or a f",
+                r"steps\[2\] Keep .* reads 'language', .* one of pred_text, pred_score, or th",
             ),
             ([BY_SECONDS, DECODE, LABEL], "Keep by seconds needs decoded audio: move it after Decode"),
             (
