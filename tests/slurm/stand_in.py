@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.nodes import PATIENT
-
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "cluster" / "slurm" / "raysp.sbatch"
 LOCAL = ("/tmp", "/dev/shm")
@@ -210,7 +208,7 @@ class Slurm:
             file.chmod(0o755)
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_", "AWS_"))}
         path = f"{folder / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin:/usr/sbin:/sbin"
-        self.environment = {**clean, **PATIENT, "PATH": path, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+        self.environment = {**clean, "PATH": path, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
         addresses = {f"node{number}": f"10.213.0.{number}" for number in range(1, num_nodes + 1)}
         (folder / "hosts").write_text(
             "".join(f"{one} {name}\n" for name, one in {"localhost": "127.0.0.1", **addresses}.items())
