@@ -59,6 +59,7 @@ def split(name: str = "test", **fields: object) -> tuple[str | None, tuple[str, 
     return found.root, found.urls
 
 
+@pytest.mark.slow
 def test_the_files_of_a_split_are_one_glob_at_the_commit(data):
     root = f"hf://datasets/{NAME}@{COMMIT}"
     assert split() == (root, (f"{root}/en/test-*.parquet",))
@@ -69,6 +70,7 @@ def test_the_files_of_a_split_are_one_glob_at_the_commit(data):
     assert [url.rpartition("/")[2] for url in split()[1]] == ["test-0.parquet", "test-1.parquet"]
 
 
+@pytest.mark.slow
 def test_a_split_is_labelled_and_verified_from_the_hub_and_stays_at_its_commit(hub, data, tmp_path):
     pipeline = a_pipeline(source(), tmp_path / "out")
     raysp.run(pipeline, engine="here", progress=False)
@@ -89,6 +91,7 @@ def test_a_split_is_labelled_and_verified_from_the_hub_and_stays_at_its_commit(h
         raysp.plan(a_pipeline(raysp.Shards(f"{NAME}@{LATER}", split="test"), tmp_path / "out"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -106,6 +109,7 @@ def test_what_the_hub_does_not_have_is_refused_with_what_it_has(data, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_made_by_a_script_or_holds_no_parquet_is_refused(hub, data):
     (data / "voices.py").write_text("raise SystemExit")
     with pytest.raises(PlanError, match=r"produced by the script voices.py, which raysp does not run"):

@@ -135,7 +135,7 @@ def best_by_frames(log_probs_TV: torch.Tensor, ids) -> float:
     """Return the highest log-probability of all paths, by a plain loop over the frames of a long row."""
     labels = np.array([BLANK, *(label for token in ids for label in (token, BLANK))])
     scores = np.full(len(labels) + 2, -math.inf)
-    scores[2:4] = log_probs_TV[0, labels[:2]]
+    scores[2:4] = log_probs_TV[0, labels[:2]].numpy()
     may_skip = np.array([False, False, *((labels[2:] != BLANK) & (labels[2:] != labels[:-2]))])
     for frame in log_probs_TV[1:].double().numpy():
         skipped = np.where(may_skip, scores[:-2], -math.inf)
