@@ -13,7 +13,6 @@ import pytest
 
 import raysp
 from raysp import bounds
-from raysp.corpus import tables
 from raysp.corpus.parquet import NotSealedError, SealedFile, seal
 from raysp.corpus.shards import PIECE_BYTES
 from raysp.corpus.tables import PagedFile, read_whole
@@ -179,17 +178,6 @@ def test_pages_of_every_writer_read_as_they_were_written(version, encoding, comp
         found = pa.Table.from_batches(one for group in groups for one in paged.batches(group, 333))
         assert found.equals(table), compression
         assert read_whole(pa.BufferReader(file.getvalue()), 10 * MIB).equals(table)
-
-
-def test_lists_that_share_their_values_are_split_into_rows_within_bounds():
-    shared = pa.array(np.zeros(8_000_000, np.uint8))
-    lists = pa.ListViewArray.from_arrays(
-        pa.array([0] * 200, pa.int32()), pa.array([8_000_000] * 200, pa.int32()), shared
-    )
-    batch = pa.record_batch({"lists": lists, "in structs": pa.StructArray.from_arrays([lists], ["a"])})
-    parts = [part.num_rows for part in tables.parts_of(batch)]
-    assert sum(parts) == 200
-    assert max(parts) * shared.nbytes <= tables.BATCH_BYTES
 
 
 # Sealed files --------------------------------------------------------------------------------------------------------

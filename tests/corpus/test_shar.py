@@ -92,9 +92,7 @@ def zipped(cuts: "list[object]") -> bytes:
 
 def write_files(folder: Path, cuts: "list[object] | bytes", files: "list[tuple[str, bytes]] | None") -> Path:
     folder.mkdir()
-    lines = (
-        cuts if isinstance(cuts, bytes) else gzip.compress(b"".join(json.dumps(one).encode() + b"\n" for one in cuts))
-    )
+    lines = cuts if isinstance(cuts, bytes) else zipped(cuts)
     (folder / "cuts.000000.jsonl.gz").write_bytes(lines)
     if files is not None:
         write_tar(folder / "recording.000000.tar", files)

@@ -93,12 +93,12 @@ def extended(tmp_path_factory) -> Path:
 def run(extended, tmp_path):
     """Run a module of Python in an empty folder, with the copy as raysp."""
 
-    def run(*arguments: object, path: Path = extended) -> str:
+    def run(*arguments: object, path: Path = extended, code: int = 0) -> str:
         environment = {**os.environ, "PYTHONPATH": f"{path}", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", *map(str, arguments)]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout if not code else done.stderr
 
     return run
 
@@ -175,7 +175,7 @@ def test_the_verb_the_output_and_the_kind_of_source_label_an_archive(run, tmp_pa
 
 
 @pytest.mark.drivers
-def test_the_kind_of_work_has_a_plan_and_a_status(run, tmp_path):
+def test_verbs_act_on_the_kind_of_work(run, tmp_path):
     (tmp_path / "counted.py").write_text(
         "import raysp\nfrom raysp.counts.counting import Counting\n"
         "counting = Counting(source=raysp.Shards(['a.parquet', 'b.parquet']), sink=raysp.Parquet('out'))\n"
@@ -184,6 +184,9 @@ def test_the_kind_of_work_has_a_plan_and_a_status(run, tmp_path):
     assert "a.parquet" in run("raysp", "plan", "counted.py")
     run("counted")
     assert "files  2" in run("raysp", "status", "out")
+    run("raysp", "gc", "out")
+    run("raysp", "report", "out")
+    assert "the sink of a count" in run("raysp", "verify", "out", code=2)
 
 
 @pytest.mark.drivers

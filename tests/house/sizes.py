@@ -12,7 +12,7 @@ LAYERS = {
     "exactness": ("backends", "device", "models", "published"),
     "golden": ("golden",),
     "protocol": ("clouds", "sink", "storage", "training/sink"),
-    "pure units": ("audio", "checkpoints", "corpus", "ops", "page_parts", "specs", "text", "work"),
+    "pure units": ("audio", "checkpoints", "corpus", "ops", "page_parts", "specs", "text"),
     "training": ("training",),
     "drivers": ("cluster", "forked", "labelling/engine", "slurm"),
     "house, versions, cloud": ("benchmarks", "documents", "house", "kubernetes", "mutants", "versions"),
