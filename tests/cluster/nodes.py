@@ -63,11 +63,10 @@ class Node:
         said: file for its log.
         environment: environment variables.
         cpus: CPUs that Ray schedules on it.
-        gpus: GPUs that Ray schedules on it; no program looks for them.
     """
 
-    def __init__(self, command: list[str], said: Path, environment: Mapping[str, str], cpus: int, gpus: int) -> None:
-        self.cpus, self.gpus = cpus, gpus
+    def __init__(self, command: list[str], said: Path, environment: Mapping[str, str], cpus: int) -> None:
+        self.cpus = cpus
         self._command, self._environment, self._said = command, environment, said
         self.start()
 
@@ -83,13 +82,9 @@ class Node:
         deadline = time.monotonic() + START_SECONDS
         while STARTED not in (text := self._said.read_text(errors="replace")):
             assert time.monotonic() < deadline, f"the node did not start: {text[-3000:]}"
-            self.mend()
+            if self.process.poll() is not None:  # it has ended by itself
+                self.start()
             time.sleep(0.1)
-
-    def mend(self) -> None:
-        """Start the node again if it has ended by itself."""
-        if self.process.poll() is not None:
-            self.start()
 
     def sees(self, path: Path) -> bool:
         """Return whether a path exists on the node, which is up."""
@@ -124,36 +119,26 @@ class Cluster:
         port = free_port()
         self.address = f"{_network_address(1)}:{port}"
         head = ["--head", "--port", str(port), "--temp-dir", str(folder), "--include-dashboard", "false"]
-        self._head = Node([*RAY_START, *head, *_options(1, cpus=0)], folder / "1.log", environment, cpus=0, gpus=0)
+        self._head = Node([*RAY_START, *head, *_options(1, cpus=0)], folder / "1.log", environment, cpus=0)
 
-    def add(self, *, cpus: int, gpus: int = 0) -> Node:
+    def add(self, *, cpus: int) -> Node:
         """Start a node, without waiting for it."""
         number = next(self._numbers)
-        start = [*RAY_START, "--address", self.address, "--num-gpus", str(gpus), "--include-log-monitor", "false"]
+        start = [*RAY_START, "--address", self.address, "--include-log-monitor", "false"]
         command = [*start, *_options(number, cpus)]
         environment = {**self.environment, "HIDDEN": " ".join(HIDDEN)}
         if self._is_isolated:
             command = [*UNSHARE, "sh", "-c", f'{MOUNT} exec "$@"', "node", *command]
             environment["HOME"] = "/tmp"
-        node = Node(command, self._folder / f"{number}.log", environment, cpus, gpus)
+        node = Node(command, self._folder / f"{number}.log", environment, cpus)
         self.nodes.append(node)
         return node
 
-    def kill(self, node: Node) -> None:
-        """Kill a node."""
-        self.nodes.remove(node)
-        node.kill()
-
     def kill_a_node(self) -> None:
         """Kill the oldest node; another one takes its place."""
-        cpus = self.nodes[0].cpus
-        self.kill(self.nodes[0])
-        self.add(cpus=cpus).wait_until_up()
-
-    def mend(self) -> None:
-        """Start again the nodes that ended by themselves."""
-        for node in self.nodes:
-            node.mend()
+        killed = self.nodes.pop(0)
+        killed.kill()
+        self.add(cpus=killed.cpus).wait_until_up()
 
     def wait_until_up(self) -> None:
         """Wait until the head is up, and all nodes."""
@@ -167,25 +152,18 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def isolated_cluster(environment: Mapping[str, str], *, is_isolated: bool = True) -> Iterator[Cluster]:
-    """Start a head; all nodes end with the block."""
+def small_cluster(num_nodes: int, *, is_isolated: bool = False) -> Iterator[Cluster]:
+    """Start a head without CPUs and some worker nodes of two; all end with the block."""
     # The name is short: Ray listens on sockets of the file system inside it.
     with tempfile.TemporaryDirectory(prefix="raysp-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        cluster = Cluster(Path(folder), {**os.environ, **NO_TOKENS, **environment}, is_isolated=is_isolated)
+        cluster = Cluster(Path(folder), {**os.environ, **NO_TOKENS}, is_isolated=is_isolated)
         try:
             cluster.wait_until_up()
+            for _ in range(num_nodes):  # one after the other: they choose the names of their sockets in one folder
+                cluster.add(cpus=2).wait_until_up()
             yield cluster
         finally:
             cluster.end()
-
-
-@contextlib.contextmanager
-def small_cluster(num_nodes: int) -> Iterator[Cluster]:
-    """Start a head without CPUs and some worker nodes of two, on the file system of the tests."""
-    with isolated_cluster({}, is_isolated=False) as cluster:
-        for _ in range(num_nodes):  # one after the other: they choose the names of their sockets in one folder
-            cluster.add(cpus=2).wait_until_up()
-        yield cluster
 
 
 NO_TOKENS = {

@@ -9,7 +9,6 @@ import pytest
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store
 from tests import s3_servers
-from tests.clouds.cloud import CLOUDS
 from tests.places import options_code
 
 
@@ -28,40 +27,15 @@ class Stores:
         return f"raysp.storage.stores.open_store({f'{self.root}/{name}'!r}, {options_code(self.options)})"
 
 
-@pytest.fixture(scope="session")
-def _buckets() -> dict[str, str]:
-    return {}
-
-
-@pytest.fixture(params=["local", f"s3-{s3_servers.kind()}", *CLOUDS])
-def stores(request, tmp_path: Path, _buckets) -> Stores:
+@pytest.fixture(params=["local", f"s3-{s3_servers.kind()}"])
+def stores(request, tmp_path: Path) -> Stores:
+    """A folder, or a folder of a bucket. That other clouds do as these do is shown by `tests/storage`."""
     if request.param == "local":
         return Stores(str(tmp_path), {})
-    server = request.getfixturevalue(CLOUDS.get(request.param, "s3"))
-    bucket = _buckets.setdefault(server.endpoint, "") or server.bucket()
-    _buckets[server.endpoint] = bucket
-    return Stores(server.url(bucket, uuid.uuid4().hex), server.options)
+    server = request.getfixturevalue("s3")
+    return Stores(server.url(server.bucket(), uuid.uuid4().hex), server.options)
 
 
 @pytest.fixture
 def store(stores) -> Store:
     return stores.open()
-
-
-IN_SHORT_ON_S3 = ("test_commit", "test_lease")
-"""The others use an object store only as these do: their turn on it comes in the long runs."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to the long runs what other tests show of an object store; those of several processes show it on S3.
-
-    On the emulated clouds they run with the drivers, since they take long there.
-    """
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            is_on = {one for one in ("s3-", *CLOUDS) if f"[{one}" in item.name}
-            is_long = bool(is_on & {*CLOUDS})
-            if is_on and (item.path.stem not in IN_SHORT_ON_S3 or (is_long and item.get_closest_marker("drivers"))):
-                item.add_marker(pytest.mark.soak)
-            elif is_long:
-                item.add_marker(pytest.mark.drivers)

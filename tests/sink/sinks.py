@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink import stage
@@ -13,8 +12,6 @@ from raysp.sink.layout import StagedName
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_log import RunLog
 from raysp.storage.store import Store
-from tests import s3_servers
-from tests.clouds.cloud import CLOUDS
 
 FINGERPRINT = "f00dfeed00000001"
 INPUT_ID = "abcdef0123456789"
@@ -135,11 +132,3 @@ def expected(shard: Shard) -> list[dict]:
     rows = list(range(shard.num_rows))
     source = source_columns(Piece(0, shard.num_rows)).to_pylist()
     return [{**a, **b} for a, b in zip(source, results(rows, shard.name).to_pylist(), strict=True)]
-
-
-S3_IN_SOAK = pytest.mark.parametrize(
-    "stores",
-    ["local", *(pytest.param(one, marks=pytest.mark.soak) for one in (f"s3-{s3_servers.kind()}", *CLOUDS))],
-    indirect=True,
-)
-"""For tests that make hundreds of requests: the object store's turn comes in the long runs."""

@@ -94,7 +94,8 @@ def test_processes_that_commit_the_same_shard_all_succeed(stores, store):
 
 
 @pytest.mark.parametrize("field", ["version", "fingerprint", "input_id", "file_id"])
-def test_a_receipt_of_another_version_or_origin_is_not_used(store, field):
+def test_a_receipt_of_another_version_or_origin_is_not_used(tmp_path, field):
+    store = LocalStore(tmp_path)
     [receipt] = sinks.run(store, SHARD, file_id="11")
     sinks.log(store, replace(receipt, counts=Counts(), **{field: "0"}))
     [(_, found)] = outcomes(store, [SHARD], FINGERPRINT, file_id="11")

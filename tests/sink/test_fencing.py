@@ -5,8 +5,14 @@ import pytest
 from raysp import RunError
 from raysp.sink import lease
 from raysp.sink.fencing import FencedStore
+from raysp.storage.store import LocalStore
 
 LOST = r"another run took over: .* holds the lease \(epoch 2, this run held 1\)"
+
+
+@pytest.fixture
+def store(tmp_path) -> LocalStore:
+    return LocalStore(tmp_path)
 
 
 @pytest.mark.parametrize("looks_late", [False, True])

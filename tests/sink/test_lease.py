@@ -10,7 +10,6 @@ from raysp import PlanError, RunError
 from raysp.sink import lease
 from raysp.sink.lease import Holder, Lease, Process
 from raysp.storage.store import LocalStore
-from tests.sink import sinks
 
 ELSEWHERE = Process("another-host", "boot", 7, "123")
 
@@ -51,8 +50,8 @@ def test_a_living_owner_is_named_with_host_pid_and_the_age_of_its_beat(store, cl
         assert part in str(refused.value)
 
 
-@sinks.S3_IN_SOAK
-def test_an_owner_without_a_heartbeat_for_sixty_seconds_has_ended_and_stops_when_it_sees_the_next_one(store, clock):
+def test_an_owner_without_a_heartbeat_for_sixty_seconds_has_ended_and_stops_when_it_sees_the_next_one(tmp_path, clock):
+    store = LocalStore(tmp_path)
     first = acquire(store, clock, "alice")
     second = acquire(store, clock, "bob")
     assert second.epoch == 2

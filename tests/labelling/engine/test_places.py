@@ -9,7 +9,7 @@ import raysp
 from raysp import run
 from tests import kit
 from tests.corpora import a_pipeline
-from tests.runs import CHECKPOINT, read_labels
+from tests.runs import CHECKPOINT
 from tests.text.beams.arpa_files import write_arpa
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -28,18 +28,6 @@ def pipeline(tmp_path, monkeypatch) -> raysp.Pipeline:
     label = raysp.Label("model", outputs=[raysp.Transcript()])
     times = raysp.Label("model", outputs=[raysp.Align("pred_text")])
     return a_pipeline("corpus/part-0.parquet", "labels", steps=[raysp.Decode(), label, times])
-
-
-def test_relative_paths_are_those_of_the_driver_and_a_try_out_leaves_nothing_beside_the_sink(pipeline, tmp_path):
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "mine").write_text("stays")
-    result = run(pipeline, rows=5)
-    assert (result.exit_code, result.table.num_rows) == (0, 5)
-    assert [path.name for path in (tmp_path / "labels").rglob("*")] == ["mine"]
-    result = run(pipeline)
-    assert (result.exit_code, result.sink) == (0, str(tmp_path / "labels"))
-    assert read_labels(tmp_path / "labels").num_rows == 5
-    assert raysp.verify("labels", trust=True).differences == ()
 
 
 def test_places_that_workers_do_not_see_are_refused_before_any_work(pipeline, tmp_path):

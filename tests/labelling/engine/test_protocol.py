@@ -162,24 +162,15 @@ def holding(corpus, tmp_path, monkeypatch) -> Path:
 BEATS = {"RAYSP_BEAT_SECONDS": "0.5", "RAYSP_ENGINE": "here"}
 
 
-def test_a_second_driver_is_rejected_while_the_first_runs_and_a_stopped_one_prints_how_to_resume(holding, tmp_path):
+def test_a_second_driver_is_refused_while_the_first_runs_and_takes_over_while_it_is_paused(corpus, holding, tmp_path):
+    sink = tmp_path / "labels"
     first = start("run", holding, **BEATS)
-    wait_for(lambda: [*tmp_path.glob("labels/.raysp/run.json")], first)
+    wait_for(lambda: [*sink.glob(".raysp/run.json")], first)
     code, _, said = finish(start("run", holding, **BEATS))
     assert code == 2, said
     assert f"(pid {first.pid}" in said
     assert "is running on this sink (its heartbeat was seen " in said
     assert "Traceback" not in said
-    first.send_signal(signal.SIGTERM)
-    code, _, said = finish(first)
-    assert (code, f"To resume: raysp run {holding}" in said) == (143, True), said
-    assert is_released(tmp_path / "labels")
-
-
-def test_a_paused_driver_stops_after_another_took_over_its_lease(corpus, holding, tmp_path):
-    sink = tmp_path / "labels"
-    first = start("run", holding, **BEATS)
-    wait_for(lambda: [*sink.glob(".raysp/run.json")], first)
     first.send_signal(signal.SIGSTOP)
     (tmp_path / "held").unlink()
     second = start("run", holding, **BEATS)

@@ -1,8 +1,6 @@
 """Whole runs: on a real Ray with pools, damaged shards and killed actors, and what a run that cannot begin leaves."""
 
-import json
 import time
-from dataclasses import replace
 
 import psutil
 import pyarrow as pa
@@ -13,38 +11,10 @@ import raysp
 from raysp import run
 from tests import kit
 from tests.labelling.engine.datasets.conftest import alike
-from tests.runs import audio_shard, processes, read_labels, row_hash
+from tests.runs import processes, row_hash
 from tests.user_specs import Spoken
 
 pytestmark = pytest.mark.slow
-
-ONE = "digits-00000-*.parquet"
-"""One of the ten shards."""
-
-
-@pytest.mark.cluster
-@pytest.mark.parametrize(
-    ("name", "shards"),
-    [
-        ("unispeech-digits-ctc", ONE),
-        pytest.param("w2vbert-digits-ctc", "*.parquet", marks=pytest.mark.soak),
-    ],
-)
-def test_texts_are_those_of_the_reference_whatever_the_batches_and_the_pool(
-    shared, local_ray, make_pipeline, tmp_path, name, shards
-):
-    corpus, checkpoint = shared / "data" / "digits" / shards, shared / "checkpoints" / name
-    for sink, fields, engine in (
-        ("two", {"batch_seconds": 5, "pool": raysp.Pool(actors=2)}, "ray"),
-        ("one", {"batch_seconds": 60}, "here"),
-    ):
-        made = make_pipeline(corpus, sink=sink, checkpoint=checkpoint, **fields)
-        assert run(made, engine=engine, progress=False).exit_code == 0
-    texts = json.loads((checkpoint / "texts.json").read_text())
-    labels = read_labels(tmp_path / "two").select(["id", "pred_text"]).to_pylist()
-    assert len(labels) == (2500 if shards == "*.parquet" else 250)
-    assert [row for row in labels if row["pred_text"] != texts[row["id"]]] == []
-    assert row_hash(tmp_path / "two") == row_hash(tmp_path / "one")
 
 
 @pytest.mark.cluster
@@ -137,26 +107,6 @@ def test_an_error_of_the_program_in_the_decoder_ends_the_run_with_its_traceback(
         run(make_pipeline(small_shards))
     assert "Traceback (most recent call last)" in str(caught.value)
     assert not [*(tmp_path / "labels").glob("*.parquet")]
-
-
-def test_unusual_and_invalid_recordings_change_no_other_row(shared, without_ray, make_pipeline, tmp_path):
-    files = [f for kind in ("odd", "bad") for f in sorted((shared / "data" / kind).iterdir()) if f.suffix != ".jsonl"]
-    odd = [(file.name, file.read_bytes()) for file in files]
-    valid = [(f"good-{row['id']}", row["audio"]) for row in kit.digits(30)]
-    mixed = [one for place in range(len(odd)) for one in (*odd[place : place + 1], *valid[place : place + 1])]
-    (tmp_path / "mixed").mkdir()
-    audio_shard(tmp_path / "mixed" / "mixed.parquet", mixed)
-    audio_shard(tmp_path / "mixed" / "good.parquet", valid)
-    assert run(replace(make_pipeline(tmp_path / "mixed"), max_error_rate=1)).exit_code == 0
-    alone, labels = (pq.read_table(tmp_path / "labels" / f"{name}.parquet").to_pylist() for name in ("good", "mixed"))
-    assert [row["id"] for row in labels] == [name for name, _ in mixed]
-    texts = {row["id"]: row["pred_text"] for row in alone}
-    assert {row["id"]: row["pred_text"] for row in labels if row["id"] in texts} == texts
-    types = {row["id"]: row["error_type"] for row in labels}
-    assert types["made__zero_bytes.wav"] == "no_audio"
-    assert types["made__wav_nan_inf.wav"] == "invalid_audio"
-    assert types["made__flac_bitrot.flac"] == "corrupt_audio"
-    assert types["made__text_as_flac.flac"] == "unsupported_format"
 
 
 def test_labels_do_not_depend_on_the_threads_of_torch(without_ray, make_pipeline, tmp_path):
