@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.sink.simulation import bugs_of_labels, bugs_of_trainings
 from tests.sink.simulation.actors import ViolationError
-from tests.sink.simulation.bugs import BUGS, WITHIN
-from tests.sink.simulation.labelling import simulate
+from tests.sink.simulation.histories import simulate
 
 WORTH = (
     " crashes ",
@@ -28,7 +28,17 @@ WORTH = (
     "replace a.parquet",
     " in place of a1",
     " is refused with ",
+    "somebody removes .raysp/steps/",
+    "somebody cuts",
+    "somebody changes",
+    "delete .raysp/recipe.json",
+    "replace .raysp/steps/",
+    "replace model.safetensors",
+    "delete adapter.bin",
+    "worker create .raysp/steps/",
+    " gc delete .raysp/steps/",
 )
+BUGS = [(bugs, name) for bugs in (bugs_of_labels.BUGS, bugs_of_trainings.BUGS) for name in bugs.planted]
 
 
 @pytest.fixture(autouse=True)
@@ -56,15 +66,16 @@ def new_seeds(capsys: pytest.CaptureFixture[str]) -> range:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["the same every time", pytest.param("drawn anew", marks=pytest.mark.soak)])
 def test_no_history_loses_doubles_mixes_or_replaces_anything(folder, capsys, how):
+    """Every second one is of labels, the others are of trainings."""
     seen: Counter[str] = Counter()
-    seeds = range(70) if how == "the same every time" else new_seeds(capsys)
+    seeds = range(140) if how == "the same every time" else new_seeds(capsys)
     for seed in seeds:
         try:
             story = "\n".join(simulate(seed, folder).story)
         except ViolationError as error:
             raise ViolationError(f"seed {seed}: {error}") from error
         seen.update({word: story.count(word) for word in WORTH})
-    # The histories must be worth something: crashes and failures, late ones, retries.
+    # The histories must be worth something: crashes and failures, late ones, retries, damaged and woken ones.
     assert seen[" crashes "] > len(seeds) / 2
     assert all(seen[word] for word in WORTH), seen
 
@@ -76,10 +87,14 @@ def test_a_history_follows_from_its_seed(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BUGS)
-def test_a_planted_bug_is_found(folder, name):
-    first, bug = BUGS[name]
-    with pytest.raises(ViolationError) as found:  # noqa: PT012
-        for seed in (first, *range(WITHIN)):
-            simulate(seed, folder, [bug])
+@pytest.mark.parametrize(("bugs", "name"), BUGS, ids=[name for _, name in BUGS])
+def test_a_planted_bug_is_found(folder, bugs, name):
+    _, bug = bugs.planted[name]
+
+    def simulate_all() -> None:
+        for seed in bugs.seeds(name):
+            simulate(seed, folder, bug)
+
+    with pytest.raises(ViolationError) as found:
+        simulate_all()
     assert not re.search(r"\w+Error:", str(found.value)), "the planted function fails"

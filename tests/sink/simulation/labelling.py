@@ -1,11 +1,4 @@
-"""The protocol of the sink in a world of its own: drivers and workers that are delayed, fail and die at any call.
-
-Drivers and their tasks run, retry, clean up and are overtaken on one sink of two shards. Each actor runs the protocol's
-own functions in a thread; only one runs at a time, and at every call to the store a seeded scheduler decides which one
-goes on, whether the call fails before or after its effect, and whether its actor dies there or falls asleep to come
-back late. So a history follows from its seed alone. The store keeps its files in memory and is honest: what one call
-wrote, the next one reads.
-"""
+"""Histories of labels: drivers and their tasks run, retry, clean up and are overtaken on one sink of two shards."""
 
 import itertools
 from collections import Counter
@@ -13,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
-import pytest
 
 from raysp import ChangedError, PlanError, RayspError, RunError, StoreError
 from raysp.corpus.shards import Piece, Shard
@@ -32,6 +23,7 @@ from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry, RunRecord
 from tests.sink.simulation.actors import Actor, RefusedError, StoppedError, ViolationError
+from tests.sink.simulation.chances import Chances
 from tests.sink.simulation.checks import check, check_left_out, check_planned_under, check_refusal
 from tests.sink.simulation.store import (
     FINGERPRINTS,
@@ -47,7 +39,7 @@ from tests.sink.simulation.store import (
     source_ids,
     steps_behind,
 )
-from tests.sink.simulation.world import SLEEP_SECONDS, Chances, World
+from tests.sink.simulation.world import SLEEP_SECONDS, World
 
 ENTRY = replace(RunEntry.now(command=["raysp"]), versions={})
 REST_SECONDS = 2 * SLEEP_SECONDS
@@ -335,38 +327,20 @@ def drive(
     return world.spawn(name, kind, driver.work)
 
 
-StandIn = tuple[object, str, object]
-"""What is replaced: a module or class, a name in it, and the stand-in."""
-
-
-def simulate(seed: int, folder: Path, bug: Sequence[StandIn] = ()) -> World:
-    """Run a history, in which a bug may be planted, and check its result.
-
-    Raises:
-        ViolationError: something was wrong at any time.
-    """
-    world, ids = World(seed, folder), itertools.count(1)
-    stand_ins = [
+def stand_ins() -> list[tuple[object, str, object]]:
+    """Return what is replaced while a history happens, as (object, name, stand-in)."""
+    ids = itertools.count(1)
+    return [
         (footer, "_key_values", lambda file: key_values(file.read())),
         (open_shards, "MIN_ROWS", ROWS - 1),
         (open_shards, "FIRST_ROWS", ROWS - 1),
         (footer, "new_id", lambda: f"{next(ids):016x}"),
         (receipts, "ThreadPoolExecutor", OneByOne),
     ]
-    with pytest.MonkeyPatch.context() as patched:
-        for place, name, stand_in in (*stand_ins, *bug):
-            patched.setattr(place, name, stand_in)
-        try:
-            _happen(world)
-        finally:
-            for actor in list(world.actors):
-                actor.doomed = True
-            world.violations.clear()
-            world.run()
-    return world
 
 
-def _happen(world: World) -> None:
+def happen(world: World) -> None:
+    """Run a history of labels, and check its result."""
     draw = world.random
     theme = world.theme
     world.chances, world.most = theme.draw(draw), draw.choice(theme.most)

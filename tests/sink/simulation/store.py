@@ -1,10 +1,12 @@
 """The store of a simulated world, and the labels in it."""
 
 import functools
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -213,6 +215,34 @@ class Store:
             return _entry(path, self.world.files[path])
 
         return self._call(f"{'create' if expected is None and not replace else 'replace'} {path}", put, True)
+
+
+class MemoryStore(Store):
+    """A store whose scratch files are in memory."""
+
+    @contextmanager
+    def scratch(self) -> Iterator["MemoryFile"]:
+        yield MemoryFile()
+
+
+class MemoryFile:
+    """What the protocol does with a scratch file."""
+
+    def __init__(self) -> None:
+        self._data = io.BytesIO()
+
+    def write_bytes(self, data: bytes) -> None:
+        self._data = io.BytesIO(data)
+
+    def read_bytes(self) -> bytes:
+        return self._data.getvalue()
+
+    def stat(self) -> SimpleNamespace:
+        return SimpleNamespace(st_size=len(self.read_bytes()))
+
+    @contextmanager
+    def open(self, mode: str) -> Iterator[io.BytesIO]:
+        yield self._data if mode == "wb" else io.BytesIO(self.read_bytes())
 
 
 class OneByOne:
