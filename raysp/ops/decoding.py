@@ -24,7 +24,8 @@ from raysp.ops.rows import (
     ERROR,
     NO_SPEECH,
     OK,
-    PlacedWave,
+    CutWave,
+    Place,
     RowStatus,
     Window,
     row_statuses,
@@ -68,7 +69,7 @@ class Decoder(Protocol):
         ...
 
 
-CutAtPauses = Callable[[Iterator[Samples]], Iterator[PlacedWave]]
+CutAtPauses = Callable[[Iterator[Samples]], Iterator[CutWave]]
 """Function that cuts a recording at pauses while it is decoded; it yields nothing without speech."""
 
 
@@ -162,7 +163,7 @@ class Decoding:
                 continue
             claimed = piece.claimed[index]
             if not claimed:
-                deque(self._decode(piece, index, row_status), maxlen=0)
+                deque(self._chunks(piece, index, row_status), maxlen=0)
             elif claimed > self.max_seconds:
                 row_status.skip("too_long", str(TooLong(claimed, self.max_seconds)))
             else:
@@ -268,78 +269,59 @@ class Decoding:
             row_status.digest = hashlib.blake2b(_hashed(samples), digest_size=DIGEST_BYTES).hexdigest()
         self._judge(piece, index, row_status)
         if self.cut_at_pauses and row_status.status == OK:
-            yield from self._at_pauses(piece, index, iter([samples]), row_status)
+            yield from self._cut(piece, index, iter([samples]))
         else:
             yield Window(row_status, samples if row_status.status == OK else None)
 
     def _row(self, piece: "_Piece", index: int) -> Iterator[Window]:
-        """Decode one row as a stream of windows; the last one has the outcome of the row.
-
-        A damaged row whose prefix is kept is an error row with windows.
-        """
+        """Decode one row as a stream of windows; the last one has the outcome of the row."""
         row_status = piece.statuses[index]
         if row_status.status == OK and self._may_be_left_out(piece, index):
-            deque(self._decode(piece, index, row_status), maxlen=0)  # so that no window of a skipped row is labelled
+            deque(self._chunks(piece, index, row_status), maxlen=0)  # so that no window of a skipped row is labelled
             self._judge(piece, index, row_status)
         if not _has_samples(row_status):
             yield Window(row_status, None)
             return
-        if self.cut_at_pauses:
-            yield from self._at_pauses(piece, index, self._chunks(piece, index, row_status), row_status)
-            return
+        yield from self._cut(piece, index, self._chunks(piece, index, row_status))
+
+    def _cut(self, piece: "_Piece", index: int, chunks: Iterator[Samples]) -> Iterator[Window]:
+        """Cut one row into windows, the last with its outcome; a row cut at pauses is skipped without speech.
+
+        A damaged row whose prefix is kept is an error row with windows.
+        """
+        row_status, kept, pasts = piece.statuses[index], list[Samples](), Pasts(self.past_samples)
+        wave: Samples = np.empty(0, np.float32)
+        place: Place | None = None
         number = num_added = 0
-        last: Samples = np.empty(0, np.float32)
-        chunks: list[Samples] = []
-        kept = chunks if self.carrying.samples else None
-        pasts = Pasts(self.past_samples)
-        for wave, is_last in self._decode(piece, index, row_status, kept):
-            if is_last:
-                last = wave
-                continue
-            part = RowStatus(row_status.row, number, None)
-            num_samples = self.windowing.added_samples(len(wave))
-            part.seconds = num_samples / self.sample_rate
-            yield Window(part, wave, past=self._past(pasts))
-            if self.past_samples:
-                pasts.add(wave, num_samples)
-            number, num_added = number + 1, num_added + num_samples
+        for wave, num_samples, is_last, place in self._waves(_kept(chunks, kept) if self.carrying.samples else chunks):
+            if not is_last:
+                part = RowStatus(row_status.row, number, None, num_samples / self.sample_rate)
+                yield Window(part, wave, place=place, past=self._past(pasts))
+                if self.past_samples:
+                    pasts.add(wave, num_samples)
+                number, num_added = number + 1, num_added + num_samples
         self._judge(piece, index, row_status)
+        if self.cut_at_pauses and place is None and row_status.status == OK:
+            row_status.skip(NO_SPEECH, "no speech was found in the recording")
         row_status.window, row_status.windows = number, number + 1
         if row_status.seconds is not None:
             row_status.seconds -= num_added / self.sample_rate
+        if not _has_samples(row_status):
+            yield Window(row_status, None)
+            return
         past = self._past(pasts, is_last=True) if number else None
-        yield Window(row_status, last if _has_samples(row_status) else None, chunks if number else (), past=past)
+        yield Window(row_status, wave, kept if number or self.cut_at_pauses else (), place, past)
+
+    def _waves(self, chunks: Iterator[Samples]) -> Iterator[CutWave]:
+        """Yield the windows of a recording while it is decoded; none without samples."""
+        if self.cut_at_pauses:
+            yield from self.cut_at_pauses(chunks)
+        elif (first := next(chunks, None)) is not None:
+            for wave, is_last in cut_windows(itertools.chain([first], chunks), self.windowing):
+                yield CutWave(wave, self.windowing.added_samples(len(wave)), is_last)
 
     def _past(self, pasts: Pasts, *, is_last: bool = False) -> Past | None:
         return pasts.before(is_last=is_last) if self.past_samples else None
-
-    def _at_pauses(
-        self, piece: "_Piece", index: int, chunks: Iterator[Samples], row_status: RowStatus
-    ) -> Iterator[Window]:
-        """Cut one row at pauses; the last window has the outcome of the row, which is skipped without speech."""
-        assert self.cut_at_pauses is not None
-        kept: list[Samples] = []
-        if self.carrying.samples:
-            chunks = _kept(chunks, kept)
-        previous: PlacedWave | None = None
-        number = num_emitted = 0
-        for placed in self.cut_at_pauses(chunks):
-            if previous is not None:
-                part = RowStatus(row_status.row, number, None)
-                part.seconds = previous.place.num_samples / self.sample_rate
-                yield Window(part, previous.wave, place=previous.place)
-                number, num_emitted = number + 1, num_emitted + previous.place.num_samples
-            previous = placed
-        self._judge(piece, index, row_status)
-        if previous is None and row_status.status == OK:
-            row_status.skip(NO_SPEECH, "no speech was found in the recording")
-        row_status.window, row_status.windows = number, number + 1
-        if number and row_status.seconds is not None:
-            row_status.seconds -= num_emitted / self.sample_rate
-        if previous is None or not _has_samples(row_status):
-            yield Window(row_status, None)
-        else:
-            yield Window(row_status, previous.wave, kept, previous.place)
 
     def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
         """Return whether a row should first be decoded only for its length, since a filter may skip it."""
@@ -349,25 +331,11 @@ class Decoding:
         by_columns = any(op_reasons[index] is not None for op_reasons in piece.reasons)
         return by_columns or claimed > self.max_seconds or any(by_seconds(op, claimed) is not None for op in self.after)
 
-    def _decode(
-        self, piece: "_Piece", index: int, row_status: RowStatus, kept: list[Samples] | None = None
-    ) -> Iterator[tuple[Samples, bool]]:
-        """Yield windows, each with whether it is the last; record the outcome in `row_status`, and samples in `kept`.
+    def _chunks(self, piece: "_Piece", index: int, row_status: RowStatus) -> Iterator[Samples]:
+        """Yield the decoded samples of a row, and record its outcome in `row_status`.
 
         An error row has `seconds` if the samples before its damage are kept.
         """
-        chunks = self._chunks(piece, index, row_status)
-        first = next(chunks, None)  # without samples there are no windows
-        if first is None:
-            return
-        chunks = itertools.chain([first], chunks)
-        for wave, is_last in cut_windows(chunks if kept is None else _kept(chunks, kept), self.windowing):
-            if is_last and not _has_samples(row_status):
-                return
-            yield wave, is_last
-
-    def _chunks(self, piece: "_Piece", index: int, row_status: RowStatus) -> Iterator[Samples]:
-        """Yield the decoded samples of a row, and record its outcome in `row_status`."""
         num_samples = 0
         row_status.seconds = None
         digest = hashlib.blake2b(digest_size=DIGEST_BYTES) if DIGEST in self.carrying.outputs else None

@@ -1,7 +1,7 @@
 """Steps on decoded rows, which add columns or filter by added columns; joining of windows; steps on labelled rows."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -9,8 +9,9 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from raysp.columns import DIGEST, INNER_COLUMNS, INNER_PREFIX, OUTCOME, RESULT_COLUMNS, STATUS
+from raysp.columns import DIGEST, INNER_COLUMNS, INNER_PREFIX, OUTCOME, RESULT_COLUMNS, SECONDS, STATUS
 from raysp.errors import RunError
 from raysp.ops.pasts import PAST
 from raysp.ops.rows import (
@@ -192,28 +193,23 @@ class RowFilters:
         return rows
 
     def _filtered(self, late: LateFilter, rows: pa.Table, source: pa.Table | None) -> pa.Table:
-        outcomes = {name: rows.column(name).to_pylist() for name in OUTCOME}
-        places = [place for place, status in enumerate(outcomes["status"]) if status == OK]
-        seconds = rows.column("seconds").to_pylist()
-        row_reasons = reasons(late.op, self._read(late, rows, source).take(pa.array(places, pa.int64())))
-        left_out = np.zeros(len(rows), bool)
-        for place, reason in zip(places, row_reasons, strict=True):
-            outcome = RowStatus(place)
-            outcome.seconds = seconds[place]
+        places = pc.indices_nonzero(pc.equal(rows.column(STATUS), OK))
+        of_ok = zip(*(rows.column(name).take(places).to_pylist() for name in ("row", SECONDS)), strict=True)
+        outcomes = [RowStatus(row, seconds=seconds) for row, seconds in of_ok]
+        for outcome, reason in zip(
+            outcomes, reasons(late.op, self._read(late, rows, source).take(places)), strict=True
+        ):
             judge(late.op, outcome, reason)
-            left_out[place] = outcome.status != OK
-            for name in OUTCOME:
-                outcomes[name][place] = getattr(outcome, name)
-        failed = [place for place in places if outcomes["status"][place] == ERROR]
+        ends = zip(places.to_pylist(), outcomes, strict=True)
+        left_out = {place: outcome for place, outcome in ends if outcome.status != OK}
+        failed = [outcome for outcome in left_out.values() if outcome.status == ERROR]
         self.num_failed += len(failed)
-        self.num_filtered += int(left_out.sum()) - len(failed)
-        if failed and len(self.examples) < MOST_EXAMPLES:
-            numbers = rows.column("row").to_numpy()
-            named = [(int(numbers[place]), "step_failed", str(outcomes["error_message"][place])) for place in failed]
-            self.examples = (*self.examples, *named)[:MOST_EXAMPLES]
+        self.num_filtered += len(left_out) - len(failed)
         if failed:
+            named = ((outcome.row, "step_failed", str(outcome.error_message)) for outcome in failed)
+            self.examples = (*self.examples, *named)[:MOST_EXAMPLES]
             self._check_failed(self.examples[-1][2])
-        return self._without_labels(rows, outcomes, left_out) if left_out.any() else rows
+        return _without_labels(rows, left_out, [name for name in self.columns if name in rows.column_names])
 
     def _check_failed(self, example: str) -> None:
         """Raise RunError if too many rows failed."""
@@ -235,15 +231,6 @@ class RowFilters:
         return pa.table(
             {**of_source, **{name: rows.column(name) for name in self.columns if name in rows.column_names}}
         )
-
-    def _without_labels(self, rows: pa.Table, outcomes: dict[str, list[object]], left_out: np.ndarray) -> pa.Table:
-        kept = pa.array(np.arange(len(rows)), pa.int64(), mask=left_out)
-        for place, field in enumerate(rows.schema):
-            if field.name in outcomes:
-                rows = rows.set_column(place, field, pa.array(outcomes[field.name], field.type))
-            elif field.name in self.columns:
-                rows = rows.set_column(place, field, rows.column(place).take(kept))
-        return rows
 
 
 def labelled(
@@ -276,26 +263,47 @@ def _completed(op: ColumnOp, table: pa.Table) -> pa.Table:
     statuses = row_statuses(table)
     is_set = table.column(op.schema.names[0]).is_valid().to_pylist()
     places = [place for place, row_status in enumerate(statuses) if is_set[place] and not row_status.is_part]
-    columns, failures = added_columns(op, table.take(pa.array(places, pa.int64())).select(list(op.reads)))
-    numbers: list[int | None] = [None] * len(statuses)
-    failed: set[int] = set()
-    for number, (place, failure) in enumerate(zip(places, failures, strict=True)):
-        numbers[place] = number
-        if failure is not None:
-            failed.add(place)
-            statuses[place].fail("step_failed", failure)
-    for field, column in zip(op.schema, chosen(columns, op.schema, numbers).columns, strict=True):
+    columns, failed = _added(op, table.take(pa.array(places, pa.int64())).select(list(op.reads)), statuses, places)
+    for field, column in zip(op.schema, columns.columns, strict=True):
         table = table.set_column(table.schema.get_field_index(field.name), field, column)
-    return _without_labels(table, statuses, failed)
+    outcomes = {place: statuses[place] for place in failed}
+    return _without_labels(table, outcomes, [name for name in table.column_names if name not in ROW_SCHEMA.names])
 
 
-def _without_labels(table: pa.Table, statuses: list[RowStatus], dropped: set[int]) -> pa.Table:
-    """Return a table with new outcomes, and null labels in some rows."""
-    if not dropped:
-        return table
-    labels = table.drop_columns(ROW_SCHEMA.names)
-    kept = [None if place in dropped else place for place in range(len(statuses))]
-    return with_columns(statuses_table(statuses), chosen(labels, labels.schema, kept))
+def _added(
+    op: ColumnOp, rows: pa.Table, statuses: Sequence[RowStatus], places: Sequence[int]
+) -> tuple[pa.Table, list[int]]:
+    """Return the columns of an op for rows at some places, null at others, and the places of rows for which it failed.
+
+    Args:
+        op: the op.
+        rows: the rows at `places`, with the columns that the op reads.
+        statuses: outcomes of all rows, in which failures are recorded.
+        places: places of `rows`.
+    """
+    columns, failures = added_columns(op, rows)
+    failed: list[int] = []
+    for place, failure in zip(places, failures, strict=True):
+        if failure is not None:
+            statuses[place].fail("step_failed", failure)
+            failed.append(place)
+    numbers = {place: number for number, place in enumerate(places)}
+    return chosen(columns, op.schema, [numbers.get(place) for place in range(len(statuses))]), failed
+
+
+def _without_labels(rows: pa.Table, outcomes: Mapping[int, RowStatus], labels: Sequence[str]) -> pa.Table:
+    """Return rows with new outcomes at some places, where the columns `labels` are null."""
+    if not outcomes:
+        return rows
+    kept = pa.array([None if place in outcomes else place for place in range(len(rows))], pa.int64())
+    changed = {name: rows.column(name).take(kept) for name in labels}
+    for name in OUTCOME:
+        values = rows.column(name).to_pylist()
+        for place, outcome in outcomes.items():
+            values[place] = getattr(outcome, name)
+        changed[name] = pa.chunked_array([values], rows.schema.field(name).type)
+    columns = [changed.get(name, column) for name, column in zip(rows.column_names, rows.columns, strict=True)]
+    return pa.table(columns, schema=rows.schema)
 
 
 class _Rows:
@@ -317,14 +325,9 @@ class _Rows:
         inputs = self._columns(places, op.reads)
         if self.audio in op.reads:
             inputs[self.audio] = samples_column([[self._samples(place)] for place in places], self.sample_rate)
-        added, failures = added_columns(op, pa.table({name: inputs[name] for name in op.reads}))
-        numbers: list[int | None] = [None] * len(self.statuses)
-        for number, (place, failure) in enumerate(zip(places, failures, strict=True)):
-            numbers[place] = number
-            if failure is not None:
-                self.statuses[place].fail("step_failed", failure)
-                self._drop(place)
-        columns = chosen(added, op.schema, numbers)
+        columns, failed = _added(op, pa.table({name: inputs[name] for name in op.reads}), self.statuses, places)
+        for place in failed:
+            self._drop(place)
         self.added |= dict(zip(columns.column_names, columns.columns, strict=True))
 
     def filter(self, late: LateFilter) -> None:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raysp.audio import Samples
+from raysp.audio.waveforms import as_float32
 from raysp.columns import ERROR as ERROR
 from raysp.columns import INNER_PREFIX, RECORDING_COLUMNS, RESULT_COLUMNS, WINDOW_COLUMNS
 from raysp.columns import OK as OK
@@ -59,11 +60,15 @@ class Place:
         return cls(**{**value, "probabilities": np.asarray(value["probabilities"], np.float32)})
 
 
-class PlacedWave(NamedTuple):
-    """A window that is cut at pauses."""
+class CutWave(NamedTuple):
+    """A window that is cut from a recording."""
 
     wave: Samples
-    place: Place
+    num_samples: int
+    """Samples of the recording that no later window counts."""
+    is_last: bool
+    place: Place | None = None
+    """Place of a window that is cut at pauses."""
 
 
 _PLACE_TYPE = pa.struct(
@@ -216,43 +221,25 @@ def row_statuses(table: pa.Table) -> list[RowStatus]:
 
 def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:
     """Append the recordings to a table as one contiguous column: int16 if all recordings are, else float32."""
-    present = [wave for wave in waves if wave is not None]
-    dtype = np.dtype(np.int16) if present and all(w.dtype == np.int16 for w in present) else np.dtype(np.float32)
-    lengths = np.array([0 if w is None else len(w) for w in waves], np.int64)
-    offsets = np.zeros(len(waves) + 1, np.int64)
-    np.cumsum(lengths * dtype.itemsize, out=offsets[1:])
-    values = np.empty(int(lengths.sum()), dtype)
-    start = 0
-    for wave in present:
-        part = values[start : start + len(wave)]
-        if wave.dtype == dtype:
-            part[:] = wave
-        else:
-            np.multiply(wave, np.float32(1 / 32768), out=part)
-        start += len(wave)
-    valid = np.packbits(np.array([w is not None for w in waves], bool), bitorder="little").tobytes()
-    buffers: list[pa.Buffer | None] = [
-        pa.py_buffer(valid),
-        pa.py_buffer(offsets.data),
-        pa.py_buffer(values.data),
-    ]
-    column = pa.Array.from_buffers(pa.large_binary(), len(waves), buffers)
-    field = pa.field(WAVE, pa.large_binary(), metadata={"dtype": dtype.name})
-    return table.append_column(field, column)
+    return table.append_column(WAVE, sample_lists([None if wave is None else [wave] for wave in waves]))
+
+
+def sample_lists(recordings: Sequence[Sequence[Samples] | None], *, as_float: bool = False) -> "pa.LargeListArray[Any]":
+    """Return recordings, each in chunks, as lists of samples: int16 if all are, unless `as_float`, else float32."""
+    chunks = [chunk for of_recording in recordings for chunk in of_recording or ()]
+    is_int16 = bool(chunks) and not as_float and all(chunk.dtype == np.int16 for chunk in chunks)
+    edges = np.cumsum([0, *(sum(map(len, of_recording or ())) for of_recording in recordings)], dtype=np.int64)
+    values = np.empty(int(edges[-1]), np.int16 if is_int16 else np.float32)
+    for chunk, end in zip(chunks, np.cumsum([*map(len, chunks)]).tolist(), strict=True):
+        values[end - len(chunk) : end] = chunk if is_int16 else as_float32(chunk)
+    is_null = pa.array([of_recording is None for of_recording in recordings], pa.bool_())
+    return pa.LargeListArray.from_arrays(pa.array(edges), pa.array(values), mask=is_null)
 
 
 def waves_of(table: pa.Table) -> list[np.ndarray | None]:
     """Return the recordings stored by `with_waves`, without a copy."""
-    field = table.schema.field(WAVE)
-    dtype = np.dtype((field.metadata or {})[b"dtype"].decode())
-    waves: list[np.ndarray | None] = []
-    for chunk in table.column(WAVE).chunks:
-        _, offsets, values = cast("list[Any]", chunk.buffers())
-        edges = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1] // dtype.itemsize
-        samples = np.frombuffer(values, dtype) if values is not None else np.empty(0, dtype)
-        valid = chunk.is_valid().to_pylist()
-        waves += [samples[a:b] if ok else None for a, b, ok in zip(edges, edges[1:], valid, strict=False)]
-    return waves
+    recordings = cast("Iterable[Any]", table.column(WAVE))
+    return [recording.values.to_numpy() if recording.is_valid else None for recording in recordings]
 
 
 def with_labels(

@@ -16,7 +16,7 @@ from raysp.columns import STATUS
 from raysp.corpus.shards import FAULT
 from raysp.devices import DeviceLostError
 from raysp.errors import RayspError, RunError
-from raysp.ops.rows import OK, RowStatus, plain
+from raysp.ops.rows import OK, RowStatus, plain, sample_lists
 from raysp.text.error_rates import readable
 from raysp.words import count
 
@@ -75,19 +75,7 @@ SAMPLES = pa.struct([("samples", pa.large_list(pa.float32())), ("sample_rate", p
 
 def samples_column(recordings: Sequence[Sequence[np.ndarray] | None], sample_rate: int) -> "pa.ChunkedArray[Any]":
     """Return decoded recordings, chunks of int16 or float32, as a column of type `SAMPLES`; null for None."""
-    offsets = np.zeros(len(recordings) + 1, np.int64)
-    np.cumsum([sum(map(len, chunks or ())) for chunks in recordings], out=offsets[1:])
-    values = np.empty(int(offsets[-1]), np.float32)
-    start = 0
-    for chunk in (chunk for chunks in recordings for chunk in chunks or ()):
-        part = values[start : start + len(chunk)]
-        if chunk.dtype == np.int16:
-            # By a power of two, which is exact in float32.
-            np.multiply(chunk, np.float32(1 / 32768), out=part)
-        else:
-            part[:] = chunk
-        start += len(chunk)
-    samples = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values, pa.float32()))
+    samples = sample_lists(recordings, as_float=True)
     rates = pa.array(np.full(len(recordings), sample_rate, np.int32))
     is_null = pa.array([chunks is None for chunks in recordings], pa.bool_())
     return pa.chunked_array([pa.StructArray.from_arrays([samples, rates], fields=[*SAMPLES], mask=is_null)])

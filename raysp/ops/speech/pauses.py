@@ -22,7 +22,7 @@ from raysp.audio.waveforms import Windowing, concatenate, cut_windows
 from raysp.models.base.placing import arithmetic
 from raysp.models.features.processors import as_float
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
-from raysp.ops.rows import WHOLE_SECONDS, Place, PlacedWave
+from raysp.ops.rows import WHOLE_SECONDS, CutWave, Place
 from raysp.ops.speech.speaking import Chunks, Floats, regions
 
 READ_CHUNKS = 1024
@@ -67,28 +67,25 @@ class SpeechWindows:
     min_speech_samples: float
     min_silence_samples: float
 
-    def __call__(self, chunks: Iterator[Samples]) -> Iterator[PlacedWave]:
+    def __call__(self, chunks: Iterator[Samples]) -> Iterator[CutWave]:
         """Yield the windows of a recording while it is decoded; none if it has no speech.
 
         A recording of at most `WHOLE_SECONDS` is one window, with speech or without.
         The last window has the probabilities and samples of the rest of the recording.
         """
         recording = _Recording(chunks, self.model)
-        if self._is_whole(recording):
-            wave = recording.samples(0, recording.end)
-            owned = self.windowing.owned_frames(0, len(wave), is_last=True)
-            yield _window((wave, (0, len(wave)), owned), recording, self.windowing.frame_stride, 0, len(wave))
-            return
-        previous: tuple[Samples, Span, Span] | None = None
-        emitted_until = 0
-        for window in self._windows(recording):
-            if previous is not None:
-                end = previous[1][1]
-                yield _window(previous, recording, self.windowing.frame_stride, emitted_until, end)
-                emitted_until = end
-            previous = window
-        if previous is not None:
-            yield _window(previous, recording, self.windowing.frame_stride, emitted_until, recording.end)
+        windows, emitted_until = self._windows(recording), 0
+        window = next(windows, None)
+        while window is not None:
+            following = next(windows, None)
+            wave, (start, end), (first, stop) = window
+            end = recording.end if following is None else end
+            chunk = -(-emitted_until // CHUNK_SAMPLES)
+            probabilities = recording.probabilities(chunk, -(-end // CHUNK_SAMPLES))
+            offset, num_samples = chunk * CHUNK_SAMPLES - emitted_until, end - emitted_until
+            place = Place(start // self.windowing.frame_stride, first, stop, probabilities, offset, num_samples)
+            yield CutWave(wave, num_samples, following is None, place)
+            window, emitted_until = following, end
 
     def _is_whole(self, recording: "_Recording") -> bool:
         """Return whether a recording is too short to be cut; its first part is read."""
@@ -99,6 +96,10 @@ class SpeechWindows:
 
     def _windows(self, recording: "_Recording") -> Iterator[tuple[Samples, Span, Span]]:
         """Yield windows, each with its place in samples and the frames that it owns."""
+        if self._is_whole(recording):
+            wave = recording.samples(0, recording.end)
+            yield wave, (0, len(wave)), self.windowing.owned_frames(0, len(wave), is_last=True)
+            return
         parts = self._parts(recording)
         for part in parts:
             start = part.start
@@ -270,17 +271,6 @@ def _samples(part: _Part, parts: Iterator[_Part]) -> Iterator[Samples]:
     while not part.is_last:
         part = next(parts)
         yield part.samples
-
-
-def _window(
-    window: tuple[Samples, Span, Span], recording: _Recording, frame_stride: int, emitted_until: int, end: int
-) -> PlacedWave:
-    """Return a window with the probabilities of the recording from `emitted_until` to `end`."""
-    wave, (start, _), (first, stop) = window
-    chunk = -(-emitted_until // CHUNK_SAMPLES)
-    probabilities = recording.probabilities(chunk, -(-end // CHUNK_SAMPLES))
-    offset = chunk * CHUNK_SAMPLES - emitted_until
-    return PlacedWave(wave, Place(start // frame_stride, first, stop, probabilities, offset, end - emitted_until))
 
 
 def _equal_parts(chunks: Iterator[Samples], num_samples: int) -> Iterator[Samples]:
