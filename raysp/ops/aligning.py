@@ -1,7 +1,7 @@
 """Forced alignment: times of the words of a text, and how well the text fits its recording."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from raysp.capabilities import Capability
 from raysp.crossing import Array, send
 from raysp.models.tokenizers.described import CTCTokenizer
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.late_steps import RESULT, carried_values
 from raysp.ops.rows import stretches
 from raysp.ops.transcribing import flat, list_lengths
@@ -44,7 +44,7 @@ class _Timed:
 
 
 @dataclass(eq=False)
-class Aligning:
+class Aligning(OutputOp):
     """Op that aligns a text, a source column or an earlier output, with the frames of a CTC head.
 
     For each frame it selects the log-probabilities of the blank, of the tokens of the text, and of the best token. A
@@ -76,7 +76,6 @@ class Aligning:
     unknown_as_wildcard: bool = False
     case_rules: Language | None = None
     is_result: bool = False
-    layers: tuple[int, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         self.blank = self.tokenizer.pad_token_id
@@ -137,9 +136,6 @@ class Aligning:
         """Return the paths of targets through frames, whose last value belongs to the best token."""
         values = torch.from_numpy(values_BTK)
         return align(values[..., :-1], num_frames, targets, blank=0, best=values[..., -1])
-
-    def empty(self) -> tuple[object, ...]:
-        return tuple(None for _ in self.schema)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         texts = windows.column(f"{RESULT}{self.column}").to_pylist() if self.is_result else None

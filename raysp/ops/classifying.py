@@ -1,7 +1,7 @@
 """Classes of recordings, and segments of classes of frames."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import Any, cast
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysp.capabilities import Capability
 from raysp.crossing import Array
 from raysp.models.labelled_passes import MULTI_LABEL, REGRESSION
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.rows import stretches
 from raysp.ops.transcribing import flat, frames_of_whole_rows, list_lengths, owned_values
 
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(eq=False)
-class Classifying:
+class Classifying(OutputOp):
     """Op for the most likely classes of each recording with their probabilities.
 
     For a window of a longer row it stages the logits, weighted by the number of frames that the window owns: logits are
@@ -45,7 +45,6 @@ class Classifying:
     problem_type: str | None
     threshold: float = 0.5
     as_list: bool | None = None
-    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         return {"logits": forward.heads[Capability.CLASSES].logits.float()}
@@ -56,9 +55,6 @@ class Classifying:
         classes = [self._classes(logits_N) for logits_N in logits_BN]
         weighted = [logits_N * np.float32(weight or 0) for weight, logits_N in zip(weights, logits_BN, strict=True)]
         return [*(rows.whole(values) for values in zip(*classes, strict=True)), rows.staged(weighted), weights]
-
-    def empty(self) -> tuple[object, ...]:
-        return (None, None)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         logits, weights = (windows.column(name).combine_chunks() for name in self.staged.names)
@@ -85,7 +81,7 @@ class Classifying:
 
 
 @dataclass(eq=False)
-class Segmenting:
+class Segmenting(OutputOp):
     """Op for the segments in which the probability of a class of a frame classifier exceeds a threshold.
 
     Attributes:
@@ -108,7 +104,6 @@ class Segmenting:
     end_threshold: float | None = None
     min_seconds: float = 0.0
     merge_seconds: float = 0.0
-    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         return {"scores": forward.heads[Capability.FRAME_CLASSES].logits.float().sigmoid()}

@@ -1,7 +1,7 @@
 """Embeddings: a vector per recording, or per frame; of one layer, of several layers, or of their learned sum."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +23,12 @@ LEARNED_SUM = -2
 
 
 class ChosenFrames:
-    """Frames of a layer, or of the sum of all hidden states with the softmax of weights."""
+    """Frames of a layer, or of the sum of all hidden states with the softmax of weights.
+
+    Args:
+        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`, or `LEARNED_SUM`.
+        layer_weights_K: for `LEARNED_SUM`, of a head; None if only windows are joined.
+    """
 
     def __init__(self, layer: int, layer_weights_K: Tensor | None) -> None:
         self.layer, self.layer_weights_K = layer, layer_weights_K
@@ -43,8 +48,8 @@ class ChosenFrames:
 
 
 @dataclass(eq=False)
-class MeanEmbedding:
-    """Op for the mean of a layer over the frames of each recording.
+class MeanEmbedding(OutputOp):
+    """Op for the mean of the frames of each recording.
 
     For a window of a longer row it stages the sum over the frames that the window owns, and their number, so that each
     frame counts once.
@@ -52,68 +57,49 @@ class MeanEmbedding:
     Attributes:
         schema: the column.
         staged: staged columns of a window of a longer row: the sum and the number of frames.
-        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`, or `LEARNED_SUM`.
+        frames: the frames.
         normalize: scale to length 1.
-        layer_weights_K: for `LEARNED_SUM`, of a head; None if only `join` is called.
     """
 
     schema: pa.Schema
     staged: pa.Schema
-    _: KW_ONLY
-    layer: int = -1
-    normalize: bool = False
-    layer_weights_K: Tensor | None = None
+    frames: ChosenFrames
+    normalize: bool
 
     def __post_init__(self) -> None:
-        self.frames = ChosenFrames(self.layer, self.layer_weights_K)
-        self.layers: tuple[int, ...] = (self.frames.numbered,)
+        self.layers = (self.frames.numbered,)
 
     def select(self, forward: Forward) -> Selected:
         return {"sums": _sums(self.frames(forward).float(), forward.rows.owned(self.frames.numbered))}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         counts = [end - first for first, end in rows.owned(self.frames.numbered)]
-        means = [self.mean(total_H, count) for total_H, count in zip(arrays["sums"], counts, strict=True)]
+        sums = zip(arrays["sums"], counts, strict=True)
+        means = [_mean(total_H, count, normalize=self.normalize) for total_H, count in sums]
         return [rows.whole(means), rows.staged(arrays["sums"]), rows.staged(counts)]
 
-    def empty(self) -> tuple[object, ...]:
-        return (None,)
-
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        sums, counts = (windows.column(name).combine_chunks() for name in self.staged.names)
-        # In float64, so that the number of windows costs no digits.
-        total = _matrix(sums, len(counts)).sum(0, dtype=np.float64)
-        return (self.mean(total.astype(np.float32), int(counts.to_numpy().sum())),)
-
-    def mean(self, total: Floats, count: int) -> Floats:
-        """Return the mean of a number of vectors from their sum."""
-        mean = total / np.float32(max(count, 1))
-        # The bound of torch's `normalize`: a vector of zeros stays zero.
-        return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalize else mean
+        return (_mean_over(windows, self.staged, normalize=self.normalize),)
 
 
 @dataclass(eq=False)
-class FrameEmbeddings:
-    """Op for a layer's vectors of all frames of a recording.
+class FrameEmbeddings(OutputOp):
+    """Op for the vectors of all frames of a recording.
 
     Attributes:
         schema: the column.
         staged: staged column of a window of a longer row: the vectors of the frames that it owns.
-        layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`, or `LEARNED_SUM`.
+        frames: the frames.
         normalize: scale each vector to length 1.
-        layer_weights_K: for `LEARNED_SUM`, of a head; None if only `join` is called.
     """
 
     schema: pa.Schema
     staged: pa.Schema
-    _: KW_ONLY
-    layer: int = -1
-    normalize: bool = False
-    layer_weights_K: Tensor | None = None
+    frames: ChosenFrames
+    normalize: bool
 
     def __post_init__(self) -> None:
-        self.frames = ChosenFrames(self.layer, self.layer_weights_K)
-        self.layers: tuple[int, ...] = (self.frames.numbered,)
+        self.layers = (self.frames.numbered,)
 
     def select(self, forward: Forward) -> Selected:
         vectors_BTH = self.frames(forward).float()
@@ -134,21 +120,19 @@ class FrameEmbeddings:
         return (list(_matrix(vectors, len(vectors))),)
 
 
-class SpeakerEmbedding:
+@dataclass(eq=False)
+class SpeakerEmbedding(OutputOp):
     """Op for the x-vector of each recording; for a longer row, the mean over its windows weighted by owned frames.
 
-    Args:
+    Attributes:
         schema: the column.
         staged: staged columns of a window of a longer row: its vector times its number of frames, and this number.
         normalize: scale to length 1.
     """
 
-    layers: tuple[int, ...] = ()
-
-    def __init__(self, schema: pa.Schema, staged: pa.Schema, *, normalize: bool = False) -> None:
-        self.schema = schema
-        self.staged = staged
-        self._mean = MeanEmbedding(schema, staged, normalize=normalize)
+    schema: pa.Schema
+    staged: pa.Schema
+    normalize: bool
 
     def select(self, forward: Forward) -> Selected:
         return {"vectors": forward.heads[Capability.XVECTOR].embeddings.float()}
@@ -157,17 +141,29 @@ class SpeakerEmbedding:
         vectors_BE = arrays["vectors"]
         counts = [1 if part is None else part[1] - part[0] for part in rows.parts]
         weighted = [vector_E * np.float32(count) for vector_E, count in zip(vectors_BE, counts, strict=True)]
-        whole = rows.whole([self._mean.mean(vector_E, 1) for vector_E in vectors_BE])
+        whole = rows.whole([_mean(vector_E, 1, normalize=self.normalize) for vector_E in vectors_BE])
         return [whole, rows.staged(weighted), rows.staged(counts)]
 
-    def empty(self) -> tuple[object, ...]:
-        return (None,)
-
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        return self._mean.join(windows)
+        return (_mean_over(windows, self.staged, normalize=self.normalize),)
 
 
-class SeveralLayers:
+def _mean(total: Floats, count: int, *, normalize: bool) -> Floats:
+    """Return the mean of a number of vectors from their sum."""
+    mean = total / np.float32(max(count, 1))
+    # The bound of torch's `normalize`: a vector of zeros stays zero.
+    return mean / max(float(np.linalg.norm(mean)), 1e-12) if normalize else mean
+
+
+def _mean_over(windows: pa.Table, staged: pa.Schema, *, normalize: bool) -> Floats:
+    """Return the mean of vectors from the sums and numbers that windows staged."""
+    sums, counts = (windows.column(name).combine_chunks() for name in staged.names)
+    # In float64, so that the number of windows costs no digits.
+    total = _matrix(sums, len(counts)).sum(0, dtype=np.float64)
+    return _mean(total.astype(np.float32), int(counts.to_numpy().sum()), normalize=normalize)
+
+
+class SeveralLayers(OutputOp):
     """Op for the embeddings of several layers in one column: a list in the order of `ops`.
 
     Args:
@@ -210,10 +206,6 @@ def _sums(hidden_BTH: Tensor, owned: Sequence[tuple[int, int]]) -> Tensor:
     if {*owned} == {(0, hidden_BTH.shape[1])}:
         return hidden_BTH.sum(1)
     places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
-    if len(owned) == 1:
-        [(first, end)] = owned
-        owned_T = (places_T >= first) & (places_T < end)
-        return hidden_BTH.masked_fill(~owned_T[:, None], 0.0).sum(1)
     [bounds_B2] = send(hidden_BTH.device, np.array(owned, np.int64).reshape(-1, 2))
     owned_BT = (places_T >= bounds_B2[:, :1]) & (places_T < bounds_B2[:, 1:])
     # Filled, not multiplied by the mask: padded frames may hold NaN, and NaN times 0 is NaN.

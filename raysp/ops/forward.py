@@ -131,7 +131,7 @@ class OutputOp(JoinOp, Protocol):
     """Columns of the label shard; null in windows of longer rows."""
     staged: pa.Schema
     """Columns staged by windows of longer rows for `joining`; null in rows that are one window."""
-    layers: tuple[int, ...]
+    layers: tuple[int, ...] = ()
     """Hidden layers that it reads: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`."""
 
     def select(self, forward: Forward) -> Selected:
@@ -153,7 +153,7 @@ class OutputOp(JoinOp, Protocol):
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame."""
-        ...
+        return (None,) * len(self.schema)
 
 
 def check_selected(output: OutputOp, selected: object) -> None:

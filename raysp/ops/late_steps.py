@@ -193,14 +193,14 @@ class RowFilters:
         return rows
 
     def _filtered(self, late: LateFilter, rows: pa.Table, source: pa.Table | None) -> pa.Table:
-        places = pc.indices_nonzero(pc.equal(rows.column(STATUS), OK))
+        places = pc.indices_nonzero(pc.equal(rows.column(STATUS), pa.scalar(OK)))
         of_ok = zip(*(rows.column(name).take(places).to_pylist() for name in ("row", SECONDS)), strict=True)
         outcomes = [RowStatus(row, seconds=seconds) for row, seconds in of_ok]
         for outcome, reason in zip(
             outcomes, reasons(late.op, self._read(late, rows, source).take(places)), strict=True
         ):
             judge(late.op, outcome, reason)
-        ends = zip(places.to_pylist(), outcomes, strict=True)
+        ends = zip(places.to_numpy().tolist(), outcomes, strict=True)
         left_out = {place: outcome for place, outcome in ends if outcome.status != OK}
         failed = [outcome for outcome in left_out.values() if outcome.status == ERROR]
         self.num_failed += len(failed)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from raysp.audio.levels import Cells, cell_samples, levels, weighting
 from raysp.columns import DIGEST, SECONDS
 from raysp.crossing import Array, send
 from raysp.models.base.outputs import ModelOutput
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.late_steps import carried_values
 
 CLIPPED, CLIPPED_RUN = 0.99, 3
@@ -41,7 +41,7 @@ class Owned(NamedTuple):
 
 
 @dataclass(eq=False)
-class Measuring:
+class Measuring(OutputOp):
     """Op for the levels of each recording.
 
     For a window of a longer row it stages the levels of the cells that the window owns. `join` computes the levels of
@@ -68,7 +68,6 @@ class Measuring:
     at_quiet_points: bool
     language: str | None = None
     digest: str | None = None
-    layers: tuple[int, ...] = field(default=(), init=False)
 
     @property
     def cell(self) -> int:
@@ -164,9 +163,6 @@ class Measuring:
         filtered_BKS: Tensor = torch.fft.irfft(torch.fft.rfft(pieces_BKS) * response_F, size)[..., history:]
         return filtered_BKS.reshape(len(waves_BS), -1)[:, :num_samples]
 
-    def empty(self) -> tuple[object, ...]:
-        return (None,) * len(self.schema)
-
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         names = self.staged.names
         energies, weighted, clipped, spectra = (_arrays(windows, names[place]) for place in (0, 1, 2, 5))
@@ -227,7 +223,8 @@ NO_SPEECH = "no speech"
 """Name of the probabilities that `Silence` selects."""
 
 
-class Silence:
+@dataclass(eq=False)
+class Silence(OutputOp):
     """Op for levels with the probability of no speech; for a row of several windows, the mean over windows.
 
     Args:
@@ -236,14 +233,13 @@ class Silence:
         find: returns the probability of each window of a pass; None if only `join` is called.
     """
 
-    layers: tuple[int, ...] = ()
+    levels: Measuring
+    field: str
+    find: Callable[[ModelOutput], Sequence[float]] | None
 
-    def __init__(self, levels: Measuring, field: str, find: Callable[[ModelOutput], Sequence[float]] | None) -> None:
-        self.levels = levels
-        self.field = field
-        self.find = find
-        self.schema = levels.schema
-        self.staged = levels.staged.append(pa.field(f"{levels.schema.names[0]}_{field}", pa.float64()))
+    def __post_init__(self) -> None:
+        self.schema = self.levels.schema
+        self.staged = self.levels.staged.append(pa.field(f"{self.schema.names[0]}_{self.field}", pa.float64()))
 
     def select(self, forward: Forward) -> Selected:
         probabilities = self.find(forward.encoded) if self.find else [0.0] * len(forward.rows.parts)
@@ -257,9 +253,6 @@ class Silence:
 
     def _with(self, row: object, probability: float) -> dict[str, object]:
         return {**cast("Mapping[str, object]", row), self.field: probability}
-
-    def empty(self) -> tuple[object, ...]:
-        return self.levels.empty()
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         levels, *more = self.levels.join(windows)

@@ -6,7 +6,7 @@ shorter is repeated. The windows of a longer row stage the outputs of the model 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ import torch
 
 from raysp.checkpoints.packaged import MOS, MOS_RATE
 from raysp.crossing import Array
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.pasts import Past
 from raysp.ops.transcribing import flat
 
@@ -45,7 +45,7 @@ def dnsmos() -> Rate:
 
 
 @dataclass(eq=False)
-class Rating:
+class Rating(OutputOp):
     """Op for the opinion scores of each recording.
 
     Attributes:
@@ -57,7 +57,6 @@ class Rating:
     schema: pa.Schema
     staged: pa.Schema
     rate: Rate | None = None
-    layers: tuple[int, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
         self._threads = ThreadPoolExecutor(torch.get_num_threads(), "raysp-mos")
@@ -73,9 +72,6 @@ class Rating:
         outputs = [[value for _ in of_row for value in next(rated)] for of_row in segments]
         whole = [None if part else scores(np.array(row)) for part, row in zip(rows.parts, outputs, strict=True)]
         return [whole, rows.staged(outputs)]
-
-    def empty(self) -> tuple[object, ...]:
-        return (None,)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         [staged] = self.staged.names

@@ -233,7 +233,9 @@ def sample_lists(recordings: Sequence[Sequence[Samples] | None], *, as_float: bo
     for chunk, end in zip(chunks, np.cumsum([*map(len, chunks)]).tolist(), strict=True):
         values[end - len(chunk) : end] = chunk if is_int16 else as_float32(chunk)
     is_null = pa.array([of_recording is None for of_recording in recordings], pa.bool_())
-    return pa.LargeListArray.from_arrays(pa.array(edges), pa.array(values), mask=is_null)
+    return pa.LargeListArray.from_arrays(
+        pa.array(edges, pa.int64()), cast("pa.FloatArray", pa.array(values)), mask=is_null
+    )
 
 
 def waves_of(table: pa.Table) -> list[np.ndarray | None]:

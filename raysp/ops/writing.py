@@ -1,6 +1,7 @@
 """Transcripts that text decoders write."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate
 from typing import Any, cast
 
@@ -9,17 +10,18 @@ import pyarrow as pa
 
 from raysp.crossing import Array
 from raysp.models.labelled_passes import Writer, Written
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.rows import PLACE
 
 
-class Writing:
+@dataclass(eq=False)
+class Writing(OutputOp):
     """Op for the text of each recording and the mean log-probability of its tokens.
 
     For a window of a longer row it stages the text. `join` concatenates the texts of all windows, which end at quiet
     points.
 
-    Args:
+    Attributes:
         schema: columns of text and score, and optionally of words and the detected language.
         staged: staged columns of a window of a longer row: text, sum of log-probabilities, number of tokens; words, and
             probabilities of languages.
@@ -29,24 +31,13 @@ class Writing:
         languages: candidates of language detection; None: no detection.
     """
 
-    layers: tuple[int, ...] = ()
-
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        write: Writer | None,
-        *,
-        frame_seconds: float,
-        words: bool = False,
-        languages: Sequence[str] | None = None,
-    ) -> None:
-        self.frame_seconds = frame_seconds
-        self.words = words
-        self.languages = languages
-        self.schema = schema
-        self.staged = staged
-        self.write = write
+    schema: pa.Schema
+    staged: pa.Schema
+    write: Writer | None
+    _: KW_ONLY
+    frame_seconds: float
+    words: bool
+    languages: Sequence[str] | None
 
     def select(self, forward: Forward) -> Selected:
         assert self.write is not None

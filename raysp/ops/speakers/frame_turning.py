@@ -1,7 +1,7 @@
 """Turns of speakers by a frame classifier, whose classes are speakers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import Array
 from raysp.models.labelled_passes import LabellingModel
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.speakers.speaker_frames import FrameDiarization, FrameWindow, stitched
 from raysp.ops.transcribing import flat, list_lengths
 
@@ -39,7 +39,7 @@ class WindowFrames:
 
 
 @dataclass(eq=False)
-class FrameTurning:
+class FrameTurning(OutputOp):
     """Op for the turns of the speakers of each recording, by the probabilities of a frame classifier.
 
     A window of a longer row stages the probabilities of all its frames. By the frames that windows share, `join`
@@ -63,7 +63,6 @@ class FrameTurning:
     step_stride: int
     frame_stride: int
     frames: WindowFrames | None = None
-    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         if self.frames is None:

@@ -1,7 +1,7 @@
 """Turns of speakers: vectors of short windows of a recording, and its regions of speech."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Array, fetch
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.silero_vad import CHUNK_SAMPLES
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.rows import PLACE
 from raysp.ops.speakers.speaker_turns import Diarization, Region, within
 from raysp.ops.speech.speaking import HYSTERESIS, LOWEST, Speaking
@@ -49,7 +49,7 @@ class WindowVectors:
 
 
 @dataclass(eq=False)
-class Turning:
+class Turning(OutputOp):
     """Op for the turns of the speakers of each recording.
 
     A recording is divided into steps. Around the middle of each step with speech a vector of a window is computed. A
@@ -76,7 +76,6 @@ class Turning:
     window_samples: int
     step_samples: int
     frame_stride: int
-    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         # The host waits for the probabilities of speech, which select the windows.

@@ -1,7 +1,7 @@
 """Regions of speech, from probabilities of a voice-activity model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Array
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, num_chunks
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.rows import Place
 
 Floats = npt.NDArray[np.float32]
@@ -37,7 +37,7 @@ class Chunks:
 
 
 @dataclass(eq=False)
-class Speaking:
+class Speaking(OutputOp):
     """Op for the regions of speech in a recording.
 
     For a window of a longer row it stages the probabilities of the chunks whose middle the window owns. `join` computes
@@ -62,7 +62,6 @@ class Speaking:
     threshold: float = 0.5
     min_speech_seconds: float = 0.25
     min_silence_seconds: float = 0.1
-    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         if any(forward.rows.speech):

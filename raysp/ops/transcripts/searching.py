@@ -13,7 +13,7 @@ from raysp.crossing import Array
 from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
 from raysp.models.tokenizers.described import CTCTokenizer
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.rows import Stretch, stretches
 from raysp.ops.transcribing import (
     StretchText,
@@ -33,7 +33,7 @@ VALUES_AT_ONCE = 2**24
 """Logits processed at once, which takes several copies as 64-bit integers."""
 
 
-class Searching:
+class Searching(OutputOp):
     """Op for the best texts of each recording.
 
     The best tokens of each frame are selected on the device of the logits and cross to the host, where the texts are
@@ -44,8 +44,6 @@ class Searching:
         settings: settings of the search; the schema of `greedy` may end with the column of n-best texts.
         device: device of the logits.
     """
-
-    layers: tuple[int, ...] = ()
 
     def __init__(self, settings: SearchSettings, device: torch.device | str = "cpu") -> None:
         self.greedy, self.nbest = settings.greedy, settings.nbest

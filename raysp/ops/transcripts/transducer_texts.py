@@ -1,6 +1,7 @@
 """Transcripts from the frames of transducers, with times of words and of pieces."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple, Protocol, cast
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import Array
 from raysp.models.decoder.transducing import Path
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.rows import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
 from raysp.text.greedy_ctc import CTCTokens, row_means
@@ -41,7 +42,8 @@ class Tokens(NamedTuple):
         return self._replace(frames=self.frames + frames, ends=self.ends + frames)
 
 
-class Transducing:
+@dataclass(eq=False)
+class Transducing(OutputOp):
     """Op for text and score of each recording, and optionally the times of its words and pieces.
 
     A token begins with the frame that emits it, and lasts for its duration, or one frame, but not beyond the start of
@@ -56,11 +58,12 @@ class Transducing:
         model: the transducer; None if only `join` is called.
     """
 
-    layers: tuple[int, ...] = ()
+    texts: Transcribing
+    staged: pa.Schema
+    model: SearchingModel | None
 
-    def __init__(self, texts: Transcribing, staged: pa.Schema, model: SearchingModel | None = None) -> None:
-        self.texts, self.schema, self.staged = texts, texts.schema, staged
-        self.model = model
+    def __post_init__(self) -> None:
+        self.schema = self.texts.schema
 
     def select(self, forward: Forward) -> Selected:
         assert self.model is not None

@@ -131,7 +131,7 @@ class Embedding(Output):
 
         schema = self.schema(checkpoint)
         if self.pooling == "xvector":
-            return SpeakerEmbedding(schema, self._staged(checkpoint, self.name), normalize=self.normalize)
+            return SpeakerEmbedding(schema, self._staged(checkpoint, self.name), self.normalize)
         if self._is_several:
             ops = [self._of_layer(checkpoint, layer, f"{self.name}.{layer}") for layer in self._layers(checkpoint)]
             return SeveralLayers(schema, ops)
@@ -141,17 +141,12 @@ class Embedding(Output):
     def _of_layer(
         self, checkpoint: "CheckpointSummary", layer: int, prefix: str, loaded: "LabellingModel | None" = None
     ) -> "MeanEmbedding | FrameEmbeddings":
-        from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding
+        from raysp.ops.embeddings import ChosenFrames, FrameEmbeddings, MeanEmbedding
 
         op = FrameEmbeddings if self.pooling == "none" else MeanEmbedding
         weighs = loaded is not None and checkpoint.has_layer_weights
-        return op(
-            self.schema(checkpoint),
-            self._staged(checkpoint, prefix),
-            layer=layer,
-            normalize=self.normalize,
-            layer_weights_K=cast("LoadedCheckpoint", loaded).layer_weights if weighs else None,
-        )
+        frames = ChosenFrames(layer, cast("LoadedCheckpoint", loaded).layer_weights if weighs else None)
+        return op(self.schema(checkpoint), self._staged(checkpoint, prefix), frames, self.normalize)
 
     def _staged(self, checkpoint: "CheckpointSummary", prefix: str) -> "pa.Schema":
         import pyarrow as pa
