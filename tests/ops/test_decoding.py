@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.audio.waveforms import Windowing
-from raysp.ops.decoding import Decoding, seconds_left
+from raysp.ops.decoding import Decoding
 from raysp.ops.rows import MAX_MESSAGE, ROW_SCHEMA, plain, waves_of, with_waves
 from raysp.storage.audio_root import AudioRoot
-from tests.audio.recordings import encode, noise, with_flac_streaminfo
 from tests.corpora import AUDIO, wav
 from tests.ops.test_long_rows import flac_of_unknown_length
 
@@ -96,41 +95,6 @@ def test_files_stay_in_their_order_with_errors_in_their_places(tmp_path):
         assert (row["error_type"], row["samples"]) == (expected, None if expected else 400 + row["row"])
 
 
-class Counting(AudioRoot):
-    """A folder that counts the files that are opened."""
-
-    def open(self, path, *arguments):
-        opened.append(path)
-        return super().open(path, *arguments)
-
-
-opened: list[str] = []
-
-
-def test_neighbouring_parts_of_a_recording_share_an_open_file(tmp_path):
-    for number in (3, 5):
-        (tmp_path / f"{number}.wav").write_bytes(wav(800))
-    paths = [f"{number}.wav" for number in (3, 3, 3, 5, 5, 3)]
-    rows = piece(paths, offset=pa.array([0.0] * 6), duration=[0.01] * 6)
-    op = decoding(root=Counting(str(tmp_path)), excerpt_columns=("offset", "duration"))
-    opened.clear()
-    assert [row["samples"] for row in decoded(op, rows)] == [160] * len(paths)
-    assert sorted(opened) == ["3.wav", "3.wav", "5.wav"]
-    assert [value for block in op(rows, 0) for value in block.column("recording").to_pylist()] == paths
-
-
-def test_a_header_that_lies_does_not_count_as_audio_left_once_it_is_decoded():
-    raw = bytearray(wav(16_000))
-    place = raw.index(b"data")
-    raw[place + 4 : place + 8] = struct.pack("<I", 2**31 - 2)
-    blocks = blocks_of(decoding(), piece([wav(16_000), wav(40 * 16_000), bytes(raw), None, wav(16_000), wav(8000)]))
-    left = [seconds_left(block) for block in blocks]
-    assert left == sorted(left, reverse=True)
-    assert left[-1] == 0
-    is_decoded = [2 in block.column("row").to_pylist() for block in blocks].index(True)
-    assert max(left[is_decoded:]) <= 2.5  # the three short rows
-
-
 def test_a_block_holds_no_more_than_its_bytes_whatever_headers_claim(monkeypatch):
     for name in ("BLOCK_BYTES", "STREAM_BLOCK_BYTES"):  # of 128 MiB, which take seconds to fill
         monkeypatch.setattr(f"raysp.ops.decoding.{name}", 4 * 40_000)
@@ -149,13 +113,6 @@ def test_a_block_holds_no_more_than_its_bytes_whatever_headers_claim(monkeypatch
         count = windowing.num_windows(length)
         expected = [(place, count if place == count - 1 else None, "ok") for place in range(count)]
         assert [(one["window"], one["windows"], one["status"]) for one in windows if one["row"] == row] == expected
-
-
-def test_measured_durations_are_those_of_all_joined_streams():
-    first, second = encode(noise(40_000), container="FLAC"), encode(noise(30_000), container="OGG")
-    uncounted = with_flac_streaminfo(first, num_frames=0)
-    statuses = decoding().measure(piece([first, first + second, first + first, uncounted]), 0)
-    assert [one.seconds for one in statuses] == [2.5, 4.375, 5.0, 2.5]
 
 
 @settings(deadline=None, max_examples=25)

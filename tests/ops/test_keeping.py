@@ -1,13 +1,17 @@
-"""Keep: conditions on columns and durations, null never meets one."""
+"""Keep: conditions on columns, durations and labels; null never meets one."""
 
 import operator
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import raysp
+from raysp import PlanError, SpecError
 from raysp.ops.rows import RowStatus
 from raysp.ops.step_ops import Keeping, apply, meets
+from tests.corpora import CHECKPOINT, digits_table
 
 OPERATORS = {
     "==": operator.eq,
@@ -52,3 +56,38 @@ def test_a_duration_is_kept_from_the_least_to_the_most_both_included(seconds, lo
     statuses = judged(Keeping(where=None, min_seconds=low, max_seconds=high), pa.table({"a": seconds}), seconds)
     expected = [(low is None or low <= s) and (high is None or s <= high) for s in seconds]
     assert [row_status.status == "ok" for row_status in statuses] == expected
+
+
+def steps_of(*conditions: tuple[str, str, object]) -> list[object]:
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(words=True), raysp.Signals()])
+    return [raysp.Decode(), label, *([raysp.Keep(where=conditions)] if conditions else [])]
+
+
+def test_a_row_whose_labels_do_not_meet_every_condition_loses_them_and_others_keep_theirs():
+    first, second = ("pred_text", "!=", "FOUR"), ("signal.snr", ">", 15)
+    every, found = (raysp.Labeller(one)(digits_table(8)).to_pylist() for one in (steps_of(), steps_of(first, second)))
+    messages = []
+    for row, other in zip(found, every, strict=True):
+        if other["pred_text"] != "FOUR" and other["signal"]["snr"] > 15:
+            assert row == other
+            continue
+        assert [row[name] for name in ("status", "error_type", "seconds")] == ["skipped", "filtered", other["seconds"]]
+        assert {row[name] for name in ("pred_text", "pred_score", "pred_words", "signal")} == {None}
+        messages.append(row["error_message"].partition(" is ")[0])
+        assert messages[-1] == ("pred_text" if other["pred_text"] == "FOUR" else "signal.snr")
+    assert {*messages} == {"pred_text", "signal.snr"}
+    assert len(messages) < len(found)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (("text", "==", "a"), r"steps\[2\] Keep after Label reads 'text', .* one of pred_text, pred_score, pred"),
+        (("signal.snrs", ">", 1), r"steps\[2\] Keep: 'signal' has no field 'snrs'; expected one of loudness, peak, "),
+        (("pred_text.a", ">", 1), r"no column is named 'pred_text.a', and 'pred_text' is a string; expected a struct"),
+        (("signal.snr", ">", "a"), r"steps\[2\] Keep: Keep cannot compare 'signal.snr' > 'a', a column of float"),
+    ],
+)
+def test_conditions_that_no_column_can_meet_are_refused_with_those_that_exist(where, message):
+    with pytest.raises((SpecError, PlanError), match=message):
+        raysp.Labeller(steps_of(where))

@@ -6,10 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
 from raysp import StoreError
@@ -87,12 +85,6 @@ class TestOnAnObjectStore:
             s3.client.put_object(Bucket=bucket, Key=f"audio/{name}", Body=wav(800))
         return f"s3://{bucket}/audio"
 
-    @pytest.mark.parametrize("closed", [("/0.wav",), ("/0.wav", "list-type")])
-    def test_one_that_is_refused_costs_its_row_also_where_others_must_decide(self, url, proxy, closed):
-        proxy.judge = lambda method, path: "403 AccessDenied" if any(one in path for one in closed) else None
-        rows = labelled(url, ROWS[:3], proxy.options)
-        assert [row["error_type"] for row in rows] == ["not_readable", None, None]
-
     @pytest.mark.parametrize(
         ("answer", "place", "message"),
         [
@@ -104,23 +96,3 @@ class TestOnAnObjectStore:
         proxy.judge = lambda method, path: answer if place in path else None
         with pytest.raises(StoreError, match=message):
             labelled(url, ROWS, proxy.options)
-
-
-class Refusing(MemoryFileSystem):
-    """A file system that describes a file by one permission, and reads it by another."""
-
-    def cat_file(self, path: str, *place: object, **options: object) -> bytes:
-        if path.endswith("1.wav"):
-            raise PermissionError("this object is closed to you")
-        return super().cat_file(path, *place, **options)
-
-
-def test_a_refusal_while_a_recording_is_read_costs_its_row():
-    for name in ROWS[:3]:
-        fsspec.filesystem("memory").pipe_file(f"/refused/{name}", wav(800))
-    fsspec.register_implementation("memory", Refusing, clobber=True)
-    try:
-        rows = labelled("memory://refused", ROWS[:3])
-    finally:
-        fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
-    assert [row["error_type"] for row in rows] == [None, "not_readable", None]

@@ -8,15 +8,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-import raysp
 from raysp.audio.waveforms import Windowing
 from raysp.crossing import fetch
 from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.forward import Forward, Lengths, Rows
 from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, SpeechWindows
 from raysp.ops.speech.speaking import Chunks, Speaking, regions
-from tests.corpora import CHECKPOINT, label_arrays, samples_of
-from tests.ops.spoken_digits import spoken
 
 RATE, STRIDE, GRID = 16_000, 320, 640
 STAGED = pa.schema([("s_probabilities", pa.list_(pa.float32())), ("s_offset", pa.int32()), ("s_samples", pa.int64())])
@@ -77,26 +74,6 @@ def recording(seed: int, seconds: float) -> np.ndarray:
     return np.concatenate(parts)[: int(seconds * RATE)].astype(np.float32)
 
 
-def test_windows_give_the_regions_of_the_whole_row():
-    wave, op = torch.from_numpy(recording(3, 130)), Speaking(SCHEMA, STAGED, Loudness(), frame_stride=STRIDE)
-    size, step = 5 * RATE, 4 * RATE
-    starts = list(range(0, len(wave) - (size - step), step))
-    half = (size - step) // 2 // STRIDE
-    windows, parts = [], []
-    for number, start in enumerate(starts):
-        windows.append(wave[start : start + size if number < len(starts) - 1 else None])
-        last = (len(windows[-1]) - 400) // STRIDE + 1
-        parts.append((half if number else 0, half + step // STRIDE if number < len(starts) - 1 else last))
-    [whole], *_ = regions_of(op, [wave], [None])
-    nulls, *staged = regions_of(op, windows, parts)
-    assert nulls == [None] * len(windows)
-    [joined] = op.join(pa.table(staged, schema=STAGED))
-    assert sum(staged[2]) == len(wave)
-    assert len(joined) == len(whole) > 10
-    for one, other in zip(joined, whole, strict=True):
-        assert all(abs(one[edge] - other[edge]) <= CHUNK_SAMPLES / RATE for edge in ("start", "end"))
-
-
 def cutter(window_seconds: float = 8.0, *, at_quiet_points: bool = False) -> SpeechWindows:
     windowing = Windowing.of(
         sample_rate=RATE,
@@ -143,26 +120,3 @@ def test_windows_hold_all_speech_and_no_long_pause(seed, at_quiet_points):
     owned = [(one.place.frame + one.place.first, one.place.frame + one.place.end) for one in found]
     assert all(first < end for first, end in owned)
     assert all(one[1] <= other[0] for one, other in pairwise(owned))
-
-
-def test_a_long_stretch_is_cut_at_its_longest_pause_in_the_second_half_of_a_window():
-    parts = [(1, 2.0), (0, 0.9), (1, 2.5), (0, 0.3), (1, 1.0), (0, 0.6), (1, 1.0), (0, 0.2), (1, 3.0), (0, 2)]
-    wave = np.concatenate([np.full(int(RATE * seconds), value, np.float32) for value, seconds in parts])
-    found = list(cutter(8.5)(iter([wave])))
-    edges = [(one.place.frame * STRIDE / RATE, one.place.frame * STRIDE / RATE + len(one.wave) / RATE) for one in found]
-    assert edges == [(0, pytest.approx(6.9, abs=0.1)), (pytest.approx(7.1, abs=0.1), pytest.approx(11.7, abs=0.07))]
-
-
-@pytest.mark.slow
-def test_times_of_words_are_those_of_the_recording_and_silence_alone_is_skipped():
-    outputs = [raysp.Transcript(words=True), raysp.Align("text")]
-    (recording, words), (silence, _) = spoken([0.2, 0.3, 4, 0.2, 3, 0.3, 0.2, 12, 0.3, 0.2]), spoken([])
-    text = " ".join(word for word, _ in words)
-    waves = [samples_of(one) for one in (recording, silence)]
-    options = {"windows": "speech", "window_seconds": 10, "overlap_seconds": 2}
-    row, silent = label_arrays(CHECKPOINT, outputs, waves, {"text": [text, ""]}, **options)
-    assert (silent["status"], silent["error_type"], silent["seconds"]) == ("skipped", "no_speech", 3.0)
-    assert row["pred_text"].lower() == text
-    for name in ("pred_words", "aligned_words"):
-        starts = [one["start"] for one in row[name]]
-        assert starts == pytest.approx([start for _, start in words], abs=0.3), name

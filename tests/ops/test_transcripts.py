@@ -16,16 +16,6 @@ def labelled(*outputs: object, number: int = len(WAVES), **columns: list[str | N
     return label_arrays(CHECKPOINT, outputs, WAVES[:number], columns, RATE, dtype="float32", device="cpu")
 
 
-def test_rows_whose_text_is_that_of_greedy_decoding_have_its_scores_and_times_to_the_last_bit():
-    timed = {"words": True, "chars": True}
-    rows = labelled(raysp.Transcript("greedy", **timed), raysp.Transcript("searched", beams=8, **timed))
-    same = [row for row in rows if row["greedy_text"] == row["searched_text"]]
-    assert len(same) > 8
-    for row in same:
-        for name in ("score", "words", "chars"):
-            assert row[f"greedy_{name}"] == row[f"searched_{name}"]
-
-
 def test_a_text_that_the_model_hears_has_the_times_and_scores_of_the_transcript():
     texts = [f"{text.capitalize()}, !" for text in ROWS.column("text").to_pylist()]
     rows = labelled(raysp.Transcript(words=True, chars=True), raysp.Align("said", chars=True), said=texts)

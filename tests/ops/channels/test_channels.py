@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import CHECKPOINT, a_pipeline
-from tests.ops.channels.calls import ALONE, RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
+from tests.ops.channels.calls import RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
 
 pytestmark = pytest.mark.lengthy
 
@@ -80,26 +78,3 @@ def test_too_many_channels_and_an_error_of_one_are_errors_that_name_them(tmp_pat
     assert found[1]["error_message"].startswith("17 channels; channel='each' labels at most 16: choose one by Decode(")
     assert found[2]["error_message"].startswith("channel 1 of 2: WAV FLOAT: NaN")
     assert outputs_of(found[2]) == dict.fromkeys(outputs_of(found[2]))
-
-
-@pytest.mark.slow
-def test_rows_that_are_retried_are_those_of_a_run_of_all(tmp_path, calls):
-    call, mono = encoded([*calls[0], calls[0][0]]), encoded(calls[1])
-    (tmp_path / "in").mkdir()
-    for name, held in {"a.wav": mono, "b.wav": b"no audio", "c.wav": call, "d.wav": b"", "e.wav": mono}.items():
-        (tmp_path / "in" / name).write_bytes(held)
-    label = raysp.Label(str(CHECKPOINT), outputs=[TIMED], batch_seconds=ALONE, **WINDOWS)
-    steps = [raysp.Decode(channel="each"), label]
-    made = [a_pipeline(f"{tmp_path}/in", tmp_path / name, steps=steps, max_error_rate=1) for name in ("out", "all")]
-    raysp.run(made[0], engine="here", progress=False)
-    for name in ("b.wav", "d.wav"):
-        (tmp_path / "in" / name).write_bytes(call)
-    retried = raysp.retry(f"{tmp_path}/out", pipeline=made[0], engine="here", progress=False)
-    assert (retried.rows, retried.errors) == (2, {})
-    raysp.run(made[1], engine="here", progress=False)
-    found, expected = (
-        [row for file in (tmp_path / name).glob("*.parquet") for row in pq.read_table(file).to_pylist()]
-        for name in ("out", "all")
-    )
-    assert found == expected
-    assert [len(row["pred_text"]) for row in found] == [1, 3, 3, 3, 1]

@@ -2,17 +2,15 @@
 
 import itertools
 import json
-from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from raysp import CheckpointError
-from raysp.ops.speakers.speaker_clusters import MOST_VECTORS, cut, merges, numbered, unit
+from raysp.ops.speakers.speaker_clusters import cut, merges, numbered, unit
 from raysp.ops.speakers.speaker_frames import FrameWindow, stitched
 from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
-from raysp.ops.speakers.speaker_turns import Diarization, Turn
-from raysp.ops.speakers.word_speakers import spoken
+from raysp.ops.speakers.speaker_turns import Diarization
 
 pytest.importorskip("scipy", reason="needs pip install 'raysp[turns]'")
 
@@ -70,11 +68,6 @@ def test_a_cluster_with_little_speech_joins_the_nearest_speaker():
     # Unless that many speakers are asked for, or nobody speaks longer.
     assert clustered(vectors, threshold=0.5, bounds=(3, 3), least=3).tolist() == speakers.tolist()
     assert clustered(vectors[40:], threshold=0.5, least=3).tolist() == [0, 0]
-
-
-def test_many_vectors_have_the_clusters_of_fewer():
-    vectors, speakers = voices([2 * MOST_VECTORS, 90, 130])
-    assert clustered(vectors, threshold=0.5).tolist() == speakers.tolist()
 
 
 WIDTH, SPEAKERS = 12, 300
@@ -167,56 +160,12 @@ def middles_of(count):
     return (np.arange(count) + 0.5) * STEP
 
 
-def spans(turns):
-    return [(one.speaker, one.start, one.end) for one in turns]
-
-
-def test_speech_alone_is_in_turns_and_short_pauses_end_none():
-    regions = [(0.1, 2.0), (2.3, 4.0), (5.0, 7.0), (7.2, 9.0)]
-    found = diarization()(regions, middles_of(20), vectors_of([0] * 14 + [1] * 6))
-    assert spans(found) == [(0, 0.1, 4.0), (0, 5.0, 7.0), (1, 7.2, 9.0)]
-    apart = diarization(merge_seconds=0)(regions, middles_of(20), vectors_of([0] * 14 + [1] * 6))
-    assert [one[1:] for one in spans(apart)] == regions
-
-
 def test_a_region_without_a_window_has_the_nearest_speaker():
     middles = np.array([0.25, 0.75, 1.25, 5.25, 5.75, 6.25])
     found = diarization(least_seconds=0)([(0, 1.5), (4.6, 4.7), (5, 6.5)], middles, vectors_of([0, 0, 0, 1, 1, 1]))
-    assert spans(found) == [(0, 0, 1.5), (1, 4.6, 6.5)]
+    assert [one[:3] for one in found] == [(0, 0, 1.5), (1, 4.6, 6.5)]
     for regions, count in (([], 10), ([(0.0, 1.0)], 0)):
         assert diarization()(regions, middles_of(count), vectors_of([0] * count)) == []
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_turns_are_in_order_do_not_overlap_and_cover_the_speech(seed):
-    draw = np.random.default_rng(seed)
-    edges = np.sort(draw.uniform(0, 60, 24))
-    regions = list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-    vectors = vectors_of(np.repeat(draw.integers(0, 4, 24), 5), seed)
-    found = diarization(merge_seconds=0)(regions, middles_of(120), vectors)
-    assert sum(one.end - one.start for one in found) == pytest.approx(sum(end - start for start, end in regions))
-    assert all(before.end <= after.start for before, after in pairwise(found))
-    firsts = list(dict.fromkeys(one.speaker for one in found))
-    assert firsts == list(range(len(firsts)))
-
-
-TURNS = tuple(turn._asdict() for turn in (Turn(0, 1.0, 3.0, 0.9), Turn(1, 3.0, 5.0, 0.9), Turn(0, 6.0, 7.0, 0.9)))
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "speaker"),
-    [
-        (1.2, 1.5, 0),
-        (2.8, 3.4, 1),
-        (5.1, 5.4, 1),
-        (5.6, 5.9, 0),
-        (0.0, 0.5, 0),
-        (2, 7, 1),
-    ],
-)
-def test_a_word_has_the_speaker_of_the_largest_part_or_of_the_nearest_turn(start, end, speaker):
-    [word] = spoken(TURNS, [{"word": "a", "start": start, "end": end, "score": 0.5}])
-    assert word == {"word": "a", "start": start, "end": end, "score": 0.5, "speaker": speaker}
 
 
 def speech(seed: int, num_frames: int, num_classes: int) -> np.ndarray:
