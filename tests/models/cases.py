@@ -103,41 +103,39 @@ OF_PARAKEET = {
     "max_position_embeddings": [3, 5000],
     "scale_input": [True, False],
 }
-OPTIONS = {
-    "UniSpeechModel": OF_TRANSFORMERS,
-    "UniSpeechForCTC": OF_TRANSFORMERS,
-    "UniSpeechForSequenceClassification": {**OF_TRANSFORMERS, **OF_CLASSES},
+OPTIONS = {  # a base model is the one of its CTC class, whose hidden states and attentions are compared
+    "UniSpeechModel": {},
+    "UniSpeechForCTC": {"feat_extract_norm": ["group", "layer"], "do_stable_layer_norm": [True, False]},
+    "UniSpeechForSequenceClassification": {},
     "UniSpeechForPreTraining": {
-        **OF_TRANSFORMERS, **{name: [value] for name, value in CODES.items()}, "num_codevector_groups": [2, 1],
+        **{name: [value] for name, value in CODES.items()}, "num_codevector_groups": [2, 1],
     },
-    "Wav2Vec2Model": {**OF_TRANSFORMERS, **OF_ADAPTER, "adapter_kernel_size": [3, 5]},
+    "Wav2Vec2Model": {**OF_ADAPTER, "adapter_kernel_size": [3, 5]},
     "Wav2Vec2ForCTC": {**OF_TRANSFORMERS, **OF_ADAPTER, "convolutions": CONVOLUTIONS},
-    "Wav2Vec2ForSequenceClassification": {**OF_TRANSFORMERS, **OF_CLASSES},
-    "Wav2Vec2ForAudioFrameClassification": {**OF_TRANSFORMERS, **OF_CLASSES},
-    "Wav2Vec2ForXVector": {**OF_TRANSFORMERS, **OF_ADAPTER, **OF_SPEAKERS, "convolutions": CONVOLUTIONS},
-    "HubertModel": OF_HUBERT,
+    "Wav2Vec2ForSequenceClassification": OF_CLASSES,
+    "Wav2Vec2ForAudioFrameClassification": OF_CLASSES,
+    "Wav2Vec2ForXVector": {**OF_ADAPTER, **OF_SPEAKERS},
+    "HubertModel": {},
     "HubertForCTC": OF_HUBERT,
-    "HubertForSequenceClassification": {**OF_HUBERT, **OF_CLASSES},
-    "SEWDModel": OF_SEWD,
+    "HubertForSequenceClassification": OF_CLASSES,
+    "SEWDModel": {},
     "SEWDForCTC": OF_SEWD,
-    "SEWDForSequenceClassification": {**OF_SEWD, **OF_CLASSES},
-    "Wav2Vec2BertModel": OF_BERT_ADAPTER,
+    "SEWDForSequenceClassification": OF_CLASSES,
+    "Wav2Vec2BertModel": {},
     "Wav2Vec2BertForCTC": OF_BERT_ADAPTER,
-    "Wav2Vec2BertForSequenceClassification": {**OF_BERT, **OF_CLASSES},
-    "Wav2Vec2BertForAudioFrameClassification": {**OF_BERT, **OF_CLASSES},
-    "Wav2Vec2BertForXVector": {**OF_BERT_ADAPTER, **OF_SPEAKERS},
-    "ParakeetEncoder": OF_PARAKEET,
+    "Wav2Vec2BertForSequenceClassification": OF_CLASSES,
+    "Wav2Vec2BertForAudioFrameClassification": OF_CLASSES,
+    "Wav2Vec2BertForXVector": {"add_adapter": [True, False], "num_adapter_layers": [1, 2], **OF_SPEAKERS},
+    "ParakeetEncoder": {},
     "ParakeetForCTC": {
         **OF_PARAKEET, "ctc_loss_reduction": ["mean", "sum"], "ctc_zero_infinity": [True, False],
     },
 }  # fmt: skip
-LEAST = 3
-"""Configurations of a class, if none of its options has more values."""
 
 
 def drawn(name, options):
     """Draw configurations so that each option takes each of its values in one of them."""
-    count, columns = max(LEAST, *map(len, options.values())), {}
+    count, columns = max([1, *map(len, options.values())]), {}
     for key, values in options.items():
         draw = random.Random(f"{name} {key}")
         columns[key] = [value for _ in range(-(-count // len(values))) for value in draw.sample(values, len(values))]

@@ -196,18 +196,6 @@ def test_a_head_is_made_new_with_a_warning_and_never_for_labels(whole, tmp_path,
     assert model.new_weights == {"lm_head.weight", "lm_head.bias"}
 
 
-def test_another_head_is_left_out_but_never_a_part_of_the_base(whole, tmp_path, caplog):
-    model = UniSpeechForSequenceClassification.from_pretrained(whole, num_labels=3)
-    assert model.config.num_labels == model.classifier.out_features == 3
-    assert "not used by UniSpeechForSequenceClassification: lm_head" in caplog.text
-    assert {name.partition(".")[0] for name in model.new_weights} == {"projector", "classifier"}
-    model = UniSpeechForCTC.from_pretrained(whole)
-    del model.unispeech.encoder.layers[1]
-    model.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"missing unispeech.encoder.layers.1"):
-        UniSpeechForCTC.from_pretrained(tmp_path)
-
-
 def test_a_configuration_is_changed_on_the_way(whole):
     model = UniSpeechForSequenceClassification.from_pretrained(
         whole, num_labels=3, problem_type="multi_label_classification", mask_time_prob=0.2, torch_dtype="bfloat16"

@@ -55,6 +55,8 @@ MODELS = [
         "codevector_dim is 8, expected a multiple of num",
     ),
     ("Wav2Vec2BertForCTC", {"vocab_size": None}, "vocab_size is None"),
+    ("Wav2Vec2ForSpeechClassification", {"pooling_mode": "median"}, "pooling_mode is 'median', expected one of mean"),
+    ("Wav2Vec2ForSpeechClassification", {"add_adapter": True}, "does not support add_adapter"),
     *(
         (f"Wav2Vec2For{head}", {"add_adapter": True}, f"Wav2Vec2For{head} does not support add_adapter")
         for head in ("SequenceClassification", "AudioFrameClassification")

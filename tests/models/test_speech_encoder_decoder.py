@@ -185,18 +185,6 @@ def test_labels_are_shifted_and_need_their_tokens(bart):
         model(waves, labels=labels)
 
 
-@torch.inference_mode()
-def test_a_row_in_a_batch_gives_what_it_gives_alone(pair):
-    """Frames of padding are not attended to; also where the first convolution is normalised over time."""
-    _, model = pair
-    lengths = (1000, 300, 700)
-    waves, mask = waves_and_mask(lengths)
-    ids = token_ids(3, 6)
-    together = model(waves, mask, ids).logits
-    for row, length in enumerate(lengths):
-        assert_close(together[row], model(waves[row : row + 1, :length], None, ids[row : row + 1]).logits[0], 1e-5)
-
-
 # Making one
 
 

@@ -105,16 +105,6 @@ def test_a_row_in_a_batch_gives_what_it_gives_alone(pair, options):
         assert [without_padding(x, pad) for x in found.tolist()] == [without_padding(x, pad) for x in alone.tolist()]
 
 
-def test_defaults_are_taken_from_the_configurations_as_theirs(tmp_path):
-    for kind in CONFIGS:
-        flags = {"eos_token_id": None, "pad_token_id": None}
-        oracle, model = save_pair(make_speech_model(kind, config_flags=flags), tmp_path / kind)
-        theirs = {name: value for name, value in oracle.generation_config.to_dict().items() if value is not None}
-        ours = GenerationConfig.from_model_config(model.config).to_dict()
-        assert {name: value for name, value in theirs.items() if name in FIELDS} == ours
-        assert model.generation_config.to_dict() == ours
-
-
 def test_defaults_follow_the_configuration_until_they_are_set_or_read_from_a_file(model, tmp_path):
     waves, mask = waves_and_mask()
     model.save_pretrained(tmp_path)
@@ -172,18 +162,17 @@ BEGUN = {
 SAMPLED = {"do_sample": True, "max_new_tokens": 12}
 SETTINGS = [
     {"max_length": 20, "min_length": 10, "no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "eos_token_id": [2, 11]},
-    {"max_new_tokens": 9, "forced_bos_token_id": 7, "forced_eos_token_id": [2, 9], "bad_words_ids": [[5], [11, 12]]},
-    {"max_new_tokens": 2, "suppress_tokens": [*range(4, 30)], "begin_suppress_tokens": [2], "pad_token_id": 6},
-    {"max_new_tokens": 30, "num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.5, "early_stopping": True},
+    {
+        "max_new_tokens": 9, "forced_bos_token_id": 7, "forced_eos_token_id": [2, 9], "bad_words_ids": [[5], [11, 12]],
+        "begin_suppress_tokens": [2],
+    },
     {"max_length": 20, "num_beams": 5, "length_penalty": -1.0, "early_stopping": "never", "min_new_tokens": 12},
     {
         "max_new_tokens": 9, "num_beams": 2, "repetition_penalty": 0.7, "eos_token_id": 9,
         "bad_words_ids": [[2], [7, 7]], "suppress_tokens": [4, 8, 15, 16], "forced_eos_token_id": 2,
     },
-    BEGUN,
     {**BEGUN, "num_beams": 3},
-    {**SAMPLED, "temperature": 0.7, "top_k": 5},
-    {**SAMPLED, "top_p": 0.6, "top_k": 0, "num_return_sequences": 3},
+    {**SAMPLED, "top_p": 0.6, "top_k": 9, "num_return_sequences": 3},
     {**SAMPLED, "num_beams": 2, "num_return_sequences": 2, "top_p": 0.8, "temperature": 2.0},
 ]  # fmt: skip
 """Settings in company with each other; draws of samples are from the same numbers."""

@@ -150,11 +150,13 @@ def members_of(model: Any, tokenizer: bytes, **changes: object) -> dict[str, byt
     }
 
 
-def write_archive(path: Path, members: Mapping[str, bytes], mode: str = "w") -> Path:
-    """Write a tar archive of named contents."""
+def write_archive(path: Path, members: Mapping[str, bytes | str], mode: str = "w") -> Path:
+    """Write a tar archive of named contents; a string is the path to which a link leads."""
     with tarfile.open(path, mode) as tar:
         for name, content in members.items():
             info = tarfile.TarInfo(name)
+            if isinstance(content, str):
+                info.type, info.linkname, content = tarfile.SYMTYPE, content, b""
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return path

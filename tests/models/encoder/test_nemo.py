@@ -1,7 +1,5 @@
 """Archives of NeMo: converted ones have the weights, texts and features that they had; hostile ones are refused."""
 
-import tarfile
-
 import pytest
 import sentencepiece
 import torch
@@ -45,7 +43,7 @@ def ctc():
 
 @pytest.mark.parametrize(
     ("kind", "options", "mode"),
-    [("CTC", {}, "w:gz"), ("CTC", {"kind": "unigram"}, "w"), ("RNNT", {}, "w"), ("TDT", PADDED, "w")],
+    [("CTC", {"kind": "unigram"}, "w:gz"), ("RNNT", {}, "w"), ("TDT", PADDED, "w")],
 )
 def test_an_archive_becomes_a_checkpoint_of_the_same_weights_and_tokens(kind, options, mode, tmp_path):
     model, proto, pieces = made(kind, **options)
@@ -90,6 +88,7 @@ RUNS = r"ckpt: not plain weights: its pickle names posix\.system"
 LAUGHS = b"a: &a [x, x]\nencoder: {b: *a}\npreprocessor: {}\ndecoder: {}\n"
 REFUSED = {
     "a path above": ({"../evil": b"x"}, r"holds '\.\./evil', expected plain files"),
+    "a link": ({CONFIG: "/etc/passwd"}, r"holds '(\./)?model_config\.yaml', expected plain files"),
     "two of a name": ({"other/model_config.yaml": b"x"}, r"two files named 'model_config\.yaml'"),
     "no weights": ({WEIGHTS: None}, r"model_weights\.ckpt not found among 0123_tokenizer\.model, model_config\.yaml"),
     "no tokenizer": ({TOKENIZER: None}, r"'nemo:0123_tokenizer\.model' not found among"),
@@ -104,28 +103,21 @@ REFUSED = {
 LAYOUTS = [
     ("CTC", {"encoder__conv_norm_type": "layer_norm"}, "encoder.conv_norm_type is 'layer_norm'"),
     ("CTC", {"encoder__n_layers": 9}, "n_layers is 9, the weights have 2"),
-    ("TDT", {"decoder___target_": "Stateless"}, "decoder._target_ is 'Stateless', expected"),
-    ("TDT", {"joint__jointnet__joint_hidden": 30}, "pred_hidden is 24 and joint_hidden 30, expected equal"),
     (
         "TDT",
         {"decoding__durations": [0, 1]},
         r"durations is \[0, 1\], and the joint network has 4 outputs beside tokens",
     ),
-    ("TDT", {"decoder__prednet__pred_rnn_layers": 3}, "decoder.lstm.weight_ih_l2"),
 ]
 """Changes of an archive's configuration, by part__field."""
 
 
 def test_a_hostile_or_foreign_archive_is_refused_in_one_line(ctc, tmp_path):
     model, proto, _ = ctc
-    fewer = {name: value for name, value in weights_of(model).items() if "layers.1.norm_out.bias" not in name}
     tdt = made("TDT")[:2]
     cases = [({**members_of(model, proto), **changes}, message) for changes, message in REFUSED.values()]
     cases += [(members_of(*(ctc[:2] if kind == "CTC" else tdt), **changes), text) for kind, changes, text in LAYOUTS]
-    cases += [
-        ({**members_of(model, proto), WEIGHTS: saved({"weight": shell(tmp_path / "exploded")})}, RUNS),
-        ({**members_of(model, proto), WEIGHTS: saved(fewer)}, r"encoder\.layers\.1\.norm_out\.bias"),
-    ]
+    cases += [({**members_of(model, proto), WEIGHTS: saved({"weight": shell(tmp_path / "exploded")})}, RUNS)]
     for members, message in cases:
         there = {name: content for name, content in members.items() if content is not None}
         archive = write_archive(tmp_path / "model.nemo", there)
@@ -134,18 +126,3 @@ def test_a_hostile_or_foreign_archive_is_refused_in_one_line(ctc, tmp_path):
         assert str(caught.value).startswith(str(archive))
         assert "\n" not in str(caught.value)
         assert [path.name for path in tmp_path.iterdir()] == ["model.nemo"]
-
-
-def test_links_and_other_files_are_refused(tmp_path):
-    with tarfile.open(tmp_path / "link.nemo", "w") as tar:
-        link = tarfile.TarInfo("model_config.yaml")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(link)
-    (tmp_path / "text.nemo").write_text("no archive")
-    for name, message in {
-        "link.nemo": r"holds 'model_config\.yaml', expected plain files",
-        "text.nemo": "text.nemo: not a whole .nemo archive",
-        "missing.nemo": "missing.nemo: not a whole .nemo archive",
-    }.items():
-        with pytest.raises(CheckpointError, match=message):
-            convert_nemo(tmp_path / name, tmp_path / "out")

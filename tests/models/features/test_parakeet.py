@@ -5,7 +5,6 @@ import pytest
 import torch
 import transformers
 
-import raysp.models
 from raysp import CheckpointError
 from raysp.models import (
     AutoProcessor,
@@ -86,23 +85,6 @@ def test_a_checkpoint_is_read_by_both(checkpoint):
     assert torch.equal(more.sequences, ids)
     assert ours.batch_decode(ids) == theirs.batch_decode(ids)
     assert len({*ours.batch_decode(ids)}) > 2
-
-
-@pytest.mark.parametrize("frames", [(0, 1, 2, 4), (0,)], ids=["TDT", "RNN-T"])
-def test_tokens_of_a_transducer_have_their_times(checkpoint, frames):
-    ours, theirs = (models.AutoProcessor.from_pretrained(checkpoint) for models in (raysp.models, transformers))
-    for processor in (ours, theirs):
-        processor.tokenizer.add_tokens(["<blank>"], special_tokens=True)
-    blank = ours.tokenizer.convert_tokens_to_ids("<blank>")
-    theirs.blank_token_id, theirs.decoder_type = blank, "tdt" if any(frames) else "rnnt"
-    ids = torch.tensor([[blank, 4, 5, 6, blank, 11, 9, 19], [blank, 12, 12, blank, 11, 4, blank, blank]])
-    spans = torch.tensor(frames)[torch.arange(ids.numel()).reshape(ids.shape) % len(frames)]
-    spans = spans.masked_fill(ids == blank, 1)
-    texts, times = ours.decode(ids, durations=spans, skip_special_tokens=True)
-    expected, others = theirs.decode(ids, durations=spans, skip_special_tokens=True)
-    assert texts == expected == ours.batch_decode(ids, skip_special_tokens=True)
-    for row, other in zip(times, others, strict=True):
-        assert row == [pytest.approx(one) for one in other]
 
 
 def test_files_that_do_not_fit_each_other_are_refused(tmp_path):

@@ -7,7 +7,6 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp import CheckpointError
 from raysp.models import Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2Processor
 from tests.models.oracles import save_checkpoint
 
@@ -87,21 +86,6 @@ def test_decoding_and_encoding_equal_theirs(tokenizers, ids, options, parts):
     ours, theirs = tokenizers
     assert ours.decode(ids, **options) == theirs.decode(ids, **options)
     assert ours("".join(parts)).input_ids == theirs("".join(parts))["input_ids"]
-
-
-def test_languages_change_the_vocabulary(tmp_path):
-    nested = {"eng": VOCAB, "deu": {**{token: VOCAB[token] for token in TOKENS[:5]}, "Ä": 5, "Ö": 6, "CH": 7}}
-    ours, theirs = both_tokenizers(tmp_path, nested, target_lang="eng")
-    for lang in ("eng", "deu", "eng"):
-        ours.set_target_lang(lang)
-        theirs.set_target_lang(lang)
-        assert ours.decode([5, 5, 0, 6, 4, 7]) == theirs.decode([5, 5, 0, 6, 4, 7])
-        assert ours("ÄCHO AB").input_ids == theirs("ÄCHO AB")["input_ids"]
-        assert ours.decode_collapsed([5, 6]) == theirs.decode([5, 6])
-    with pytest.raises(CheckpointError, match="target_lang is 'fra', expected one of: deu, eng"):
-        ours.set_target_lang("fra")
-    with pytest.raises(ValueError, match="the vocabulary has only one language"):
-        both_tokenizers(tmp_path)[0].set_target_lang("eng")
 
 
 def test_a_processor_takes_audio_text_or_both(tmp_path):

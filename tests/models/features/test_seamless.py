@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from raysp import CheckpointError
 from raysp.models import SeamlessM4TFeatureExtractor
@@ -26,11 +24,6 @@ WAVES = {
     "shortest": speechlike(560),
     "an odd number of frames": speechlike(400 + 160 * 20),
 }
-
-
-def num_mels(num_samples):
-    """Return the number of windows of 25 ms every 10 ms that are whole."""
-    return max(0, (num_samples - 400) // 160 + 1)
 
 
 theirs = transformers.SeamlessM4TFeatureExtractor
@@ -63,14 +56,6 @@ def test_a_call_of_many_equals_theirs(options):
         np.testing.assert_allclose(found[name], value, atol=TOLERANCE, rtol=0)
 
 
-def test_energies_as_they_are_may_be_a_setting_of_the_file(tmp_path):
-    """`do_normalize_per_mel_bins: false` in preprocessor_config.json, an option of the call alone in transformers."""
-    SeamlessM4TFeatureExtractor(do_normalize_per_mel_bins=False).save_pretrained(tmp_path)
-    extractor, wave = SeamlessM4TFeatureExtractor.from_pretrained(tmp_path), speechlike(5000)
-    expected = theirs()(wave, sampling_rate=16000, return_tensors="np", do_normalize_per_mel_bins=False)
-    np.testing.assert_allclose(extractor(wave)["input_features"], expected["input_features"], atol=TOLERANCE, rtol=0)
-
-
 def test_waveforms_come_as_arrays_lists_and_tensors_of_one_channel_or_more():
     extractor = SeamlessM4TFeatureExtractor()
     wave, other = speechlike(2000), speechlike(2000, seed=1)
@@ -85,26 +70,6 @@ def test_waveforms_come_as_arrays_lists_and_tensors_of_one_channel_or_more():
         assert (extractor(same)["input_features"] == expected).all()
     for one in (wave, wave.tolist(), torch.from_numpy(wave)):
         assert (extractor(one)["input_features"] == expected[:1]).all()
-
-
-@settings(max_examples=25, deadline=None)
-@given(lengths=st.lists(st.integers(0, 12000), min_size=1, max_size=5), padding_value=st.sampled_from([0.0, 1.0]))
-def test_a_row_of_a_batch_is_as_it_is_alone(lengths, padding_value):
-    extractor = SeamlessM4TFeatureExtractor(padding_value=padding_value)
-    waves = [speechlike(length, seed=row) if length else np.zeros(0, np.float32) for row, length in enumerate(lengths)]
-    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(wave) for wave in waves], batch_first=True)
-    found = extractor.extract(padded, torch.tensor(lengths))
-    features, mask = found["input_features"], found["attention_mask"]
-    assert features.isfinite().all()
-    for row, wave in enumerate(waves):
-        count = num_mels(len(wave)) // 2
-        assert mask[row].tolist() == [place < count for place in range(mask.shape[1])]
-        if count:
-            alone = extractor.extract(torch.from_numpy(wave)[None], torch.tensor([len(wave)]))["input_features"]
-            called = torch.from_numpy(extractor(wave)["input_features"])
-            assert len(called[0]) == len(alone[0]) == (num_mels(len(wave)) + 1) // 2
-            assert torch.equal(features[row, : len(alone[0])], alone[0])
-            torch.testing.assert_close(alone, called, atol=1e-5, rtol=1e-5)
 
 
 def test_wrong_waveforms_are_refused():

@@ -17,7 +17,7 @@ import raysp.models
 from raysp import CheckpointError
 from raysp.models import AutoTokenizer, TextTokenizer, Wav2Vec2PhonemeCTCTokenizer
 from tests.models.oracles import transformers
-from tests.models.tokenizers.phonemes import PHONEMES, write_tokenizer
+from tests.models.tokenizers.phonemes import write_tokenizer
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer, write_byte_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -211,14 +211,6 @@ def test_phonemes_of_frames_equal_theirs(of_phonemes, ids):
     for options in OF_PHONEMES:
         if not options.get("skip_special_tokens") or {*ids} - {0, 1, 2, 3}:  # theirs raises on nothing
             assert ours.decode(ids, **options) == theirs.decode(ids, **options)
-
-
-def test_text_in_letters_is_refused_with_what_is_expected(tmp_path):
-    tokenizer = Wav2Vec2PhonemeCTCTokenizer.from_pretrained(write_tokenizer(tmp_path))
-    message = r"do_phonemize is true, .* expected phonemes separated by spaces, such as 'n s t ə'; pass do_phonemize=F"
-    with pytest.raises(ValueError, match=message):
-        tokenizer("hello")
-    assert tokenizer("n s", do_phonemize=False)["input_ids"] == [*map(PHONEMES.index, "ns")]
 
 
 def test_padding_needs_its_token(tmp_path):
