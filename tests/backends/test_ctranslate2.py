@@ -19,7 +19,6 @@ from tests.backends.theirs import (
     WINDOW_SECONDS,
     labelling,
     tiny_whisper,
-    together_and_alone,
     waves,
     windows_of,
 )
@@ -97,13 +96,6 @@ def test_texts_are_those_of_the_package_for_each_row_in_any_batch(converted, out
         if "length_penalty" not in options:
             found = [row["pred_score"] for row in rows]
             np.testing.assert_allclose(found, [score for _, score, _ in expected], atol=1e-5)
-
-
-def test_a_batch_in_eight_bits_gives_each_row_the_bits_that_it_has_alone(converted):
-    output = raysp.Transcript(words=True, beams=2)
-    op = labelling(converted, output, backend="ctranslate2", dtype="int8")
-    for row, alone in zip(*together_and_alone(op, waves(LENGTHS)), strict=True):
-        assert [row[name] for name in output.columns] == [alone[name] for name in output.columns]
 
 
 @pytest.fixture

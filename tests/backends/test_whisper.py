@@ -5,7 +5,6 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -13,7 +12,6 @@ import raysp
 from raysp import CheckpointError, PlanError
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, waves, written
-from tests.here import run_without_ray
 from tests.models.oracles import transformers
 from tests.ops.waves import block_of, labels
 
@@ -74,18 +72,6 @@ def test_scores_of_passes_at_once_are_those_of_passes_after_each_other(whisper):
         for _ in range(3):
             found = pool.map(lambda block: labels(op, block)[0]["pred_score"], blocks)
             np.testing.assert_allclose([*found], alone, rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_run_labels_every_row_once_and_is_verified(corpus, whisper, monkeypatch):
-    run_without_ray(monkeypatch)
-    made = pipeline(corpus, whisper)
-    assert raysp.run(made).rows == 4
-    rows = pq.read_table(corpus / "out" / "a.parquet").to_pylist()
-    assert [row["status"] for row in rows] == ["ok", "ok", "error", "skipped"]
-    assert all(row["pred_text"] for row in rows[:2])
-    assert raysp.plan(made).rows_todo == 0
-    assert raysp.verify(str(corpus / "out"), sample=4, trust=True).differences == ()
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from raysp import CheckpointError, StoreError
 from raysp.checkpoints.fetching import (
-    EVERY,
     KEPT_BYTES,
     KEPT_COPIES,
-    digest_adapters,
     digest_files,
     fetch,
     forget_used,
 )
-from raysp.checkpoints.hub import with_file
 from raysp.storage.stores import open_store
 
 
@@ -125,35 +122,6 @@ def test_the_files_that_a_model_needs_are_downloaded_once_and_again_when_one_cha
     assert [(one / "vocab.json").read_bytes() for one in (first, second)] == [b"{}", b"{'a': 1}"]
 
 
-def test_of_the_adapters_of_languages_those_that_are_used_are_downloaded_alone(store, copies):
-    for language in ("eng", "deu", "fra", "ita"):
-        store.create(f"adapter.{language}.safetensors", language.encode())
-    store.create("tokenizer_config.json", b'{"target_lang": "eng"}')
-
-    def there() -> set[str]:
-        return {file.name.split(".")[1] for file in folder.glob("adapter.*")}
-
-    folder = fetch(store.url, languages=[])
-    assert there() == set()
-    digest = digest_adapters(folder)
-    assert fetch(store.url) == folder
-    assert there() == {"eng"}
-    assert fetch(store.url, languages=["deu", "xyz"]) == folder
-    assert there() == {"eng", "deu"}
-    assert with_file(folder, "adapter.fra.safetensors").read_bytes() == b"fra"
-    assert with_file(folder, "adapter.xyz.safetensors") is None
-    assert digest_adapters(folder) == digest
-    assert [one.name for one in copies.iterdir() if ".part-" in one.name] == []
-    for changed in (b"abc", b"italian"):
-        store.replace("adapter.ita.safetensors", changed)
-        with pytest.raises(StoreError, match="run again"):
-            with_file(folder, "adapter.ita.safetensors")
-    assert there() == {"eng", "deu", "fra"}
-    other = fetch(store.url, languages=EVERY)
-    assert len([*other.glob("adapter.*")]) == 4
-    assert digest_adapters(other) != digest
-
-
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
@@ -213,19 +181,6 @@ def test_of_copies_that_no_process_uses_the_last_few_stay_and_no_more_bytes_than
     os.truncate(newest / "model.safetensors", KEPT_BYTES)  # without taking as much
     last = renewed(store, 101)
     assert kept(copies) == {last, *made[-KEPT_COPIES + 2 :]}
-
-
-def test_where_locks_are_missing_copies_are_complete_and_all_stay(store, copies, monkeypatch):
-    def refuse(*args: object) -> None:
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with ThreadPoolExecutor(4) as pool:
-        [folder] = set(pool.map(lambda _: fetch(store.url), range(4)))
-    assert contents(folder) == WANTED
-    for number in range(1, KEPT_COPIES + 2):
-        renewed(store, number)
-    assert len(kept(copies)) == KEPT_COPIES + 2
 
 
 def test_a_checkpoint_that_changes_on_the_way_is_refused(on_read, store):

@@ -60,23 +60,6 @@ class Fake:
         self._stage("run")
 
 
-def test_each_stage_takes_batches_in_order():
-    log = Log()
-    batches = [Fake(log, number) for number in range(20)]
-    DevicePasses(DEVICE)(batches)
-    for stage in ("fill", "launch", "finish"):
-        assert log.of(stage) == [*range(20)]
-    for number in range(20):
-        assert [name for name, of in log.stages if of == number] == ["fill", "launch", "finish"]
-    users: dict[int, int] = {}
-    for place, (stage, number) in enumerate(log.stages):
-        if stage == "fill":
-            before = users.get(id(batches[number].room))
-            assert before is None or ("finish", before) in log.stages[:place], "memory that a batch still uses"
-            users[id(batches[number].room)] = number
-    assert len(users) <= LAUNCHED + AHEAD
-
-
 @pytest.mark.parametrize("ending", [1, 3])
 def test_batches_that_fail_in_any_stage_run_again_with_no_other_on_the_device(ending):
     for seed in range(8):
@@ -120,13 +103,6 @@ def test_labels_of_many_batches_are_those_of_the_cpu_and_pinned_memory_is_made_o
     batches, made = sum(counts.copies_in.values()), sum(counts.pinned.values())
     assert batches > 40
     assert batches < made <= batches + 4 * (LAUNCHED + AHEAD)  # of results, which are small, and while rooms grow
-
-
-def test_a_wait_that_is_missing_changes_labels():
-    """So a test with the stand-in device shows that each of them is there."""
-    expected = labels("cpu", digits(12))
-    with hooked("event", lambda: None), pytest.raises((AssertionError, ValueError, IndexError)):
-        assert_same(labels(NAME, digits(12)), expected)
 
 
 def test_a_device_that_fails_as_a_stream_is_entered_is_an_error_of_the_batch():

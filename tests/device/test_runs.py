@@ -1,6 +1,5 @@
 """Runs, evaluations, try-outs and calls of Python programs on the stand-in device: the labels of the CPU."""
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -80,21 +79,3 @@ def test_a_device_that_fails_or_that_torch_cannot_use_ends_the_try_out_with_an_e
         raysp.run(pipeline(corpus, NAME), rows=ROWS, progress=False)
     with pytest.raises(PlanError, match=r"steps\.1\.device='xpu': the installed torch can use no such device"):
         raysp.run(pipeline(corpus, "xpu"), rows=3, progress=False)
-
-
-def test_a_run_that_is_stopped_between_pieces_in_hand_continues(corpus, tmp_path):
-    for name in "abcd":
-        write_shard(tmp_path / "in" / f"{name}.parquet", table=pq.read_table(corpus))
-    made = pipeline(tmp_path / "in", NAME, tmp_path / "out")
-
-    def stopping(progress: Any) -> None:
-        if progress.staged.rows:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        raysp.run(made, engine="here", progress=False, on_progress=stopping)
-    assert "raysp-reader" not in [thread.name for thread in threading.enumerate()]
-    assert raysp.run(made, engine="here", progress=False).shards_committed == 4
-    expected = labels_of(pipeline(corpus, "cpu"))
-    for name in "abcd":
-        assert_same(pq.read_table(tmp_path / "out" / f"{name}.parquet").select([*expected[0]]).to_pylist(), expected)

@@ -27,18 +27,6 @@ def test_a_generator_of_the_cpu_is_refused():
     assert on_device(3).uniform_(generator=generator).sum() > 0
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_views_and_changes_in_place_share_their_values(mode):
-    outside = on_device(2, 3)
-    with mode():
-        x = on_device(2, 3)
-        x[0].add_(1)
-        x.view(3, 2)[2] = 5
-        first, second = torch.split(outside, 1)
-        assert x.tolist() == [[2, 2, 2], [1, 5, 5]]
-        assert (first + second).sum().item() == 6
-
-
 def test_waits_and_copies_are_counted():
     x = on_device(2, 4)
     with counted() as counts:

@@ -205,7 +205,6 @@ ENCODERS = {
     "superb/wav2vec2-base-superb-er": superb(
         "Wav2Vec2ForSequenceClassification", ["neu", "hap", "ang", "sad"], CLASSES
     ),
-    "anton-l/wav2vec2-base-superb-sv": superb("Wav2Vec2ForXVector", [], SPEAKERS, backend="transformers"),
     "anton-l/wav2vec2-base-superb-sd": superb(
         "Wav2Vec2ForAudioFrameClassification", ["LABEL_0", "LABEL_1"], ("Segments", *SPEAKERS)
     ),

@@ -77,12 +77,16 @@ def recordings(tmp_path, hub) -> Path:
 
 
 def commands() -> list[list[str]]:
-    """Return the commands of the page, each with those that make its folder."""
+    """Return the commands of the page that differ in more than the checkpoint, each with the one that makes its folder.
+
+    Each checkpoint is opened in test_layouts.py.
+    """
     lines = [shlex.split(line) for line in BLOCK.splitlines()]
     made = {line[3]: line for line in lines if line[1] == "convert"}
     runs = [line for line in lines if line[1] in ("run", "label")]
     assert len(runs) + len(made) == len(lines)
-    return [[made.get(_checkpoint(run), []), run] for run in runs]
+    different = {" ".join(run).replace(_checkpoint(run), ""): run for run in reversed(runs)}
+    return [[made.get(_checkpoint(run), []), run] for run in different.values()]
 
 
 def _checkpoint(run: list[str]) -> str:

@@ -138,12 +138,6 @@ def test_files_of_other_tools_are_refused_with_a_way_out_that_opens_them(kind, f
     assert labelled(str(folder), LAYOUT, wav(16_000))["pred_text"] == text_of_theirs(folder)
 
 
-def test_an_adapter_of_peft_beside_its_base_is_refused(folder):
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "owner/base"}')
-    with pytest.raises(CheckpointError, match=r"adapter_config.json makes it an adapter .*merge_and_unload"):
-        check_checkpoint(folder)
-
-
 def test_a_text_decoder_without_a_tokenizer_opens_with_that_of_the_checkpoint_it_is_from(tmp_path):
     layout = TABLE["facebook/wav2vec2-xls-r-300m-en-to-15@refs/pr/3"]
     original = tmp_path / "original"

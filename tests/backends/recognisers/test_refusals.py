@@ -178,18 +178,6 @@ def test_a_prompt_that_the_template_leaves_out_is_refused(corpus, edited):
         plan(corpus, folder, prompt="Botany.")
 
 
-@pytest.mark.parametrize(
-    ("name", "values", "seconds"),
-    [
-        ("cohere_asr", {"max_audio_clip_s": 10.0}, 10),
-        ("cohere_asr", {"max_audio_clip_s": 60.0}, 35),
-        ("glmasr", OF_TEN_SECONDS, 10),
-    ],
-)
-def test_the_longest_recording_is_that_of_family_and_extractor(edited, name, values, seconds):
-    assert f"at most {seconds} s" in inspected(edited(name, "processor_config.json", values))
-
-
 def test_phi_is_refused_without_the_adapter_for_speech_or_with_another_kind(corpus, edited):
     folder = edited("phi4_multimodal")
     config = folder / "speech-lora" / "adapter_config.json"

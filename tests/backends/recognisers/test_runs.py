@@ -1,7 +1,6 @@
 """Runs over a recogniser: plan, languages by column, detected languages, options, kills."""
 
 import json
-import shutil
 
 import fsspec
 import numpy as np
@@ -14,10 +13,9 @@ from raysp import PlanError
 from tests import kit
 from tests.backends.recognisers.loops import written
 from tests.backends.runs import pipeline, write_corpus
-from tests.backends.theirs import RATE, labelling, tiny_whisper, waves
+from tests.backends.theirs import RATE, labelling, waves
 from tests.here import install_package, run_without_ray
 from tests.ops.waves import block_of, labels
-from tests.soaked import soaked
 
 
 @pytest.fixture
@@ -117,42 +115,3 @@ def test_inspect_lists_the_options_that_a_recogniser_takes(recogniser, name, opt
     assert options in ran.out
     found = json.loads(kit.run(["inspect", recogniser(name), "--json"]).out)
     assert (found["outputs"], found["alone"]) == (["Transcript"], "")
-
-
-KILLED = {
-    "whisper by CTranslate2": "outputs=[raysp.Transcript(words=True)], backend='ctranslate2', dtype='int8'",
-    "qwen3_asr": "outputs=[raysp.Transcript()]",
-    "omniasr_ctc": "outputs=[raysp.Transcript(words=True)], backend='transformers'",
-    "nemotron3_5_asr": "outputs=[raysp.Transcript(words=True, language='de-DE')]",
-}
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*[*KILLED][:2], *soaked([*KILLED][2:])])
-def test_a_killed_run_continues_to_the_labels_of_an_undisturbed_one(tmp_path, recogniser, name):
-    is_whisper = name.startswith("whisper")  # converted by the first run
-    folder = tiny_whisper(tmp_path / "whisper", multilingual=False) if is_whisper else recogniser(name)
-    write_corpus(tmp_path)
-    for copy in "bc":
-        shutil.copy(tmp_path / "in" / "a.parquet", tmp_path / "in" / f"{copy}.parquet")
-    for sink in ("killed", "whole"):
-        text = PIPELINE.format(folder=str(tmp_path), checkpoint=str(folder), options=KILLED[name], sink=sink)
-        (tmp_path / f"{sink}.py").write_text(text)
-    kit.killed_at("before_piece_staged", 2, ["run", tmp_path / "killed.py"])
-    assert not kit.rows(tmp_path / "killed")
-    for sink in ("killed", "whole"):
-        assert kit.run(["run", tmp_path / f"{sink}.py"]).code == 0
-    found = kit.rows(tmp_path / "killed")
-    assert (found, len(found)) == (kit.rows(tmp_path / "whole"), 12)
-    assert raysp.verify(str(tmp_path / "killed"), sample=4, trust=True).differences == ()
-
-
-PIPELINE = """
-import raysp
-pipeline = raysp.Pipeline(
-    source=raysp.Shards({folder!r} + "/in"),
-    steps=[raysp.Decode(), raysp.Label({checkpoint!r}, window_seconds=2, overlap_seconds=0.5, {options})],
-    sink=raysp.Parquet({folder!r} + "/" + {sink!r}),
-)
-"""
