@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.parquet import seal
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
+from raysp.errors import ChangedError, PlanError, RunError, ShardError
 from raysp.sink import fault_injection, footer, layout, receipts, stage, table_files
 from raysp.sink.footer import Hashes
 from raysp.sink.label_rows import is_named, load_forgotten, without_labels
@@ -85,30 +85,12 @@ class LabelShard:
     finish: Finish | None = None
     """Applies the steps after the model to staged rows; None: there are none."""
     staged: Sequence[stage.Staged] = ()
-    """Staged results as listed by `with_staged`."""
+    """Results that are staged for it."""
 
-
-def with_staged(store: Store, label_shard: LabelShard) -> LabelShard:
-    """Return a label shard with the results that are staged for it now."""
-    shard, stage_id = label_shard.shard, label_shard.stage_id or label_shard.fingerprint
-    return replace(label_shard, staged=stage.listed(store, [shard], stage_id).get(shard.name, ()))
-
-
-def commit(store: Store, label_shard: LabelShard) -> ShardReceipt:
-    """Commit a shard whose pieces are all staged. An existing label shard counts as success.
-
-    Raises:
-        ChangedError: Another file is in the label shard's place.
-        RunError: Staged results are missing, or do not match the shard's rows and were removed.
-    """
-    label_shard = with_staged(store, label_shard)
-    # With staged results, a label shard exists only if commits race. `publish` detects that.
-    receipt = _find(store, label_shard) if not label_shard.staged else None
-    receipt = receipt or _make(store, label_shard)
-    with fault_injection.passing("stage_removed"):
-        # Only those listed at the beginning: another run may have staged later ones.
-        stage.remove(store, label_shard.staged)
-    return receipt
+    @property
+    def staged_schema(self) -> pa.Schema:
+        """Columns of staged results."""
+        return pa.schema([*RESULT_SCHEMA, *self.output_schema])
 
 
 def memory(num_rows: int, staged_bytes: int) -> int:
@@ -188,31 +170,6 @@ def for_each(work: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
 def _version(entry: Entry) -> str | None:
     """Return the version of a label shard; None if the store has none."""
     return content_of(entry) if entry.version else None
-
-
-def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
-    """Return the receipt of an existing label shard; None if it does not exist."""
-    shard = label_shard.shard
-    if store.stat(shard.name) is None:
-        return None
-    return footer.read_expected(store, shard, label_shard.fingerprint, label_shard.file_id)
-
-
-def _make(store: Store, label_shard: LabelShard) -> ShardReceipt:
-    """Write and publish a label shard; return the receipt of another process if that published first."""
-    shard = label_shard.shard
-    try:
-        receipt = write_staged(store, label_shard, expected=None)
-    except (RunError, StoreError):  # for example, the other process has removed the stage
-        if (receipt := _find(store, label_shard)) is None:
-            raise
-    receipt = receipt or _find(store, label_shard)
-    if receipt is None:
-        raise RunError(
-            f"{store.url}/{shard.name}: another process replaced or removed the label shard during the commit; run "
-            "again"
-        )
-    return receipt
 
 
 def write_staged(store: Store, label_shard: LabelShard, *, expected: str | None) -> ShardReceipt | None:
@@ -351,9 +308,7 @@ def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
 
 def _schema(source: pa.Table, label_shard: LabelShard) -> pa.Schema:
     """Return the columns of the label shard, without metadata of the source's fields, which describes another file."""
-    schema = pa.schema(
-        [*(field.remove_metadata() for field in source.schema), *RESULT_SCHEMA, *label_shard.output_schema]
-    )
+    schema = pa.schema([*(field.remove_metadata() for field in source.schema), *label_shard.staged_schema])
     if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         raise PlanError(
             f"{label_shard.shard.url}: the label shard would have several columns named {twice}; "
@@ -366,16 +321,11 @@ def _in_order(
     store: Store, label_shard: LabelShard, piece: Piece, source: pa.Table, schema: pa.Schema, hashes: Hashes
 ) -> Iterator[pa.Table]:
     """Yield a piece's source columns and staged results side by side, at most a row group at a time."""
-    if differing := _differing_types(source, schema, 0):
+    if differing := table_files.differing(source.schema, [*schema][: source.num_columns]):
         raise ShardError(f"{label_shard.shard.url}: {differing} as in its first rows; write the shard again")
     columns = schema.names[source.num_columns :]
     first = 0
     for staged in read_staged(store, label_shard, piece, hashes, lambda rows: range(rows.first, rows.end)):
-        if differing := _differing_types(staged, schema, source.num_columns):
-            raise RunError(
-                f"{store.url}: staged results of {label_shard.shard.name!r}: {differing}; "
-                "this is a bug in raysp: report it"
-            )
         source_rows = source.slice(first, staged.num_rows)
         first += staged.num_rows
         table = pa.Table.from_arrays([*source_rows.columns, *staged.select(columns).columns], schema=schema)
@@ -405,18 +355,9 @@ def read_staged(
             "missing; run again"
         )
     for tile in tiles:
-        for table in stage.read(store, tile, rows_of(tile.rows)):
+        for table in stage.read(store, tile, rows_of(tile.rows), label_shard.staged_schema):
             hashes.add(table)
             yield label_shard.finish(table, piece) if label_shard.finish else table
-
-
-def _differing_types(table: pa.Table, schema: pa.Schema, first_column: int) -> str:
-    """Return a text on the first column whose type is not that of `schema` from `first_column` on; empty if none."""
-    for expected in list(schema)[first_column : first_column + table.num_columns]:
-        stored = table.schema.field(expected.name).type if expected.name in table.schema.names else None
-        if stored != expected.type:
-            return f"column {expected.name!r} is {stored or 'missing'}, expected {expected.type}"
-    return ""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Retries of shards, or of their error rows: finding the rows, and putting their new results in place.
+"""Commits of staged shards, and of retries: finding the rows to label again, and putting their new results in place.
 
-Each attempt stages its results under its own id. So it uses neither leftovers of the first labelling nor results that
-an interrupted or abandoned attempt has staged. An attempt replaces only the label shard that it was planned for. A late
-attempt finds another label shard and changes nothing.
+Each attempt of a retry stages its results under its own id. So it uses neither leftovers of the first labelling nor
+results that an interrupted or abandoned attempt has staged. An attempt replaces only the label shard that it was
+planned for. A late attempt finds another label shard and changes nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,33 +57,45 @@ def find_error_rows(
         yield Todo(shard, tuple(piece for piece in shard.pieces if retry.of(piece)), retry)
 
 
-def recommit(store: Store, label_shard: LabelShard, retry: Retry) -> ShardReceipt:
-    """Replace a label shard, or its retried rows, by their staged results; all other rows keep their values.
+def commit_staged(store: Store, label_shard: LabelShard, retry: Retry | None = None) -> ShardReceipt:
+    """Commit a shard whose pieces are all staged, or replace its label shard or retried rows of it.
 
-    A label shard whose rows all stay the same is not replaced, unless the whole shard is retried.
+    An existing label shard counts as success, and so does one that replaced the label shard of a retry meanwhile. A
+    retry keeps the values of all other rows, and replaces nothing if no row changes, unless the whole shard is retried.
 
     Raises:
-        ChangedError: the label shard is now of other input or another pipeline.
-        RunError: results are missing.
+        ChangedError: another file is in the label shard's place.
+        RunError: staged results are missing, or do not match the shard's rows and were removed.
     """
     shard = label_shard.shard
-    label_shard = commit.with_staged(store, replace(label_shard, stage_id=retry.stage_id))
+    staged = stage.listed(store, [shard], label_shard.stage_id or label_shard.fingerprint).get(shard.name, ())
+    label_shard = replace(label_shard, staged=staged)
     # In this order: if the label shard is replaced between the two calls, the footer has another write id. Read the
     # other way round, the version of a newer label shard would be replaced.
-    expected = store.stat(shard.name)
+    expected = store.stat(shard.name) if retry else None
     written = None
-    if _write_id(store, shard.name) == retry.write_id:
+    # With staged results, a new label shard exists only if commits race. `publish` detects that.
+    if (staged and not retry) or _is_planned(store, shard, retry):
         version = expected.version if expected else None
-        written = (
-            _replaced(store, label_shard, retry, version)
-            if retry.rows is None or version is None
-            else rewrite(store, label_shard, footer.read(store, shard.name), retry, expected=version)
-        )
-    # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
-    receipt = written or footer.read_expected(store, shard, label_shard.fingerprint)
+        try:
+            if retry is None or retry.rows is None or version is None:
+                written = commit.write_staged(store, label_shard, expected=version)
+            else:
+                written = rewrite(store, label_shard, footer.read(store, shard.name), retry, expected=version)
+        except (RunError, StoreError):  # for example, another process has removed the stage
+            if _is_planned(store, shard, retry):
+                raise
+    # Of a retry, usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
+    receipt = written or footer.read_expected(store, shard, label_shard.fingerprint, label_shard.file_id)
     with fault_injection.passing("stage_removed"):
-        stage.remove(store, label_shard.staged)
+        # Only those listed at the beginning: another run may have staged later ones.
+        stage.remove(store, staged)
     return receipt
+
+
+def _is_planned(store: Store, shard: Shard, retry: Retry | None) -> bool:
+    """Return whether there is no label shard yet, or the one that a retry was planned for."""
+    return store.stat(shard.name) is None if retry is None else _write_id(store, shard.name) == retry.write_id
 
 
 def retry_whole(store: Store, shard: Shard) -> Todo:
@@ -98,16 +110,6 @@ def retry_whole(store: Store, shard: Shard) -> Todo:
 def _write_id(store: Store, name: str) -> str:
     """Return the write id of a label shard; empty if there is none."""
     return "" if store.stat(name) is None else footer.read(store, name).write_id
-
-
-def _replaced(store: Store, label_shard: LabelShard, retry: Retry, expected: str | None) -> ShardReceipt | None:
-    """Write a label shard from its staged results; return None if another process replaced it."""
-    try:
-        return commit.write_staged(store, label_shard, expected=expected)
-    except (RunError, StoreError):  # for example, the other process has removed the stage
-        if _write_id(store, label_shard.shard.name) == retry.write_id:
-            raise
-        return None
 
 
 def rewrite(

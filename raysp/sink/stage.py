@@ -11,6 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
+from raysp.columns import ERROR, OK, SKIPPED
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.sink import fault_injection, layout, table_files
@@ -20,10 +21,11 @@ from raysp.storage.store import Store
 
 BATCH_BYTES = 8 * 1024 * 1024
 """Bytes of staged results that are read at once."""
+OTHER_ROWS = "holds other rows"
 
 
 class BrokenStageError(RunError):
-    """Staged results that cannot be read, or hold other rows than their name states; they were removed."""
+    """Staged results that cannot be read, or hold other values than a run stages; they were removed."""
 
 
 @dataclass(frozen=True)
@@ -57,32 +59,41 @@ def write(store: Store, tables: Iterable[pa.Table], name: Callable[[], StagedNam
             store.publish(scratch, layout.stage_path(name()))
 
 
-def read(store: Store, staged: Staged, rows: Sequence[int]) -> Iterator[pa.Table]:
+def read(store: Store, staged: Staged, rows: Sequence[int], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield staged results in batches.
 
     Args:
         store: the sink.
         staged: the file.
         rows: numbers of the rows that it must hold, in order.
+        schema: columns that it must have.
 
     Raises:
-        BrokenStageError: it cannot be read, or holds other rows; it was removed.
+        BrokenStageError: it cannot be read, or holds other values than a run stages; it was removed.
     """
-    path = layout.stage_path(staged.name)
+    path, remedy = layout.stage_path(staged.name), "run again: its rows are labelled again"
     place = 0
     try:
-        for table in table_files.read(store, path, "run again: its rows are labelled again"):
-            numbers = table.column("row").to_numpy() if "row" in table.column_names else None
-            if numbers is None or not np.array_equal(numbers, rows[place : place + len(numbers)]):
-                break
-            place += len(numbers)
+        for table in table_files.read(store, path, remedy):
+            if fault := _fault(table, schema, rows[place : place + len(table)]):
+                raise DamagedTableError(f"{store.url}/{path}: {fault}; {remedy}")
+            place += len(table)
             yield table
+        if place != len(rows):
+            raise DamagedTableError(f"{store.url}/{path}: {OTHER_ROWS}; {remedy}")
     except DamagedTableError as error:
         store.delete(path)
         raise BrokenStageError(str(error)) from error
-    if place != len(rows):
-        store.delete(path)
-        raise BrokenStageError(f"{store.url}/{path}: holds other rows; run again: its rows are labelled again")
+
+
+def _fault(table: pa.Table, schema: pa.Schema, rows: Sequence[int]) -> str:
+    """Return how staged results differ from those of some rows; empty if they do not."""
+    if differing := table_files.differing(table.schema, schema):
+        return differing
+    if not np.array_equal(table.column("row").to_numpy(), rows):
+        return OTHER_ROWS
+    unknown = {*table.column("status").to_pylist()} - {OK, SKIPPED, ERROR}
+    return f"found the status {min(map(repr, unknown))}, expected ok, skipped or error" if unknown else ""
 
 
 def listed(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str, list[Staged]]:

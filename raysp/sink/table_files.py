@@ -6,11 +6,9 @@ buffers, the offsets in them, and the columns against those of the first part. W
 caller.
 """
 
-import io
 import struct
-from collections.abc import Generator, Iterator
-from hashlib import blake2b
-from typing import Any, BinaryIO, Literal, Self
+from collections.abc import Generator, Iterable, Iterator
+from typing import BinaryIO, Literal, Self
 
 import pyarrow as pa
 
@@ -56,28 +54,12 @@ class Writer:
 
     def write(self, table: pa.Table) -> None:
         """Append a part, which is read back at once."""
-        part = _Part(self._file)
-        with pa.ipc.new_stream(part, table.schema, options=self._options) as stream:
-            stream.write_table(table)
-        self._parts.append(_PART.pack(part.num_bytes, part.digest.digest()))
-
-
-class _Part(io.RawIOBase):
-    """Bytes of a part on their way to the file."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.num_bytes = 0
-        self.digest = blake2b(digest_size=DIGEST_BYTES)
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:  # noqa: ANN401 - a buffer
-        self.digest.update(data)
-        self.num_bytes += len(data)
-        self._file.write(data)
-        return len(data)
+        stream = pa.BufferOutputStream()
+        with pa.ipc.new_stream(stream, table.schema, options=self._options) as writer:
+            writer.write_table(table)
+        part = stream.getvalue()
+        self._file.write(part)
+        self._parts.append(_PART.pack(part.size, digest_of(part)))
 
 
 def read(store: Store, path: str, remedy: str, schema: pa.Schema | None = None) -> Generator[pa.Table]:
@@ -136,3 +118,12 @@ def _index(file: pa.NativeFile) -> list[tuple[int, bytes]]:
 def columns_of(schema: pa.Schema) -> str:
     """Return the names and types of columns, for messages."""
     return bounds.shortened(", ".join(f"{field.name}: {field.type}" for field in schema))
+
+
+def differing(schema: pa.Schema, expected: Iterable[pa.Field]) -> str:
+    """Return a text on the first column of `expected` that is missing or has another type; empty if all are there."""
+    for field in expected:
+        stored = schema.field(field.name).type if field.name in schema.names else None
+        if stored != field.type:
+            return f"column {field.name!r} is {stored or 'missing'}, expected {field.type}"
+    return ""

@@ -7,9 +7,10 @@ import pyarrow.parquet as pq
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink import stage
-from raysp.sink.commit import RESULT_SCHEMA, LabelShard, commit
+from raysp.sink.commit import RESULT_SCHEMA, LabelShard
 from raysp.sink.layout import StagedName
 from raysp.sink.receipts import ShardReceipt
+from raysp.sink.recommitting import commit_staged
 from raysp.sink.run_log import RunLog
 from raysp.storage.store import Store
 
@@ -107,7 +108,7 @@ def commit_sample(
     store, shard: Shard, rows: str = "all", fingerprint: str = FINGERPRINT, **fields: object
 ) -> ShardReceipt:
     metadata = {"checkpoint_digest": "c0ffee"}
-    return commit(
+    return commit_staged(
         store, LabelShard(shard, fingerprint, source_columns, OUTPUTS, rows=rows, metadata=metadata, **fields)
     )
 

@@ -12,8 +12,9 @@ from raysp import RunError, ShardError, StoreError
 from raysp.corpus.shards import Piece
 from raysp.sink import commit as commit_module
 from raysp.sink import layout, stage
-from raysp.sink.commit import LabelShard, commit, outcomes
+from raysp.sink.commit import LabelShard, outcomes
 from raysp.sink.receipts import Counts
+from raysp.sink.recommitting import commit_staged
 from raysp.storage.store import LocalStore
 from tests.sink import sinks
 from tests.sink.sinks import FINGERPRINT, OUTPUTS, make_shard
@@ -46,7 +47,7 @@ def test_a_commit_holds_about_a_row_group_for_any_size_of_piece(tmp_path, monkey
     pool = pa.proxy_memory_pool(before)
     pa.set_memory_pool(pool)
     try:
-        commit(store, LabelShard(shard, FINGERPRINT, sinks.source_columns, outputs))
+        commit_staged(store, LabelShard(shard, FINGERPRINT, sinks.source_columns, outputs))
     finally:
         pa.set_memory_pool(before)
     assert pool.max_memory() < commit_module.PEAK * bound == commit_module.memory(num_rows, staged_bytes)
@@ -69,9 +70,9 @@ def test_missing_results_and_a_source_that_lost_rows_or_cannot_be_read_are_named
         sinks.commit_sample(store, SHARD)
     sinks.stage_piece(store, SHARD, second)
     with pytest.raises(ShardError, match=r"/corpus/a/part 1.parquet: read 3 rows from 0 to 4, expected 4"):
-        commit(store, LabelShard(SHARD, FINGERPRINT, shorter, OUTPUTS))
+        commit_staged(store, LabelShard(SHARD, FINGERPRINT, shorter, OUTPUTS))
     with pytest.raises(StoreError, match=r"/corpus/a/part 1.parquet: cannot read it \(Connection reset by peer\)"):
-        commit(store, LabelShard(SHARD, FINGERPRINT, failing, OUTPUTS))
+        commit_staged(store, LabelShard(SHARD, FINGERPRINT, failing, OUTPUTS))
     assert store.stat(SHARD.name) is None
 
 

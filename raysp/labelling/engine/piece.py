@@ -33,10 +33,10 @@ from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.ops.late_steps import MOST_EXAMPLES
 from raysp.sink import fault_injection, stage
-from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry, commit
+from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry
 from raysp.sink.layout import StagedName
 from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, TextColumns, rules_of_steps
-from raysp.sink.recommitting import recommit
+from raysp.sink.recommitting import commit_staged
 from raysp.sink.sorting import Sorter
 from raysp.specs.pipeline import file_parts
 from raysp.specs.pipeline import fingerprint as hash_parts
@@ -247,7 +247,7 @@ class PieceLabels:
             self._outcomes[row] = status, error_type
             is_first = all(error_type != example.error_type for example in self._examples)
             if status == ERROR and (is_first or len(self._examples) < MOST_EXAMPLES):
-                self._examples.append(RowError(row, error_type, message))
+                self._examples.append(RowError(self.todo.name, row, error_type, message))
 
 
 def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> Outcome:
@@ -272,10 +272,10 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> Outcome:
             file_id=hash_parts(file_parts(job.pipeline)),
             texts=TextColumns.of(job.pipeline),
             rules=rules_of_steps(job.pipeline.steps),
-            stage_id=job.stage_id,
+            stage_id=retry.stage_id if retry else job.stage_id,
             finish=filtering(job, shard, filters) if filters.filters else None,
         )
-        receipt = recommit(store, label_shard, retry) if retry else commit(store, label_shard)
+        receipt = commit_staged(store, label_shard, retry)
         return replace(
             receipt,
             filtered_behind=filters.num_filtered,

@@ -113,10 +113,10 @@ def changing_steps_behind_after_a_commit(is_open, store, recorded, staged_as):
     return recorded.staged_as == staged_as
 
 
-@BUGS.plant(labelling, "recommit", first=0)
-def retrying_without_the_steps_behind(recommit, store, label_shard, retry):
+@BUGS.plant(labelling, "commit_staged", first=0)
+def retrying_without_the_steps_behind(commit_staged, store, label_shard, retry):
     """Retried rows do not pass the steps behind the last `Label`."""
-    return recommit(store, replace(label_shard, finish=None), retry)
+    return commit_staged(store, replace(label_shard, finish=None) if retry else label_shard, retry)
 
 
 @BUGS.plant(run_record, "replace_version", first=1454)

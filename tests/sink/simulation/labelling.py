@@ -16,10 +16,10 @@ from raysp.labelling.engine.job import PieceTodo
 from raysp.labelling.engine.open_shards import ErrorRate
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, orphans, plan_record, receipts, run_record, stage
-from raysp.sink.commit import LabelShard, Todo, commit
+from raysp.sink.commit import LabelShard, Todo
 from raysp.sink.fencing import FencedStore
 from raysp.sink.layout import StagedName
-from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
+from raysp.sink.recommitting import commit_staged, find_error_rows, retry_whole
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry, RunRecord
 from tests.sink.simulation.actors import Actor, RefusedError, StoppedError, ViolationError
@@ -290,14 +290,11 @@ class Driver:
             OUTPUTS,
             rows=self.world.rows,
             compression="none",
-            stage_id=STAGE_ID,
+            stage_id=todo.retry.stage_id if todo.retry else STAGE_ID,
             finish=steps_behind(self.fingerprint),
         )
         try:
-            if todo.retry:
-                actor.receipt = recommit(store, label_shard, todo.retry)
-            else:
-                actor.receipt = commit(store, label_shard)
+            actor.receipt = commit_staged(store, label_shard, todo.retry)
         except RunError as error:
             attempt = todo.retry.stage_id if todo.retry else STAGE_ID
             pieces = [piece for piece in todo.shard.pieces if not todo.keeps_rows or todo.retry.of(piece)]
