@@ -34,7 +34,7 @@ from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settings import windowing
 from raysp.ops.blocks import BlockOp, windowing_of
 from raysp.ops.channels import gather
-from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
+from raysp.ops.decoding import Decoder, Decoding
 from raysp.ops.late_steps import Carrying, Joining, LateFilter, LateSteps, RowFilters
 from raysp.ops.step_ops import ColumnOp, Labelled, RowOp
 from raysp.sink.sorting import in_order
@@ -93,21 +93,16 @@ def decoding(
         functions: functions of steps that cannot be imported.
         cuts_at_pauses: whether the model of speech is loaded if it cuts rows; False for durations from headers.
     """
-    label = pipeline.label
-    return _decoding(
-        pipeline.source,
-        pipeline.flow.before,
-        pipeline.flow.late,
-        shard,
-        windowing=windowing(settings.checkpoint, label),
+    label, source, flow = pipeline.label, pipeline.source, pipeline.flow
+    cut = windowing(settings.checkpoint, label)
+    past_seconds = max((output.past_seconds for output in label.outputs), default=0.0)
+    return replace(
+        _decoding(source, flow.before, flow.late, shard, cut, decoder, functions, label.carried),
         keep_prefix=pipeline.decoding.keep_prefix,
         block_seconds=settings.block_seconds,
-        decoder=decoder,
-        functions=functions,
-        outputs=label.carried,
         together=label.language_column,
         cut_at_pauses=speech_windows(pipeline, settings) if cuts_at_pauses else None,
-        past_seconds=max((output.past_seconds for output in label.outputs), default=0.0),
+        past_samples=round(past_seconds * cut.sample_rate),
     )
 
 
@@ -141,16 +136,10 @@ def _decoding(
     steps: Sequence[Step],
     late: Sequence[Step],
     shard: Shard | None,
-    *,
     windowing: Windowing,
-    keep_prefix: bool = False,
-    block_seconds: float = MEASURED_SECONDS,
     decoder: Decoder | None,
     functions: Functions = _NO_FUNCTIONS,
     outputs: Sequence[str] = (),
-    together: str | None = None,
-    cut_at_pauses: CutAtPauses | None = None,
-    past_seconds: float = 0.0,
 ) -> Decoding:
     """Return the op of the steps before `Label`; steps of `late` are applied to decoded blocks."""
     decode = next(step for step in steps if isinstance(step, Decode))
@@ -169,8 +158,7 @@ def _decoding(
         windowing=windowing,
         channel=decode.channel,
         max_seconds=decode.max_seconds,
-        keep_prefix=keep_prefix,
-        block_seconds=block_seconds,
+        block_seconds=MEASURED_SECONDS,
         before=[*([Labelled()] if source.labels is not None else []), *before],
         after=after,
         carrying=carrying,
@@ -179,9 +167,6 @@ def _decoding(
         root=root,
         excerpt_columns=sources.kind_named(shard.kind).excerpt_columns if shard else (),
         texts=() if source.text is None else (source.text,),
-        cut_at_pauses=cut_at_pauses,
-        together=together,
-        past_samples=round(past_seconds * windowing.sample_rate),
     )
 
 
@@ -214,16 +199,11 @@ def measuring(
         decoder: decoding functions; None: those of this process.
     """
     steps = [recipe.decoding if isinstance(step, Decode) else step for step in recipe.steps]
-    return _decoding(recipe.source, steps, late, shard, windowing=whole_rows(recipe, checkpoint), decoder=decoder)
+    return _decoding(recipe.source, steps, late, shard, whole_rows(recipe, checkpoint), decoder)
 
 
 def training_decoding(
-    work: ReadsCorpus,
-    windowing: Windowing,
-    shard: Shard,
-    *,
-    block_seconds: float = MEASURED_SECONDS,
-    decoder: Decoder | None = None,
+    work: ReadsCorpus, windowing: Windowing, shard: Shard, *, decoder: Decoder | None = None
 ) -> Decoding:
     """Return the op that decodes rows for training or evaluation, and leaves out no row by its columns.
 
@@ -231,18 +211,9 @@ def training_decoding(
         work: the recipe or evaluation.
         windowing: division of rows into windows: `whole_rows`, or as for labels.
         shard: the shard.
-        block_seconds: seconds of audio per block.
         decoder: decoding functions; None: those of this process.
     """
-    return _decoding(
-        work.source,
-        [work.decoding],
-        (),
-        shard,
-        windowing=windowing,
-        block_seconds=block_seconds,
-        decoder=decoder,
-    )
+    return _decoding(work.source, [work.decoding], (), shard, windowing, decoder)
 
 
 def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:

@@ -195,13 +195,8 @@ class Evaluator:
     def _labelled(self, predictor: Predictor, rows: _Slice) -> Iterator[Sequence[EvaluatedRow | None]]:
         """Yield the rows of a slice, after passes that label them, and passes of their losses."""
         shard = self.shards[rows.shard]
-        op = assembly.training_decoding(
-            self.evaluation,
-            predictor.windowing,
-            shard,
-            block_seconds=self.plan.sizes.micro_seconds,  # a pass, so that workers meet in time
-            decoder=self.decoder,
-        )
+        op = assembly.training_decoding(self.evaluation, predictor.windowing, shard, decoder=self.decoder)
+        op = replace(op, block_seconds=self.plan.sizes.micro_seconds)  # a pass, so that workers meet in time
         names = [f"{shard.name}|{number}" for number in rows.numbers]
         for predicted in predictor(op(rows.table, 0), names):
             if predicted is None:
