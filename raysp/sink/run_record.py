@@ -267,9 +267,7 @@ def _replaced(made: RunRecord, recorded: RunRecord) -> RunRecord:
 
 def _joined(store: Store, recorded: RunRecord, made: RunRecord) -> RunRecord:
     """Return the recorded pipeline with another run, whose labels must be the same."""
-    if recorded.fingerprint != made.fingerprint and is_open(store, recorded, made.staged_as):
-        recorded = replace(recorded, fingerprint=made.fingerprint, parts=made.parts, stage_id=made.stage_id)
-    check_same(store.url, recorded, made)
+    recorded = continued(store, recorded, made)
     return replace(
         recorded,
         pipeline=_latest(recorded.pipeline, made.pipeline),
@@ -278,6 +276,18 @@ def _joined(store: Store, recorded: RunRecord, made: RunRecord) -> RunRecord:
         settings=recorded.settings or made.settings,
         columns=made.columns or recorded.columns,
     )
+
+
+def continued(store: Store, recorded: RunRecord, made: RunRecord) -> RunRecord:
+    """Return the record that a run continues, with the steps of the run after the last `Label` if they may change.
+
+    Raises:
+        ChangedError: as `check_same`.
+    """
+    if recorded.fingerprint != made.fingerprint and is_open(store, recorded, made.staged_as):
+        recorded = replace(recorded, fingerprint=made.fingerprint, parts=made.parts, stage_id=made.stage_id)
+    check_same(store.url, recorded, made)
+    return recorded
 
 
 def is_open(store: Store, recorded: RunRecord, staged_as: str) -> bool:

@@ -18,7 +18,6 @@ from raysp.labelling.planning.listing import Listed, are_listed, check_root, lis
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Pass, Plan, output_schema
 from raysp.labelling.planning.settings import (
-    check_recorded,
     is_surveyed_for,
     label_parts,
     piece_size,
@@ -116,12 +115,12 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
         surveyed=surveyed,
     )
     if record is None:
-        corpus = replace(corpus, fresh=corpus.shards, vanished=(), supersedes=False)
+        corpus = replace(corpus, recorded={})
     corpus = replace(corpus, is_numbered=is_numbered)
     if limit_rows is not None:
         listed = replace(listed, root=None, gone=())
         shards = only_first_rows(corpus.shards, limit_rows)
-        corpus = replace(corpus, shards=shards, fresh=shards, vanished=(), supersedes=False, listed=listed)
+        corpus = replace(corpus, shards=shards, recorded={}, listed=listed)
     pipeline, chosen = with_backends(opened.pipeline, record)
     return replace(opened, pipeline=pipeline, chosen=chosen), corpus
 
@@ -213,7 +212,7 @@ def plan_without_work(opened: Opened, record: RunRecord | None) -> Plan:
         why_not_own=_why_not_own(opened, passes),
     )
     if record is not None:
-        check_recorded(record, plan)
+        run_record.continued(opened.sink.store, record, _record_of(plan))
     return plan
 
 
@@ -225,6 +224,22 @@ def _why_not_own(opened: Opened, passes: Sequence[Pass]) -> tuple[str, ...]:
         f"{settings.library} runs {'the checkpoint' if len(chosen) == 1 else settings.checkpoint.path}: {why}"
         for settings, why in chosen
         if why
+    )
+
+
+def _record_of(plan: Plan, run: RunEntry | None = None) -> RunRecord:
+    """Return the record of a plan, as if its run was the first one; None: no run, to compare it with a record."""
+    return RunRecord(
+        run.started if run else "",
+        to_json(plan.pipeline),
+        plan.fingerprint,
+        plan.parts,
+        file_parts(plan.pipeline),
+        (run,) if run else (),
+        plan.corpus.listed.root,
+        asdict(plan.resolved),
+        encode(plan.corpus.carried),
+        "" if plan.stage_id == plan.fingerprint else plan.stage_id,
     )
 
 
@@ -243,26 +258,15 @@ def begin(plan: Plan, run: RunEntry) -> None:
     store = plan.sink.store
     if plan.replaces_record:
         plan.sink.forget_plan()
-    record = RunRecord(
-        run.started,
-        to_json(plan.pipeline),
-        plan.fingerprint,
-        plan.parts,
-        file_parts(plan.pipeline),
-        (run,),
-        plan.corpus.listed.root,
-        asdict(plan.resolved),
-        encode(plan.corpus.carried),
-        "" if plan.stage_id == plan.fingerprint else plan.stage_id,
-    )
-    run_record.begin(store, record, replaces_record=plan.replaces_record)
+    run_record.begin(store, _record_of(plan, run), replaces_record=plan.replaces_record)
     if any(todo.retry and not todo.keeps_rows for todo in plan.todo):
         plan.sink.remove_report()
     with fault_injection.passing("plan_written"):
         is_listed = plan.corpus.listed.root is not None
         gone = Gone.of(plan.corpus.vanished, plan.corpus.listed.gone) if is_listed else absent.load(store).gone
         absent.record(store, plan.corpus.absent, gone)
-        plan_record.record(store, plan.corpus.fresh, supersede=plan.corpus.supersedes)
+        fresh = plan.corpus.fresh
+        plan_record.record(store, fresh, supersede=any(shard.name in plan.corpus.recorded for shard in fresh))
 
 
 def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
@@ -287,11 +291,12 @@ def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
         refuse_without_recordings(corpus, todo, plan.pipeline)
     else:
         damaged: dict[str, str] = {}
-        todo = tuple(find_error_rows(sink.store, sink.shards(), plan.fingerprint, damaged))
+        recorded = {shard.name: shard for shard in sink.shards()}
+        todo = tuple(find_error_rows(sink.store, [*recorded.values()], plan.fingerprint, damaged))
         absent = sink.absent()
         unreadable = {**{shard.name: shard.reason for shard in absent}, **damaged}
         carried = decode(sink.url, record.columns)
-        corpus = Corpus(tuple(work.shard for work in todo), unreadable, absent=absent, carried=carried)
+        corpus = Corpus(tuple(work.shard for work in todo), unreadable, recorded, absent=absent, carried=carried)
     return replace(plan, corpus=corpus, todo=todo)
 
 
@@ -318,7 +323,7 @@ def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpu
     kept = tuple(shard for shard in absent.values() if shard.name not in names)
     shards = tuple(shard for shard in corpus.shards if shard.name in names)
     # Without the listing, in which shards that left the source would count as present.
-    return replace(corpus, shards=shards, absent=(*kept, *corpus.absent), vanished=(), listed=Listed())
+    return replace(corpus, shards=shards, absent=(*kept, *corpus.absent), listed=Listed())
 
 
 def _matching(patterns: Sequence[str], names: Sequence[str], url: str) -> frozenset[str]:

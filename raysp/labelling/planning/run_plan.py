@@ -107,12 +107,8 @@ class Corpus(Brief):
     shards: tuple[Shard, ...]
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Unreadable shards by name, with the reason."""
-    fresh: tuple[Shard, ...] = ()
-    """Shards of `shards` that no plan has recorded yet, or only with other content."""
-    vanished: tuple[str, ...] = ()
-    """Recorded shards that no longer exist; their labels are kept."""
-    supersedes: bool = False
-    """Whether some of `fresh` are recorded with other content."""
+    recorded: Mapping[str, Shard] = field(default_factory=dict)
+    """Shards of earlier plans, by name."""
     listed: Listed = field(default_factory=Listed)
     """The listing; without a root for a retry and for a try-out."""
     is_numbered: bool = False
@@ -127,6 +123,18 @@ class Corpus(Brief):
     """Sentences on carried-over columns whose types differ over the shards."""
     schemas: Mapping[pa.Schema, str] = field(default_factory=dict)
     """Columns of shards of `fresh`, each with a url, if steps after the model may read any of them."""
+
+    @property
+    def fresh(self) -> tuple[Shard, ...]:
+        """Shards of `shards` that no plan has recorded yet, or only with other content."""
+        ids = {name: (shard.input_id, shard.part) for name, shard in self.recorded.items()}
+        return tuple(shard for shard in self.shards if ids.get(shard.name) != (shard.input_id, shard.part))
+
+    @property
+    def vanished(self) -> tuple[str, ...]:
+        """Recorded shards that the listing lacks; their labels are kept."""
+        names = {shard.name for shard in self.listed.shards}
+        return tuple(sorted(self.recorded.keys() - names)) if self.listed.root is not None else ()
 
     @property
     def seconds(self) -> float | None:

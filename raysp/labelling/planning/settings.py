@@ -17,7 +17,7 @@ from raysp.labelling.planning.planned_checkpoint import (
     located_outputs,
     summary_of,
 )
-from raysp.labelling.planning.run_plan import Pass, Plan, Settings, output_schema
+from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.models.labelled_passes import OWN, CheckpointSummary
 from raysp.ops.blocks import (
     EIGHT_BITS,
@@ -33,7 +33,7 @@ from raysp.sink import run_record
 from raysp.sink.run_record import CODE, Resolved
 from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import Output
-from raysp.specs.pipeline import Pipeline, added_schema, file_parts, read_code
+from raysp.specs.pipeline import Pipeline, added_schema, read_code
 from raysp.specs.steps import Decode, Label, Step
 from raysp.specs.values import JsonValue, to_json
 from raysp.words import count, megabytes
@@ -406,17 +406,3 @@ def _reading(pipeline: JsonValue) -> JsonValue:
 def _outputs(step: JsonValue) -> JsonValue:
     """Return the outputs of a `Label` step, which alone read columns of the source; another step as it is."""
     return step["outputs"] if isinstance(step, dict) and step.get("type") == Label.__name__ else step
-
-
-def check_recorded(record: run_record.RunRecord, plan: Plan) -> None:
-    """Raise ChangedError if a sink belongs to another pipeline than a plan."""
-    if record.fingerprint != plan.fingerprint and run_record.is_open(plan.sink.store, record, plan.stage_id):
-        record = replace(record, fingerprint=plan.fingerprint)
-    current = replace(
-        record,
-        fingerprint=plan.fingerprint,
-        parts=plan.parts,
-        file_parts=file_parts(plan.pipeline),
-        pipeline=to_json(plan.pipeline),
-    )
-    run_record.check_same(plan.sink.store.url, record, current)

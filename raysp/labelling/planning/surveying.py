@@ -106,7 +106,6 @@ def survey(
     """
     new_shards = _NewShards(work, listed.shards, size, limit_rows, check, carried)
     shards: list[Shard] = []
-    fresh: list[Shard] = []
     absent: list[AbsentShard] = []
     num_rows = 0
     unchanged = {
@@ -138,19 +137,14 @@ def survey(
                 absent.append(AbsentShard.of(target, reason))
                 continue
             shards.append(shard)
-            planned = recorded.get(target.name)
-            if planned is None or (planned.input_id, planned.part) != (shard.input_id, shard.part):
-                fresh.append(shard)
             num_rows += shard.num_rows
             if limit_rows is not None and num_rows >= limit_rows:
                 break
     return Corpus(
         tuple(shards),
         {shard.name: shard.reason for shard in absent},
-        tuple(fresh),
-        vanished=tuple(sorted(recorded.keys() - {target.name for target in listed.shards})),
-        supersedes=any(shard.name in recorded for shard in fresh),
-        listed=listed,
+        recorded,
+        listed,
         without_bytes=frozenset(new_shards.without_bytes),
         absent=tuple(absent),
         carried=carried.schema if carried else pa.schema([]),
