@@ -48,10 +48,8 @@ def arm() -> dict[str, str]:
 def adopt(settings: Mapping[str, str]) -> None:
     """Set in a worker the variables that `arm` returned in its driver."""
     for name in (FAIL_AT, DRIVER, FOLDER):
-        if name in settings:
-            os.environ[name] = settings[name]
-        else:
-            os.environ.pop(name, None)
+        os.environ.pop(name, None)
+    os.environ.update(settings)
 
 
 @contextmanager

@@ -109,7 +109,7 @@ class Holder:
     @property
     def is_over(self) -> bool:
         """Whether it is known to have ended: it was released, its process ended, or it ended in this process."""
-        return self.released or self.owner in _ended or self.process.is_alive() is False
+        return self.running in (Running.NO, Running.KILLED)
 
     @property
     def running(self) -> "Running":
@@ -154,10 +154,13 @@ class Lease:
 
     def beat(self) -> None:
         """Write the next beat, unless a higher epoch shows that another holder took over."""
+        self._write(replace(self._holder, beat=self._holder.beat + 1))
+
+    def _write(self, holder: Holder) -> None:
         self._look()
         if not self._lost:
-            self._holder = replace(self._holder, beat=self._holder.beat + 1)
-            self._store.replace(layout.lease_path(self.epoch), _encode(self._holder))
+            self._holder = holder
+            self._store.replace(layout.lease_path(self.epoch), _encode(holder))
 
     def check(self) -> None:
         """Raise if another run has taken over. The store is read only if the last read is half a stale period ago.
@@ -174,10 +177,8 @@ class Lease:
 
     def release(self) -> None:
         """Release the lease. The epoch is kept, so that the next one is higher."""
-        self._look()
-        if not self._lost and not self._holder.released:
-            self._holder = replace(self._holder, released=True)
-            self._store.replace(layout.lease_path(self.epoch), _encode(self._holder))
+        if not self._holder.released:
+            self._write(replace(self._holder, released=True))
 
     def close(self) -> None:
         """Release the lease, unless that is done. The first epoch of a sink that holds nothing else is removed."""

@@ -48,16 +48,11 @@ def find_replaced(hashes: Hashes, source: Shards, shard: Shard) -> Replaced:
         ShardError: the shard cannot be read.
         StoreError: the storage fails.
     """
-    root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
-    if root is None or not hashes.by_row.any():
-        return Replaced()
-    paths = dict(_paths(source, shard, root, hashes.is_read))
-    current = root.versions(set(paths.values()))
-    there = [(row, path) for row, path in paths.items() if path in current]
-    differ = hashes.differ([row for row, _ in there], [current[path] for _, path in there])
+    paths, versions = _versions(source, shard, hashes.is_read)
+    differ = hashes.differ([*versions], [*versions.values()])
     return Replaced(
-        rows=tuple(row for row, is_other in zip(there, differ, strict=True) if is_other),
-        gone=tuple((row, path) for row, path in paths.items() if path not in current),
+        rows=tuple((row, paths[row]) for row, is_other in zip(versions, differ, strict=True) if is_other),
+        gone=tuple((row, path) for row, path in paths.items() if row not in versions),
     )
 
 
@@ -68,13 +63,19 @@ def current_hashes(source: Shards, shard: Shard) -> Hashes:
         ShardError, StoreError: as `find_replaced`.
     """
     hashes = Hashes.zeros(shard.num_rows)
-    root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
-    if root is not None:
-        paths = dict(_paths(source, shard, root, np.ones(shard.num_rows, np.bool_)))
-        current = root.versions(set(paths.values()))
-        there = {row: current[path] for row, path in paths.items() if path in current}
-        hashes.set([*there], [*there.values()])
+    _, versions = _versions(source, shard, np.ones(shard.num_rows, np.bool_))
+    hashes.set([*versions], [*versions.values()])
     return hashes
+
+
+def _versions(source: Shards, shard: Shard, wanted: npt.NDArray[np.bool_]) -> tuple[dict[int, str], dict[int, str]]:
+    """Return the paths of wanted rows that name a file, and the current versions of the files that exist, by row."""
+    root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
+    if root is None or not wanted.any():
+        return {}, {}
+    paths = dict(_paths(source, shard, root, wanted))
+    current = root.versions(set(paths.values()))
+    return paths, {row: current[path] for row, path in paths.items() if path in current}
 
 
 def _paths(source: Shards, shard: Shard, root: AudioRoot, wanted: npt.NDArray[np.bool_]) -> Iterator[tuple[int, str]]:

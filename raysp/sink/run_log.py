@@ -55,17 +55,22 @@ class RunLog:
         self._lines: list[str] = []
         self._dropped = 0
         self._changed, self._writing = threading.Condition(), threading.Lock()
-        self._urgent = self._ended = self._has_thread = False
+        self._urgent = self._ended = False
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         """Return the log, which a thread writes from now on."""
-        self._has_thread = True
+        self._thread = threading.Thread(target=self._write_all, name="raysp-log", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Write the rest."""
-        self.close()
+        """Write the rest, waiting at most `END_SECONDS`; later lines are ignored."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(END_SECONDS)
 
     def add(self, receipt: Receipt) -> None:
         """Add a receipt; a failure is written soon."""
@@ -111,14 +116,6 @@ class RunLog:
                     self._trim()
                 raise
 
-    def close(self, seconds: float = END_SECONDS) -> None:
-        """Write the rest, waiting at most this long; later lines are ignored."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join(seconds)
-
     def _append(self, kind: str, fields: Mapping[str, object]) -> None:
         line = _line(kind, fields)
         with self._changed:
@@ -127,10 +124,7 @@ class RunLog:
             self._lines.append(line)
             self._trim()
             is_full = len(self._lines) >= BATCH
-            if self._has_thread and self._thread is None:
-                self._thread = threading.Thread(target=self._write_all, name="raysp-log", daemon=True)
-                self._thread.start()
-        if is_full and self._has_thread:
+        if is_full and self._thread:
             self.write_soon()
         elif is_full:
             self.flush()

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence, Sized
 from dataclasses import dataclass
 from textwrap import shorten
 from typing import Protocol
@@ -12,14 +12,14 @@ from raysp import tracebacks
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
 from raysp.labelling.engine.display import OnProgress
-from raysp.labelling.engine.job import FatalFailure, LabelledPiece, Message, Outcome, PieceTodo, RetriedPiece
+from raysp.labelling.engine.job import FatalFailure, LabelledPiece, Message, Outcome, PieceTodo, RetriedPiece, RowError
 from raysp.labelling.engine.open_shards import ErrorRate, OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.rows import FILTERED, remedy
 from raysp.sink import lease, stage
-from raysp.sink.commit import Retry, Todo
+from raysp.sink.commit import Todo
 from raysp.sink.receipts import Counts, ShardFailure
 from raysp.sink.run_log import RunLog
 from raysp.words import count, run_again
@@ -30,6 +30,8 @@ OnPiece = Callable[[PieceTodo], None]
 
 LAST_COMMITS_SECONDS = 60
 """Time that a stopping run waits for commits in flight."""
+STOP_SECONDS = 0.5
+"""Time within which a request to stop ends the wait for commits: no signal handler runs while Ray waits."""
 
 MOST_BLAMED = 100
 """Error rows of each type in the log; the label shards have all of them."""
@@ -42,14 +44,13 @@ EXAMPLE_CHARACTERS = 120
 class Committing(Protocol):
     """Commits in flight."""
 
-    def start(self, shard: Shard, staged_bytes: int) -> None:
+    in_flight: Sized
+
+    def start(self, todo: Todo, staged_bytes: int) -> None:
         """Queue the commit of a shard with this number of staged bytes."""
 
-    def finished(self) -> list[Outcome]:
-        """Return the outcomes of commits that have ended, without waiting."""
-
-    def rest(self) -> Iterator[list[Outcome]]:
-        """Wait for all commits, and yield new outcomes, possibly none, at least every second."""
+    def finished(self, seconds: float = 0.0) -> list[Outcome]:
+        """Return the outcomes of commits that have ended, after waiting at most this long for one of them."""
 
     def stop(self, seconds: float) -> list[Outcome]:
         """Start no more commits, wait at most `seconds` for those in flight, and return their outcomes."""
@@ -58,14 +59,13 @@ class Committing(Protocol):
 class Workers(Protocol):
     """Workers that label pieces and commit shards: on Ray (`ray_pool`), or in this process (`here`)."""
 
+    commits: Committing
+
     def label(self, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of the plan, and yield counts and failures; `on_piece` is called with each piece taken.
 
         When the generator is closed, no piece is staged any more.
         """
-
-    def commits(self, retries: Mapping[str, Retry]) -> Committing:
-        """Return an empty set of commits; `retries` is keyed by names of shards."""
 
 
 @dataclass(eq=False)
@@ -80,9 +80,8 @@ class Execution:
     workers: Workers
 
     def __post_init__(self) -> None:
-        plan, workers = self.plan, self.workers
+        plan, self.commits = self.plan, self.workers.commits
         self.open_shards = OpenShards(plan.todo, self.progress)
-        self.commits = workers.commits({todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
         self.rows_before = sum(staged.rows.num_rows for todo in plan.todo for staged in todo.staged)
         """Rows of other runs in the error rate: staged ones, and those that retried shards keep."""
@@ -112,9 +111,8 @@ class Execution:
                 if self.rate.is_exceeded:
                     break
         self._commit(self.rate.released(at_end=True))
-        rest = self.commits.rest()
-        while not self.rate.is_exceeded and (outcomes := next(rest, None)) is not None:
-            self._record(outcomes)
+        while not self.rate.is_exceeded and self.commits.in_flight:
+            self._record(self.commits.finished(STOP_SECONDS))
             self.on_progress(self.progress)  # raises a requested stop that another library has swallowed
         self._check_rate()
         self.on_progress(self.progress)
@@ -158,7 +156,7 @@ class Execution:
         """Start commits until too many rows have failed, also in steps after the last model."""
         for shard in shards:
             if not self.rate.is_exceeded:
-                self.commits.start(shard, self.open_shards.staged_bytes[shard.name])
+                self.commits.start(self.open_shards.todo[shard.name], self.open_shards.staged_bytes[shard.name])
                 self._record(self.commits.finished())
 
     def _add(self, labelled: LabelledPiece) -> None:
@@ -168,12 +166,14 @@ class Execution:
         if not labelled.is_staged:
             return
         self.log.add(receipt)
-        self._blame(receipt.shard, labelled.examples)
+        self._blame(labelled.examples)
         if shard is not None:
             self._release(self.open_shards.todo[shard.name])
 
-    def _blame(self, shard: str, examples: Iterable[tuple[int, str, str]]) -> None:
-        for row, kind, message in examples:
+    def _blame(self, examples: Sequence[RowError]) -> None:
+        """Show error rows, and log the first of each type."""
+        self.open_shards.show(examples)
+        for shard, row, kind, message in examples:
             self.blamed[kind] += 1
             if self.blamed[kind] <= MOST_BLAMED:
                 # A function of the user may quote labels, and `forget` changes no log.
@@ -193,7 +193,7 @@ class Execution:
                 self._fail(outcome)
             else:
                 self.log.add(outcome)
-                self._blame(outcome.shard, outcome.examples_behind)
+                self._blame([RowError(outcome.shard, *example) for example in outcome.examples_behind])
                 self.progress.behind += Counts(
                     skipped={FILTERED: outcome.filtered_behind}, errors={"step_failed": outcome.failed_behind}
                 )

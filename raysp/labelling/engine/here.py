@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import chain
 from typing import cast
@@ -25,7 +25,7 @@ import pyarrow as pa
 
 from raysp import bounds, tracebacks
 from raysp.audio.isolation import Decoder
-from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.shards import Piece
 from raysp.devices import release_memory
 from raysp.errors import RunError
 from raysp.labelling.engine.execution import OnPiece
@@ -35,7 +35,7 @@ from raysp.labelling.engine.piece import commit_shard, label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink import layout, records
-from raysp.sink.commit import Retry
+from raysp.sink.commit import Todo
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.records import Natural
 from raysp.storage.store import Store
@@ -142,6 +142,7 @@ class Here:
 
     def __init__(self, plan: Plan, job: Job, begins: Begins) -> None:
         self._plan, self._job, self._begins = plan, job, begins
+        self.commits = CommitsHere(job)
 
     def label(self, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of a plan, and yield the counts of each after every block and when it is staged."""
@@ -241,10 +242,6 @@ class Here:
             for piece in in_flight:
                 piece.close()
 
-    def commits(self, retries: Mapping[str, Retry]) -> "CommitsHere":
-        """Return an empty set of commits."""
-        return CommitsHere(self._job, retries)
-
 
 def _blocks(content: pa.Table | Exception | None, items: Iterator[Item]) -> Iterator[pa.Table]:
     """Yield the blocks of a piece from its first item on."""
@@ -265,23 +262,20 @@ def _begun(messages: Iterator[Message]) -> Generator[Message]:
 class CommitsHere:
     """Commits that run synchronously in `start`."""
 
-    def __init__(self, job: Job, retries: Mapping[str, Retry]) -> None:
+    in_flight: Sized = ()
+
+    def __init__(self, job: Job) -> None:
         self.job = job
-        self.retries = retries
         self._outcomes: list[Outcome] = []
 
-    def start(self, shard: Shard, staged_bytes: int) -> None:
+    def start(self, todo: Todo, staged_bytes: int) -> None:
         """Commit a shard."""
-        self._outcomes.append(commit_shard(self.job, shard, self.retries.get(shard.name)))
+        self._outcomes.append(commit_shard(self.job, todo.shard, todo.retry))
 
-    def finished(self) -> list[Outcome]:
+    def finished(self, seconds: float = 0.0) -> list[Outcome]:
         """Return the outcomes since the last call."""
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
-
-    def rest(self) -> Iterator[list[Outcome]]:
-        """Yield the outcomes since the last call."""
-        yield self.finished()
 
     def stop(self, seconds: float) -> list[Outcome]:
         """Return the outcomes since the last call."""

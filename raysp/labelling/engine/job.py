@@ -190,6 +190,7 @@ def pieces_of(todos: Iterable[Todo]) -> Iterator[PieceTodo | ShardFailure]:
 class RowError(NamedTuple):
     """An error row."""
 
+    shard: str
     row: int
     error_type: str
     message: str

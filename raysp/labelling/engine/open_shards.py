@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 
 from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.engine.job import LabelledPiece
-from raysp.labelling.engine.run_progress import FIRST_SHARDS, Example, Progress
+from raysp.labelling.engine.job import LabelledPiece, RowError
+from raysp.labelling.engine.run_progress import FIRST_SHARDS, Progress
 from raysp.sink.commit import Todo
 from raysp.sink.receipts import ShardReceipt
 from raysp.words import count
@@ -56,7 +56,6 @@ class OpenShards:
         self.progress.add(labelled)
         if not labelled.is_staged:
             return None
-        self._show(shard, labelled.examples)
         self.staged_bytes[shard] += labelled.receipt.counts.staged_bytes
         self.errors[shard] += sum(labelled.receipt.counts.errors.values())
         self.rows_left[shard] -= labelled.num_rows
@@ -78,13 +77,13 @@ class OpenShards:
         progress.shards_committed += 1
         progress.new_commits += 1
         progress.unchanged += receipt.existing
-        self._show(shard, receipt.examples_behind)
         if receipt.counts.by_status[OK] and not receipt.existing:
             progress.first_shards = sorted([*progress.first_shards, shard])[:FIRST_SHARDS]
         del self.rows_left[shard], self.staged_bytes[shard], self.errors[shard]
 
-    def _show(self, shard: str, examples: Iterable[tuple[int, str, str]]) -> None:
-        shown = [*self.progress.examples, *(Example(shard, *example) for example in examples)]
+    def show(self, examples: Iterable[RowError]) -> None:
+        """Add error rows to the few that are shown, which have as many types as possible."""
+        shown = [*self.progress.examples, *examples]
         kinds = [example.error_type for example in shown]
         firsts = sorted(range(len(shown)), key=lambda place: kinds[:place].count(kinds[place]))[:MAX_EXAMPLES]
         self.progress.examples = [shown[place] for place in sorted(firsts)]

@@ -5,7 +5,7 @@ or if they need much memory, each has its own task. The memory of all commits in
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from raysp.corpus.shards import Shard
 from raysp.labelling.engine.job import Job, Outcome
 from raysp.labelling.engine.piece import commit_shard
 from raysp.sink import commit
-from raysp.sink.commit import Retry
+from raysp.sink.commit import Retry, Todo
 from raysp.sink.receipts import ShardFailure
 
 Made = tuple[list[Outcome], dict[str, str]]
@@ -33,8 +33,6 @@ BYTES_A_TASK = 512 * 1024 * 1024
 BYTES_IN_FLIGHT = TASKS_IN_FLIGHT * BYTES_A_TASK
 """No task starts while commits in flight need this much memory."""
 MAX_RETRIES = 3
-STOP_SECONDS = 0.5
-"""Time within which a request to stop ends the wait for commits: no signal handler runs while Ray waits."""
 
 
 class Due(NamedTuple):
@@ -51,11 +49,9 @@ class Commits:
 
     Args:
         job: reference to the job of the run.
-        retries: retries by the names of shards whose error rows are labelled again.
     """
 
-    def __init__(self, job: "ray.ObjectRef[Job]", retries: Mapping[str, Retry]) -> None:
-        self.retries = retries
+    def __init__(self, job: "ray.ObjectRef[Job]") -> None:
         self.job = job
         self.task = ray.remote(commit_shards)
         self.in_flight: dict[ray.ObjectRef[Made], list[Due]] = {}
@@ -64,10 +60,9 @@ class Commits:
         """Shards of tasks whose workers kept crashing: each gets its own task, so that only the faulty one fails."""
         self.stopped = False
 
-    def start(self, shard: Shard, staged_bytes: int) -> None:
+    def start(self, todo: Todo, staged_bytes: int) -> None:
         """Queue the commit of a shard with this number of staged bytes."""
-        memory = commit.memory(shard.num_rows, staged_bytes)
-        self.waiting.append(Due(shard, self.retries.get(shard.name), memory))
+        self.waiting.append(Due(todo.shard, todo.retry, commit.memory(todo.shard.num_rows, staged_bytes)))
         self._fill()
 
     def _fill(self) -> None:
@@ -85,21 +80,18 @@ class Commits:
             and sum(due.memory for due in shards) < BYTES_IN_FLIGHT
         )
 
-    def finished(self) -> list[Outcome]:
-        """Return the outcomes of commits that have ended, without waiting."""
-        return self._collect(len(self.in_flight), timeout=0) if self.in_flight else []
-
-    def rest(self) -> Iterator[list[Outcome]]:
-        """Wait for all commits, and yield new outcomes, possibly none, every `STOP_SECONDS`."""
-        while self.in_flight:
-            yield self._collect(1, timeout=STOP_SECONDS)
+    def finished(self, seconds: float = 0.0) -> list[Outcome]:
+        """Return the outcomes of commits that have ended, after waiting at most this long for one of them."""
+        return self._collect(1 if seconds else len(self.in_flight), seconds)
 
     def stop(self, seconds: float) -> list[Outcome]:
         """Start no more commits, wait at most `seconds` for those in flight, and return their outcomes."""
         self.stopped = True
-        return self._collect(len(self.in_flight), timeout=seconds) if self.in_flight else []
+        return self._collect(len(self.in_flight), seconds)
 
-    def _collect(self, num_returns: int, timeout: float | None) -> list[Outcome]:
+    def _collect(self, num_returns: int, timeout: float) -> list[Outcome]:
+        if not self.in_flight:
+            return []
         ready, _ = ray.wait(list(self.in_flight), num_returns=num_returns, timeout=timeout)
         outcomes = [outcome for ref in ready for outcome in self._outcomes(ref, self.in_flight.pop(ref))]
         self._fill()

@@ -24,7 +24,6 @@ from raysp.labelling.engine.job import Job, LostReader, Message, PieceTodo, Retr
 from raysp.labelling.engine.ray_actor import PIECES_AT_ONCE, READER_CPUS, ModelActor
 from raysp.labelling.engine.ray_commits import Commits
 from raysp.labelling.planning.run_plan import Plan
-from raysp.sink.commit import Retry
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.run_log import RunLog
 from raysp.words import count, run_again
@@ -110,6 +109,7 @@ class RayPool:
         self._plan, self._log = plan, log
         self._size = plan.pool_size
         self._job = ray.put(job)
+        self.commits = Commits(self._job)
         requests = {"CPU": settings.cpus_per_actor.number, "GPU": settings.gpus_per_actor, "memory": pool.memory or 0}
         self._request = {name: float(amount) for name, amount in requests.items() if amount}
         self._actors: list[_Actor] = []
@@ -153,10 +153,6 @@ class RayPool:
         finally:
             for actor in self._actors:
                 ray.kill(actor.handle)
-
-    def commits(self, retries: Mapping[str, Retry]) -> Commits:
-        """Return an empty set of commit tasks."""
-        return Commits(self._job, retries)
 
     def _take(self, pieces: Iterator[PieceTodo | ShardFailure]) -> Iterator[ShardFailure]:
         """Queue pieces that actors can take now."""

@@ -16,21 +16,11 @@ from raysp.specs.values import JsonValue
 
 if TYPE_CHECKING:
     from raysp.corpus.shards import Piece
-    from raysp.labelling.engine.job import LabelledPiece
+    from raysp.labelling.engine.job import LabelledPiece, RowError
     from raysp.labelling.planning.run_plan import Plan
 
 FIRST_SHARDS = 5
 """Label shards that are named for their first rows; each has at least one row that is ok."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One error row."""
-
-    shard: str
-    row: int
-    error_type: str
-    message: str
 
 
 @dataclass
@@ -46,7 +36,7 @@ class Progress(Counted):
     """Of staged rows. They never decrease: a later run does not label these rows again."""
     committed: Counts = field(default_factory=Counts)
     """Of the shards committed by this run, without retried shards."""
-    examples: list[Example] = field(default_factory=list)
+    examples: "list[RowError]" = field(default_factory=list)
     """A few staged error rows."""
     behind: Counts = field(default_factory=Counts)
     """Outcomes that steps after the last `Label` changed in commits; `staged` counts these rows as ok."""
@@ -82,11 +72,9 @@ class Progress(Counted):
         return [piece for piece in list(self.in_flight.values()) if piece is not None]
 
     @property
-    def error_examples(self) -> list[Example]:
+    def error_examples(self) -> "list[RowError]":
         """A few error rows; rows of pieces in flight may be labelled again."""
-        pieces = self._labelled()
-        in_flight = [Example(piece.receipt.shard, *example) for piece in pieces for example in piece.examples]
-        return [*self.examples, *in_flight]
+        return [*self.examples, *(example for piece in self._labelled() for example in piece.examples)]
 
     @property
     def begun_rows(self) -> int:

@@ -10,7 +10,7 @@ from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.sources import kind_named
 from raysp.errors import RayspError, RunError
-from raysp.labelling.engine.run_progress import Example
+from raysp.labelling.engine.job import RowError
 from raysp.labelling.finished.first_rows import first_rows
 from raysp.labelling.finished.kept_rows import KeptRows
 from raysp.labelling.planning.carried import read_columns
@@ -156,7 +156,7 @@ def refuse_no_commit(result: RunResult) -> None:
     raise RunError(run_again(f"{result.sink}: no shard was committed: {name}: {reason}{more}"))
 
 
-def describe(examples: Iterable[Example], shards: Iterable[Shard], pipeline: Pipeline) -> tuple[str, ...]:
+def describe(examples: Iterable[RowError], shards: Iterable[Shard], pipeline: Pipeline) -> tuple[str, ...]:
     """Describe error rows by shard, row, id and reason.
 
     Args:
@@ -170,7 +170,7 @@ def describe(examples: Iterable[Example], shards: Iterable[Shard], pipeline: Pip
     return tuple(_describe(example, by_name.get(example.shard), pipeline) for example in examples)
 
 
-def _describe(example: Example, shard: Shard | None, pipeline: Pipeline) -> str:
+def _describe(example: RowError, shard: Shard | None, pipeline: Pipeline) -> str:
     row_id = None if shard is None else _id_of(shard, example.row, pipeline)
     named = "" if row_id is None else f" ({row_id:.200})"
     return f"{example.shard} row {example.row}{named}: {example.error_type}: {example.message}"
