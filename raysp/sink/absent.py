@@ -6,7 +6,7 @@ source no longer has.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -54,11 +54,6 @@ class Gone:
     """Recordings of folders."""
     ids: tuple[str, ...] = ()
     """Ids of these recordings, at most `MOST_IDS`."""
-
-    @classmethod
-    def of(cls, shards: Sequence[str], ids: Sequence[str]) -> Self:
-        """Return the record of the names of shards and the ids of recordings."""
-        return cls(tuple(shards), len(ids), tuple(ids[:MOST_IDS]))
 
 
 @dataclass(frozen=True)

@@ -203,21 +203,20 @@ class Cursor:
 
     def until(self, end: int) -> pa.Table | None:
         """Return all next rows before `end`; None if there were no tables at all."""
-        while not any(table.num_rows and table.column("row")[-1].as_py() >= end for table in self._held):
-            if (table := next(self._tables, None)) is None:
-                break
-            self._held.append(table)
-        return self._take(end) if self._held else None
+        return self._take(end, last=end)
 
     def some(self, end: int) -> pa.Table | None:
         """Return the next rows before `end`, from one table; empty if no rows are left, None without tables."""
-        while not sum(table.num_rows for table in self._held):
+        return self._take(end, last=0)
+
+    def _take(self, end: int, last: int) -> pa.Table | None:
+        """Return the next rows before `end` of the tables up to one that ends with row `last` or a later one."""
+        while not any(table.num_rows and table.column("row")[-1].as_py() >= last for table in self._held):
             if (table := next(self._tables, None)) is None:
                 break
             self._held.append(table)
-        return self._take(end) if self._held else None
-
-    def _take(self, end: int) -> pa.Table:
+        if not self._held:
+            return None
         buffered = pa.concat_tables(self._held)
         num_rows = int(np.searchsorted(buffered.column("row").to_numpy(), end))
         self._held = [buffered.slice(num_rows)]

@@ -147,11 +147,6 @@ class Lease:
         self._looked = clock()
         self._lost = ""
 
-    @property
-    def owner(self) -> str:
-        """Unique name of the holder."""
-        return self._holder.owner
-
     def beat(self) -> None:
         """Write the next beat, unless a higher epoch shows that another holder took over."""
         self._write(replace(self._holder, beat=self._holder.beat + 1))

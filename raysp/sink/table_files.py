@@ -8,7 +8,7 @@ caller.
 
 import struct
 from collections.abc import Generator, Iterable, Iterator
-from typing import BinaryIO, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import pyarrow as pa
 
@@ -59,7 +59,7 @@ class Writer:
             writer.write_table(table)
         part = stream.getvalue()
         self._file.write(part)
-        self._parts.append(_PART.pack(part.size, digest_of(part)))
+        self._parts.append(_PART.pack(part.size, digest_of(memoryview(part))))
 
 
 def read(store: Store, path: str, remedy: str, schema: pa.Schema | None = None) -> Generator[pa.Table]:
@@ -120,7 +120,7 @@ def columns_of(schema: pa.Schema) -> str:
     return bounds.shortened(", ".join(f"{field.name}: {field.type}" for field in schema))
 
 
-def differing(schema: pa.Schema, expected: Iterable[pa.Field]) -> str:
+def differing(schema: pa.Schema, expected: "Iterable[pa.Field[Any]]") -> str:
     """Return a text on the first column of `expected` that is missing or has another type; empty if all are there."""
     for field in expected:
         stored = schema.field(field.name).type if field.name in schema.names else None

@@ -44,7 +44,9 @@ EXAMPLE_CHARACTERS = 120
 class Committing(Protocol):
     """Commits in flight."""
 
-    in_flight: Sized
+    @property
+    def in_flight(self) -> Sized:
+        """Commits that have not ended."""
 
     def start(self, todo: Todo, staged_bytes: int) -> None:
         """Queue the commit of a shard with this number of staged bytes."""
@@ -59,7 +61,9 @@ class Committing(Protocol):
 class Workers(Protocol):
     """Workers that label pieces and commit shards: on Ray (`ray_pool`), or in this process (`here`)."""
 
-    commits: Committing
+    @property
+    def commits(self) -> Committing:
+        """Commits of the run."""
 
     def label(self, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of the plan, and yield counts and failures; `on_piece` is called with each piece taken.

@@ -25,18 +25,13 @@ class Watchdog:
         self._process: subprocess.Popen[bytes] | None = None
         self._seconds = 0.0
 
-    def arm(self, seconds: float) -> None:
-        """End this process after this number of seconds."""
+    def limit(self, seconds: float) -> None:
+        """End this process after this number of seconds; 0: cancel the limit."""
         self._seconds = seconds
         self._send(seconds)
 
-    def disarm(self) -> None:
-        """Cancel the time limit."""
-        self._seconds = 0.0
-        self._send(0.0)
-
     def touch(self) -> None:
-        """Restart the count, if armed: the current wait has its own limit."""
+        """Restart the count, if there is a limit: the current wait has its own limit."""
         if self._seconds:
             self._send(self._seconds)
 
@@ -94,8 +89,8 @@ def watched(seconds: float) -> Iterator[None]:
         yield
         return
     watchdog = _of_thread.watchdog
-    watchdog.arm(seconds)
+    watchdog.limit(seconds)
     try:
         yield
     finally:
-        watchdog.disarm()
+        watchdog.limit(0.0)

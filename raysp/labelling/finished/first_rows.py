@@ -1,6 +1,6 @@
 """First rows of finished label shards."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -36,28 +36,21 @@ def first_rows(
     """
     sink = Sink.open(url, storage_options)
     tables: list[pa.Table] = []
-    for name in sink.label_shards() if names is None else names:
-        missing = num_rows - sum(table.num_rows for table in tables)
-        if missing <= 0:
+    for table in _ok_rows(sink, names):
+        tables.append(table.slice(0, num_rows))
+        num_rows -= table.num_rows
+        if num_rows <= 0:
             break
-        read = read_file(sink.store, name, bounds.MOST_SHARD_ROWS, most_rows=ROWS_A_BATCH)
-        tables.append(
-            pa.concat_tables(
-                _first((table.filter(pc.equal(table.column(STATUS), pa.scalar(OK))) for table in read), missing)
-            ).unify_dictionaries()
-        )
     if not tables:
         sink.existing_record()
         return pa.table({})
-    return readable(pa.concat_tables(tables, promote_options="permissive"))
+    return readable(pa.concat_tables(tables, promote_options="permissive").unify_dictionaries())
 
 
-def _first(tables: Iterable[pa.Table], num_rows: int) -> Iterator[pa.Table]:
-    for table in tables:
-        yield table.slice(0, num_rows)
-        num_rows -= table.num_rows
-        if num_rows <= 0:
-            return
+def _ok_rows(sink: Sink, names: Sequence[str] | None) -> Iterator[pa.Table]:
+    for name in sink.label_shards() if names is None else names:
+        for table in read_file(sink.store, name, bounds.MOST_SHARD_ROWS, most_rows=ROWS_A_BATCH):
+            yield table.filter(pc.equal(table.column(STATUS), pa.scalar(OK)))
 
 
 def readable(table: pa.Table) -> pa.Table:

@@ -1,12 +1,12 @@
 """Rows and hours that come into each `Keep` step, are left out by each of its conditions, and are kept."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
 from raysp.errors import SpecError
-from raysp.sink.receipts import OTHERS, Counts, Filtered, Rules, ShardReceipt, rules_of_steps, summed
+from raysp.sink.receipts import OTHERS, Counts, Rules, ShardReceipt, rules_of_steps, summed
 from raysp.sink.run_record import RunRecord
 from raysp.specs.steps import Keep
 from raysp.specs.values import JsonValue
@@ -66,10 +66,8 @@ def kept_rows(rules: Rules, receipts: Sequence[ShardReceipt]) -> tuple[KeptRows,
     """
     filtered = summed(chain.from_iterable(receipt.filtered.items() for receipt in receipts))
     counts = sum((receipt.counts for receipt in receipts), Counts())
-    return tuple(_in_turn(rules, filtered, counts.rows, counts.audio_seconds))
-
-
-def _in_turn(rules: Rules, filtered: Filtered, rows: int, seconds: float) -> Iterator[KeptRows]:
+    rows, seconds = counts.rows, counts.audio_seconds
+    of_steps: list[KeptRows] = []
     steps: dict[str, list[LeftOut]] = {}
     for place, rule in rules.items():
         out = LeftOut(rule.text, *filtered.get(place, (0, 0.0)))
@@ -79,8 +77,9 @@ def _in_turn(rules: Rules, filtered: Filtered, rows: int, seconds: float) -> Ite
     for step, left_out in steps.items():
         kept = rows - sum(condition.rows for condition in left_out)
         kept_seconds = seconds - sum(condition.seconds for condition in left_out)
-        yield KeptRows(step, rows, seconds, tuple(left_out), kept, kept_seconds)
+        of_steps.append(KeptRows(step, rows, seconds, tuple(left_out), kept, kept_seconds))
         rows, seconds = kept, kept_seconds
+    return tuple(of_steps)
 
 
 def recorded_rules(record: RunRecord) -> Rules:

@@ -26,7 +26,7 @@ from raysp.labelling.planning.settings import (
 )
 from raysp.labelling.planning.surveying import paths_of, refuse_without_recordings, survey, try_filters, with_ids
 from raysp.sink import absent, fault_injection, plan_record, run_record
-from raysp.sink.absent import Gone
+from raysp.sink.absent import MOST_IDS, Gone
 from raysp.sink.commit import Todo, compare
 from raysp.sink.recommitting import find_error_rows, retry_whole
 from raysp.sink.run_record import RunEntry, RunRecord
@@ -262,8 +262,8 @@ def begin(plan: Plan, run: RunEntry) -> None:
     if any(todo.retry and not todo.keeps_rows for todo in plan.todo):
         plan.sink.remove_report()
     with fault_injection.passing("plan_written"):
-        is_listed = plan.corpus.listed.root is not None
-        gone = Gone.of(plan.corpus.vanished, plan.corpus.listed.gone) if is_listed else absent.load(store).gone
+        ids, is_listed = plan.corpus.listed.gone, plan.corpus.listed.root is not None
+        gone = Gone(plan.corpus.vanished, len(ids), ids[:MOST_IDS]) if is_listed else absent.load(store).gone
         absent.record(store, plan.corpus.absent, gone)
         fresh = plan.corpus.fresh
         plan_record.record(store, fresh, supersede=any(shard.name in plan.corpus.recorded for shard in fresh))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from raysp.evaluation.recognition import measure_texts, worst_texts
 from raysp.evaluation.scores import BANDS, SECONDS, WorstRow, band
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_columns import complaints_of_groups, keys_of, kind_of
+from raysp.labelling.finished.number_columns import numbers_in
 from raysp.labelling.planning.surveying import holds_text
 from raysp.labelling.reports.row_error_rates import OTHERS, Errors, Groups, Measured, counts_of
 from raysp.pages.axes import Floats
@@ -161,11 +162,11 @@ class Rows:
         """Add rows of a label shard."""
         if not table.num_rows:
             return
-        seconds = _floats(table.column(SECONDS))
+        seconds = numbers_in(table.column(SECONDS))
         is_ok = pc.equal(table.column("status"), pa.scalar(OK)).to_numpy()
         self.samples[SECONDS].add(seconds)
         for name in self.columns.numbers:
-            self.samples[name].add(_floats(table.column(name))[is_ok])
+            self.samples[name].add(numbers_in(table.column(name))[is_ok])
         self._add_examples(table.filter(pa.array(~is_ok)))
         measured = Measured(is_ok, np.nan_to_num(seconds), *self._compare(shard, table, is_ok))
         bands = [None if np.isnan(value) else BAND_NAMES[np.searchsorted(BANDS, value, "right")] for value in seconds]
@@ -201,11 +202,6 @@ class Rows:
 
 BAND_NAMES = [band(edge) for edge in (0, *BANDS)]
 """Bands of duration, from the shortest."""
-
-
-def _floats(column: "pa.ChunkedArray[Any]") -> Floats:
-    """Return numbers; NaN for nulls."""
-    return pc.cast(column, pa.float64()).to_numpy()
 
 
 def read_rows(sink: Labelling, by: Sequence[str] | None, rules: Normalisation | None = None) -> Rows:
