@@ -175,8 +175,19 @@ def test_parts_are_put_together_trained_saved_and_loaded():
     extractor = raysp.models.AutoFeatureExtractor.from_pretrained(ENCODER)
     tokenizer = raysp.models.AutoTokenizer.from_pretrained(DECODER)
     # Combine pre-trained encoder and pre-trained decoder to form a Seq2Seq model
-    model = raysp.models.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(ENCODER, DECODER)
+    make = raysp.models.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained
+    model = make(ENCODER, DECODER, encoder_layerdrop=0.5, decoder_hidden_dropout_prob=0.3, output_attentions=True)
     assert not model.training
+    assert (model.config.encoder.layerdrop, model.config.decoder.hidden_dropout_prob) == (0.5, 0.3)
+    assert model.config.output_attentions
+    assert (model.config.decoder.is_decoder, model.config.decoder.add_cross_attention) == (True, True)
+    saved = transformers.SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(ENCODER, DECODER).state_dict()
+    assert model.state_dict().keys() == saved.keys()
+    for name, value in saved.items():
+        assert "crossattention" in name or torch.equal(model.state_dict()[name], value), name
+    other = transformers.BertConfig.from_pretrained(DECODER, is_decoder=True, add_cross_attention=True).to_dict()
+    given = raysp.models.BertConfig.from_dict({**other, "layer_norm_eps": 0.5})
+    assert make(ENCODER, DECODER, decoder_config=given).config.decoder.layer_norm_eps == 0.5
     model.config.decoder_start_token_id = tokenizer.cls_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
     # Accessing the model configuration, set decoder config to causal lm

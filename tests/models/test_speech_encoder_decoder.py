@@ -9,6 +9,7 @@ from raysp import CheckpointError
 from raysp.models import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     BertConfig,
     SpeechEncoderDecoderConfig,
     SpeechEncoderDecoderModel,
@@ -17,12 +18,12 @@ from raysp.models import (
 from tests.models.cases import width_of
 from tests.models.decoder_oracles import (
     BERT,
-    CONFIGS,
     LENGTHS,
     VOCAB,
     assert_close,
     make_speech_model,
     save_pair,
+    save_parts,
     token_ids,
     waves_and_mask,
 )
@@ -30,7 +31,7 @@ from tests.models.oracles import TINY, fields_of, transformers
 from tests.models.parity import assert_equal_gradients, inputs_and_mask
 
 
-@pytest.fixture(scope="module", params=[*CONFIGS, "another width"])
+@pytest.fixture(scope="module", params=["bert", "gpt2", "another width"])
 def pair(request, tmp_path_factory):
     """Their model of a decoder, and ours; frames of another width than the decoder's are projected."""
     is_narrow = request.param == "another width"
@@ -202,6 +203,35 @@ def test_a_configuration_is_made_of_two_and_read_back(tmp_path):
     theirs = transformers.SpeechEncoderDecoderConfig.from_pretrained(tmp_path)
     assert (theirs.decoder_start_token_id, theirs.decoder.hidden_size, theirs.encoder.hidden_size) == (4, 32, 32)
     assert type(theirs.encoder).__name__ == "UniSpeechConfig"
+
+
+def test_ready_parts_are_put_together_and_share_their_configuration():
+    encoder = AutoModel.from_config(UniSpeechConfig(**TINY))
+    decoder = AutoModelForCausalLM.from_config(BertConfig(**BERT, is_decoder=True, add_cross_attention=True))
+    model = SpeechEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    assert model.encoder is encoder
+    assert model.decoder.config is model.config.decoder
+    model.config.decoder.use_cache = False
+    assert model(waves_and_mask()[0], decoder_input_ids=token_ids(3)).past_key_values is None
+    model.config.encoder.layer_norm_eps = 0.5
+    assert all(m.config is model.config.encoder for m in model.encoder.modules() if hasattr(m, "config"))
+
+
+def test_checkpoints_that_cannot_be_put_together_are_refused(tmp_path):
+    encoder, decoder = save_parts(tmp_path)
+    for parts, options, error, message in (
+        ((None, decoder), {}, ValueError, "encoder_pretrained_model_name_or_path and encoder_model are None"),
+        (
+            (encoder, decoder),
+            {"from_tf": True},
+            ValueError,
+            "from_tf=True given, which raysp does not take",
+        ),
+        ((encoder, encoder), {}, CheckpointError, "'unispeech', AutoModelForCausalLM expects one of bart"),
+        ((decoder, decoder), {}, CheckpointError, "model_type is 'bert', AutoModel expects one of hubert"),
+    ):
+        with pytest.raises(error, match=message):
+            SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*parts, **options)
 
 
 def test_parts_that_are_not_supported_are_refused(bart):

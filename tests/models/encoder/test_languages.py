@@ -76,17 +76,3 @@ def test_an_adapter_of_the_announced_language_wins_over_weights_that_differ(chec
     found, expected = (opened(checkpoint)(rows_table(1)).to_pylist() for opened in (labeller_of_transformers, labeller))
     assert found[0]["pred_score"] == pytest.approx(expected[0]["pred_score"], abs=1e-4)
     assert found[0]["pred_text"] == expected[0]["pred_text"]
-
-
-def test_a_language_that_nothing_confirms_is_logged(checkpoint, caplog):
-    model_of(3).save_pretrained(checkpoint)
-    (checkpoint / "adapter.eng.safetensors").unlink()
-    for left in ("another language", "none", "a pickle"):
-        if left == "none":
-            (checkpoint / "adapter.fra.safetensors").unlink()
-        if left == "a pickle":
-            (checkpoint / "adapter.eng.bin").write_bytes(b"")
-        caplog.clear()
-        load_checkpoint(checkpoint)
-        assert "nothing confirms that the weights are of this language" in caplog.text
-        assert ("adapter.eng.bin is a pickle" in caplog.text) == (left == "a pickle")

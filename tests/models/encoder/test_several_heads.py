@@ -53,7 +53,7 @@ def test_each_head_loads_as_it_was_and_both_read_one_pass_of_the_encoder(checkpo
     assert len(passes) == 7
 
 
-def test_heads_and_classes_that_do_not_fit_each_other_are_refused(checkpoint, tmp_path):
+def test_heads_that_do_not_fit_each_other_are_refused(checkpoint, tmp_path):
     ctc, classifier = two_heads(checkpoint)
     alone = UniSpeechForSequenceClassification(UniSpeechConfig(**TINY)).init_weights()
     with pytest.raises(CheckpointError, match="the encoders of UniSpeechForSequenceClassification and UniSpeechFor"):
@@ -62,12 +62,8 @@ def test_heads_and_classes_that_do_not_fit_each_other_are_refused(checkpoint, tm
         save_heads([classifier, classifier], tmp_path)
     save_heads([ctc, classifier], checkpoint)
     config = json.loads((checkpoint / "config.json").read_text())
-    for architectures, message in (
-        (["UniSpeechForCTC", "Wav2Vec2ForSequenceClassification"], "expected a list with one of"),
-        (["UniSpeechForCTC", "UniSpeechModel"], "expected heads over one encoder"),
-        (["UniSpeechForCTC"], "unexpected classifier"),
-    ):
-        (checkpoint / "config.json").write_text(json.dumps({**config, "architectures": architectures}))
-        for opened in (check_checkpoint, load_checkpoint):
-            with pytest.raises(CheckpointError, match=message):
-                opened(checkpoint)
+    (checkpoint / "config.json").write_text(
+        json.dumps({**config, "architectures": ["UniSpeechForCTC", "UniSpeechModel"]})
+    )
+    with pytest.raises(CheckpointError, match="expected heads over one encoder"):
+        check_checkpoint(checkpoint)

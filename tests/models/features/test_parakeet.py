@@ -44,17 +44,6 @@ def test_features_equal_theirs_for_one_waveform_and_a_batch(settings):
         assert torch.equal(found["attention_mask"], expected["attention_mask"])
 
 
-def test_settings_that_cannot_be_are_refused():
-    for settings, message in (
-        ({"hop_length": 0}, "hop_length of the"),
-        ({"n_fft": 256}, "n_fft is 256 and win_length"),
-    ):
-        with pytest.raises(CheckpointError, match=message):
-            ParakeetFeatureExtractor(**settings)
-    with pytest.raises(ValueError, match="sampling_rate is 8000, this checkpoint expects 16000"):
-        ParakeetFeatureExtractor()(waves(), sampling_rate=8000)
-
-
 @pytest.fixture
 def checkpoint(tmp_path):
     save_parakeet(tmp_path)
@@ -87,16 +76,9 @@ def test_a_checkpoint_is_read_by_both(checkpoint):
     assert len({*ours.batch_decode(ids)}) > 2
 
 
-def test_files_that_do_not_fit_each_other_are_refused(tmp_path):
-    for flags, message in (
-        ({"vocab_size": 25}, "tokenizer has 20 tokens, the head has 25 classes"),
-        ({"pad_token_id": 3}, r"pad_token '<pad>' is id 19, config\.json has pad_token_id 3"),
-    ):
-        save_parakeet(tmp_path, **flags)
-        with pytest.raises(CheckpointError, match=message):
-            check_checkpoint(tmp_path)
-    (tmp_path / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json not found"):
+def test_features_and_tokens_that_do_not_fit_the_model_are_refused(tmp_path):
+    save_parakeet(tmp_path, vocab_size=25)
+    with pytest.raises(CheckpointError, match="tokenizer has 20 tokens, the head has 25 classes"):
         check_checkpoint(tmp_path)
     save_parakeet(tmp_path)
     ParakeetFeatureExtractor(feature_size=80).save_pretrained(tmp_path)

@@ -147,14 +147,11 @@ def test_texts_of_ids_equal_theirs(pair):
 OF_ALL = {
     "special tokens": lambda it: (it.special_tokens_map, it.all_special_tokens, it.all_special_ids, len(it)),
     "added_tokens_decoder": lambda it: {i: (t.content, t.special) for i, t in it.added_tokens_decoder.items()},
-    "convert_tokens_to_ids": lambda it: it.convert_tokens_to_ids(it.convert_ids_to_tokens([5, 7, 6])),
     "padding_side of a call": lambda it: dict(it(["ONE ONE", "E"], padding=True, padding_side="left")),
     "pad, labels": lambda it: dict(it.pad([{"input_ids": [5, 6], "labels": 1}, {"input_ids": [7], "labels": 0}])),
     "pad, masks": lambda it: dict(it.pad([{"input_ids": [5, 6], "attention_mask": [1, 0]}], padding="max_length",
                                          max_length=4, padding_side="left", verbose=False)),
     "add_special_tokens": lambda it: (it.add_special_tokens({"pad_token": "<q>"}), it.pad_token, len(it)),
-    "a new special token": lambda it: (it.add_special_tokens({"extra_special_tokens": ["<x>"]}), it.encode("ONE<x>")),
-    "an id assigned": lambda it: (setattr(it, "pad_token_id", 5), it.pad_token, it.pad_token_id),
     "an empty text": lambda it: [it(text, add_special_tokens=False, return_tensors=kind)["input_ids"].dtype
                                  for text in ("", ["", ""]) for kind in ("np", "pt")],
     "cut from the left": lambda it: (setattr(it, "truncation_side", "left"),
@@ -224,10 +221,7 @@ def test_padding_needs_its_token(tmp_path):
 
 
 NOT_RETURNED = {
-    "return_overflowing_tokens": "cut the ids of the whole text",
     "return_offsets_mapping": "of a text tokenizer, tokenizer.backend.encode(text).offsets has them",
-    "return_special_tokens_mask": "compare the ids with tokenizer.all_special_ids",
-    "return_length": "count the input_ids",
 }
 
 
