@@ -139,17 +139,6 @@ def loudness(rows: pa.Table) -> dict[str, object]:
     }
 
 
-def decibels(rows: pa.Table) -> dict[str, object]:
-    """Convert what another step added; `rows` has the columns in the order in which the step reads them."""
-    assert rows.column_names == ["loudness", "words"]
-    return {"decibels": 20 * np.log10(rows.column("loudness").to_numpy())}
-
-
-def called(rows: pa.Table) -> dict[str, list[bool]]:
-    """Note that a row is seen; rows that a filter before it skips are not."""
-    return {"called": [True] * rows.num_rows}
-
-
 def sure(rows: pa.Table) -> list[bool]:
     """Keep rows by their outputs and added columns, which it gets beside those of the source."""
     assert rows.column_names == ["id", "length", "pred_text", "pred_score", "pred_words", "signal", "embedding"]

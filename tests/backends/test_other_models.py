@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import raysp
-from raysp import CheckpointError
 from tests import kit
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import (
@@ -87,9 +86,3 @@ def test_a_classifier_of_spectrograms_has_the_longest_window_that_it_takes(tmp_p
     with pytest.raises(raysp.PlanError, match=r"takes at most 1.295 s; set window_seconds=1.295"):
         raysp.plan(pipeline(tmp_path, folder, **outputs))
     assert raysp.plan(pipeline(tmp_path, folder, **outputs, window_seconds=1.2)).rows_todo == 4
-
-
-def test_models_that_cannot_label_are_refused(tmp_path):
-    folder = tiny_waveform_model(tmp_path / "model", "Wav2Vec2ConformerForCTC", pad_token_id=3)
-    with pytest.raises(CheckpointError, match="both are the CTC blank"):
-        raysp.plan(pipeline(write_corpus(tmp_path), folder))

@@ -1,7 +1,5 @@
 """Files of the languages of a checkpoint: those that are fetched, and those that the fingerprint covers."""
 
-import json
-import re
 import uuid
 from pathlib import Path
 
@@ -10,7 +8,6 @@ import pytest
 import safetensors.torch
 
 import raysp
-from raysp import PlanError
 from tests import hub_server
 from tests.corpora import rows_table, write_shard
 from tests.hub_server import COMMIT
@@ -100,16 +97,3 @@ def test_a_changed_adapter_changes_the_fingerprint_where_it_is_used(checkpoint, 
         found = [fingerprint(checkpoint, language) for language, _ in used]
         assert [a != b for a, b in zip(found, before, strict=True)] == [name in names for _, names in used]
         before = found
-
-
-def test_a_language_or_a_column_that_is_not_there_is_refused_by_the_plan(checkpoint, fingerprint):
-    for language, message in (
-        (raysp.Column("lang"), "lang"),
-        (raysp.Column("number"), "column 'number' holds int64, expected strings"),
-        ("Deu", "has no language 'Deu'; give one of its 3, similar to 'deu' (the languages of vocab.json"),
-    ):
-        with pytest.raises((PlanError, raysp.ShardError), match=re.escape(message)):
-            fingerprint(checkpoint, language)
-    (checkpoint / "vocab.json").write_text(json.dumps({"a": 0}))
-    with pytest.raises((PlanError, raysp.CheckpointError), match=r"none \(the vocabulary is not nested\)"):
-        fingerprint(checkpoint, "yor")

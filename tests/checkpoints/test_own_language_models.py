@@ -14,7 +14,6 @@ from raysp.models import AutoProcessor, Wav2Vec2FeatureExtractor, Wav2Vec2Proces
 from tests.corpora import CHECKPOINT, a_pipeline, digits_table, write_shard
 from tests.hub_server import lay_out, use_cache
 from tests.text.beams.arpa_files import write_arpa
-from tests.text.beams.kenlm_package import BINARIES
 
 FOLDER = "language_model"
 SENTENCES = [["ONE", "TWO"], ["NINE"], ["TWO", "ONE", "ONE"], ["SEVEN", "NINE", "TWO"]]
@@ -120,21 +119,6 @@ def test_a_damaged_folder_is_refused_with_the_file(checkpoint, planned):
         (checkpoint / FOLDER / name).write_bytes(content.encode("utf-8", "surrogateescape"))
         with pytest.raises(CheckpointError, match=message):
             planned(checkpoint, lm="own")
-
-
-def test_inspect_shows_the_model(checkpoint, raysp_command):
-    def shown(folder):
-        return " ".join(raysp_command("inspect", folder).out.split())
-
-    assert "3-grams of 7 words (ARPA, 0.8 kB), alpha 0.7, beta 2.5" in shown(checkpoint)
-    facts = json.loads(raysp_command("inspect", checkpoint, "--json").out)["language_model"]
-    assert (facts["order"], facts["alpha"], facts["score_boundary"]) == (3, 0.7, True)
-    (checkpoint / FOLDER / "5gram.arpa").unlink()
-    shutil.copy(BINARIES / "trie.binary", checkpoint / FOLDER / "lm.binary")
-    assert "3-grams of 9 words (KenLM, trie, 1.4 kB)" in shown(checkpoint)
-    shutil.rmtree(checkpoint / FOLDER)
-    assert "lm='own' fetches it from the hub" in shown(checkpoint)
-    assert "language model" not in shown(CHECKPOINT)
 
 
 def test_the_model_of_a_hub_id_is_read_only_where_it_is_asked_for(checkpoint, planned, tmp_path, monkeypatch):

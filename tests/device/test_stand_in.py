@@ -20,13 +20,6 @@ def test_tensors_of_two_devices_cannot_be_mixed_and_results_are_those_of_the_cpu
     assert (on_device(2, 3) + torch.tensor(1.0)).sum() == 12  # one number of the CPU is taken, as on a GPU
 
 
-def test_a_generator_of_the_cpu_is_refused():
-    with pytest.raises(RuntimeError, match="generator"):
-        on_device(3).uniform_(generator=torch.Generator())
-    generator = torch.Generator(NAME).manual_seed(1)
-    assert on_device(3).uniform_(generator=generator).sum() > 0
-
-
 def test_waits_and_copies_are_counted():
     x = on_device(2, 4)
     with counted() as counts:

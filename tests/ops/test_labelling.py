@@ -197,14 +197,3 @@ def test_an_output_that_is_wrong_fails_its_row_alone_and_is_named(alone, wrong, 
     assert re.match(f"levels:Wrong {reason}", failed["error_message"])
     assert_same(rows, alone[:5])
     assert [row["frames"] for row in rows] == [(2 * len(wave) - 400) // 320 + 1 for wave in WAVES[:5]]
-
-
-@pytest.mark.parametrize("made", [None, (1, 2), ("many",)])
-def test_an_output_that_joins_otherwise_fails_the_longer_row(made):
-    wrong = Wrong()
-    wrong.staged = pa.schema([("part", pa.int64())])
-    wrong.columns = lambda arrays, rows: [[None] * len(rows.parts), [1] * len(rows.parts)]
-    wrong.join = lambda windows: made
-    [row] = labeller(op=wrong, window_seconds=0.5, overlap_seconds=0.1).arrays([SECOND], RATE).to_pylist()
-    assert (row["status"], row["error_type"]) == ("error", "step_failed")
-    assert row["error_message"].startswith("levels:Wrong returned ")

@@ -72,25 +72,6 @@ def grosman(vocab: dict[str, int], *weights: str) -> Layout:
     )
 
 
-def event(tokens: str) -> Layout:
-    """Return a layout of the robust speech event of 2022: sentence tokens beyond vocab.json, which the head has."""
-    vocab = letters(tokens, ("|",)) | {"[UNK]": len(tokens) + 1, "[PAD]": len(tokens) + 2}
-    token = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "__type": "AddedToken"}
-    extra = [{**token, "content": "<s>"}, {**token, "content": "</s>"}] * 3
-    return Layout(
-        "Wav2Vec2ForCTC",
-        (*TOKENS, "added_tokens.json", *LANGUAGE_MODEL, *BOTH),
-        outputs=TEXTS,
-        fields={**LARGE, "pad_token_id": vocab["[PAD]"], "vocab_size": len(vocab) + 2},
-        written=OLD,
-        vocab=vocab,
-        tokenizer={**TUTORIAL, "do_lower_case": False, "word_delimiter_token": "|"},
-        added={"<s>": len(vocab), "</s>": len(vocab) + 1},
-        special={**TUTORIAL, "additional_special_tokens": extra},
-        **WITH_LM,
-    )
-
-
 PHONEMES = letters("", ("<pad>", "<s>", "</s>", "<unk>", *"nstəlaikdmɛ", "aɪ", "tʃ", "oː", "eɪ", "ts."))
 ESPEAK = {
     **SPECIAL, "do_lower_case": False, "word_delimiter_token": None, "phone_delimiter_token": " ",
@@ -127,7 +108,6 @@ CTC = {
         },
         special={**SPECIAL, "pad_token": "<blank>"},
     ),
-    "Yehor/wav2vec2-xls-r-300m-uk-with-small-lm": event("'-абвгдежзийклмнопрстуфхцчшщьюяєіїґ"),
     "facebook/wav2vec2-lv-60-espeak-cv-ft": Layout(
         "Wav2Vec2ForCTC",
         (*TOKENS, PICKLE),

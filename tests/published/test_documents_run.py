@@ -47,15 +47,6 @@ def test_each_checkpoint_that_documents_and_docstrings_name_is_in_the_table():
     assert {name: paths for name, paths in found.items() if name not in TABLE and name not in DECODERS} == {}
 
 
-def test_documents_that_name_a_pickle_have_the_command_that_converts_it():
-    missing = set()
-    for path in documents():
-        text = path.read_text()
-        names = {*NAMED.findall(text), *ARGUMENT.findall(text)} & {*TABLE} if path.suffix == ".md" else ()
-        missing |= {(path.name, one) for one in names if TABLE[one].is_pickle and f"raysp convert {one}" not in text}
-    assert missing == set()
-
-
 def test_the_page_for_choosing_has_a_command_for_each_of_its_checkpoints():
     rows = re.findall(r"^\| [^|]+ \| `([^`]+)`", PAGE, re.MULTILINE)
     assert len(rows) > 10

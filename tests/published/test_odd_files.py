@@ -11,12 +11,12 @@ import torch
 
 import raysp
 from raysp import CheckpointError
-from raysp.models import AutoTokenizer, check_checkpoint
+from raysp.models import check_checkpoint
 from tests.corpora import wav
 from tests.models.oracles import transformers
 from tests.published.building import lay_out
 from tests.published.layout import LETTERS, SAFETENSORS, Layout
-from tests.published.table import TABLE, TYPED
+from tests.published.table import TYPED
 from tests.published.test_layouts import labelled
 from tests.published.theirs import samples_of
 
@@ -136,20 +136,3 @@ def test_files_of_other_tools_are_refused_with_a_way_out_that_opens_them(kind, f
         raysp.Labeller([raysp.Decode(), raysp.Label(str(folder), outputs=[raysp.Transcript()])])
     mend(folder)
     assert labelled(str(folder), LAYOUT, wav(16_000))["pred_text"] == text_of_theirs(folder)
-
-
-def test_a_text_decoder_without_a_tokenizer_opens_with_that_of_the_checkpoint_it_is_from(tmp_path):
-    layout = TABLE["facebook/wav2vec2-xls-r-300m-en-to-15@refs/pr/3"]
-    original = tmp_path / "original"
-    original.mkdir()
-    lay_out(layout, original)
-    folder = Path(shutil.copytree(original, tmp_path / "checkpoint"))
-    for name in ("sentencepiece.bpe.model", "tokenizer_config.json", "special_tokens_map.json"):
-        (folder / name).unlink()
-    with pytest.raises(
-        CheckpointError, match=r"not found, nor tokenizer.json: add the tokenizer of the checkpoint that"
-    ):
-        check_checkpoint(folder)
-    AutoTokenizer.from_pretrained(original).save_pretrained(folder)
-    texts = [labelled(str(one), LAYOUT, wav(16_000))["pred_text"] for one in (original, folder)]
-    assert texts[0] == texts[1] != ""

@@ -10,11 +10,8 @@ import numpy as np
 import torch
 import transformers
 
-from raysp.backends.hugging_face.partial_processors import load_processor
-
 assert os.environ["VLLM_BATCH_INVARIANT"] == "1"
 RATE = 16_000
-THINKERS = {"Qwen2_5OmniModel": "Qwen2_5OmniThinkerForConditionalGeneration"}
 calls = []
 """Numbers of prompts of the calls of `generate`."""
 
@@ -40,12 +37,9 @@ class LLM:
         assert type(model) is str
         assert (trust_remote_code, seed, enable_prefix_caching) == (False, 0, False)
         assert limit_mm_per_prompt == {"audio": 1}
-        if (Path(model) / "no-memory").exists():
-            raise RuntimeError("Engine core initialization failed.\nSee root cause above.")
         [name] = json.loads((Path(model) / "config.json").read_text())["architectures"]
-        cls = getattr(transformers, THINKERS.get(name, name))
-        self.model = cls.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
-        self.processor = load_processor(Path(model), "Qwen2_5OmniProcessor" if name in THINKERS else None)
+        self.model = getattr(transformers, name).from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+        self.processor = transformers.AutoProcessor.from_pretrained(model)
 
     def generate(self, prompts, sampling_params, *, use_tqdm):
         assert use_tqdm is False

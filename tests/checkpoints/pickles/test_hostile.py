@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pickle
 import re
 import subprocess
@@ -71,12 +70,3 @@ def test_a_hostile_file_is_refused_and_leaves_nothing(tmp_path, is_deep):
     with zipfile.ZipFile(io.BytesIO(command)) as archive:
         pickle.loads(archive.read("archive/data.pkl"))
     assert mark.exists()  # where the pickle is loaded, it runs
-
-
-@pytest.mark.parametrize("kind", ["a pipe", "a link to itself"])
-def test_what_is_no_file_is_not_opened(tmp_path, kind):
-    folder = checkpoint_of(tmp_path / "in")
-    place = folder / "pytorch_model.bin"
-    os.mkfifo(place) if kind == "a pipe" else place.symlink_to(place)
-    with pytest.raises((CheckpointError, OSError)):
-        convert_checkpoint(folder, tmp_path / "out" / "checkpoint")

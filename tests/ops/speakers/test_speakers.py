@@ -116,16 +116,6 @@ def test_a_wrong_file_is_refused(space, tmp_path, change, words):
         SpeakerSpace.load(tmp_path, WIDTH)
 
 
-def test_too_few_speakers_or_alike_ones_have_none_and_only_finite_vectors_count():
-    vectors, speakers, _ = made()
-    assert SpeakerSpace.of(vectors[:40], speakers[:40]) is None  # two speakers
-    assert SpeakerSpace.of(vectors[::20], speakers[::20]) is None  # one vector of each
-    assert SpeakerSpace.of(np.ones((40, 3)), np.repeat(np.arange(10), 4)) is None
-    broken = np.concatenate([np.full((2, WIDTH), np.nan), vectors])  # vectors that are not finite do not count
-    found = SpeakerSpace.of(broken, np.concatenate([[0, 1], speakers]))
-    np.testing.assert_array_equal(found.between_D, SpeakerSpace.of(vectors, speakers).between_D)
-
-
 def test_ratios_are_those_of_the_two_densities(space):
     draw = np.random.default_rng(2)
     places = draw.standard_normal((9, len(space.between_D)))
