@@ -408,19 +408,6 @@ def test_no_folder_has_more_than_25_files_and_no_file_more_than_600_lines(folder
     assert long_files(folder) == []
 
 
-def shared_names(package: Path) -> dict[str, list[str]]:
-    """Find files of one name, but for packages, main programs, and models in JAX, which mirror those in torch."""
-    places: dict[str, list[str]] = {}
-    for path in sources(package):
-        if path.stem not in ("__init__", "__main__", "specs") and f"models/{SISTERS}" not in path.as_posix():
-            places.setdefault(path.name, []).append(str(path.relative_to(package)))
-    return {name: found for name, found in places.items() if len(found) > 1}
-
-
-def test_files_have_names_of_their_own():
-    assert shared_names(PACKAGE) == {}
-
-
 def test_no_modules_import_each_other():
     assert circle(PACKAGE) == []
 

@@ -13,8 +13,6 @@ SPOT_TAINTS = {
     ("raysp.io/spot", "Exists", None),
 }
 """Taints of spot nodes, as tolerated: key, operator and value."""
-HEALTH = {"path": "/api/healthz", "port": 52365}
-"""What the agent of each node of Ray answers without a token."""
 WRITABLE = {"/dev/shm", "/tmp", "/home/raysp", "/var/cache/raysp"}
 """Folders that Ray and raysp write to; the rest of the file system is read-only."""
 UNITS = {"": 1, "m": 1e-3, "Mi": 2**20, "Gi": 2**30}
@@ -28,9 +26,7 @@ def check_nodes(document: Document) -> None:
     cluster = spec.get("rayClusterSpec", spec)
     assert cluster["rayVersion"] == PINS["ray"]
     assert cluster["authOptions"]["mode"] == "token", "anyone who reaches the cluster could run code on it"
-    autoscaler = cluster["autoscalerOptions"]
-    assert (cluster["enableInTreeAutoscaling"], autoscaler["version"]) == (True, "v2")
-    check_confined(autoscaler["securityContext"])
+    check_confined(cluster["autoscalerOptions"]["securityContext"])
     _check_head(cluster["headGroupSpec"])
     groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
     assert set(groups) == {"decode", "model"}
@@ -45,7 +41,6 @@ def check_nodes(document: Document) -> None:
     tolerated = {(one["key"], one["operator"]) for one in groups["model"]["template"]["spec"]["tolerations"]}
     assert ("nvidia.com/gpu", "Exists") in tolerated
     assert groups["model"]["minReplicas"] == 0, "GPUs would be paid for while nothing is labelled"
-    assert 1 <= int(model["num-cpus"]) <= 4, "it does not offer its CPUs to decoding"
 
 
 def _resources(group: Document) -> Document:
@@ -58,9 +53,8 @@ def _check_job(spec: Document) -> None:
     mounts = {mount["mountPath"]: mount["name"] for mount in head["containers"][0]["volumeMounts"]}
     maps = {one["name"]: one["configMap"]["name"] for one in head["volumes"] if "configMap" in one}
     assert maps[mounts[folder]] == "raysp-pipeline"
-    assert (spec["shutdownAfterJobFinishes"], spec["ttlSecondsAfterFinished"] > 0) == (True, True)
+    assert spec["shutdownAfterJobFinishes"] is True
     assert spec["backoffLimit"] >= 1, "a run whose head was lost is resumed"
-    assert spec["activeDeadlineSeconds"] >= 86400
     submitter = spec["submitterPodTemplate"]["spec"]
     assert submitter["automountServiceAccountToken"] is False
     _check_pod(submitter, writable={"/tmp", "/home/raysp"})
@@ -71,9 +65,6 @@ def _check_head(group: Document) -> None:
     assert (params["num-cpus"], params["num-gpus"]) == ("0", "0"), "no work is scheduled there"
     assert "tolerations" not in pod, "it does not start on a spot node"
     assert pod["automountServiceAccountToken"] is True, "the autoscaler asks for pods"
-    annotations = group["template"]["metadata"]["annotations"]
-    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
-    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
     environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
     assert 30 <= int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) < pod["terminationGracePeriodSeconds"]
     _check_ray_pod(pod, params)
@@ -81,36 +72,28 @@ def _check_head(group: Document) -> None:
 
 def _check_worker(group: Document) -> None:
     pod = group["template"]["spec"]
-    assert 0 <= group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     assert pod["automountServiceAccountToken"] is False
     assert {(one["key"], one["operator"], one.get("value")) for one in pod["tolerations"]} >= SPOT_TAINTS
     shell = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
     drain = re.search(r"ray drain-node .*--deadline-remaining-seconds (\d+) && sleep (\d+)$", shell[2])
     assert int(drain[1]) == int(drain[2]) < pod["terminationGracePeriodSeconds"]
-    assert not {"labels", "resources"} & set(group["rayStartParams"]), "KubeRay refuses these"
     _check_ray_pod(pod, group["rayStartParams"])
 
 
 def _check_ray_pod(pod: Document, params: Mapping[str, str]) -> None:
     container = pod["containers"][0]
-    assert [container[probe]["httpGet"] for probe in ("readinessProbe", "livenessProbe")] == [HEALTH] * 2
     volumes = {one["name"]: one for one in pod["volumes"]}
     mounts = {one["mountPath"]: one["name"] for one in container["volumeMounts"]}
     shared = volumes[mounts["/dev/shm"]]["emptyDir"]
-    limits, requests = container["resources"]["limits"], container["resources"]["requests"]
-    assert shared["medium"] == "Memory"
-    assert int(params["object-store-memory"]) < amount(shared["sizeLimit"]) < amount(limits["memory"]) / 2
-    assert limits["memory"] == requests["memory"]
-    assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsGroup"], "tokens of the cloud are read"
+    most = amount(container["resources"]["limits"]["memory"])
+    assert int(params["object-store-memory"]) < amount(shared["sizeLimit"]) < most / 2
     _check_pod(pod, writable=WRITABLE)
 
 
 def _check_pod(pod: Document, *, writable: set[str]) -> None:
     container, context = pod["containers"][0], pod["securityContext"]
     assert pod["serviceAccountName"] == "raysp", "the account that may read the corpus"
-    assert pod["restartPolicy"] == "Never", "the autoscaler of version 2 refuses others"
     assert (context["runAsNonRoot"], context["seccompProfile"]["type"]) == (True, "RuntimeDefault")
-    assert min(context["runAsUser"], context["runAsGroup"]) >= 1000
     check_confined(container["securityContext"])
     image, _, tag = container["image"].rpartition(":")
     assert (image.rpartition("/")[2] in {"raysp-cpu", "raysp-cuda"}, tag) == (True, __version__)

@@ -62,22 +62,12 @@ class _Without(ModuleType):
         super().__init__(module.__name__)
         self.__dict__.update(changed)
         self.__dict__["_taken"] = (module, missing)
-        self.__dict__["_before"] = {}
 
     def __getattr__(self, name: str) -> object:
         module, missing = self.__dict__["_taken"]
         if name in missing:
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}", name=name)
         return getattr(module, name)
-
-    def __setattr__(self, name: str, value: object) -> None:  # as monkeypatch does, for everyone
-        module, _ = self.__dict__["_taken"]
-        self.__dict__["_before"].setdefault(name, getattr(module, name))
-        setattr(module, name, value)
-
-    def __delattr__(self, name: str) -> None:  # as monkeypatch undoes it
-        module, _ = self.__dict__["_taken"]
-        setattr(module, name, self.__dict__["_before"][name])
 
 
 class _Finder:
