@@ -7,6 +7,7 @@ import pytest
 
 from tests import kit
 from tests.house.sizes import CHECKOUT, inside_imports
+from tests.soaked import soaked
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +47,7 @@ class TestCommands:
         assert "there is none" in ran.err
 
     @pytest.mark.drivers
-    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("when", ["after", *soaked(["before"])])
     @pytest.mark.parametrize("phase", kit.PHASES)
     def test_a_run_that_was_killed_goes_on_to_the_same_rows(self, phase, when, tmp_path):
         corpus = kit.corpus(tmp_path / "in", rows=4, faults=["not_audio"], shards=2)

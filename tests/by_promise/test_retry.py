@@ -12,6 +12,7 @@ import raysp
 from raysp import PlanError
 from tests import kit
 from tests.corpora import a_pipeline, digits_table, write_shard
+from tests.soaked import soaked
 
 DIGITS = digits_table()
 KEPT, CHANGED = DIGITS.slice(0, 4), DIGITS.slice(8, 6)
@@ -55,7 +56,7 @@ class TestShards:
         check_whole(pipeline, sink)
 
     @pytest.mark.drivers
-    @pytest.mark.parametrize("when", ["before", "after"])
+    @pytest.mark.parametrize("when", ["before", *soaked(["after"])])
     @pytest.mark.parametrize("phase", kit.PHASES)
     def test_a_kill_at_any_phase_costs_no_row(self, pipeline, tmp_path, phase, when):
         sink = tmp_path / "out"

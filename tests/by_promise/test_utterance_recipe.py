@@ -3,19 +3,20 @@
 Killed once in each of its five commands, it ends with the files of a run that nothing disturbed.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import kit
 from tests.kit import rows
 from tests.soaked import soaked
 
@@ -39,10 +40,10 @@ class Recipe:
         return subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **pipes)
 
     def run(self, number: int) -> None:
-        """Run a command to its end."""
-        child = self.start(number)
-        out, _ = child.communicate(timeout=SECONDS)
-        assert child.returncode == 0, out
+        """Run a command to its end, in this process."""
+        with contextlib.chdir(self.folder):
+            ran = kit.run(self.commands[number])
+        assert ran.code == 0, ran.err
 
     def kill(self, number: int, num_files: int) -> bool:
         """Start a command, kill its processes once it has written some files, and return whether it was running."""
@@ -50,7 +51,7 @@ class Recipe:
         while child.poll() is None and self._num_files() < before:
             time.sleep(0.01)
         is_running = child.poll() is None
-        with suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.communicate(timeout=SECONDS)
         return is_running
