@@ -182,16 +182,16 @@ def run_in_a_process(corpus: Path, name: str, function: str, stdin: str = "") ->
 
 
 @pytest.mark.drivers
-def test_rows_that_crash_the_process_are_named_and_refused_after_three_crashes(corpus, mapping):
+def test_rows_that_crash_the_process_are_named_and_refused_after_three_crashes(corpus, mapping, raysp_command):
     for number in range(3):
         killed = run_in_a_process(corpus, mapping.__name__, "deadly")
         assert killed.returncode == -9, killed.stderr
         was_warned = "0.parquet: rows 0 to 2 were begun before by a process that ended early" in killed.stderr
         assert was_warned == (number > 0), killed.stderr
-    refused = run_in_a_process(corpus, mapping.__name__, "deadly")
-    assert refused.returncode == 1
-    assert "0.parquet: rows 0 to 2 were begun by 3 consecutive processes" in refused.stderr
-    assert "--engine ray" in refused.stderr
+    refused = raysp_command("run", corpus / "label.py", "--engine", "here")
+    assert refused.code == 1
+    assert "0.parquet: rows 0 to 2 were begun by 3 consecutive processes" in refused.err
+    assert "--engine ray" in refused.err
     assert list((corpus / "out" / ".raysp" / "begun").iterdir())
     file = Path(mapping.__file__)
     file.write_text(file.read_text().replace("os.kill", "print"))

@@ -171,7 +171,7 @@ def test_a_filter_behind_label_that_fails_for_most_rows_commits_no_shard(folder,
 @pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.cluster
-@pytest.mark.parametrize("address", [(), ("--address", "local")], ids=["one process", "ray"])
+@pytest.mark.parametrize("engine", ["here", "ray"])
 @pytest.mark.parametrize(
     ("steps", "function"),
     [
@@ -180,14 +180,15 @@ def test_a_filter_behind_label_that_fails_for_most_rows_commits_no_shard(folder,
     ],
     ids=["a Map", "a Keep behind Label"],
 )
-def test_the_line_and_one_traceback_arrive_from_other_processes(folder, steps, function, address):
+def test_the_line_and_one_traceback_arrive_from_other_processes(
+    local_ray, folder, raysp_command, steps, function, engine
+):
     text = PIPELINE.format(checkpoint=str(CHECKPOINT), steps=steps, text="text")
     # So that a filter that fails for all rows fails the shard.
     (folder / "label.py").write_text(text.replace("max_error_rate=1.0", "max_error_rate=0.5"))
-    command = [sys.executable, "-m", "raysp", "run", "label.py", "--debug", *address]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert f" rules:{function} failed: {line_of(function)}: " in ran.stdout + ran.stderr
-    assert ran.stderr.count(f", in {function}\n") == 1
+    ran = raysp_command("run", "label.py", "--debug", "--engine", engine)
+    assert f" rules:{function} failed: {line_of(function)}: " in ran.out + ran.err
+    assert ran.err.count(f", in {function}\n") == 1
 
 
 @pytest.mark.parametrize(

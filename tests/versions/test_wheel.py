@@ -48,9 +48,9 @@ def wheel(built) -> Path:
 def environment(wheel, tmp_path_factory) -> Path:
     """Install the wheel in a new environment; the libraries are those of this one."""
     folder = tmp_path_factory.mktemp("environment")
-    succeed(sys.executable, "-m", "venv", folder, folder=folder)
-    python = folder / "bin" / "python"
-    succeed(python, "-m", "pip", "install", "--no-index", "--no-deps", wheel, folder=folder)
+    succeed(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python"]
+    succeed(*pip, "install", "--no-index", "--no-deps", wheel, folder=folder)
     (site,) = folder.glob("lib/python*/site-packages")
     # A line of a .pth file comes after the environment's own packages, and the .pth files there are not read: what
     # leads an editable installation to the checkout has no effect.

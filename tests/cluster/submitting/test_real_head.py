@@ -121,8 +121,6 @@ def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_on
         assert following.poll() is None, following.communicate()
         time.sleep(0.1)
 
-    second, _, said = ended(start("submit", file, *address))
-    assert (second, f"the job {job_id} writes to s3://{bucket}/labels already (running)" in said) == (2, True)
     code, out, said = ended(start("stop", job_id, *address, "--json"))
     assert (code, json.loads(out)["status"]) == (0, "stopped"), said
     code, out, said = ended(following)
@@ -135,8 +133,6 @@ def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_on
     code, out, said = ended(start("submit", file, *address, "--json"))
     assert (code, json.loads(out)["exit_code"]) == (0, 0), said
     assert "1 of 6 shards committed already" in said
-    code, out, said = ended(start("jobs", *address, "--json"))
-    assert [job["exit_code"] for job in json.loads(out)["jobs"]] == [143, 0]
     alone = make_pipeline(small_shards, sink="alone", source={"text": "text"}, sink_options={"keep": ["speaker_id"]})
     raysp.run(alone, engine="here", progress=False)
     s3.download(bucket, tmp_path / "all")

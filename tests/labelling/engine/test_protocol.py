@@ -47,8 +47,8 @@ IN_SHORT = {
     ("disk", "ray", "after_piece_staged:2"),
     ("s3", "one process", "before_stage_removed:1"),
     ("gs", "one process", "before_shard_committed:1"),
-    ("az", "one process", "after_shard_committed:1"),
 }
+"""`tests/storage/test_clouds.py` has what a protocol asks of Google Cloud Storage and of Azure alike."""
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Trainings of real digits until all of them are recognised, by an objective of raysp and one of a user."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from tests.recipes import WORDS
 from tests.training.checkpoints import parakeet
 
 sys.path.insert(0, str(Path(raysp.__file__).parents[1] / "pipelines" / "transducer"))
-import transducer
 from transducer import Transducer
 
 pytestmark = [pytest.mark.drivers, pytest.mark.slow]
@@ -63,14 +61,11 @@ def test_digits_are_learnt_and_labelled_in_any_batch(digits, tmp_path, kind):
 
 
 @pytest.mark.cluster
-def test_workers_import_the_modules_of_an_objective_as_the_driver_read_them(digits, tmp_path):
-    """The folder of the recipe is on no path of the workers."""
-    for file in Path(transducer.__file__).parent.glob("*.py"):
-        shutil.copy(file, tmp_path)
+def test_workers_import_the_modules_of_an_objective_as_the_driver_read_them(local_ray, digits, tmp_path):
+    """Their folder is on no path of the workers."""
     objective = Transducer(str(parakeet(tmp_path / "random", "TDT")))
     code = repr(recipe(digits, objective, tmp_path / "out", steps=4, micro_batches=2))
     (tmp_path / "recipe.py").write_text(f"from raysp import *\nfrom transducer import Transducer\n\nrecipe = {code}\n")
-    line = ["finetune", tmp_path / "recipe.py", "--set", "pool.actors=2", "--json"]
-    ran = kit.run_apart(line, RAYSP_ENGINE="ray")
+    ran = kit.run(["finetune", tmp_path / "recipe.py", "--set", "pool.actors=2", "--json"], RAYSP_ENGINE="ray")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["steps"] == 4
