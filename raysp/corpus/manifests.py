@@ -117,9 +117,9 @@ def _cut_lines(file: BinaryIO, place: int, at_least: int) -> Iterator[Slice]:
 
     Slices are of even size if full ones would be fewer than `at_least`. Empty slices fill up the number.
     """
-    made = 0
+    made, all_lines = 0, bounds.lines(file)
     for num_lines in _lines_a_slice(file, place, at_least):
-        lines = _some_lines(file, num_lines)
+        lines = _some_lines(all_lines, num_lines)
         data = b"".join(lines)
         if not lines:
             break
@@ -130,11 +130,11 @@ def _cut_lines(file: BinaryIO, place: int, at_least: int) -> Iterator[Slice]:
     yield from repeat(Slice(place, place, _digest(b"")), max(0, at_least - made))
 
 
-def _some_lines(file: BinaryIO, num_lines: int) -> list[bytes]:
+def _some_lines(all_lines: Iterator[bytes], num_lines: int) -> list[bytes]:
     """Return the next lines, fewer where they have `MOST_SLICE_BYTES`."""
     lines: list[bytes] = []
     num_bytes = 0
-    for line in islice(bounds.lines(file), num_lines):
+    for line in islice(all_lines, num_lines):
         lines.append(line)
         num_bytes += len(line)
         if num_bytes >= MOST_SLICE_BYTES:
@@ -247,7 +247,7 @@ class ManifestKind(SourceKind):
 
 def _schema(url: str, storage_options: Options) -> pa.Schema:
     with _explained(url), _opened(url, storage_options) as file:
-        return _table(json_rows(url, b"".join(_some_lines(file, LINES_A_SHARD)))).schema
+        return _table(json_rows(url, b"".join(_some_lines(bounds.lines(file), LINES_A_SHARD)))).schema
 
 
 @contextmanager

@@ -39,6 +39,12 @@ def test_blank_lines_on_end_are_bounded_and_those_between_others_are_not():
         list(bounds.lines(io.BytesIO(data + b"\n" * 1_000_001)))
 
 
+def test_a_manifest_of_blank_lines_is_refused_at_the_bound_over_all_its_slices(tmp_path):
+    (tmp_path / "m.jsonl").write_bytes(b"\n" * 1_000_001)
+    with pytest.raises(PlanError, match=r"m.jsonl: has more than 1,000,000 blank lines in a row; expected a manifest"):
+        raysp.plan(corpora.reading(tmp_path / "m.jsonl", tmp_path / "out"))
+
+
 @pytest.mark.parametrize("text", DEEP)
 def test_json_is_refused_below_the_depth_at_which_code_that_walks_over_it_fails(tmp_path, text):
     (tmp_path / "config.json").write_text(f'{{"a": {text}}}')
