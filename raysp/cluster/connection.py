@@ -12,10 +12,9 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,6 @@ CONNECT_SECONDS = 10
 """Timeout of a connection to the host of an address."""
 START_SECONDS = 180
 """Timeout of the start of each part of a local Ray, where Ray has a setting for it."""
-STARTS = 2
-"""Attempts to start a local Ray: after one that was too slow, its files are in the disk cache."""
 LOOPBACK = "127.0.0.1"
 GROUP_LABEL = "ray.io/node-group"
 """Label of a node that an autoscaler may have started: its group."""
@@ -144,26 +141,24 @@ def _start(ray: Any, cpus: int, options: Mapping[str, str]) -> None:  # noqa: AN
     """Start a local Ray on loopback, without an API server."""
     # Ray has no setting to leave it out, whose start takes seconds, but does without it if its port is taken.
     with socket.create_server((LOOPBACK, 0)) as server, _on_loopback(), sigterm_kept():
-        for attempt in range(1, STARTS + 1):
-            try:
-                ray.init(
-                    address="local",
-                    num_cpus=cpus,
-                    include_dashboard=False,
-                    dashboard_port=server.getsockname()[1],
-                    log_to_driver=False,
-                    logging_level=logging.CRITICAL,  # it reports the port as an error
-                    object_store_memory=_object_store_bytes(),
-                    namespace="raysp",
-                    **options,
-                )
-            except Exception as error:
-                if attempt == STARTS:
-                    raise
-                logger.warning("the local Ray did not start (%s); trying once more", error)
-                ray.shutdown()
-            else:
-                return
+        start = functools.partial(
+            ray.init,
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            dashboard_port=server.getsockname()[1],
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,  # it reports the port as an error
+            object_store_memory=_object_store_bytes(),
+            namespace="raysp",
+            **options,
+        )
+        try:
+            start()
+        except Exception as error:  # it was too slow, and now its files are in the disk cache
+            logger.warning("the local Ray did not start (%s); trying once more", error)
+            ray.shutdown()
+            start()
 
 
 @contextlib.contextmanager
@@ -390,20 +385,20 @@ class Background:
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
         self._make = make
-        self._entered: Future[None] = Future()
-        self._left = threading.Event()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._hold, name="raysp-background")
+        self._thread = ThreadPoolExecutor(1, "raysp-background")
+        self._held = contextlib.ExitStack()
+        self._entered: Future[object] | None = None
 
     @property
     def has_begun(self) -> bool:
         """Whether entering the context has started."""
-        return self._thread.ident is not None
+        return self._entered is not None
 
-    def begin(self) -> None:
-        """Start entering the context; has no effect if already started."""
-        if not self.has_begun:
-            self._thread.start()
+    def begin(self) -> Future[object]:
+        """Start entering the context, unless already started, and return the result of that."""
+        if self._entered is None:
+            self._entered = self._thread.submit(lambda: self._held.enter_context(self._make()))
+        return self._entered
 
     def wait(self) -> None:
         """Wait until the context is entered, starting if necessary. A signal ends the wait.
@@ -411,28 +406,13 @@ class Background:
         Raises:
             BaseException: the exception raised on entering.
         """
-        self.begin()
-        self._entered.result()
+        self.begin().result()
 
     def end(self) -> None:
         """Leave the context once it is entered, and wait for that; has no effect if never started."""
-        self._left.set()
-        if self.has_begun:
-            self._ended.wait()  # a signal that ends `join` makes Python 3.11 take the thread for ended
-            self._thread.join()
-
-    def _hold(self) -> None:
-        try:
-            with self._make():
-                self._entered.set_result(None)
-                self._left.wait()
-        except BaseException as error:
-            if self._entered.done():
-                logger.warning("a context entered by a background thread failed on exit", exc_info=True)
-            else:
-                self._entered.set_exception(error)
-        finally:
-            self._ended.set()
+        if self.has_begun and (error := self._thread.submit(self._held.close).exception()):
+            logger.warning("a context entered by a background thread failed on exit", exc_info=error)
+        self._thread.shutdown()
 
 
 @contextlib.contextmanager
