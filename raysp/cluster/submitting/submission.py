@@ -134,8 +134,6 @@ class Request:
     """A job to submit, checked on this machine."""
 
     package: Package
-    sink: str
-    """Url of the sink."""
     arguments: dict[str, Any]
     """Arguments of `JobSubmissionClient.submit_job`."""
 
@@ -173,15 +171,14 @@ def prepare(
     }
     if with_raysp:
         runtime_env["pip"] = [_requirement(with_raysp, package)]
-    sink = normalise(work.sink.url)
     readable = re.sub(r"[^a-z0-9]+", "-", (work.name or file.stem).lower()).strip("-")[:40] or "pipeline"
     arguments = {
         "submission_id": f"raysp-{readable}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}",
         "entrypoint": entrypoint(target, work, settings),
         "runtime_env": runtime_env,
-        "metadata": {VERSION: __version__, SINK: sink, FILE: file.name},
+        "metadata": {VERSION: __version__, SINK: normalise(work.sink.url), FILE: file.name},
     }
-    return Request(package, sink, arguments)
+    return Request(package, arguments)
 
 
 def entrypoint(target: str, work: Work, settings: Sequence[str]) -> str:
@@ -220,7 +217,8 @@ def submit(head: Head, request: Request) -> str:
         PlanError: a job with the same sink is active, or the head refuses the job.
         SpecError: a file cannot be read.
     """
-    for job in _active(head, request.sink):
+    sink = request.arguments["metadata"][SINK]
+    for job in _active(head, sink):
         raise _sink_in_use(job)
     try:
         job_id = head.submit_job(**request.arguments)
@@ -228,7 +226,7 @@ def submit(head: Head, request: Request) -> str:
         raise SpecError(f"{request.package.folder}: cannot be read for the package of the job ({error})") from error
     # Each of two submissions may have listed the jobs before the other one was there. The head's clock, and the ids for
     # equal times, put both in one order, so that the first one stays.
-    active = sorted(_active(head, request.sink), key=lambda job: (job.started or float("inf"), job.id))
+    active = sorted(_active(head, sink), key=lambda job: (job.started or float("inf"), job.id))
     if active and active[0].id != job_id and job_id in {job.id for job in active}:
         head.stop_job(job_id)
         raise _sink_in_use(active[0])
