@@ -1,5 +1,6 @@
 """The order of the steps of a pipeline or recipe, and the columns that pass between them, checked when it is made."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,14 +86,12 @@ def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> F
                 late.append(step)
         reads |= dict.fromkeys(name for name in step.reads if not {name, name.partition(".")[0]} & added.keys())
         added |= dict.fromkeys(step.columns)
-    ends = [*labels[1:], len(steps)]
+    after = tuple(tuple(steps[label + 1 : end]) for label, end in itertools.pairwise([*labels, len(steps)]))
     return Flow(
         decode=next((step for step in steps if isinstance(step, Decode)), Decode()),
         before=tuple(steps[:first]),
         labels=tuple(step for step in steps if isinstance(step, Label)) if reads_audio else (WITHOUT_MODEL,),
-        after=tuple(tuple(steps[place + 1 : end]) for place, end in zip(labels, ends, strict=False))
-        if reads_audio
-        else ((),),
+        after=after if reads_audio else ((),),
         late=tuple(late),
         reads=tuple(reads),
         columns=tuple(column for step in steps for column in step.columns),

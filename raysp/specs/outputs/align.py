@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, cast
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from raysp.specs.outputs.output import (
     columns_of,
     spans_of,
     spoken,
-    spoken_op,
+    spoken_by,
 )
 from raysp.specs.values import Column, spec
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
-    from raysp.models.tokenizers.described import CTCTokenizer
-    from raysp.ops.aligning import Aligning
+    from raysp.ops.forward import OutputOp
 
 Named = Annotated[str, Field(min_length=1)]
 
@@ -155,25 +154,26 @@ class Align(Output):
         }
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
-    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Aligning":
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "OutputOp":
         """Return the op that computes the columns."""
         import pyarrow as pa
 
         from raysp.ops.aligning import Aligning
 
         schemas = self.schema(checkpoint), columns_of(self.name, frames=pa.list_(pa.float32()))
+        if isinstance(self.language, Column):
+            from raysp.ops.row_languages import WithoutLanguage
 
-        def of(summary: "CheckpointSummary", tokenizer: "CTCTokenizer") -> Aligning:
-            return Aligning(
-                *schemas,
-                tokenizer,
-                column=self.text or f"{self.of}_text",
-                is_result=self.text is None,
-                vocab_size=summary.vocab_size or 0,
-                frame_seconds=summary.frame_seconds,
-                wildcard=self.wildcard,
-                unknown_as_wildcard=self.unknown == "wildcard",
-                case_rules=self.case_rules,
-            )
-
-        return spoken_op(self, schemas, checkpoint, of, (None,) * len(self.columns), loaded)
+            return cast("OutputOp", WithoutLanguage(*schemas, (None,) * len(self.columns)))
+        summary, tokenizer = spoken_by(loaded, checkpoint, self.language)
+        return Aligning(
+            *schemas,
+            tokenizer,
+            column=self.text or f"{self.of}_text",
+            is_result=self.text is None,
+            vocab_size=summary.vocab_size or 0,
+            frame_seconds=summary.frame_seconds,
+            wildcard=self.wildcard,
+            unknown_as_wildcard=self.unknown == "wildcard",
+            case_rules=self.case_rules,
+        )

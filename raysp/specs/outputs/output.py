@@ -1,7 +1,7 @@
 """Base of the outputs of a `Label` step."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self, cast
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
@@ -28,7 +28,6 @@ Scalar = bool | int | float | str
 GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 
 
-Op = TypeVar("Op", bound="OutputOp")
 OutputName = Annotated[str, matching(r"[A-Za-z_]\w*", "the beginning of a column's name: letters, digits and _")]
 
 
@@ -52,6 +51,8 @@ class Output:
     """Seconds of a longer recording that the op reads before the end of the previous window (`raysp.ops.pasts`)."""
     follows_language: ClassVar[bool] = False
     """Whether an output without a language is in the language of the step's other outputs."""
+    reads_whole_rows: ClassVar[bool] = False
+    """Whether it reads columns for whole rows, not for windows, so that steps before it may add them."""
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
@@ -93,11 +94,6 @@ class Output:
     def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
         """Return sentences on its labels that a user may not expect."""
         return ()
-
-    @property
-    def reads_whole_rows(self) -> bool:
-        """Whether it reads columns for whole rows, not for windows, so that steps before it may add them."""
-        return False
 
     @property
     def allows_gaps(self) -> bool:
@@ -264,35 +260,15 @@ def spoken(
     return check_language(checkpoint, language), language_tokenizer(checkpoint.path, language)
 
 
-def spoken_op(
-    output: Output,
-    schemas: "tuple[pa.Schema, pa.Schema]",
-    checkpoint: "CheckpointSummary",
-    make: "Callable[[CheckpointSummary, CTCTokenizer], Op]",
-    empty: tuple[object, ...],
-    loaded: "LabellingModel | None",
-) -> "Op":
-    """Return the op of an output in its language, which a loaded model uses from then on.
-
-    Args:
-        output: the output.
-        schemas: its columns, and staged ones.
-        checkpoint: description of the checkpoint.
-        make: returns the op, from the description and the tokenizer of `spoken`.
-        empty: values of a recording shorter than one frame.
-        loaded: the model; None: no model runs here.
-    """
-    language = output.language
-    if isinstance(language, Column):
-        from raysp.ops.row_languages import WithoutLanguage
-
-        return cast("Op", WithoutLanguage(*schemas, empty))
+def spoken_by(
+    loaded: "LabellingModel | None", checkpoint: "CheckpointSummary", language: str | None
+) -> "tuple[CheckpointSummary, CTCTokenizer]":
+    """Return what `spoken` does of a language that a loaded model, if one runs here, uses from then on."""
     if loaded is not None and language is not None:
         cast("SpeakingModel", loaded).use_language(language)
     elif loaded is not None:
         from raysp.models.loading import LoadedCheckpoint  # imports torch
 
         if isinstance(loaded, LoadedCheckpoint):
-            return make(checkpoint, loaded.text_tokenizer)
-    summary, tokenizer = spoken(checkpoint, language)
-    return make(summary, cast("CTCTokenizer", tokenizer))
+            return checkpoint, loaded.text_tokenizer
+    return cast("tuple[CheckpointSummary, CTCTokenizer]", spoken(checkpoint, language))

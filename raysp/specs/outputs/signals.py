@@ -115,11 +115,7 @@ class Signals(Output):
         import pyarrow as pa
 
         spans = pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64())]))
-        inner = [
-            pa.field("speech", spans),
-            pa.field("read", spans),
-            pa.field("language", pa.string()),
-        ]
+        inner = [pa.field("speech", spans), pa.field("read", spans), pa.field("language", pa.string())]
         more = [pa.field(name, pa.float32() if name == TEXT_LANGUAGE[1] else pa.string()) for name in self.columns[1:]]
         return pa.schema([pa.field(self.name, self._struct(inner)), *more])
 

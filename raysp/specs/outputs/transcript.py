@@ -17,7 +17,7 @@ from raysp.specs.outputs.output import (
     columns_of,
     spans_of,
     spoken,
-    spoken_op,
+    spoken_by,
 )
 from raysp.specs.values import Column, JsonValue, Url, spec
 from raysp.words import count
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
 
     from raysp.backends.finding import WritingBackend
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, Writer, WritingModel
-    from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
     from raysp.ops.forward import OutputOp
     from raysp.ops.generating import Prompt
-    from raysp.ops.transcribing import Transcribing
-    from raysp.ops.transcripts.searching import Searching
-    from raysp.ops.transcripts.transducer_texts import Transducing
 
 
 MOST_BEAMS = 1024
@@ -210,14 +206,11 @@ class Transcript(Output):
                 )
         if self.beams > 1:
             self._check_search(checkpoint)
-        if self.generate and not checkpoint.writes_text:
+        if (self.generate or self.task is not None) and not checkpoint.writes_text:
+            option = f"generate={dict(self.generate)!r}" if self.generate else "task"
             raise CheckpointError(
-                f"{checkpoint.path}: generate={dict(self.generate)!r} is for checkpoints with a text decoder; "
+                f"{checkpoint.path}: {option} is for checkpoints with a text decoder; "
                 f"{checkpoint.architecture} has none"
-            )
-        if self.task is not None and not checkpoint.writes_text:
-            raise CheckpointError(
-                f"{checkpoint.path}: task is for checkpoints with a text decoder; {checkpoint.architecture} has none"
             )
         if checkpoint.writes_text:
             self._check_writing(checkpoint)
@@ -342,46 +335,43 @@ class Transcript(Output):
             languages=checkpoint.languages if self.detect else None,
         )
 
-    def _spoken_op(
-        self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
-    ) -> "Transcribing | Transducing | Searching":
+    def _spoken_op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None") -> "OutputOp":
         import pyarrow as pa
 
         from raysp.ops.transcribing import Transcribing
 
-        device, model = ("cpu", None) if loaded is None else (str(loaded.device), getattr(loaded, "model", None))
         ids, scores = pa.list_(pa.int32()), pa.list_(pa.float32())
         schemas = self.schema(checkpoint), columns_of(self.name, frame_ids=ids, frame_scores=scores)
+        if isinstance(self.language, Column):
+            from raysp.ops.row_languages import WithoutLanguage
 
-        def of(summary: "CheckpointSummary", tokenizer: "CTCTokenizer") -> "Transcribing | Transducing | Searching":
-            greedy = Transcribing(
-                *schemas, tokenizer, frame_seconds=summary.frame_seconds, words=self.words, chars=self.chars
-            )
-            if Capability.TRANSDUCER in summary.gives:
-                from raysp.ops.transcripts.transducer_texts import Transducing
+            return cast("OutputOp", WithoutLanguage(*schemas, ("", None, *([] for _ in self.columns[2:]))))
+        summary, tokenizer = spoken_by(loaded, checkpoint, self.language)
+        greedy = Transcribing(
+            *schemas, tokenizer, frame_seconds=summary.frame_seconds, words=self.words, chars=self.chars
+        )
+        if Capability.TRANSDUCER in summary.gives:
+            from raysp.ops.transcripts.transducer_texts import Transducing
 
-                tokens = dict.fromkeys(("token_ids", "token_frames", "token_ends"), ids)
-                staged = columns_of(self.name, **tokens, token_scores=scores, num_frames=pa.int64())
-                return Transducing(greedy, staged, model)
-            if self.beams == 1:
-                return greedy
-            from raysp.ops.transcripts.searched_texts import SearchSettings
-            from raysp.ops.transcripts.searching import Searching
+            tokens = dict.fromkeys(("token_ids", "token_frames", "token_ends"), ids)
+            staged = columns_of(self.name, **tokens, token_scores=scores, num_frames=pa.int64())
+            return Transducing(greedy, staged, getattr(loaded, "model", None))
+        if self.beams == 1:
+            return greedy
+        from raysp.ops.transcripts.searched_texts import SearchSettings
+        from raysp.ops.transcripts.searching import Searching
 
-            settings = SearchSettings(
-                greedy,
-                vocab_size=summary.vocab_size or 0,
-                beams=self.beams,
-                nbest=self.nbest,
-                lm=self.lm,
-                lm_weight=self.lm_weight,
-                word_bonus=self.word_bonus,
-                hot_words=dict(self.hot_words),
-            )
-            return Searching(settings, device)
-
-        empty: tuple[object, ...] = ("", None, *([] for _ in self.columns[2:]))
-        return spoken_op(self, schemas, checkpoint, of, empty, loaded)
+        settings = SearchSettings(
+            greedy,
+            vocab_size=summary.vocab_size or 0,
+            beams=self.beams,
+            nbest=self.nbest,
+            lm=self.lm,
+            lm_weight=self.lm_weight,
+            word_bonus=self.word_bonus,
+            hot_words=dict(self.hot_words),
+        )
+        return Searching(settings, "cpu" if loaded is None else str(loaded.device))
 
     def _writer(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel") -> "Writer":
         """Return the text decoder of a model, of raysp or of another backend."""
