@@ -2,16 +2,16 @@
 
 import dataclasses
 import itertools
-import textwrap
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from raysp.capabilities import Capability
 from raysp.cli.arguments import FAILED, StorageOptions, parse_storage_options
-from raysp.cli.console import ProgressLines, escape, is_json, out, print_facts, printing, show
+from raysp.cli.console import err, escape, is_json, out, print_facts, print_folded, printing, show
+from raysp.cli.printed_runs import show_done
 from raysp.errors import CheckpointError, SpecError
+from raysp.labelling.engine.display import Display
 from raysp.models.labelled_passes import OWN
 from raysp.words import count, listed, megabytes
 
@@ -21,17 +21,13 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary
 
 MOST_NAMES = 40
-WRAPPED = 78
-"""Characters of a line of names."""
-EVERY_SECONDS = 5.0
-"""Seconds between lines of progress."""
 
 
 def inspect(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
+    checkpoint: Annotated[str, Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
     backend: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="torch, transformers, ctranslate2 or vllm. Default: the choice of a run."),
+        Option(metavar="NAME", help="torch, transformers, ctranslate2 or vllm. Default: the choice of a run."),
     ] = None,
     storage_options: StorageOptions = None,
 ) -> None:
@@ -69,12 +65,9 @@ def inspect(
 
 def convert(
     source: Annotated[
-        str,
-        typer.Argument(
-            metavar="CHECKPOINT", help="A folder with pytorch_model.bin, its url, a hub id, or a .nemo file."
-        ),
+        str, Argument(metavar="CHECKPOINT", help="A folder with pytorch_model.bin, its url, a hub id, or a .nemo file.")
     ],
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new or empty folder for the checkpoint.")],
+    folder: Annotated[str, Argument(metavar="FOLDER", help="A new or empty folder for the checkpoint.")],
     storage_options: StorageOptions = None,
 ) -> None:
     """Convert pickled weights, or a .nemo archive, to safetensors. Runs no code of them.
@@ -91,27 +84,22 @@ def convert(
     options = parse_storage_options(storage_options, [source])
     if scheme_of(folder):
         raise SpecError(f"FOLDER: found {folder!r}, expected a local folder: convert into one, then copy it")
-    result: Any
-    facts_of: Callable[[Any], dict[str, object]]
     if source.endswith(".nemo"):
         if scheme_of(source):
             raise SpecError(f"CHECKPOINT: found {source!r}, expected a local file: download the archive first")
         from raysp.models.nemo import convert_nemo
 
-        result, facts_of = convert_nemo(source, folder), _facts_of_checkpoint
-    else:
-        from raysp.models.converting import convert_checkpoint
+        summary = convert_nemo(source, folder)
+        show(summary, lambda: print_facts(folder, _facts_of_checkpoint(summary)))
+    from raysp.models.converting import convert_checkpoint
 
-        result = convert_checkpoint(
-            source,
-            folder,
-            storage_options=options,
-            on_progress=ProgressLines(
-                EVERY_SECONDS, lambda done, of: f"{done / 1e9:,.1f} of {of / 1e9:,.1f} GB written and verified"
-            ),
-        )
-        facts_of = _facts_of_conversion
-    show(result, lambda: print_facts(folder, facts_of(result)))
+    with Display(err, is_quiet=is_json()) as display:
+
+        def shown(done: int, of: int) -> None:
+            show_done(display, f"{done / 1e9:,.1f} of {of / 1e9:,.1f} GB written and verified")
+
+        conversion = convert_checkpoint(source, folder, storage_options=options, on_progress=shown)
+    show(conversion, lambda: print_facts(folder, _facts_of_conversion(conversion)))
 
 
 def _facts_of_conversion(conversion: "Conversion") -> dict[str, object]:
@@ -143,21 +131,16 @@ def models() -> None:
     decoders, recognisers, others = sorted(DECODERS), sorted(FAMILIES), sorted(OF_SPEECH)
 
     def printed() -> None:
-        width = max(len(name) for architectures in by_type.values() for name in architectures)
-        for architectures, group in itertools.groupby(by_type, by_type.__getitem__):
-            out.print(f"[bold]{', '.join(group)}[/bold]")
-            for name, outputs in architectures.items():
-                out.print(f"  {name:{width}}  {', '.join(outputs)}")
-        out.print(f"Text decoders of speech-encoder-decoder: {', '.join(decoders)}.")
-        out.print("Recognisers by transformers, with Transcript:")
-        out.print(textwrap.indent(textwrap.fill(", ".join(recognisers), WRAPPED), "  "))
-        out.print("Other models by transformers, with outputs by their heads:")
-        out.print(textwrap.indent(textwrap.fill(", ".join(others), WRAPPED), "  "))
-        out.print("Refused recognisers:")
+        own = {
+            ", ".join(group): [*dict.fromkeys(itertools.chain(*architectures.values()))]
+            for architectures, group in itertools.groupby(by_type, by_type.__getitem__)
+        }
+        print_facts("Models of raysp, with the outputs of their heads", {**own, "text decoders": decoders})
+        print_facts("Models by transformers", {"with Transcript": recognisers, "by their heads": others})
+        out.print("[bold]Refused recognisers[/bold]")
         for reason, refused in itertools.groupby(sorted(REFUSED, key=REFUSED.__getitem__), REFUSED.__getitem__):
-            line = f"{', '.join(sorted(refused))}: {reason}"
-            out.print(textwrap.fill(line, WRAPPED, initial_indent="  ", subsequent_indent="    "))
-        out.print("Their classes: docs/models.md. Options and languages: raysp inspect.")
+            print_folded(out, f"  {', '.join(sorted(refused))}: {reason}", 4)
+        out.print("Classes: docs/models.md, --json. Options and languages: raysp inspect.")
 
     facts = {"models": by_type, "decoders": decoders, "recognisers": recognisers, "others": others}
     show({**facts, "refused": dict(REFUSED)}, printed)

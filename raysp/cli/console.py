@@ -6,8 +6,7 @@ import io
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
@@ -92,6 +91,12 @@ def print_fact(name: str, fact: str, width: int = NAME_WIDTH) -> None:
     print_folded(out, f"{name:{width}} {fact}", width + 1)
 
 
+def print_each(facts: Iterable[tuple[str, str]]) -> None:
+    """Print names and facts, as `print_fact`."""
+    for name, fact in facts:
+        print_fact(name, fact)
+
+
 def print_command(name: str, command: str) -> None:
     """Print a name and a command on one unbroken line, so that it can be copied."""
     out.print(f"{name:{NAME_WIDTH}} {printable(command)}", markup=False)
@@ -167,14 +172,13 @@ def results_alone(*, on_stdout: bool) -> Iterator[None]:
     stdout = sys.stdout
     # The stream that `Streams` made writes to a duplicate, so that descriptor 1 is free for the output of others.
     is_own = isinstance(getattr(getattr(stdout, "buffer", None), "raw", None), _Tolerant)
-    setting = _results.set(stdout)
+    _results.set(stdout)
     try:
         if is_own:
             os.dup2(2, 1)
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
-        _results.reset(setting)
         if is_own:
             os.dup2(stdout.fileno(), 1)
 
@@ -234,25 +238,6 @@ def show(result: object, printed: Callable[[], object], code: int = 0, **more: o
         else:
             printed()
     raise AssertionError
-
-
-class ProgressLines:
-    """Progress lines on stderr, with a shortest time between two of them.
-
-    Args:
-        seconds: time between lines.
-        words: returns the line for the number done and the total.
-    """
-
-    def __init__(self, seconds: float, words: Callable[[int, int], str]) -> None:
-        self._seconds, self._words = seconds, words
-        self._next = time.monotonic() + seconds
-
-    def __call__(self, done: int, of: int) -> None:
-        """Print how much of the total is done, if it is time for a line."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + self._seconds
-            say(self._words(done, of))
 
 
 class _Tolerant(io.FileIO):

@@ -3,18 +3,18 @@
 import dataclasses
 import shlex
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from raysp.cli.arguments import EngineOptions, FirstRows, Options, Settings, command_line
-from raysp.cli.console import PLACEHOLDERS, announce, is_json, out, print_command, print_fact, printing, say, show
+from raysp.cli.console import PLACEHOLDERS, announce, err, is_json, out, print_command, print_fact, printing, say, show
 from raysp.cli.label_verbs import on_cluster, run_on_display, show_try_out
-from raysp.cli.printed_runs import print_labels, print_nothing_labelled
-from raysp.cli.sink_verbs import shown_shards
+from raysp.cli.printed_runs import print_labels, print_named, print_nothing_labelled, show_exported
 from raysp.errors import SpecError, refuse_unused
+from raysp.labelling.engine.display import Display
 from raysp.words import printable
 
 if TYPE_CHECKING:
@@ -32,25 +32,25 @@ TEXT, ALIGNED = "pred_text", "aligned"
 class FolderOptions(Options):
     """A folder, and what is made of it."""
 
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Recordings or shards: a folder, file, glob or url.")]
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="A model folder, its url, or a hub id.")]
-    words: Annotated[bool, typer.Option("--words", help="Add times of words.")] = False
+    folder: Annotated[str, Argument(metavar="FOLDER", help="Recordings or shards: a folder, file, glob or url.")]
+    model: Annotated[str, Option("--model", metavar="NAME", help="A model folder, its url, or a hub id.")]
+    words: Annotated[bool, Option("--words", help="Add times of words.")] = False
     align: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A CTC model, for times of words if --model has none.")
+        str | None, Option(metavar="NAME", help="A CTC model, for times of words if --model has none.")
     ] = None
     language: Annotated[
-        str | None, typer.Option(metavar="LANGUAGE", help="Of the speech, for models of several languages.")
+        str | None, Option(metavar="LANGUAGE", help="Of the speech, for models of several languages.")
     ] = None
     to: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--to",
             metavar="FORMAT",
             help="Export too: srt vtt ctm textgrid jsonl csv nemo dataset clips utterances labelstudio.",
         ),
     ] = None
     labels: Annotated[
-        str | None, typer.Option("--out", metavar="OUT", help="Folder of the labels. Default: FOLDER-labels.")
+        str | None, Option("--out", metavar="OUT", help="Folder of the labels. Default: FOLDER-labels.")
     ] = None
     settings: Settings = None
 
@@ -131,9 +131,9 @@ def label(
     of: FolderOptions,
     rows: FirstRows = None,
     shows_pipeline: Annotated[
-        bool, typer.Option("--show", help="Print the pipeline as a file for raysp run, and label nothing.")
+        bool, Option("--show", help="Print the pipeline as a file for raysp run, and label nothing.")
     ] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Replace another export in the folder of --to.")] = False,
+    restart: Annotated[bool, Option("--restart", help="Replace another export in the folder of --to.")] = False,
     *,
     on: EngineOptions,
 ) -> None:
@@ -179,9 +179,7 @@ def label(
         if exported:
             facts = dict(exported.facts)
             print_fact(exported.to, f"{facts.pop('files')} in {facts.pop('in')}")
-            for name in ("left out", "no times", "names", "kept", "restored"):
-                if fact := facts.get(name):
-                    print_fact(name, fact)
+            print_named(facts, "left out", "no times", "names", "kept", "restored")
             if exported.nothing_exported:
                 say(exported.nothing_exported)
         print_command("report", command_line("report", sink, None))
@@ -205,4 +203,6 @@ def _export(pipeline: "Pipeline", form: "Format", *, restart: bool) -> "Export":
     folder = recordings_folder(sink, pipeline) if getattr(form, "BESIDE", False) else None
     beside = folder is not None and not scheme_of(folder)
     dest = None if beside else f"{sink.rstrip('/')}-{form.NAME}"
-    return raysp.export(sink, form, dest, beside=beside, pipeline=pipeline, restart=restart, on_shard=shown_shards())
+    with Display(err, is_quiet=is_json()) as display:
+        shown = partial(show_exported, display)
+        return raysp.export(sink, form, dest, beside=beside, pipeline=pipeline, restart=restart, on_shard=shown)

@@ -13,6 +13,7 @@ from raysp.cli.console import (
     err,
     out,
     print_command,
+    print_each,
     print_fact,
     print_folded,
     print_some,
@@ -48,14 +49,23 @@ def urls(source: "Shards") -> str:
 
 def show_indexed(display: Display, done: int, num_shards: int) -> None:
     """Show the number of indexed shards; called before each further shard."""
-    display.show(lambda: f"indexed {done:,} of {count(num_shards, 'shard')}")
+    show_done(display, f"indexed {done:,} of {count(num_shards, 'shard')}")
+
+
+def show_exported(display: Display, done: int, num_shards: int) -> None:
+    """Show the number of exported label shards; called after each."""
+    show_done(display, f"{done:,} of {count(num_shards, 'label shard')}")
+
+
+def show_done(display: Display, line: str) -> None:
+    """Show how much of some work is done, from now on."""
+    display.show(lambda: line)
     display.start()
 
 
 def print_part(part: "PlanPart") -> None:
     """Print a part of a plan, with its sentences on stderr."""
-    for name, fact in part.facts:
-        print_fact(name, fact)
+    print_each(part.facts)
     print_failures(part.failures)
     for message in part.messages:
         say(message)
@@ -104,7 +114,7 @@ def print_labels(pipeline: "Pipeline", result: "RunResult", retry: str, *, has_f
         left_out = ", and the label shards hold no others (rows='ok')" if pipeline.sink.rows == "ok" else ""
         print_fact("rows", f"no row of this run is ok{left_out}")
     print_fact("labels", f"{result.sink}: {result.committed}")
-    print_named(result, "this run", "model")
+    print_named(result.facts, "this run", "model")
     print_unlabelled(result)
     if result.errors:
         if has_file and "path_not_allowed" in result.errors and pipeline.source.audio_root is None:
@@ -113,7 +123,7 @@ def print_labels(pipeline: "Pipeline", result: "RunResult", retry: str, *, has_f
             print_command("once fixed", retry)
     elif result.nothing_labelled and not result.rows:
         print_command("once fixed", retry)
-    print_named(result, "source", "word errors")
+    print_named(result.facts, "source", "word errors")
     if result.shards_failed:
         print_fact("again", "the same command retries the failed shards")
 
@@ -125,7 +135,7 @@ def print_try_out(result: "RunResult", table: "pa.Table", next_command: str) -> 
     print_failures(result.shards_failed)
     if not result.nothing_labelled:
         print_unlabelled(result, with_examples=is_table)
-    print_named(result, "source")
+    print_named(result.facts, "source")
     if result.nothing_labelled:
         print_nothing_labelled(result)
     elif table.num_rows:
@@ -134,7 +144,7 @@ def print_try_out(result: "RunResult", table: "pa.Table", next_command: str) -> 
 
 def print_unlabelled(result: "RunResult", *, with_examples: bool = True) -> None:
     """Print the numbers of skipped rows and of error rows, with some examples of the latter."""
-    print_named(result, "skipped rows", "kept", "error rows")
+    print_named(result.facts, "skipped rows", "kept", "error rows")
     if with_examples:
         print_examples(result)
 
@@ -152,11 +162,9 @@ def print_examples(result: "RunResult") -> None:
         print_fact("", shown)
 
 
-def print_named(result: "RunResult", *names: str) -> None:
+def print_named(facts: Mapping[str, str], *names: str) -> None:
     """Print the named facts that a result has."""
-    for name in names:
-        if fact := result.facts.get(name):
-            print_fact(name, fact)
+    print_each((name, facts[name]) for name in names if facts.get(name))
 
 
 def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool:

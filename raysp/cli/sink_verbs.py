@@ -3,22 +3,23 @@
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.live import Live
 from rich.text import Text
+from typer import Argument, Option
 
 from raysp.cli.arguments import By, Normalise, SinkOptions, parse_storage_options
 from raysp.cli.console import (
-    ProgressLines,
     announce,
     err,
     fact_lines,
     flat,
     is_json,
     out,
+    print_each,
     print_fact,
     print_facts,
     print_folded,
@@ -27,7 +28,9 @@ from raysp.cli.console import (
     say,
     show,
 )
+from raysp.cli.printed_runs import show_exported
 from raysp.errors import refuse_unused
+from raysp.labelling.engine.display import Display
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
@@ -41,13 +44,11 @@ LOST = (
 )
 MOST_BOUNDS = 40
 """Suggested bounds that are printed."""
-EVERY_SECONDS = 10.0
-"""Seconds between lines of progress."""
 
 
 def verify(
     sink: SinkOptions,
-    sample: Annotated[int, typer.Option(min=0, metavar="N", help="Label N rows again, each alone, and compare.")] = 0,
+    sample: Annotated[int, Option(min=0, metavar="N", help="Label N rows again, each alone, and compare.")] = 0,
 ) -> None:
     """Check every label shard against plan, source and itself.
 
@@ -91,7 +92,7 @@ def _facts_of_verification(result: "Verification", sample: int) -> dict[str, obj
 
 def gc(
     sink: SinkOptions,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only list what would be removed.")] = False,
 ) -> None:
     """Remove files that killed runs or trainings left in a sink. Refused while one is active there.
 
@@ -113,7 +114,7 @@ def gc(
 
 def forget(
     sink: SinkOptions,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of withdrawn recordings.")],
+    ids: Annotated[list[str], Argument(metavar="ID...", help="Ids of withdrawn recordings.")],
 ) -> None:
     """Remove the labels of withdrawn recordings. Their rows stay: skipped, withdrawn.
 
@@ -131,10 +132,9 @@ def forget(
 def status(
     sink: SinkOptions,
     verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Also print fingerprint, versions, last command; in --json always."),
+        bool, Option("--verbose", "-v", help="Also print fingerprint, versions, last command; in --json always.")
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Repeat every 5 seconds until the run ends.")] = False,
+    watch: Annotated[bool, Option("--watch", help="Repeat every 5 seconds until the run ends.")] = False,
 ) -> None:
     """Show the progress of a sink, or of a training. Starts no Ray.
 
@@ -189,22 +189,19 @@ def _watch(states: "Watch") -> "Progress":
 def report(
     sink: SinkOptions,
     file: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE.html", help="Local file. Default: .raysp/report.html in the sink."),
+        Path | None, Option("--out", metavar="FILE.html", help="Local file. Default: .raysp/report.html in the sink.")
     ] = None,
     by: By = None,
     normalise: Normalise = None,
     columns: Annotated[
         str | None,
-        typer.Option("--suggest", metavar="COLUMNS", help="Print bounds for Keep instead: signal.noise,pred_score."),
+        Option("--suggest", metavar="COLUMNS", help="Print bounds for Keep instead: signal.noise,pred_score."),
     ] = None,
     quantiles: Annotated[
         list[float] | None,
-        typer.Option("--quantile", metavar="SHARE", help="Of --suggest: rows left out. Repeatable. (.01 .05 .1 .25)"),
+        Option("--quantile", metavar="SHARE", help="Of --suggest: rows left out. Repeatable. (.01 .05 .1 .25)"),
     ] = None,
-    group: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Of --suggest: bounds for each of its values.")
-    ] = None,
+    group: Annotated[str | None, Option(metavar="COLUMN", help="Of --suggest: bounds for each of its values.")] = None,
 ) -> None:
     """Write the report of a sink, or of a training, as one HTML file. Prints its path.
 
@@ -256,24 +253,18 @@ def export(
     sink: SinkOptions,
     to: Annotated[
         str,
-        typer.Option(
+        Option(
             "--to",
             metavar="FORMAT",
             help="srt vtt ctm textgrid rttm jsonl csv nemo dataset clips utterances labelstudio, or module:Class.",
         ),
     ],
-    dest: Annotated[
-        str | None, typer.Argument(metavar="DEST", help="A new folder, or one of an earlier export.")
-    ] = None,
-    beside: Annotated[bool, typer.Option("--beside", help="srt vtt: beside the recordings, not in DEST.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Remove another export, if DEST has one.")] = False,
-    dest_options: Annotated[
-        list[str] | None, typer.Option("--dest-option", metavar="KEY=VALUE", help="For DEST.")
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, metavar="N", help="Processes of this machine.")] = 1,
-    address: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Ray cluster whose tasks write the files.")
-    ] = None,
+    dest: Annotated[str | None, Argument(metavar="DEST", help="A new folder, or one of an earlier export.")] = None,
+    beside: Annotated[bool, Option("--beside", help="srt vtt: beside the recordings, not in DEST.")] = False,
+    restart: Annotated[bool, Option("--restart", help="Remove another export, if DEST has one.")] = False,
+    dest_options: Annotated[list[str] | None, Option("--dest-option", metavar="KEY=VALUE", help="For DEST.")] = None,
+    processes: Annotated[int, Option(min=1, metavar="N", help="Processes of this machine.")] = 1,
+    address: Annotated[str | None, Option(metavar="ADDRESS", help="Ray cluster whose tasks write the files.")] = None,
 ) -> None:
     """Write labels for other tools. Exits with 3 if some are missing.
 
@@ -293,18 +284,19 @@ def export(
     sink = replace(sink, settings=[setting for setting in sink.settings or () if setting not in of_format])
     announce(f"reading {sink.url} ...")  # a pipeline file, which this reads, makes the modules next to it importable
     form = with_overrides({"to": format_of(to)}, of_format)["to"]
-    result = raysp.export(
-        sink.url,
-        form,
-        dest,
-        beside=beside,
-        dest_options=reached_by,
-        restart=restart,
-        processes=processes,
-        address=address,
-        on_shard=shown_shards(),
-        **sink.access,
-    )
+    with Display(err, is_quiet=is_json()) as display:
+        result = raysp.export(
+            sink.url,
+            form,
+            dest,
+            beside=beside,
+            dest_options=reached_by,
+            restart=restart,
+            processes=processes,
+            address=address,
+            on_shard=partial(show_exported, display),
+            **sink.access,
+        )
 
     def printed() -> None:
         if result.unfinished:
@@ -312,16 +304,8 @@ def export(
                 f"{result.sink}: {count(len(result.unfinished), 'shard')} not finished, which the export lacks; finish "
                 "the run, and run this command again"
             )
-        for name, fact in result.facts.items():
-            print_fact(name, fact)
+        print_each(result.facts.items())
         if result.nothing_exported:
             say(result.nothing_exported)
 
     show(result, printed, result.exit_code, exit_code=result.exit_code)
-
-
-def shown_shards() -> ProgressLines | None:
-    """Return a callback that prints the number of exported label shards; None if the result is JSON."""
-    if is_json():
-        return None
-    return ProgressLines(EVERY_SECONDS, lambda done, of: f"{done:,} of {count(of, 'label shard')}")
