@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from raysp.cli.console import PLACEHOLDERS
 from raysp.errors import SpecError
@@ -19,48 +19,40 @@ AGAIN = "submit it again"
 """How a job on a cluster is continued."""
 
 PipelineFile = Annotated[
-    str, typer.Argument(metavar="PIPELINE", help="A Python file that defines a raysp.Pipeline, or FILE:NAME.")
+    str, Argument(metavar="PIPELINE", help="A Python file that defines a raysp.Pipeline, or FILE:NAME.")
 ]
 PlannedFile = Annotated[
-    str,
-    typer.Argument(metavar="FILE", help="A Python file that defines a raysp.Pipeline or raysp.Finetune, or FILE:NAME."),
+    str, Argument(metavar="FILE", help="A Python file that defines a raysp.Pipeline or raysp.Finetune, or FILE:NAME.")
 ]
 RecipeFile = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A Python file that defines a raysp.Finetune, or FILE:NAME.")
+    str, Argument(metavar="RECIPE", help="A Python file that defines a raysp.Finetune, or FILE:NAME.")
 ]
 Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change a value, as in sink.url=out. Repeatable."),
+    list[str] | None, Option("--set", metavar="PATH=VALUE", help="Change a value, as in sink.url=out. Repeatable.")
 ]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Use the urls, options, variables and modules that the sink names.")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Trust = Annotated[bool, Option("--trust", help="Use the urls, options, variables and modules that the sink names.")]
+Debug = Annotated[bool, Option("--debug", help="Show the traceback of an error.")]
 StorageOptions = Annotated[
     list[str] | None,
-    typer.Option("--storage-option", metavar="KEY=VALUE", help="For its storage; secret: KEY=env:NAME. Repeatable."),
+    Option("--storage-option", metavar="KEY=VALUE", help="For its storage; secret: KEY=env:NAME. Repeatable."),
 ]
 _CONSTANTS: Mapping[str, object] = {"true": True, "false": False, "null": None}
 """Values of storage options that are not text. Numbers stay texts: account keys may be all digits."""
 By = Annotated[
-    list[str] | None,
-    typer.Option(metavar="COLUMN", help="Metrics by its values; seconds: by duration. Repeatable."),
+    list[str] | None, Option(metavar="COLUMN", help="Metrics by its values; seconds: by duration. Repeatable.")
 ]
 Normalise = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Of texts: none, lower, letters (default), letters-tr, whisper-english or whisper-basic.",
+    Option(
+        metavar="NAME", help="Of texts: none, lower, letters (default), letters-tr, whisper-english or whisper-basic."
     ),
 ]
 FirstRows = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
+    int | None, Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object on stdout.")]
 Engine = Annotated[
-    str,
-    typer.Option(metavar="ENGINE", help="here: this process; ray; auto: here for little audio. Default: RAYSP_ENGINE."),
+    str, Option(metavar="ENGINE", help="here: this process; ray; auto: here for little audio. Default: RAYSP_ENGINE.")
 ]
 
 
@@ -88,7 +80,7 @@ class EngineOptions(Options):
     engine: Engine = "auto"
     address: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="ADDRESS", help="Ray cluster; local: a new local Ray, also for small runs. Default: RAY_ADDRESS."
         ),
     ] = None
@@ -100,14 +92,14 @@ class MetricOptions(Options):
 
     by: By = None
     over: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
+        str | None, Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
     ] = None
     normalise: Normalise = None
     fail_above: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is above SHARE. Repeatable.")
+        list[str] | None, Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is above SHARE. Repeatable.")
     ] = None
     fail_below: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is below SHARE. Repeatable.")
+        list[str] | None, Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is below SHARE. Repeatable.")
     ] = None
 
     @property
@@ -123,9 +115,7 @@ class SinkOptions(Options):
 
     sink: Annotated[
         str,
-        typer.Argument(
-            metavar="OUT", help="The folder that a run or training wrote, or the file of its pipeline or recipe."
-        ),
+        Argument(metavar="OUT", help="The folder that a run or training wrote, or the file of its pipeline or recipe."),
     ]
     settings: Settings = None
     storage_options: StorageOptions = None

@@ -1,6 +1,7 @@
 """The entry point, which runs a verb and converts every error to one line and an exit code."""
 
 import contextlib
+import contextvars
 import functools
 import inspect
 import logging
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
 import typer
+from typer import Option
 from typer.core import TyperGroup
 
 from raysp import tracebacks
@@ -23,7 +25,6 @@ from raysp.cli.console import (
     IN_YOUR_CODE,
     JSON,
     MAYBE_A_BUG,
-    PLACEHOLDERS,
     WORDS,
     Streams,
     results_alone,
@@ -34,14 +35,7 @@ from raysp.errors import RayspError, RunError, SpecError
 GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "Label a corpus": (
         "raysp label talks --model facebook/wav2vec2-base-960h --to srt",
-        {
-            "label": "folder",
-            "plan": "label",
-            "run": "label",
-            "retry": "label",
-            "status": "sink",
-            "report": "sink",
-        },
+        {"label": "folder", "plan": "label", "run": "label", "retry": "label", "status": "sink", "report": "sink"},
     ),
     "Use and check labels": (
         "raysp export labels subtitles --to srt",
@@ -55,10 +49,7 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
             "forget": "sink",
         },
     ),
-    "Train a model": (
-        "raysp finetune recipe.py",
-        {"finetune": "training"},
-    ),
+    "Train a model": ("raysp finetune recipe.py", {"finetune": "training"}),
     "Work on a Ray cluster": (
         "raysp submit label.py --address http://HEAD:8265",
         {"submit": "job", "jobs": "job", "stop": "job"},
@@ -110,11 +101,8 @@ def _command(verb: Callable[..., None]) -> Callable[..., None]:
     def command(*, as_json: bool, debug: bool, **options: object) -> None:
         for name, kind in groups.items():
             options[name] = kind(**{field: options.pop(field) for field in inspect.signature(kind).parameters})
-        setting = JSON.set(as_json)
-        try:
-            verb(**options)
-        finally:
-            JSON.reset(setting)
+        JSON.set(as_json)
+        verb(**options)
 
     keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters.values()]
     cast("Any", command).__signature__ = inspect.Signature(keywords)
@@ -146,7 +134,7 @@ def application(verbs: Iterable[str] = VERBS) -> typer.Typer:
 
 def _raysp(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+        bool, Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
     debug: Debug = False,
 ) -> None:
@@ -158,14 +146,19 @@ def main(arguments: Iterable[str] | None = None) -> None:
 
     Output that cannot be written changes no exit code, but for JSON: it is the result that a program waits for.
     """
+    contextvars.copy_context().run(_main, list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(words: list[str]) -> NoReturn:
+    """Run the command of these words, with settings in the current context."""
     streams = Streams()
-    words = list(sys.argv[1:] if arguments is None else arguments)
     # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as in workers.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Ray prints on stdout that workers were lost, which the run reports itself. Ray reads the setting at its import.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     debug = "--debug" in words or os.environ.get("RAYSP_DEBUG") == "1"
-    setting, filled_in, of_command = DEBUG.set(debug), PLACEHOLDERS.set({}), WORDS.set(tuple(words))
+    DEBUG.set(debug)
+    WORDS.set(tuple(words))
     is_json = "--json" in words and "--help" not in words
     try:
         _check_working_directory()
@@ -183,10 +176,6 @@ def main(arguments: Iterable[str] | None = None) -> None:
             _exit_with_traceback(error, FAILED)
         advice = IN_YOUR_CODE if tracebacks.is_of_users_code(error) else MAYBE_A_BUG
         _fail(f"{tracebacks.described(error)} ({advice})", FAILED)
-    finally:
-        DEBUG.reset(setting)
-        PLACEHOLDERS.reset(filled_in)
-        WORDS.reset(of_command)
     if code == 0 and "--json" in words and (reason := streams.failure()):
         _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.cells import cell_len
 from rich.table import Table as RichTable
 from rich.text import Text
+from typer import Argument, Option
 
 from raysp.cli.arguments import (
     EngineOptions,
@@ -25,6 +25,7 @@ from raysp.cli.console import (
     announce,
     err,
     out,
+    print_each,
     print_fact,
     print_rest,
     print_some,
@@ -53,16 +54,16 @@ LINES_OF_A_ROW = 2
 
 
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
-    shards: Annotated[list[str], typer.Argument(metavar="SHARDS...", help="Files, folders, globs or urls.")],
-    text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Reference texts: WER and CER.")] = None,
-    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Right classes: accuracy, F1, EER.")] = None,
-    speaker: Annotated[str | None, typer.Option(metavar="COLUMN", help="Speakers: EER of pairs of rows.")] = None,
+    checkpoint: Annotated[str, Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
+    shards: Annotated[list[str], Argument(metavar="SHARDS...", help="Files, folders, globs or urls.")],
+    text: Annotated[str | None, Option(metavar="COLUMN", help="Reference texts: WER and CER.")] = None,
+    label: Annotated[str | None, Option(metavar="COLUMN", help="Right classes: accuracy, F1, EER.")] = None,
+    speaker: Annotated[str | None, Option(metavar="COLUMN", help="Speakers: EER of pairs of rows.")] = None,
     *,
     metrics: MetricOptions,
-    rows: Annotated[int | None, typer.Option(min=1, metavar="N", help="Evaluate only the first N rows.")] = None,
-    worst: Annotated[int | None, typer.Option(min=0, metavar="N", help="Number of worst rows to show (10).")] = None,
-    sink: Annotated[str | None, typer.Option(metavar="OUT", help="Keep the labels there; not those of --rows.")] = None,
+    rows: Annotated[int | None, Option(min=1, metavar="N", help="Evaluate only the first N rows.")] = None,
+    worst: Annotated[int | None, Option(min=0, metavar="N", help="Number of worst rows to show (10).")] = None,
+    sink: Annotated[str | None, Option(metavar="OUT", help="Keep the labels there; not those of --rows.")] = None,
     settings: Settings = None,
     on: EngineOptions,
 ) -> None:
@@ -98,16 +99,16 @@ def evaluate(
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="OUT_A", help="A folder that a run wrote, or its pipeline file.")],
-    b: Annotated[str, typer.Argument(metavar="OUT_B", help="Another one, with labels of the same shards.")],
+    a: Annotated[str, Argument(metavar="OUT_A", help="A folder that a run wrote, or its pipeline file.")],
+    b: Annotated[str, Argument(metavar="OUT_B", help="Another one, with labels of the same shards.")],
     column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Compare this output column. Default: all that both have.")
+        str | None, Option(metavar="NAME", help="Compare this output column. Default: all that both have.")
     ] = None,
     *,
     metrics: MetricOptions,
-    worst: Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")] = 10,
+    worst: Annotated[int, Option(min=0, metavar="N", help="Number of worst rows to show.")] = 10,
     html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Also write the comparison as one HTML file.")
+        Path | None, Option("--html", metavar="FILE", help="Also write the comparison as one HTML file.")
     ] = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
@@ -159,11 +160,11 @@ def _labels(sink: SinkOptions) -> "Parquet":
 
 
 def merge(
-    sinks: Annotated[list[str], typer.Argument(metavar="OUT...", help="Folders that runs wrote, of the same shards.")],
-    to: Annotated[str, typer.Option("--to", metavar="OUT", help="Folder of the merged labels.")],
+    sinks: Annotated[list[str], Argument(metavar="OUT...", help="Folders that runs wrote, of the same shards.")],
+    to: Annotated[str, Option("--to", metavar="OUT", help="Folder of the merged labels.")],
     by: Annotated[
         str,
-        typer.Option(
+        Option(
             "--by",
             metavar="RULE",
             help="A column of numbers, such as pred_score (the highest wins); agreement: the text nearest to the other "
@@ -171,7 +172,7 @@ def merge(
         ),
     ],
     text: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Texts of agreement and vote. Default: pred_text.")
+        str | None, Option(metavar="COLUMN", help="Texts of agreement and vote. Default: pred_text.")
     ] = None,
     normalise: Normalise = None,
     storage_options: StorageOptions = None,
@@ -193,8 +194,8 @@ def merge(
     result = raysp.merge(*of, to=merged, by=by, text=text, normalise=normalise, trust=trust)
 
     def printed() -> None:
-        for url, rows in result.chosen.items() if result.rows else ():
-            print_fact("rows", f"{rows:,} of {result.rows:,} from {url}")
+        if result.rows:
+            print_each(("rows", f"{rows:,} of {result.rows:,} from {url}") for url, rows in result.chosen.items())
         if result.elected:
             print_fact("elected", f"{count(result.elected, 'text')} that no labelling has")
         shards = count(result.shards, "shard")
@@ -212,9 +213,7 @@ def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None
     from raysp.pages.page_tables import classes_table, groups_table
 
     print_failures(result.run.shards_failed)
-    for name, fact in result.facts.items():
-        if name != LIMITS:
-            print_fact(name, fact)
+    print_each((name, fact) for name, fact in result.facts.items() if name != LIMITS)
     print_examples(result.run)
     if result.classes:
         print_table(classes_table(result.classes))
@@ -227,8 +226,7 @@ def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None
     if result.nothing_compared and not result.run.nothing_labelled:
         say(result.nothing_compared)
     print_limits(result.limits)
-    for name, command in result.next_commands.items():
-        print_fact(name, f"`{command}`")
+    print_each((name, f"`{command}`") for name, command in result.next_commands.items())
 
 
 def print_limits(limits: "Sequence[Limit]") -> None:
@@ -312,8 +310,7 @@ def _context(words: Sequence[str], *, before: bool = False, after: bool = False)
 
 def print_diff(result: "LabelDiff", columns: Sequence[str]) -> None:
     """Print a comparison, with a table for each of some columns."""
-    for name, fact in result.facts.items():
-        print_fact(name, fact)
+    print_each(result.facts.items())
     for difference in result.columns if result.rows.compared else ():
         _print_column(difference, tuple(dict.fromkeys(columns)))
     if not result.rows.compared:
@@ -334,8 +331,7 @@ def _print_column(difference: "ColumnDifference", columns: Sequence[str]) -> Non
         for column in columns:
             print_table(groups_table(column, difference.against.by[column], CHANGES))
     out.print(f"{cell_text(difference.column)}, B against A", style="bold", markup=False)
-    for name, fact in difference.facts.items():
-        print_fact(name, fact)
+    print_each(difference.facts.items())
     for column in columns:
         if groups := difference.by[column]:
             print_table(groups_table(column, groups))

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer import Argument, Option
 
 from raysp.cli.arguments import AGAIN, INTERRUPTED, PlannedFile, Settings
 from raysp.cli.console import (
@@ -34,11 +35,10 @@ MOST_NAMES = 20
 """Names of files that are left out, which are printed."""
 
 HeadAddress = Annotated[
-    str | None,
-    typer.Option("--address", metavar="URL", help="Dashboard of the cluster. Default: RAY_API_SERVER_ADDRESS."),
+    str | None, Option("--address", metavar="URL", help="Dashboard of the cluster. Default: RAY_API_SERVER_ADDRESS.")
 ]
-Ca = Annotated[str | None, typer.Option("--ca", metavar="FILE", help="Certificates to trust, for https.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The id of a job, as listed by raysp jobs.")]
+Ca = Annotated[str | None, Option("--ca", metavar="FILE", help="Certificates to trust, for https.")]
+JobId = Annotated[str, Argument(metavar="ID", help="The id of a job, as listed by raysp jobs.")]
 
 
 def submit(
@@ -47,17 +47,13 @@ def submit(
     address: HeadAddress = None,
     env: Annotated[
         list[str] | None,
-        typer.Option(
-            "--env", metavar="NAME", help="Set this variable in the job as it is here; no secrets. Repeatable."
-        ),
+        Option("--env", metavar="NAME", help="Set this variable in the job as it is here; no secrets. Repeatable."),
     ] = None,
     with_raysp: Annotated[
         str | None,
-        typer.Option(
-            metavar="WHEEL", help="Install this wheel beside FILE, or this requirement; else the cluster's raysp."
-        ),
+        Option(metavar="WHEEL", help="Install this wheel beside FILE, or this requirement; else the cluster's raysp."),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    detach: Annotated[bool, Option("--detach", help="Do not follow the job.")] = False,
     ca: Ca = None,
 ) -> None:
     """Run a pipeline or recipe as a job on a Ray cluster. The same command again continues.
@@ -89,8 +85,8 @@ def submit(
 
 
 def jobs(
-    job_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Show this job only.")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Follow the log of the job until it ends.")] = False,
+    job_id: Annotated[str | None, Argument(metavar="[ID]", help="Show this job only.")] = None,
+    follow: Annotated[bool, Option("--follow", help="Follow the log of the job until it ends.")] = False,
     address: HeadAddress = None,
     ca: Ca = None,
 ) -> None:

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import typer
+from typer import Option
 
 from raysp.cli.arguments import (
     EngineOptions,
@@ -53,21 +53,19 @@ def plan(
     file: PlannedFile,
     settings: Settings = None,
     sample: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help=f"Rows to read ({SAMPLE_ROWS}); 0: no estimates.")
+        int | None, Option(min=0, metavar="N", help=f"Rows to read ({SAMPLE_ROWS}); 0: no estimates.")
     ] = None,
     rtfx: Annotated[
-        float | None, typer.Option(metavar="N", help="Seconds of audio per second of one actor, or of one worker.")
+        float | None, Option(metavar="N", help="Seconds of audio per second of one actor, or of one worker.")
     ] = None,
     like: Annotated[
-        str | None,
-        typer.Option(metavar="OUT", help="Take the speed of the runs over this sink, of the same checkpoint."),
+        str | None, Option(metavar="OUT", help="Take the speed of the runs over this sink, of the same checkpoint.")
     ] = None,
     calibrate: Annotated[
-        bool,
-        typer.Option("--calibrate", help="Measure speed and memory on some rows or micro-batches; keep nothing."),
+        bool, Option("--calibrate", help="Measure speed and memory on some rows or micro-batches; keep nothing.")
     ] = False,
     price: Annotated[
-        float | None, typer.Option(metavar="PER_HOUR", help="Price of an hour of a GPU, or else of a CPU.")
+        float | None, Option(metavar="PER_HOUR", help="Price of an hour of a GPU, or else of a CPU.")
     ] = None,
 ) -> None:
     """Show what a run or a training would do. Starts no Ray and writes nothing.
@@ -169,7 +167,7 @@ def retry(
     sink: SinkOptions,
     shards: Annotated[
         list[str] | None,
-        typer.Option("--shard", metavar="NAME", help="Label this shard again whole, as it is now. Repeatable."),
+        Option("--shard", metavar="NAME", help="Label this shard again whole, as it is now. Repeatable."),
     ] = None,
     *,
     on: EngineOptions,

@@ -4,10 +4,10 @@ import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from raysp.cli.arguments import AGAIN, Engine, RecipeFile, Settings, command_line
-from raysp.cli.console import announce, err, is_json, print_command, print_fact, print_some, printing, show
+from raysp.cli.console import announce, err, is_json, print_command, print_each, print_fact, print_some, printing, show
 from raysp.cli.printed_runs import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
 from raysp.cluster.addresses import check_submitted_version, is_submitted, uses_cluster
@@ -24,16 +24,14 @@ def finetune(
     recipe: RecipeFile,
     settings: Settings = None,
     steps: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Try out N steps, and print texts of a few rows; nothing is kept."),
+        int | None, Option(min=1, metavar="N", help="Try out N steps, and print texts of a few rows; nothing is kept.")
     ] = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Remove what earlier trainings left in the sink, if any, and start over.")
+        bool, Option("--restart", help="Remove what earlier trainings left in the sink, if any, and start over.")
     ] = False,
     engine: Engine = "auto",
     address: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Ray cluster; local: this machine, on a Ray if workers are several."),
+        str | None, Option(metavar="ADDRESS", help="Ray cluster; local: this machine, on a Ray if workers are several.")
     ] = None,
 ) -> None:
     """Train a model by a recipe. The same command again continues from the last committed step.
@@ -68,8 +66,7 @@ def finetune(
             display.stop()
             if not is_json():
                 with printing():
-                    for name, fact in prepared.facts.items():
-                        print_fact(name, fact)
+                    print_each(prepared.facts.items())
                     print_failures(prepared.unreadable)
             display.show(lambda: "loading the model ...")
             display.start()
@@ -104,8 +101,7 @@ def _print_result(result: "FinetuneResult", again: str, after: str, *, is_try_ou
     if result.errors:
         print_fact("error rows", result.error_kinds + ("" if is_try_out else f", listed in {result.error_lists}"))
         print_some(err, [f"raysp: {example}" for example in result.error_examples], "error")
-    for name, fact in result.facts:
-        print_fact(name, fact)
+    print_each(result.facts)
     if is_try_out:
         print_command("next", after)
     elif result.is_done:
