@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from benchmarks import __main__ as command
-from benchmarks import models, recognisers, scale, throughput
+from benchmarks import models, scale, throughput
 from benchmarks.inputs import corpus
 
 
@@ -67,27 +67,6 @@ def test_a_sink_of_many_shards_is_planned_resumed_and_shown_by_a_few_requests() 
     assert rows["first plan"]["GET"] == 40
     others = [row for part, row in rows.items() if part != "first plan"]
     assert max(row["GET"] + row["HEAD"] + row["LIST"] + row["PUT"] for row in others) < 30
-
-
-def test_starts_of_correct_words_are_compared_with_those_of_the_joined_sentences(tmp_path) -> None:
-    parts = [
-        {"utterance": "a.flac", "start": 0.0, "text": "one two"},
-        {"utterance": "b.flac", "start": 5.0, "text": "well-known words"},
-    ]
-    joined = {"audio_filepath": str(tmp_path / "joined.flac"), "text": "one two well known words", "segments": parts}
-    heard = [("One,", 0.25), ("too", 1.0), ("well-known", 5.5), ("words.", 7.0)]
-    labels = {
-        "joined.flac": {
-            "text": "One, too well-known words.",
-            "words": [{"word": word, "start": start} for word, start in heard],
-        }
-    }
-    starts = {"a.flac": [0.5, 1.5], "b.flac": [0.25, 0.75, 1.5]}
-    rate, distances = recognisers.errors([joined], labels, starts)
-    assert rate == pytest.approx(1 / 5)
-    assert distances == pytest.approx([0.25, 0.25, 0.5])  # without "two", and the start of "known", which is not given
-    _, none = recognisers.errors([joined], labels, {})
-    assert none == []
 
 
 DOCS = Path(__file__).parents[1] / "docs"

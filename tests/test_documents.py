@@ -1,4 +1,4 @@
-"""Documents name tests, files, commands and reasons that exist; docstrings of functions begin with a plain verb."""
+"""Documents name tests, files, commands and reasons that exist."""
 
 import ast
 import re
@@ -20,7 +20,6 @@ PROMISES = "tests/models/promises/promises.md"
 DOCUMENTS = {"docs/evidence/reliability.md": 40, "docs/evidence/threat-model.md": 20, PROMISES: 150}
 """Documents, and how many tests each names at least."""
 NAMED = re.compile(r"`([\w/]+\.py)::([\w:]+)`")
-VAGUE = re.compile(r"(Tell|Say|Give|Name|Deny|Ask|Do what)\b")  # plain: Return, Report, Raise, Request
 BLOCKS = {"000": 9, "001": 4, "002": 4, "003": 6, "004": 5}  # of code on each page
 
 
@@ -157,36 +156,3 @@ def test_each_promise_of_the_models_documents_is_shown_or_has_its_reason():
         assert NAMED.search(shown) or re.search(r"[Nn]ot so: \w+ \S+", shown), row
     blocks = {f"{page}-{block}" for page, count in BLOCKS.items() for block in range(1, count + 1)}
     assert {*re.findall(r"\d{3}-\d", "".join(rows))} == blocks
-
-
-def vague(source: str) -> list[str]:
-    """Return the names of functions whose docstring begins with a vague verb. Properties begin with a noun."""
-    if not re.search(rf'"\s*{VAGUE.pattern}', source):
-        return []
-    return [
-        node.name
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and not any("property" in ast.unparse(one) for one in node.decorator_list)
-        and VAGUE.match(ast.get_docstring(node) or "")
-    ]
-
-
-@pytest.mark.slow
-def test_docstrings_of_functions_begin_with_a_plain_verb_and_no_message_is_written_as_shard_or_shards():
-    sources = [
-        file for package in ("raysp", "benchmarks", "pipelines") for file in (TESTS.parent / package).rglob("*.py")
-    ]
-    assert len(sources) > 500
-    texts = {file.relative_to(TESTS.parent).as_posix(): file.read_text() for file in sources}
-    assert {name: found for name, text in texts.items() if (found := vague(text))} == {}
-    undecided = re.compile(r"[a-z]\((s|es)\)")
-    strings = (
-        (name, node.value)
-        for name, text in texts.items()
-        if undecided.search(text) and name.startswith("raysp/")
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    )
-    assert [(name, text) for name, text in strings if undecided.search(text)] == []
-    assert vague('class A:\n def a(self):\n  """Tell the size."""\n def b(self):\n  """Return the size."""') == ["a"]

@@ -6,8 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from tests import kit
-from tests.corpora import rows_table, wav, write_shard
+from tests.corpora import wav
 from tests.hub_server import lay_out, use_cache
 from tests.published.building import lay_out as published_layout
 from tests.published.table import TABLE
@@ -48,16 +47,3 @@ def test_a_folder_of_recordings_and_a_data_set_of_datasets(raysp_command, here):
     made = datasets.Dataset.from_dict({"audio": ["recordings/a.wav"] * 2, "text": ["one"] * 2})
     made.cast_column("audio", datasets.Audio(decode=False)).save_to_disk("corpus")
     assert "one" in tried(raysp_command, here, PIPELINE.replace('"recordings"', '"corpus", text="text"'))
-
-
-@pytest.mark.drivers
-def test_a_bucket(here, s3):
-    variables = {"HF_HUB_CACHE": str(here / "hub"), "HF_HUB_OFFLINE": "1"}
-    variables |= {"AWS_ACCESS_KEY_ID": s3.key, "AWS_SECRET_ACCESS_KEY": s3.secret, "AWS_ENDPOINT_URL": s3.endpoint}
-    bucket = s3.bucket()
-    s3.upload(write_shard(here / "audio" / "a.parquet", table=rows_table(2, audio=wav(8000))).parent, bucket, "audio/")
-
-    def run_apart(*line: object) -> kit.Ran:
-        return kit.run_apart(line, **variables)
-
-    tried(run_apart, here, PIPELINE.replace('"recordings"', f'"s3://{bucket}/audio/*.parquet"'))

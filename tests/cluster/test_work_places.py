@@ -9,7 +9,6 @@ import pytest
 import raysp
 from raysp import PlanError
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
-from tests.kit import failing_files
 from tests.text.beams.arpa_files import write_arpa
 
 
@@ -42,19 +41,6 @@ def test_every_local_path_of_a_record_is_absolute_and_the_fingerprint_the_same_e
     label, times = [step for step in recorded["steps"] if step["type"] == "Label"]
     assert [label["checkpoint"], times["checkpoint"]] == [str(tmp_path / "model")] * 2
     assert (label["outputs"][0]["lm"], recorded["sink"]["url"]) == (f"{tmp_path}/words.arpa", f"{tmp_path}/out")
-
-
-def test_urls_stay_as_they_are(tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet")
-    write_arpa(tmp_path / "words.arpa", [["ONE"]], 1)
-    with failing_files() as files:
-        files.put(tmp_path, "corpus")
-        source = raysp.Shards(["memory://corpus/in/a.parquet", "memory://corpus/in/"], root="memory://corpus")
-        label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(beams=2, lm="memory://corpus/words.arpa")])
-        given = a_pipeline(source, steps=[raysp.Decode(), label], sink="memory://labels/out/")
-        found = raysp.plan(given).pipeline
-        assert (found.source, found.label.outputs, found.sink) == (source, label.outputs, given.sink)
-        assert raysp.plan(found).pipeline == found
 
 
 def test_a_relative_place_in_a_ray_job_is_refused_except_for_a_checkpoint(tmp_path, monkeypatch):

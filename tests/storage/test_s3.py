@@ -1,7 +1,6 @@
 """Object storage only: conditions, parts, retries, credentials, messages."""
 
 import logging
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +9,6 @@ import raysp
 from raysp import StoreError
 from raysp.storage import s3 as s3_module
 from raysp.storage import s3_client
-from raysp.storage.ranged import MAX_WINDOW_BYTES
 from raysp.storage.s3 import S3Store
 from raysp.storage.store import check_names, probe
 from raysp.storage.stores import expand, open_store
@@ -62,17 +60,6 @@ def keys(s3, bucket) -> list[str]:
 
 def uploads(s3, bucket) -> list[dict]:
     return s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads") or []
-
-
-def test_uploads_that_were_never_completed_are_named_and_aborted(s3, bucket, store):
-    for key in ("x/a.parquet", "x/b c.parquet", "elsewhere.parquet"):
-        s3.client.create_multipart_upload(Bucket=bucket, Key=key)
-    found = list(store.incomplete_uploads())
-    assert sorted(name.partition("?uploadId=")[0] for name in found) == ["a.parquet", "b c.parquet"]
-    for name in (*found, *found):
-        store.abort_upload(name)
-    assert [one["Key"] for one in uploads(s3, bucket)] == ["elsewhere.parquet"]
-    assert list(store.incomplete_uploads()) == []
 
 
 class TestOptions:
@@ -260,18 +247,6 @@ class TestFaults:
             store.replace("a", bytes(299_999) + b"x")
             with pytest.raises(StoreError, match="x/a: it was replaced while it was read; run again"):
                 file.read()
-
-
-class TestRequests:
-    def test_reading_on_requests_more_each_time(self, proxy, bucket):
-        store = S3Store(f"s3://{bucket}", proxy.options)
-        data = uuid.uuid4().bytes * 2**20  # 16 MiB
-        store.create("a", data)
-        proxy.requests.clear()
-        with store.open("a") as file:
-            read = b"".join(iter(lambda: file.read(2**20), b""))
-        assert read == data
-        assert len(proxy.requests) <= 2 + 3 + len(data) // MAX_WINDOW_BYTES
 
 
 class TestKeysWithEmptyParts:

@@ -14,7 +14,6 @@ from raysp.storage.options import resolve
 from raysp.storage.s3 import S3Store
 from raysp.storage.s3_client import read_options
 from raysp.storage.stores import expand, open_store
-from tests.corpora import a_pipeline, write_shard
 
 LITERAL = "lItErAlSeCrEt"
 
@@ -124,14 +123,6 @@ class TestFileSystems:
         source = raysp.Shards(f"s3://{bucket}/x/*", storage_options=files)
         assert source.storage_options == files.storage_options
         assert from_json(to_json(source)) == source
-
-    def test_the_status_of_a_sink_is_read_through_one(self, s3, bucket, tmp_path):
-        options = s3.options
-        write_shard(tmp_path / "in" / "a.parquet", 2)
-        sink = raysp.Parquet(f"s3://{bucket}/labels", storage_options=options)
-        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", sink), engine="here", progress=False)
-        files = s3fs.S3FileSystem(**resolve(options))
-        assert raysp.status(sink.url, files).shards_committed == 1
 
     def test_its_literal_secrets_are_refused_with_the_remedy(self):
         files = s3fs.S3FileSystem(key="AKIA", secret=LITERAL, skip_instance_cache=True)

@@ -68,16 +68,6 @@ def test_a_probe_and_a_scratch_file_that_is_not_published_leave_no_file(store):
     assert not scratch.exists()
 
 
-def test_stat_and_list_agree_and_the_version_changes_with_the_content(store):
-    store.create("a", b"one")
-    [before] = store.list()
-    assert before == store.stat("a")
-    assert before.num_bytes == 3
-    assert before.version
-    store.replace("a", b"two!")
-    assert store.stat("a").version != before.version
-
-
 def test_list_is_sorted_by_whole_path_and_narrowed_by_prefix(store):
     names = ["a.b", "a/b", "a/c/d", "a0", "ab/c", "b", "ä/ß", "z~/ +&%?#"]
     for name in reversed(names):

@@ -39,24 +39,14 @@ def check(folder: Path, pipeline: raysp.Pipeline, column: str, *expected: object
     return found.type
 
 
-@pytest.mark.parametrize(
-    ("column", "first", "second", "expected"),
-    [
-        ("id", pa.array([1, 2], pa.int32()), pa.array([2**40, None]), pa.int64()),
-        ("kept", pa.array(["x", "y"]).dictionary_encode(), pa.array(["x", "z"]), pa.string()),
-        ("kept", pa.array([[1], []], pa.list_(pa.int8())), pa.array([[300], None]), pa.list_(pa.int64())),
-    ],
-    ids=str,
-)
-def test_types_are_widened_and_every_reader_reads_the_sink(tmp_path, column, first, second, expected):
-    shard(tmp_path, "a", first, column)
-    shard(tmp_path, "b", second, column)
-    pipeline = pipeline_of(tmp_path, column)
-    shown = str(expected).replace("<item", "<element")  # as Parquet names the items of lists
+def test_types_are_widened_with_a_note_and_every_reader_reads_the_sink(tmp_path):
+    shard(tmp_path, "a", pa.array([1, 2], pa.int32()))
+    shard(tmp_path, "b", pa.array([2**40, None]))
+    pipeline = pipeline_of(tmp_path)
     notes = raysp.plan(pipeline).notes
-    assert any(note.startswith(f"column {column!r} is ") and f"hold {shown}" in note for note in notes)
+    assert any(note.startswith("column 'id' is ") and "hold int64" in note for note in notes)
     label(pipeline)
-    assert check(tmp_path, pipeline, column, *first.to_pylist(), *second.to_pylist()) == expected
+    assert check(tmp_path, pipeline, "id", 1, 2, 2**40, None) == pa.int64()
 
 
 @pytest.mark.parametrize("column", ["id", "kept"])

@@ -8,8 +8,7 @@ import pytest
 
 import raysp
 from raysp import ChangedError
-from tests import kit
-from tests.corpora import a_pipeline, wav, write_shard
+from tests.corpora import a_pipeline, write_shard
 
 RUN = ".raysp/run.json"
 
@@ -39,22 +38,3 @@ def test_another_root_is_refused_with_the_remedy_and_a_corpus_that_moved_as_a_wh
     assert json.loads((sink / RUN).read_text())["root"] == str(moved)
     with pytest.raises(ChangedError, match=rf"relative to '{moved}', this source's to '{data}'"):
         raysp.plan(a_pipeline(str(data), sink))
-
-
-@pytest.mark.parametrize(
-    ("url", "root", "expected"),
-    [
-        ("in/m.jsonl", None, "in"),
-        ("in/m.jsonl", ".", ""),
-        ("in/voices", None, "in/voices"),
-        ("**/m.jsonl", None, ""),
-        (["in/m.jsonl", "in/voices"], None, "in"),
-    ],
-)
-def test_the_root_follows_from_the_urls_and_is_recorded(tmp_path, monkeypatch, url, root, expected):
-    (tmp_path / "in" / "voices").mkdir(parents=True)
-    (tmp_path / "in" / "voices" / "v.wav").write_bytes(wav())
-    (tmp_path / "in" / "m.jsonl").write_text('{"audio_filepath": "voices/v.wav"}\n')
-    monkeypatch.chdir(tmp_path)
-    kit.interrupted(a_pipeline(raysp.Shards(url, root=root), tmp_path / "out"))
-    assert json.loads((tmp_path / "out" / RUN).read_text())["root"] == str(tmp_path / expected)
