@@ -18,8 +18,7 @@ from raysp.models.base.kernels import activation, conv1d
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder, compute_mask_indices
-from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
-from raysp.models.encoder.waveform import FeatureEncoder
+from raysp.models.encoder.transformer import FeatureProjection, TransformerConfig
 
 _compute_mask_indices = compute_mask_indices  # the name that training scripts import
 
@@ -94,11 +93,8 @@ class HubertModel(HubertPreTrainedModel, WaveformEncoder):
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__(config)
-        self.feature_extractor = FeatureEncoder(config)
-        self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
         if not config.feat_proj_layer_norm:
             self.feature_projection.layer_norm = None
-        self.encoder = Encoder(config)
         if config.conv_pos_batch_norm:
             self.encoder.pos_conv_embed = HubertBatchNormConvEmbedding(config)
 

@@ -29,6 +29,7 @@ from raysp.models.encoder.languages import (
     language_tokenizer,
     tokenizer_adapter,
 )
+from raysp.models.encoder.speech_model import Reading
 from raysp.models.features.processors import FeatureExtractor, read_feature_extractor_config
 from raysp.models.labelled_passes import OWN, ModelPass
 from raysp.models.labelled_passes import CheckpointSummary as CheckpointSummary
@@ -458,7 +459,7 @@ class LoadedCheckpoint:
             states = SharedStates([*sums.values()]) if sums else None
             encoded = encoder.encode(inputs, layout, output_hidden_states=hidden_states, states=states)
             for head in readers:
-                heads |= dict.fromkeys(head.gives, head.read(encoded, inputs, layout, sums.get(head)))
+                heads |= dict.fromkeys(head.gives, head.read(Reading(encoded, inputs, layout, sums.get(head))))
         frames = hidden_frames = None
         if num_samples is not None:
             frames = [self.model.num_frames(length) for length in num_samples]

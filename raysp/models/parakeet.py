@@ -22,8 +22,9 @@ from raysp.models.base.kernels import dropped
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, output
 from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.conformer import sinusoids
-from raysp.models.encoder.encoder_heads import ForCTC
+from raysp.models.encoder.encoder_heads import ForCTC, labels_third, of_features
 from raysp.models.encoder.fast_conformer import (
+    FastConformerConfig,
     FastConformerLayer,
     SelfAttention,
     Subsampling,
@@ -57,29 +58,15 @@ def check_features(folder: Path, extractor: ParakeetFeatureExtractor, config: Ma
         )
 
 
-class ParakeetEncoderConfig(Config):
+class ParakeetEncoderConfig(FastConformerConfig):
     """Fields and defaults of `ParakeetEncoderConfig` in transformers."""
 
     model_type: ClassVar[str] = "parakeet_encoder"
 
-    hidden_size: int = 1024
     num_hidden_layers: int = 24
-    num_attention_heads: int = 8
-    intermediate_size: int = 4096
-    hidden_act: str = "silu"
-    attention_bias: bool = True
-    convolution_bias: bool = True
-    conv_kernel_size: int = 9
-    subsampling_factor: int = 8
-    subsampling_conv_channels: int = 256
-    num_mel_bins: int = 80
-    subsampling_conv_kernel_size: int = 3
-    subsampling_conv_stride: int = 2
     dropout: float = 0.1
     dropout_positions: float = 0.0
     layerdrop: float = 0.1
-    activation_dropout: float = 0.1
-    attention_dropout: float = 0.1
     max_position_embeddings: int = 5000
     scale_input: bool = True
     initializer_range: float = 0.02
@@ -376,19 +363,7 @@ class ParakeetForCTC(ForCTC, ParakeetPreTrainedModel):
         """Return a new head."""
         return ParakeetCTCHead(self.encoder_config.hidden_size, vocab_size)
 
-    def forward(  # type: ignore[override]  # the order of arguments is the original's
-        self,
-        input_features: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> CausalLMOutput | tuple[Any, ...]:
-        """Return logits_BTV, and the CTC loss if `labels` are given: see `ForCTC.forward`."""
-        return super().forward(
-            input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
-        )
+    forward = of_features(labels_third)  # the order of arguments is the original's
 
     @torch.no_grad()
     def generate(

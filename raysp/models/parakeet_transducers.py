@@ -22,8 +22,7 @@ from raysp.models.base.outputs import ModelOutput, output
 from raysp.models.base.row_layout import Layout
 from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
-from raysp.models.encoder.heads import LayerSum
-from raysp.models.encoder.speech_model import Encoded
+from raysp.models.encoder.speech_model import Reading
 from raysp.models.parakeet import ParakeetEncoder, ParakeetHeadConfig, ParakeetPreTrainedModel
 from raysp.models.parakeet import check_features as check_features
 
@@ -185,28 +184,17 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         """
         layout = self.input_layout(input_features, attention_mask)
         encoded = self.encoded(input_features, layout, output_attentions, output_hidden_states)
-        outputs = self.read(encoded, input_features, layout)
+        outputs = self.read(Reading(encoded, input_features, layout))
         if decoder_input_ids is not None:
             frames_BTJ = outputs.pooler_output
             outputs.logits = self.joint(self.decoder(decoder_input_ids)[:, None], frames_BTJ[:, :, None])
         return self.returned(outputs, return_dict)
 
-    def read(
-        self,
-        encoded: Encoded,
-        inputs: Tensor,
-        layout: Layout,
-        layer_sum: LayerSum | None = None,
-        labels: Tensor | None = None,
-    ) -> ParakeetRNNTOutput:
-        """Return the output of the head: see the base."""
-        frames_BTJ = dense(self.encoder_projector, encoded.last_hidden_state)
-        return ParakeetRNNTOutput(
-            last_hidden_state=encoded.last_hidden_state,
-            pooler_output=frames_BTJ,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
+    def read(self, reading: Reading) -> ParakeetRNNTOutput:
+        """Return the output of the encoder and its projected frames: see the base."""
+        last_BTH = reading.encoded.last_hidden_state
+        frames_BTJ = dense(self.encoder_projector, last_BTH)
+        return reading.output(ParakeetRNNTOutput, last_hidden_state=last_BTH, pooler_output=frames_BTJ)
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return predicted_RJ for one more token of each row, and the state of the prediction network."""

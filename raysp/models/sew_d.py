@@ -19,25 +19,20 @@ from raysp.models.base.configuration import Config
 from raysp.models.base.folded import Folded, WeightNormConv1d
 from raysp.models.base.kernels import activation, dense, dropped
 from raysp.models.base.row_layout import Count, Layout
-from raysp.models.encoder.disentangled import DisentangledSelfAttention, Distances
+from raysp.models.encoder.disentangled import DisentangledConfig, DisentangledSelfAttention, Distances
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
-from raysp.models.encoder.transformer import WaveformConfig, run_layers
+from raysp.models.encoder.transformer import run_layers
 from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
 
 
-class SEWDConfig(WaveformConfig):
+class SEWDConfig(DisentangledConfig):
     """Fields and defaults of `SEWDConfig` in transformers, including fields that its model reads undeclared."""
 
     model_type: ClassVar[str] = "sew-d"
 
     squeeze_factor: int = 2
-    max_position_embeddings: int = 512
-    position_buckets: int = 256
-    share_att_key: bool = True
-    relative_attention: bool = True
-    pos_att_type: tuple[str, ...] = ("p2c", "c2p")
     norm_rel_ebd: str = "layer_norm"
     hidden_act: str = "gelu_python"
     layer_norm_eps: float = 1e-7
@@ -46,17 +41,6 @@ class SEWDConfig(WaveformConfig):
     conv_stride: tuple[int, ...] = (5, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1)
     conv_kernel: tuple[int, ...] = (10, 3, 1, 3, 1, 3, 1, 3, 1, 2, 1, 2, 1)
     ctc_loss_reduction: str = "mean"
-
-    @property
-    def furthest_distance(self) -> int:
-        """Distance in frames from which on all share the last bucket."""
-        distance: int = getattr(self, "max_relative_positions", -1)
-        return distance if distance >= 1 else self.max_position_embeddings
-
-    @property
-    def distance_span(self) -> int:
-        """Rows of the table of distances to one side."""
-        return self.position_buckets if self.position_buckets > 0 else self.furthest_distance
 
     def validate(self) -> None:
         """Raise CheckpointError for fields that contradict each other."""

@@ -25,8 +25,7 @@ from raysp.models.encoder.heads import (
     sample_negative_indices,
 )
 from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder, compute_mask_indices
-from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
-from raysp.models.encoder.waveform import FeatureEncoder
+from raysp.models.encoder.transformer import TransformerConfig
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices
@@ -88,12 +87,6 @@ class UniSpeechPreTrainedModel(SpeechModel):
 
 class UniSpeechModel(UniSpeechPreTrainedModel, WaveformEncoder):
     """The encoder without a head."""
-
-    def __init__(self, config: UniSpeechConfig) -> None:
-        super().__init__(config)
-        self.feature_extractor = FeatureEncoder(config)
-        self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
-        self.encoder = Encoder(config)
 
 
 class UniSpeechForCTC(ForCTC, UniSpeechPreTrainedModel):

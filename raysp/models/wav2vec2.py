@@ -27,8 +27,8 @@ from raysp.models.encoder.encoder_heads import (
 from raysp.models.encoder.heads import sample_negative_indices
 from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEncoder, compute_mask_indices
-from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig, XVectorConfig
-from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
+from raysp.models.encoder.transformer import TransformerConfig, XVectorConfig
+from raysp.models.encoder.waveform import receptive_samples
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices
@@ -172,9 +172,6 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
-        self.feature_extractor = FeatureEncoder(config)
-        self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
-        self.encoder = Encoder(config)
         self.adapter = Wav2Vec2Adapter(config) if config.add_adapter else None
 
     @property

@@ -18,28 +18,29 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
-from raysp.models.base.kernels import dense, dropped
+from raysp.models.base.kernels import dropped
 from raysp.models.base.modeling import resolved
-from raysp.models.base.outputs import (
-    CausalLMOutput,
-    ModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-    XVectorOutput,
-)
 from raysp.models.base.row_layout import Count, Layout
-from raysp.models.encoder.conformer import POSITIONS, ConformerLayer, SelfAttention, rotations, sinusoids
+from raysp.models.encoder.conformer import (
+    POSITIONS,
+    ConformerConfig,
+    ConformerLayer,
+    SelfAttention,
+    rotations,
+    sinusoids,
+)
 from raysp.models.encoder.conformer_adapter import Wav2Vec2BertAdapter, adapted_frames
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,
     ForSequenceClassification,
     ForXVector,
+    of_features,
 )
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.relative_attention import clipped_distances
 from raysp.models.encoder.speech_model import Encoded, EncoderModel, SpeechModel
-from raysp.models.encoder.transformer import FeatureProjection, FeedForward, XVectorConfig, run_layers
+from raysp.models.encoder.transformer import FeatureProjection, FeedForward, run_layers
 from raysp.models.features.log_mels import HOP_SAMPLES, MELS_PER_FRAME, num_mels, samples_of_mels
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 
@@ -47,7 +48,7 @@ FRAME_SAMPLES = HOP_SAMPLES * MELS_PER_FRAME  # 320
 """Samples of the waveform from one frame of features to the next."""
 
 
-class Wav2Vec2BertConfig(XVectorConfig):
+class Wav2Vec2BertConfig(ConformerConfig):
     """Fields and defaults of `Wav2Vec2BertConfig` in transformers."""
 
     model_type: ClassVar[str] = "wav2vec2-bert"
@@ -62,31 +63,18 @@ class Wav2Vec2BertConfig(XVectorConfig):
     hidden_dropout: float = 0.0
     activation_dropout: float = 0.0
     attention_dropout: float = 0.0
-    layerdrop: float = 0.1
     layer_norm_eps: float = 1e-5
     ctc_loss_reduction: str = "sum"
     classifier_proj_size: int = 768
-    num_adapter_layers: int = 1
-    adapter_act: str = "relu"
     use_intermediate_ffn_before_adapter: bool = False
-    position_embeddings_type: str | None = "relative_key"
     rotary_embedding_base: int = 10000
     max_source_positions: int = 5000
-    left_max_position_embeddings: int = 64
-    right_max_position_embeddings: int = 8
-    conv_depthwise_kernel_size: int = 31
-    conformer_conv_dropout: float = 0.1
 
     @property
     def inputs_to_logits_ratio(self) -> int:
         """Twice the features of a frame, as in the original: 320, which is also a frame's stride in samples."""
         ratio = self.feature_projection_input_dim * 2
         return ratio * self.adapter_stride**self.num_adapter_layers if self.add_adapter else ratio
-
-    @property
-    def adapter_size(self) -> int:
-        """Width of the adapter's output."""
-        return self.output_hidden_size or self.hidden_size
 
     @property
     def last_size(self) -> int:
@@ -129,17 +117,6 @@ def check_features(folder: Path, extractor: SeamlessM4TFeatureExtractor, config:
             f"{folder}: features are {extractor.num_mel_bins} mel bins with stride {extractor.stride}, the model "
             f"expects feature_projection_input_dim {expected!r} of stride {MELS_PER_FRAME}: correct the wrong one"
         )
-
-
-class Wav2Vec2BertFeatureProjection(FeatureProjection):
-    """Normalisation of features and projection to the hidden width."""
-
-    def forward(self, features_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the projected and the normalised features."""
-        assert self.layer_norm is not None
-        features_BTC = self.layer_norm(features_BTC)
-        hidden_BTH = dropped(dense(self.projection, features_BTC), self.config.feat_proj_dropout, self.training)
-        return hidden_BTH, features_BTC
 
 
 class Wav2Vec2BertEncoder(nn.Module):
@@ -281,11 +258,11 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
     """The encoder without a head; includes the adapter if there is one."""
 
     encoder: Wav2Vec2BertEncoder
-    feature_projection: Wav2Vec2BertFeatureProjection
+    feature_projection: FeatureProjection
 
     def __init__(self, config: Wav2Vec2BertConfig) -> None:
         super().__init__(config)
-        self.feature_projection = Wav2Vec2BertFeatureProjection(config, config.feature_projection_input_dim)
+        self.feature_projection = FeatureProjection(config, config.feature_projection_input_dim)
         self.encoder = Wav2Vec2BertEncoder(config)
         self.adapter = Wav2Vec2BertAdapter(config) if config.add_adapter else None
         self.intermediate_ffn: FeedForward | None = None
@@ -297,29 +274,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
         """Modules that take the output of the last layer."""
         return (self.intermediate_ffn, self.adapter)
 
-    def forward(
-        self,
-        input_features: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> ModelOutput | tuple[Any, ...]:
-        """Encode log-mel features.
-
-        Args:
-            input_features: (B, T, C) pairs of normalised log-mel frames, see `SeamlessM4TFeatureExtractor`.
-            attention_mask: (B, T), nonzero for frames of the row, which come first; None: all of them. Or a `Layout`.
-            mask_time_indices: (B, T), true where a frame is replaced by the learned mask.
-            output_attentions: Return `attentions`, (B, A, T, T) for each layer; None: as configured.
-            output_hidden_states: Return `hidden_states`, (B, T, H) before the first layer and after each; None: as
-                configured.
-            return_dict: False returns a plain tuple.
-        """
-        return super().forward(
-            input_features, attention_mask, mask_time_indices, output_attentions, output_hidden_states, return_dict
-        )
+    forward = of_features(EncoderModel.forward)
 
     def encode(
         self,
@@ -346,19 +301,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
 class Wav2Vec2BertForCTC(ForCTC, Wav2Vec2BertPreTrainedModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
 
-    def forward(
-        self,
-        input_features: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> CausalLMOutput | tuple[Any, ...]:
-        """Return logits_BPV, and the CTC loss if `labels` are given: see `ForCTC.forward`."""
-        return super().forward(
-            input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
-        )
+    forward = of_features(ForCTC.forward)
 
     def _decoded_frames(self, inputs: Tensor, num_inputs_B: Tensor) -> Tensor:
         """Return the number of frames of each row alone, including the frame of an odd log-mel frame at its end."""
@@ -368,37 +311,13 @@ class Wav2Vec2BertForCTC(ForCTC, Wav2Vec2BertPreTrainedModel):
 class Wav2Vec2BertForSequenceClassification(ForSequenceClassification, Wav2Vec2BertPreTrainedModel):
     """The encoder with classes over the mean of its frames."""
 
-    def forward(
-        self,
-        input_features: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Return logits_BN, and a loss by `config.problem_type` if labels are given."""
-        return super().forward(
-            input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
-        )
+    forward = of_features(ForSequenceClassification.forward)
 
 
 class Wav2Vec2BertForAudioFrameClassification(ForAudioFrameClassification, Wav2Vec2BertPreTrainedModel):
     """The encoder with classes for each frame, such as speakers."""
 
-    def forward(
-        self,
-        input_features: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TokenClassifierOutput | tuple[Any, ...]:
-        """Return logits_BTN, and the cross entropy if one-hot labels (B, T, N) are given."""
-        return super().forward(
-            input_features, attention_mask, labels, output_attentions, output_hidden_states, return_dict
-        )
+    forward = of_features(ForAudioFrameClassification.forward)
 
 
 class Wav2Vec2BertForXVector(ForXVector, Wav2Vec2BertPreTrainedModel):
@@ -406,19 +325,7 @@ class Wav2Vec2BertForXVector(ForXVector, Wav2Vec2BertPreTrainedModel):
 
     config: Wav2Vec2BertConfig
 
-    def forward(
-        self,
-        input_features: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> XVectorOutput | tuple[Any, ...]:
-        """Return embeddings and logits (B, xvector_output_dim), and a loss if speaker numbers (B,) are given."""
-        return super().forward(
-            input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
-        )
+    forward = of_features(ForXVector.forward)
 
     def _seen_frames(self, num_inputs: Count) -> Count:
         return self._get_feat_extract_output_lengths(num_inputs, self._adapter_is_seen)

@@ -10,7 +10,6 @@ Legend: B batch, T frames, H hidden, A attention heads, D head, R rows of a tabl
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,25 +18,28 @@ from torch import Tensor, nn
 from raysp.models.base.kernels import activation, dense, dropped, linear
 from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.relative_attention import Bias, BiasOf, gathered, of_distances
-from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig, attended
+from raysp.models.encoder.transformer import FeedForward, XVectorConfig, attended
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
 """Kinds of positions, as `position_embeddings_type` names them."""
 
 
-class ConformerConfig(FeedForwardConfig, Protocol):
-    """Fields of a configuration that the layer reads."""
+class ConformerConfig(XVectorConfig):
+    """Fields that layers and adapter read, with the defaults of `Wav2Vec2BertConfig` in transformers."""
 
-    hidden_size: int
-    num_attention_heads: int
-    hidden_act: str
-    attention_dropout: float
-    conformer_conv_dropout: float
-    conv_depthwise_kernel_size: int
-    layer_norm_eps: float
-    position_embeddings_type: str | None
-    left_max_position_embeddings: int
-    right_max_position_embeddings: int
+    layerdrop: float = 0.1
+    position_embeddings_type: str | None = "relative_key"
+    left_max_position_embeddings: int = 64
+    right_max_position_embeddings: int = 8
+    conv_depthwise_kernel_size: int = 31
+    conformer_conv_dropout: float = 0.1
+    num_adapter_layers: int = 1
+    adapter_act: str = "relu"
+
+    @property
+    def adapter_size(self) -> int:
+        """Width of the adapter's output."""
+        return self.output_hidden_size or self.hidden_size
 
 
 def sinusoids(num_frames: int, hidden_size: int, like: Tensor) -> Tensor:

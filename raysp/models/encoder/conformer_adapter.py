@@ -5,8 +5,6 @@ Names of modules and weights follow published checkpoints.
 Legend: B batch, T frames, P frames after a layer, H hidden.
 """
 
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,25 +15,10 @@ from raysp.models.encoder.conformer import ConformerConfig, SelfAttention
 from raysp.models.encoder.transformer import FeedForward
 
 
-class AdapterConfig(ConformerConfig, Protocol):
-    """Fields of a configuration that the adapter reads."""
-
-    @property
-    def adapter_size(self) -> int:
-        """Width of the frames."""
-        ...
-
-    adapter_kernel_size: int
-    adapter_stride: int
-    adapter_act: str
-    num_adapter_layers: int
-    layerdrop: float
-
-
 class Wav2Vec2BertAdapterLayer(nn.Module):
     """Attention over fewer frames, with strided convolutions before it and in its residual."""
 
-    def __init__(self, config: AdapterConfig) -> None:
+    def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
         size, kernel, stride = config.adapter_size, config.adapter_kernel_size, config.adapter_stride
         self.config, self.dropout = config, config.conformer_conv_dropout
@@ -64,7 +47,7 @@ class Wav2Vec2BertAdapterLayer(nn.Module):
 class Wav2Vec2BertAdapter(nn.Module):
     """Reduction of the encoder's frames for a decoder that attends to them."""
 
-    def __init__(self, config: AdapterConfig) -> None:
+    def __init__(self, config: ConformerConfig) -> None:
         super().__init__()
         self.config = config
         self.proj: nn.Linear | None = None
@@ -84,7 +67,7 @@ class Wav2Vec2BertAdapter(nn.Module):
         return hidden_BTH
 
 
-def adapted_frames(num_frames: Count, config: AdapterConfig) -> Count:
+def adapted_frames(num_frames: Count, config: ConformerConfig) -> Count:
     """Return the frames after one adapter layer."""
     padding = config.adapter_stride // 2
     return (num_frames + 2 * padding - config.adapter_kernel_size) // config.adapter_stride + 1

@@ -7,7 +7,6 @@ frames (2Q - 1), N frames of all rows, or rows of a table in the order of readin
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,28 +21,28 @@ from raysp.models.encoder.relative_attention import (
     of_distances,
     once,
 )
-from raysp.models.encoder.transformer import attended
+from raysp.models.encoder.transformer import WaveformConfig, attended
 
 
-class DisentangledConfig(Protocol):
-    """Fields of a configuration that the attention reads."""
+class DisentangledConfig(WaveformConfig):
+    """Fields that the attention reads, with the defaults of `SEWDConfig` in transformers."""
 
-    hidden_size: int
-    num_attention_heads: int
-    attention_dropout: float
-    activation_dropout: float
-    position_buckets: int
-    pos_att_type: tuple[str, ...]
-    relative_attention: bool
-    share_att_key: bool
+    max_position_embeddings: int = 512
+    position_buckets: int = 256
+    share_att_key: bool = True
+    relative_attention: bool = True
+    pos_att_type: tuple[str, ...] = ("p2c", "c2p")
 
     @property
     def furthest_distance(self) -> int:
         """Distance in frames from which on all share the last bucket."""
+        distance: int = getattr(self, "max_relative_positions", -1)
+        return distance if distance >= 1 else self.max_position_embeddings
 
     @property
     def distance_span(self) -> int:
         """Rows of the table of distances to one side."""
+        return self.position_buckets if self.position_buckets > 0 else self.furthest_distance
 
 
 @dataclass(frozen=True)

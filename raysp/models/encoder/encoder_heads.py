@@ -10,7 +10,9 @@ Legend: B batch, S samples or frames of features, T frames, H hidden, C channels
 of a row, N classes, E embedding.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,6 +26,7 @@ from raysp.models.base.kernels import dropped
 from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import (
     CausalLMOutput,
+    ModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
     XVectorOutput,
@@ -44,7 +47,7 @@ from raysp.models.encoder.heads import (
     tdnn_layers,
     tdnn_output_frames,
 )
-from raysp.models.encoder.speech_model import Encoded, SpeechModel
+from raysp.models.encoder.speech_model import Reading, SpeechModel
 from raysp.models.encoder.transformer import EncoderConfig, XVectorConfig
 
 NOT_BLANK = -1e4
@@ -52,11 +55,77 @@ NOT_BLANK = -1e4
 PER_HEAD_FIELDS = ("architectures", "dtype")  # fields of a configuration that may differ between heads
 
 
-class ForCTC(SpeechModel):
+class Head(SpeechModel):
+    """An encoder with a head; its class tells what its labels are."""
+
+    def add_encoder(self, *, takes_adapter: bool = False) -> None:
+        """Set the base model.
+
+        Raises:
+            CheckpointError: The configuration adds an adapter, which makes the encoder's frames fewer, before a head
+                that does not support it.
+        """
+        if getattr(self.config, "add_adapter", False) and not takes_adapter:
+            raise CheckpointError(f"{type(self).__name__} does not support add_adapter: set it to False in config.json")
+        setattr(self, self.base_model_prefix, self.build_base())
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | Layout | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: Tensor | None = None,
+    ) -> ModelOutput | tuple[Any, ...]:
+        """Return the output of the head, with a loss if labels are given.
+
+        For the arguments but `labels` see the base model's `forward`.
+        """
+        if labels is not None:
+            self.check_labels(labels)
+        layout, layer_sum = self.input_layout(input_values, attention_mask), self.layer_sum()
+        encoded = self.encoded(input_values, layout, output_attentions, output_hidden_states, states=layer_sum)
+        return self.returned(self.read(Reading(encoded, input_values, layout, layer_sum, labels)), return_dict)
+
+    def check_labels(self, labels: Tensor) -> None:
+        """Refuse labels that are wrong whatever the encoder returns."""
+
+
+def labels_third(
+    self: Head,
+    input_values: Tensor,
+    attention_mask: Tensor | Layout | None = None,
+    labels: Tensor | None = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+) -> ModelOutput | tuple[Any, ...]:
+    """Return the output of a head: its `forward` with the arguments in the order of some classes of transformers."""
+    return Head.forward(
+        self, input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
+    )
+
+
+def of_features(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a `forward` whose first argument is named `input_features`, of models of log-mel frames."""
+
+    @functools.wraps(forward)
+    def renamed(self: SpeechModel, input_features: Tensor, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        return forward(self, input_features, *args, **options)
+
+    model, inputs, *others = inspect.signature(forward).parameters.values()
+    parameters = [model, inputs.replace(name="input_features"), *others]
+    renamed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return renamed
+
+
+class ForCTC(Head):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank.
 
     With a mask, frames after a row's end have the blank with probability 1, so that `logits.argmax(-1)` of a padded
-    batch decodes to the texts of its rows alone. Without a mask the rows' ends are unknown.
+    batch decodes to the texts of its rows alone. Without a mask the rows' ends are unknown. Labels (B, L) are ids; -100
+    and the blank are ignored.
 
     A language's adapter (MMS) is loaded with the weights (`target_lang`), or later by `load_adapter`.
     """
@@ -71,54 +140,26 @@ class ForCTC(SpeechModel):
         super().__init__(config)
         if config.vocab_size is None:
             raise CheckpointError("vocab_size is None, expected the number of tokens: pass vocab_size=...")
-        setattr(self, self.base_model_prefix, self.build_base())
+        self.add_encoder(takes_adapter=True)
         setattr(self, self.head_name, self.build_head(config.vocab_size))
         self.target_lang = target_lang
         if target_lang is not None:
             languages.check_has_adapters(self, target_lang)
 
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> CausalLMOutput | tuple[Any, ...]:
-        """Return logits_BTV, and the CTC loss if labels are given.
+    def check_labels(self, labels: Tensor) -> None:
+        """Refuse labels (B, L) that are neither tokens nor -100."""
+        check_labels(labels, len(self.get_parameter(f"{self.head_name}.weight")))
 
-        Frames after the end of a row by `attention_mask` have the blank. `labels` are (B, L) ids; -100 and the blank
-        are ignored. For the other arguments see the base model's `forward`.
-        """
-        if labels is not None:
-            check_labels(labels, len(self.get_parameter(f"{self.head_name}.weight")))
-        output: CausalLMOutput | tuple[Any, ...] = self.encoded_and_read(
-            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
-        )
-        return output
-
-    def read(
-        self,
-        encoded: Encoded,
-        inputs: Tensor,
-        layout: Layout,
-        layer_sum: LayerSum | None = None,
-        labels: Tensor | None = None,
-    ) -> CausalLMOutput:
+    def read(self, reading: Reading) -> CausalLMOutput:
         """Return the output of the head: see the base."""
-        logits_BTV = self.head(dropped(encoded.last_hidden_state, self.config.final_dropout, self.training))
+        layout, labels = reading.layout, reading.labels
+        logits_BTV = self.head(dropped(reading.encoded.last_hidden_state, self.config.final_dropout, self.training))
         # Of the logits before blanks are set, which are constants without a gradient.
         loss = None if labels is None else self._loss(logits_BTV, layout, labels)
         if layout.counts_B is not None:
-            num_frames_B = self._decoded_frames(inputs, layout.counts_B)
+            num_frames_B = self._decoded_frames(reading.inputs, layout.counts_B)
             logits_BTV = blank_after_end(logits_BTV, num_frames_B, self.config.pad_token_id)
-        return CausalLMOutput(
-            loss=loss,
-            logits=logits_BTV,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
+        return reading.output(CausalLMOutput, loss=loss, logits=logits_BTV)
 
     def build_head(self, vocab_size: int) -> nn.Module:
         """Return a new head."""
@@ -178,44 +219,27 @@ class ForCTC(SpeechModel):
         return languages.adapter_weights(self)
 
 
-def add_encoder(model: "WeighingLayers", *, takes_adapter: bool = False) -> None:
-    """Set the base model of a head over classes, and the weights of its layer sum if configured.
-
-    Raises:
-        CheckpointError: The configuration adds an adapter, which makes the encoder's frames fewer, before a head that
-            does not support it.
-    """
-    config = model.config
-    if getattr(config, "add_adapter", False) and not takes_adapter:
-        raise CheckpointError(f"{type(model).__name__} does not support add_adapter: set it to False in config.json")
-    setattr(model, model.base_model_prefix, model.build_base())
-    model.layer_weights = initial_layer_weights(config.num_hidden_layers) if config.use_weighted_layer_sum else None
-
-
-class WeighingLayers(SpeechModel):
+class WeighingLayers(Head):
     """A head over frames, or over a learned sum of the hidden states of all layers."""
 
     layer_weights: nn.Parameter | None
+
+    def add_encoder(self, *, takes_adapter: bool = False) -> None:
+        """Set the base model, and the weights of its layer sum if configured: see the base."""
+        super().add_encoder(takes_adapter=takes_adapter)
+        config = self.config
+        self.layer_weights = initial_layer_weights(config.num_hidden_layers) if config.use_weighted_layer_sum else None
 
     def layer_sum(self) -> LayerSum | None:
         """Return a receiver of the hidden states, if the head reads their learned sum."""
         return None if self.layer_weights is None else LayerSum(self.layer_weights)
 
-    def frames(self, encoded: Encoded, layer_sum: LayerSum | None) -> Tensor:
-        """Return the frames (B, T, H) that the head reads."""
-        return encoded.last_hidden_state if layer_sum is None else layer_sum.total
 
-
-def classes_output(
-    model: SpeechModel, logits_BN: Tensor, encoded: Encoded, labels: Tensor | None
-) -> SequenceClassifierOutput:
+def classes_output(model: SpeechModel, logits_BN: Tensor, reading: Reading) -> SequenceClassifierOutput:
     """Return the output of a head with classes or numbers for each row, with a loss if labels are given."""
-    return SequenceClassifierOutput(
-        loss=None if labels is None else classification_loss(logits_BN, labels, model.config.problem_type),
-        logits=logits_BN,
-        hidden_states=encoded.hidden_states,
-        attentions=encoded.attentions,
-    )
+    labels, problem_type = reading.labels, model.config.problem_type
+    loss = None if labels is None else classification_loss(logits_BN, labels, problem_type)
+    return reading.output(SequenceClassifierOutput, loss=loss, logits=logits_BN)
 
 
 def blank_after_end(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None) -> Tensor:
@@ -234,48 +258,26 @@ def blank_after_end(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None)
 
 
 class ForSequenceClassification(WeighingLayers):
-    """The encoder with classes over the mean of its frames."""
+    """The encoder with classes over the mean of its frames; the loss is by `config.problem_type`.
+
+    Labels: see `heads.classification_loss`.
+    """
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.CLASSES,)
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        add_encoder(self)
+        self.add_encoder()
         self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
         self.classifier = nn.Linear(config.classifier_proj_size, config.num_labels)
 
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Return logits_BN, and a loss by `config.problem_type` if labels are given.
-
-        `labels`: see `heads.classification_loss`. For the other arguments see the base model's `forward`.
-        """
-        output: SequenceClassifierOutput | tuple[Any, ...] = self.encoded_and_read(
-            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
-        )
-        return output
-
-    def read(
-        self,
-        encoded: Encoded,
-        inputs: Tensor,
-        layout: Layout,
-        layer_sum: LayerSum | None = None,
-        labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
+    def read(self, reading: Reading) -> SequenceClassifierOutput:
         """Return the output of the head: see the base."""
-        frames_BTH = self.frames(encoded, layer_sum)
-        valid_BT = self._pooled_layout(layout, frames_BTH.shape[1]).mask
+        frames_BTH = reading.frames
+        valid_BT = self._pooled_layout(reading.layout, frames_BTH.shape[1]).mask
         # Projected first, as in the original: a row without frames pools to zero, not to the bias.
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
-        return classes_output(self, logits_BN, encoded, labels)
+        return classes_output(self, logits_BN, reading)
 
     def _pooled_layout(self, layout: Layout, num_frames: int) -> Layout:
         """Return the layout of the frames that the mean is over."""
@@ -283,63 +285,40 @@ class ForSequenceClassification(WeighingLayers):
 
 
 class ForAudioFrameClassification(WeighingLayers):
-    """The encoder with classes for each frame, such as speakers."""
+    """The encoder with classes for each frame, such as speakers.
+
+    Labels (B, T, N) are one-hot. With a mask the loss excludes frames of padding, which the original includes.
+    """
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.FRAME_CLASSES,)
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        add_encoder(self)
+        self.add_encoder()
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> TokenClassifierOutput | tuple[Any, ...]:
-        """Return logits_BTN, and the cross entropy if one-hot labels (B, T, N) are given.
+    forward = labels_third  # type: ignore[assignment]  # the order of arguments is the original's
 
-        With a mask the loss excludes frames of padding, which the original includes. For the other arguments see the
-        base model's `forward`.
-        """
-        output: TokenClassifierOutput | tuple[Any, ...] = self.encoded_and_read(
-            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
-        )
-        return output
-
-    def read(
-        self,
-        encoded: Encoded,
-        inputs: Tensor,
-        layout: Layout,
-        layer_sum: LayerSum | None = None,
-        labels: Tensor | None = None,
-    ) -> TokenClassifierOutput:
+    def read(self, reading: Reading) -> TokenClassifierOutput:
         """Return the output of the head: see the base."""
-        frames_BTH = self.frames(encoded, layer_sum)
-        logits_BTN = self.classifier(frames_BTH)
-        valid_BT = self.frame_layout(layout, frames_BTH.shape[1]).mask
-        return TokenClassifierOutput(
-            loss=None if labels is None else frame_classification_loss(logits_BTN, labels, valid_BT),
-            logits=logits_BTN,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
+        logits_BTN, labels = self.classifier(reading.frames), reading.labels
+        valid_BT = self.frame_layout(reading.layout, logits_BTN.shape[1]).mask
+        loss = None if labels is None else frame_classification_loss(logits_BTN, labels, valid_BT)
+        return reading.output(TokenClassifierOutput, loss=loss, logits=logits_BTN)
 
 
 class ForXVector(WeighingLayers):
-    """The encoder with a TDNN that yields one vector per speaker (Snyder et al. 2018)."""
+    """The encoder with a TDNN that yields one vector per speaker (Snyder et al. 2018).
+
+    Labels (B,) are numbers of speakers; embeddings and logits are (B, E).
+    """
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.XVECTOR,)
     config: XVectorConfig
 
     def __init__(self, config: XVectorConfig) -> None:
         super().__init__(config)
-        add_encoder(self, takes_adapter=True)
+        self.add_encoder(takes_adapter=True)
         # The original uses hidden_size either way, and fails after an adapter of another width.
         width = self.output_size if self._adapter_is_seen else config.hidden_size
         self.projector = nn.Linear(width, config.tdnn_dim[0])
@@ -352,50 +331,17 @@ class ForXVector(WeighingLayers):
         """Return the number of frames that leaves two after the TDNN, the minimum for a standard deviation."""
         return 2 - tdnn_output_frames(0, self.config.tdnn_kernel, self.config.tdnn_dilation)
 
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> XVectorOutput | tuple[Any, ...]:
-        """Return embeddings and logits, both (B, E), and the margin loss if speaker numbers (B,) are given.
-
-        For the other arguments see the base model's `forward`.
-        """
-        output: XVectorOutput | tuple[Any, ...] = self.encoded_and_read(
-            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
-        )
-        return output
-
-    def read(
-        self,
-        encoded: Encoded,
-        inputs: Tensor,
-        layout: Layout,
-        layer_sum: LayerSum | None = None,
-        labels: Tensor | None = None,
-    ) -> XVectorOutput:
+    def read(self, reading: Reading) -> XVectorOutput:
         """Return the output of the head: see the base."""
-        frames_BTH = self.frames(encoded, layer_sum)
-        frames_BTC = self._tdnn(self.projector(frames_BTH))
-        num_frames_B = None if layout.counts_B is None else self._tdnn_frames(layout.counts_B)
-        embeddings_BE = self.feature_extractor(pooled_statistics(frames_BTC, num_frames_B))
-        logits_BE = self.classifier(embeddings_BE)
-        return XVectorOutput(
-            loss=None if labels is None else self.objective(logits_BE, labels),
-            logits=logits_BE,
-            embeddings=embeddings_BE,
-            hidden_states=encoded.hidden_states,
-            attentions=encoded.attentions,
-        )
-
-    def _tdnn(self, frames_BTC: Tensor) -> Tensor:
+        counts_B, labels = reading.layout.counts_B, reading.labels
+        frames_BTC = self.projector(reading.frames)
         for layer in self.tdnn:
             frames_BTC = layer(frames_BTC)
-        return frames_BTC
+        num_frames_B = None if counts_B is None else self._tdnn_frames(counts_B)
+        embeddings_BE = self.feature_extractor(pooled_statistics(frames_BTC, num_frames_B))
+        logits_BE = self.classifier(embeddings_BE)
+        loss = None if labels is None else self.objective(logits_BE, labels)
+        return reading.output(XVectorOutput, loss=loss, logits=logits_BE, embeddings=embeddings_BE)
 
     @property
     def _adapter_is_seen(self) -> bool:

@@ -8,12 +8,13 @@ heads, D head, W distances of T frames (2T - 1).
 
 import math
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.models.base.configuration import Config
 from raysp.models.base.folded import Folded
 from raysp.models.base.kernels import activation, dense, dropped, is_inference_on_cpu, linear
 from raysp.models.base.row_layout import Count, Layout
@@ -27,23 +28,23 @@ KEPT_FRAMES = 400
 """Frames of rows (32 s) up to which projected distances are cached; longer rows project their own each time."""
 
 
-class FastConformerConfig(Protocol):
-    """Fields of a configuration that subsampling and layer read."""
+class FastConformerConfig(Config):
+    """Fields that subsampling and layer read, with the defaults of `ParakeetEncoderConfig` in transformers."""
 
-    hidden_size: int
-    num_attention_heads: int
-    intermediate_size: int
-    hidden_act: str
-    attention_bias: bool
-    convolution_bias: bool
-    conv_kernel_size: int
-    subsampling_factor: int
-    subsampling_conv_channels: int
-    subsampling_conv_kernel_size: int
-    subsampling_conv_stride: int
-    num_mel_bins: int
-    activation_dropout: float
-    attention_dropout: float
+    hidden_size: int = 1024
+    num_attention_heads: int = 8
+    intermediate_size: int = 4096
+    hidden_act: str = "silu"
+    attention_bias: bool = True
+    convolution_bias: bool = True
+    conv_kernel_size: int = 9
+    subsampling_factor: int = 8
+    subsampling_conv_channels: int = 256
+    num_mel_bins: int = 80
+    subsampling_conv_kernel_size: int = 3
+    subsampling_conv_stride: int = 2
+    activation_dropout: float = 0.1
+    attention_dropout: float = 0.1
 
 
 def num_subsamplings(config: FastConformerConfig) -> int:

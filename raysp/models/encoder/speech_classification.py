@@ -7,7 +7,7 @@ dense layer, tanh and a layer over the outputs.
 Legend: B batch, T frames, H hidden, N classes or numbers.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,9 @@ from raysp.errors import CheckpointError
 from raysp.models.base.kernels import dropped
 from raysp.models.base.outputs import SequenceClassifierOutput
 from raysp.models.base.row_layout import Layout
-from raysp.models.encoder.encoder_heads import classes_output
-from raysp.models.encoder.heads import LayerSum, masked_mean
-from raysp.models.encoder.speech_model import Encoded, SpeechModel
+from raysp.models.encoder.encoder_heads import Head, classes_output
+from raysp.models.encoder.heads import masked_mean
+from raysp.models.encoder.speech_model import Reading
 from raysp.models.encoder.transformer import EncoderConfig
 
 POOLING_MODES = ("mean", "sum", "max")
@@ -44,18 +44,18 @@ class SpeechClassificationHead(nn.Module):
         return logits_BN
 
 
-class ForSpeechClassification(SpeechModel):
+class ForSpeechClassification(Head):
     """Encoder with a head for classes or numbers on its pooled frames.
 
-    `pooling_mode` of the configuration is "mean", "sum" or "max", and "mean" if it has none.
+    `pooling_mode` of the configuration is "mean", "sum" or "max", and "mean" if it has none. With a mask only the
+    frames of a row are pooled; the original pools padding too. Labels: see `heads.classification_loss`.
     """
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.CLASSES,)
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
-        if getattr(config, "add_adapter", False):
-            raise CheckpointError(f"{type(self).__name__} does not support add_adapter: set it to False in config.json")
+        self.add_encoder()
         if self.pooling_mode not in POOLING_MODES:
             raise CheckpointError(
                 f"pooling_mode is {self.pooling_mode!r}, expected one of {', '.join(POOLING_MODES)}: correct it in "
@@ -63,7 +63,6 @@ class ForSpeechClassification(SpeechModel):
             )
         if config.problem_type is None and getattr(config, "finetuning_task", None) == REGRESSION_TASK:
             config.problem_type = "regression"
-        setattr(self, self.base_model_prefix, self.build_base())
         self.classifier = SpeechClassificationHead(config)
 
     @property
@@ -71,37 +70,11 @@ class ForSpeechClassification(SpeechModel):
         """Pooling of frames to one vector: "mean", "sum" or "max"."""
         return getattr(self.config, "pooling_mode", "mean")
 
-    def forward(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-        labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput | tuple[Any, ...]:
-        """Return logits_BN, and a loss by `config.problem_type` if labels are given.
-
-        With a mask only the frames of a row are pooled; the original pools padding too. `labels`: see
-        `heads.classification_loss`. For the other arguments see the base model's `forward`.
-        """
-        output: SequenceClassifierOutput | tuple[Any, ...] = self.encoded_and_read(
-            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
-        )
-        return output
-
-    def read(
-        self,
-        encoded: Encoded,
-        inputs: Tensor,
-        layout: Layout,
-        layer_sum: LayerSum | None = None,
-        labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
+    def read(self, reading: Reading) -> SequenceClassifierOutput:
         """Return the output of the head: see the base."""
-        frames_BTH = encoded.last_hidden_state
-        logits_BN = self.classifier(self._pooled(frames_BTH, self.frame_layout(layout, frames_BTH.shape[1])))
-        return classes_output(self, logits_BN, encoded, labels)
+        frames_BTH = reading.encoded.last_hidden_state
+        pooled_BH = self._pooled(frames_BTH, self.frame_layout(reading.layout, frames_BTH.shape[1]))
+        return classes_output(self, self.classifier(pooled_BH), reading)
 
     def _pooled(self, frames_BTH: Tensor, layout: Layout) -> Tensor:
         """Return one vector (B, H) for each row, zero for one without frames."""

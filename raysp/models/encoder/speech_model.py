@@ -4,8 +4,8 @@ Legend: B batch, S samples or frames of features, T frames, C channels of the fr
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from raysp.models.base.modeling import Model, resolved
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, LayerSum, States
-from raysp.models.encoder.transformer import Encoder, EncoderConfig, FeatureProjection
+from raysp.models.encoder.transformer import Encoder, EncoderConfig, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
 
 
@@ -68,21 +68,9 @@ def masked_spans(
     return masked
 
 
-class Augmentation(Protocol):
-    """Fields of a configuration that control SpecAugment."""
-
-    apply_spec_augment: bool
-    mask_time_prob: float
-    mask_time_length: int
-    mask_time_min_masks: int
-    mask_feature_prob: float
-    mask_feature_length: int
-    mask_feature_min_masks: int
-
-
 def augmented(
     hidden_BTH: Tensor,
-    config: Augmentation,
+    config: EncoderConfig,
     masked_spec_embed: Tensor | None,
     mask_time_indices: Tensor | None,
     training: bool,
@@ -109,6 +97,28 @@ def augmented(
 
 
 Encoded = BaseModelOutput | Wav2Vec2BaseModelOutput
+Output = TypeVar("Output", bound=ModelOutput)
+
+
+class Reading(NamedTuple):
+    """What a head reads: the output of the base model's `encode`, its inputs and their layout."""
+
+    encoded: Encoded
+    inputs: Tensor
+    layout: Layout
+    layer_sum: LayerSum | None = None
+    """Receiver of the hidden states, of the head's `layer_sum`."""
+    labels: Tensor | None = None
+    """Labels for a loss."""
+
+    @property
+    def frames(self) -> Tensor:
+        """Frames (B, T, H): the last hidden states, or the learned sum of those of all layers."""
+        return self.encoded.last_hidden_state if self.layer_sum is None else self.layer_sum.total
+
+    def output(self, kind: Callable[..., Output], **values: Any) -> Output:  # noqa: ANN401 - fields of the output
+        """Return the output of a head, with the hidden states and attention weights of the encoder."""
+        return kind(**values, hidden_states=self.encoded.hidden_states, attentions=self.encoded.attentions)
 
 
 class SpeechModel(Model):
@@ -222,38 +232,9 @@ class SpeechModel(Model):
         """Return a receiver of the hidden states, if the head reads their learned sum."""
         return None
 
-    def read(
-        self,
-        encoded: Encoded,
-        inputs: Tensor,
-        layout: Layout,
-        layer_sum: LayerSum | None = None,
-        labels: Tensor | None = None,
-    ) -> ModelOutput:
-        """Return the output of the head for an output of the encoder; several heads may read one.
-
-        Args:
-            encoded: Output of the base model's `encode`.
-            inputs: Its inputs.
-            layout: Layout of the inputs.
-            layer_sum: Receiver of its hidden states, as `layer_sum` returns it.
-            labels: Labels for a loss.
-        """
+    def read(self, reading: Reading) -> ModelOutput:
+        """Return the output of the head for an output of the encoder; several heads may read one."""
         raise NotImplementedError
-
-    def encoded_and_read(
-        self,
-        inputs: Tensor,
-        mask: Tensor | Layout | None,
-        output_attentions: bool | None,
-        output_hidden_states: bool | None,
-        return_dict: bool | None,
-        labels: Tensor | None,
-    ) -> Any:  # noqa: ANN401 - the head's output, or its tuple
-        """Encode inputs and return the output of the head."""
-        layout, layer_sum = self.input_layout(inputs, mask), self.layer_sum()
-        encoded = self.encoded(inputs, layout, output_attentions, output_hidden_states, states=layer_sum)
-        return self.returned(self.read(encoded, inputs, layout, layer_sum, labels), return_dict)
 
     def freeze_feature_encoder(self) -> None:
         """Exclude the convolutional front end from training; encoders of log-mel features have none."""
@@ -411,3 +392,9 @@ class WaveformEncoder(EncoderModel):
     encoder: Encoder
     feature_extractor: FeatureEncoder
     feature_projection: FeatureProjection
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.feature_extractor = FeatureEncoder(config)
+        self.feature_projection = FeatureProjection(config, config.conv_dim[-1])
+        self.encoder = Encoder(config)

@@ -170,20 +170,12 @@ class TransformerConfig(WaveformConfig):
     ctc_loss_reduction: str = "sum"
 
 
-class FeatureProjectionConfig(Protocol):
-    """Fields of a configuration that `FeatureProjection` reads."""
-
-    hidden_size: int
-    feat_proj_dropout: float
-    layer_norm_eps: float
-
-
 class FeatureProjection(nn.Module):
     """Normalisation of the front end's features and projection to the hidden width."""
 
     layer_norm: nn.LayerNorm | None
 
-    def __init__(self, config: FeatureProjectionConfig, in_features: int) -> None:
+    def __init__(self, config: EncoderConfig, in_features: int) -> None:
         super().__init__()
         self.config = config
         self.layer_norm = nn.LayerNorm(in_features, eps=config.layer_norm_eps)
@@ -268,18 +260,10 @@ class Attention(nn.Module):
         return dense(self.out_proj, mixed_BTH), weights_BATT
 
 
-class FeedForwardConfig(Protocol):
-    """Fields of a configuration that `FeedForward` reads."""
-
-    intermediate_size: int
-    activation_dropout: float
-    hidden_dropout: float
-
-
 class FeedForward(nn.Module):
     """Two dense layers with an activation between them."""
 
-    def __init__(self, config: FeedForwardConfig, hidden_size: int, act: str) -> None:
+    def __init__(self, config: EncoderConfig, hidden_size: int, act: str) -> None:
         super().__init__()
         self.config, self.act = config, act
         self.intermediate_dense = nn.Linear(hidden_size, config.intermediate_size)

@@ -13,7 +13,6 @@ Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +23,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.folded import Folded
 from raysp.models.base.kernels import activation, linear, strided_convolution
 from raysp.models.base.row_layout import Count, Layout
+from raysp.models.encoder.transformer import WaveformConfig
 
 Product = Callable[[Tensor], Tensor]
 """A layer's function of frames (B, T, C), without norm and activation."""
@@ -72,21 +72,10 @@ class ConvLayer(nn.Module):
         """The kernel (O, K * C) in the memory order of windows of frames; cached while it does not change."""
 
 
-class FrontEndConfig(Protocol):
-    """Fields of a configuration that the front end reads."""
-
-    conv_dim: tuple[int, ...]
-    conv_kernel: tuple[int, ...]
-    conv_stride: tuple[int, ...]
-    conv_bias: bool
-    feat_extract_norm: str
-    feat_extract_activation: str
-
-
 class FeatureEncoder(nn.Module):
     """The convolutions from waveforms to frames of features."""
 
-    def __init__(self, config: FrontEndConfig) -> None:
+    def __init__(self, config: WaveformConfig) -> None:
         super().__init__()
         norm, channels, kernels, strides = (
             config.feat_extract_norm,
