@@ -7,17 +7,16 @@ Legend: R rows, L tokens, H hidden, A heads, D head, V vocabulary.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from raysp.models.base.configuration import Config
-from raysp.models.base.folded import JoinedProduct, StepLinear
+from raysp.models.base.folded import StepLinear
 from raysp.models.base.kernels import activation, dropped
 from raysp.models.base.weights import Value
-from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads, split_joined
-from raysp.models.decoder.cache import KeysAndValues
+from raysp.models.decoder.attention import Pass, SplitAttention
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 
 POSITION_OFFSET = 2  # the first two rows of the position embeddings are unused
@@ -75,48 +74,29 @@ class BartPositions(nn.Embedding):
         return super().forward(positions + POSITION_OFFSET)
 
 
-class BartAttention(nn.Module):
+class BartAttention(SplitAttention):
     """Attention to tokens, or to the frames of an encoder."""
 
+    layer_names = ("q_proj", "k_proj", "v_proj")
+    dropout_name = "attention_dropout"
+
     def __init__(self, config: BartConfig, source_width: int) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, config.decoder_attention_heads)
         self.k_proj = StepLinear(source_width, config.d_model)
         self.v_proj = StepLinear(source_width, config.d_model)
         self.q_proj = StepLinear(config.d_model, config.d_model)
         self.out_proj = StepLinear(config.d_model, config.d_model)
-        self._joined = JoinedProduct()
 
     def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return the residual of self-attention."""
-        mixed_RLH = attend_to_tokens(*self._of_tokens(hidden_RLH), run, index, self._dropout)
-        return self._projected(mixed_RLH)
+        return self._projected(super().to_tokens(hidden_RLH, run, index))
 
     def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return the residual of cross-attention."""
-        queries = self._queries(hidden_RLH)
-        mixed_RLH = attend_to_encoder(queries, self._keys_and_values, run, index, self._dropout)
-        return self._projected(mixed_RLH)
-
-    def _of_tokens(self, hidden_RLH: Tensor) -> tuple[Tensor, KeysAndValues]:
-        joined_RLN = self._joined(hidden_RLH, (self.q_proj, self.k_proj, self.v_proj))
-        if joined_RLN is None:
-            return self._queries(hidden_RLH), self._keys_and_values(hidden_RLH)
-        return split_joined(joined_RLN, self.config.decoder_attention_heads)
-
-    def _queries(self, hidden_RLH: Tensor) -> Tensor:
-        return split_heads(self.q_proj(hidden_RLH), self.config.decoder_attention_heads)
-
-    def _keys_and_values(self, source_BSH: Tensor) -> tuple[Tensor, Tensor]:
-        heads = self.config.decoder_attention_heads
-        return split_heads(self.k_proj(source_BSH), heads), split_heads(self.v_proj(source_BSH), heads)
+        return self._projected(super().to_encoder(hidden_RLH, run, index))
 
     def _projected(self, mixed_RLH: Tensor) -> Tensor:
         return dropped(self.out_proj(mixed_RLH), self.config.dropout, self.training)
-
-    @property
-    def _dropout(self) -> float:
-        return self.config.attention_dropout if self.training else 0.0
 
 
 class BartDecoderLayer(nn.Module):
@@ -175,6 +155,8 @@ class BartForCausalLM(TextDecoder):
     config_class: ClassVar[type[Config]] = BartConfig
     decoder_class: ClassVar[type[BartDecoder]] = BartDecoder
     base_model_prefix: ClassVar[str] = "model"
+    layers_name: ClassVar[str] = "model.decoder.layers"
+    embeddings_name: ClassVar[str] = "model.decoder.embed_tokens"
     shifts_labels: ClassVar[bool] = False
     tied_pairs: ClassVar[dict[str, str]] = {"lm_head.weight": "model.decoder.embed_tokens.weight"}
     config: BartConfig
@@ -187,16 +169,6 @@ class BartForCausalLM(TextDecoder):
         self.model = BartDecoderWrapper(self.decoder_class(config))
         self.lm_head = StepLinear(config.d_model, config.vocab_size, bias=False)
         self.tie_weights()
-
-    @property
-    def layers(self) -> Sequence[nn.Module]:
-        """The layers, in order."""
-        return list(self.model.decoder.layers)
-
-    @property
-    def above_layers(self) -> Sequence[nn.Module]:
-        """Modules that take the output of the last layer."""
-        return (self.lm_head,)
 
     @property
     def layerdrop(self) -> float:
@@ -216,19 +188,6 @@ class BartForCausalLM(TextDecoder):
                 inputs_embeds = inputs_embeds * math.sqrt(self.config.d_model)
         hidden_RLH: Tensor = decoder.layernorm_embedding(inputs_embeds + decoder.embed_positions(positions))
         return dropped(hidden_RLH, self.config.dropout, self.training)
-
-    def head(self, hidden_RLH: Tensor) -> Tensor:
-        """Return logits_RLV."""
-        logits_RLV: Tensor = self.lm_head(hidden_RLH)
-        return logits_RLV
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Return the embeddings of tokens."""
-        return self.model.decoder.embed_tokens
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """Return the layer that computes logits."""
-        return self.lm_head
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Return the weights of the decoder alone; its token embeddings may be the shared ones."""

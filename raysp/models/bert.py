@@ -6,7 +6,7 @@ those of published checkpoints.
 Legend: R rows, L tokens, H hidden, A heads, D head, I feed-forward, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
-from raysp.models.base.folded import JoinedProduct, StepLinear
+from raysp.models.base.folded import StepLinear
 from raysp.models.base.kernels import activation, dropped
 from raysp.models.base.weights import Value
-from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads, split_joined
-from raysp.models.decoder.cache import KeysAndValues
+from raysp.models.decoder.attention import Pass, SplitAttention
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
 
 
@@ -72,31 +71,17 @@ class BertEmbeddings(nn.Module):
         return dropped(hidden_RLH, self.config.hidden_dropout_prob, self.training)
 
 
-class BertSelfAttention(nn.Module):
+class BertSelfAttention(SplitAttention):
     """Projections to queries, keys and values."""
 
+    layer_names = ("query", "key", "value")
+    dropout_name = "attention_probs_dropout_prob"
+
     def __init__(self, config: BertConfig, source_width: int) -> None:
-        super().__init__()
-        self.num_heads = config.num_attention_heads
+        super().__init__(config, config.num_attention_heads)
         self.query = StepLinear(config.hidden_size, config.hidden_size)
         self.key = StepLinear(source_width, config.hidden_size)
         self.value = StepLinear(source_width, config.hidden_size)
-        self._joined = JoinedProduct()
-
-    def queries(self, hidden_RLH: Tensor) -> Tensor:
-        """Return q_RALD."""
-        return split_heads(self.query(hidden_RLH), self.num_heads)
-
-    def of_tokens(self, hidden_RLH: Tensor) -> tuple[Tensor, KeysAndValues]:
-        """Return queries, and keys and values, of the same tokens."""
-        joined_RLN = self._joined(hidden_RLH, (self.query, self.key, self.value))
-        if joined_RLN is None:
-            return self.queries(hidden_RLH), self.keys_and_values(hidden_RLH)
-        return split_joined(joined_RLN, self.num_heads)
-
-    def keys_and_values(self, source_BSH: Tensor) -> tuple[Tensor, Tensor]:
-        """Return keys and values, (B, A, S, D)."""
-        return split_heads(self.key(source_BSH), self.num_heads), split_heads(self.value(source_BSH), self.num_heads)
 
 
 class BertResidual(nn.Module):
@@ -120,26 +105,18 @@ class BertAttention(nn.Module):
 
     def __init__(self, config: BertConfig, source_width: int) -> None:
         super().__init__()
-        self.config = config
         self.self = BertSelfAttention(config, source_width)
         self.output = BertResidual(config, config.hidden_size)
 
     def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return self-attention with its residual."""
-        mixed_RLH = attend_to_tokens(*self.self.of_tokens(hidden_RLH), run, index, self._dropout)
-        attended: Tensor = self.output(mixed_RLH, hidden_RLH)
+        attended: Tensor = self.output(self.self.to_tokens(hidden_RLH, run, index), hidden_RLH)
         return attended
 
     def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return cross-attention with its residual."""
-        queries = self.self.queries(hidden_RLH)
-        mixed_RLH = attend_to_encoder(queries, self.self.keys_and_values, run, index, self._dropout)
-        attended: Tensor = self.output(mixed_RLH, hidden_RLH)
+        attended: Tensor = self.output(self.self.to_encoder(hidden_RLH, run, index), hidden_RLH)
         return attended
-
-    @property
-    def _dropout(self) -> float:
-        return self.config.attention_probs_dropout_prob if self.training else 0.0
 
 
 class BertIntermediate(nn.Module):
@@ -215,6 +192,10 @@ class BertLMPredictionHead(nn.Module):
         self.decoder = StepLinear(config.hidden_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
+    def forward(self, hidden_RLH: Tensor) -> Tensor:
+        """Return logits_RLV."""
+        return self.decoder(self.transform(hidden_RLH))  # type: ignore[no-any-return]
+
 
 class BertHead(nn.Module):
     """Container that gives the head its name in checkpoints."""
@@ -223,12 +204,20 @@ class BertHead(nn.Module):
         super().__init__()
         self.predictions = BertLMPredictionHead(config)
 
+    def forward(self, hidden_RLH: Tensor) -> Tensor:
+        """Return logits_RLV."""
+        return self.predictions(hidden_RLH)  # type: ignore[no-any-return]
+
 
 class BertLMHeadModel(TextDecoder):
     """BERT as a causal language model."""
 
     config_class: ClassVar[type[Config]] = BertConfig
     base_model_prefix: ClassVar[str] = "bert"
+    layers_name: ClassVar[str] = "bert.encoder.layer"
+    embeddings_name: ClassVar[str] = "bert.embeddings.word_embeddings"
+    head_name: ClassVar[str] = "cls"
+    output_name: ClassVar[str] = "cls.predictions.decoder"
     new_parts: ClassVar[tuple[str, ...]] = (".crossattention.", "cls.predictions.")
     positions_follow_mask: ClassVar[bool] = True
     caches_with_labels: ClassVar[bool] = False
@@ -244,36 +233,12 @@ class BertLMHeadModel(TextDecoder):
         self.cls = BertHead(config)
         self.tie_weights()
 
-    @property
-    def layers(self) -> Sequence[nn.Module]:
-        """The layers, in order."""
-        return list(self.bert.encoder.layer)
-
-    @property
-    def above_layers(self) -> Sequence[nn.Module]:
-        """Modules that take the output of the last layer."""
-        return (self.cls,)
-
     def embed(
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None, positions: Tensor, token_type_ids: Tensor | None
     ) -> Tensor:
         """Return the first hidden_RLH."""
         hidden_RLH: Tensor = self.bert.embeddings(input_ids, inputs_embeds, positions, token_type_ids)
         return hidden_RLH
-
-    def head(self, hidden_RLH: Tensor) -> Tensor:
-        """Return logits_RLV."""
-        predictions = self.cls.predictions
-        logits_RLV: Tensor = predictions.decoder(predictions.transform(hidden_RLH))
-        return logits_RLV
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Return the embeddings of tokens."""
-        return self.bert.embeddings.word_embeddings
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """Return the layer that computes logits."""
-        return self.cls.predictions.decoder
 
     def resize_token_embeddings(
         self, num_tokens: int | None = None, pad_to_multiple_of: int | None = None

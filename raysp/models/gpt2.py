@@ -7,7 +7,7 @@ Legend: R rows, L tokens, H hidden, A heads, D head, V vocabulary.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -172,6 +172,9 @@ class GPT2LMHeadModel(TextDecoder):
 
     config_class: ClassVar[type[Config]] = GPT2Config
     base_model_prefix: ClassVar[str] = "transformer"
+    layers_name: ClassVar[str] = "transformer.h"
+    norm_name: ClassVar[str] = "transformer.ln_f"
+    embeddings_name: ClassVar[str] = "transformer.wte"
     new_parts: ClassVar[tuple[str, ...]] = (".crossattention.", ".ln_cross_attn.")
     positions_follow_mask: ClassVar[bool] = True
     tied_pairs: ClassVar[dict[str, str]] = {"lm_head.weight": "transformer.wte.weight"}
@@ -183,16 +186,6 @@ class GPT2LMHeadModel(TextDecoder):
         self.lm_head = StepLinear(config.n_embd, config.vocab_size, bias=False)
         self.tie_weights()
 
-    @property
-    def layers(self) -> Sequence[nn.Module]:
-        """The layers, in order."""
-        return list(self.transformer.h)
-
-    @property
-    def above_layers(self) -> Sequence[nn.Module]:
-        """Modules that take the output of the last layer."""
-        return (self.transformer.ln_f, self.lm_head)
-
     def embed(
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None, positions: Tensor, token_type_ids: Tensor | None
     ) -> Tensor:
@@ -203,24 +196,6 @@ class GPT2LMHeadModel(TextDecoder):
         if token_type_ids is not None:
             hidden_RLH = hidden_RLH + body.wte(token_type_ids)
         return dropped(hidden_RLH, self.config.embd_pdrop, self.training)
-
-    def finish(self, hidden_RLH: Tensor) -> Tensor:
-        """Return the normalised output of the last layer."""
-        normalised: Tensor = self.transformer.ln_f(hidden_RLH)
-        return normalised
-
-    def head(self, hidden_RLH: Tensor) -> Tensor:
-        """Return logits_RLV."""
-        logits_RLV: Tensor = self.lm_head(hidden_RLH)
-        return logits_RLV
-
-    def get_input_embeddings(self) -> nn.Embedding:
-        """Return the embeddings of tokens."""
-        return self.transformer.wte
-
-    def get_output_embeddings(self) -> nn.Linear:
-        """Return the layer that computes logits."""
-        return self.lm_head
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Return weights by this model's names, with the prefix and without constant causal masks."""

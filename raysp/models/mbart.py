@@ -8,8 +8,7 @@ decoder.
 Legend: R rows, L tokens, H hidden.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -53,15 +52,5 @@ class MBartForCausalLM(BartForCausalLM):
 
     config_class: ClassVar[type[Config]] = MBartConfig
     decoder_class: ClassVar[type[BartDecoder]] = MBartDecoder
+    norm_name: ClassVar[str] = "model.decoder.layer_norm"
     config: MBartConfig
-
-    @property
-    def above_layers(self) -> Sequence[nn.Module]:
-        """Modules that take the output of the last layer."""
-        return (cast(MBartDecoder, self.model.decoder).layer_norm, self.lm_head)
-
-    def finish(self, hidden_RLH: Tensor) -> Tensor:
-        """Return the normalised output of the last layer."""
-        decoder = cast(MBartDecoder, self.model.decoder)
-        normalised: Tensor = decoder.layer_norm(hidden_RLH)
-        return normalised

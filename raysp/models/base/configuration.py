@@ -36,7 +36,28 @@ def upload_folder(folder: str | Path, repo_id: str, **options: Any) -> str:  # n
 
 
 class Shareable(ABC):
-    """A value that saves itself into a folder, and so can be uploaded to the hub."""
+    """A value that is read from a folder or the hub, and saves itself into a folder."""
+
+    files: ClassVar[Sequence[str]] = PROCESSOR_FILES
+    """Files of a checkpoint that the value is read from."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        **overrides: Any,  # noqa: ANN401 - of the class
+    ) -> Self:
+        """Read the value from a checkpoint folder or hub id; keyword arguments override its settings."""
+        name, access = pretrained_model_name_or_path, Access.pop_from(overrides)
+        folder = local_folder(name, cls.files, revision=revision, access=access)
+        return cls._read(folder, str(name), overrides)
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, folder: Path, name: str, overrides: dict[str, Any]) -> Self:
+        """Read the value from a folder, which has this name for users."""
 
     @abstractmethod
     def _save(self, folder: Path) -> None:
@@ -116,6 +137,7 @@ class Config(Shareable):
     Models read values when they use them, so that assigning to `model.config` works.
     """
 
+    files = CONFIG_FILES
     model_type: ClassVar[str] = ""
     default_labels: ClassVar[int] = 2
     """Default number of classes of a head."""
@@ -222,18 +244,8 @@ class Config(Shareable):
         return cls(**{**values, **overrides})
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        **overrides: Any,  # noqa: ANN401 - values of the configuration
-    ) -> Self:
-        """Read config.json of a checkpoint folder or hub id; keyword arguments override its values."""
-        access = Access.pop_from(overrides)
-        path = (
-            local_folder(pretrained_model_name_or_path, CONFIG_FILES, revision=revision, access=access) / "config.json"
-        )
+    def _read(cls, folder: Path, name: str, overrides: dict[str, Any]) -> Self:
+        path = folder / "config.json"
         if not path.is_file() and path.with_name("training_args.bin").is_file():
             raise CheckpointError(
                 f"{path}: not found: the Trainer of transformers writes the weights of this model and no config.json: "
@@ -247,7 +259,7 @@ class Config(Shareable):
             made = cls.from_dict(values, **overrides)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        made.name_or_path = pretrained_model_name_or_path
+        made.name_or_path = name
         return made
 
     @classmethod

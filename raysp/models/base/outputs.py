@@ -90,13 +90,17 @@ class Wav2Vec2BaseModelOutput(ModelOutput):
 
 
 @output
-class CausalLMOutput(ModelOutput):
-    """`loss` with labels, `logits` (B, T, V) before softmax, states and weights."""
+class HeadOutput(ModelOutput):
+    """Output of a head."""
 
     loss: Tensor | None = None
     logits: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
+
+
+class CausalLMOutput(HeadOutput):
+    """`loss` with labels, `logits` (B, T, V) before softmax, states and weights."""
 
 
 @output
@@ -108,24 +112,12 @@ class BaseModelOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@output
-class SequenceClassifierOutput(ModelOutput):
+class SequenceClassifierOutput(HeadOutput):
     """`loss` with labels, `logits` (B, num_labels) before softmax, states and weights."""
 
-    loss: Tensor | None = None
-    logits: Tensor
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
-
-@output
-class TokenClassifierOutput(ModelOutput):
+class TokenClassifierOutput(HeadOutput):
     """`loss` with labels, `logits` (B, T, num_labels) before softmax, states and weights."""
-
-    loss: Tensor | None = None
-    logits: Tensor
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 @output

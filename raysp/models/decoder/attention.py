@@ -6,11 +6,14 @@ S frames or other keys, H hidden, A heads, D head.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from raysp.models.base.configuration import Config
+from raysp.models.base.folded import JoinedProduct
 from raysp.models.base.kernels import dropped, is_known_to_be_full
 from raysp.models.decoder.cache import KeysAndValues, KeyValueCache
 
@@ -154,6 +157,47 @@ def attend_to_encoder(
         unfolded = (-1, heads, beams, length, weights.shape[-1])
         run.cross_attentions.append(weights.reshape(unfolded).transpose(1, 2).flatten(0, 1))
     return mixed.reshape(rows, length, heads * width)
+
+
+class SplitAttention(nn.Module):
+    """Attention with a layer for queries, one for keys and one for values."""
+
+    layer_names: ClassVar[tuple[str, str, str]]
+    """Names of the layers for queries, keys and values."""
+    dropout_name: ClassVar[str]
+    """Name of the configuration's field with the dropout of attention weights."""
+
+    def __init__(self, config: Config, num_heads: int) -> None:
+        super().__init__()
+        self.config: Any = config
+        self.num_heads = num_heads
+        self._joined = JoinedProduct()
+
+    def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return a mix_RLH of tokens up to and including each token."""
+        layers = [self.get_submodule(name) for name in self.layer_names]
+        joined_RLN = self._joined(hidden_RLH, cast(list[nn.Linear], layers))
+        new: KeysAndValues
+        if joined_RLN is None:
+            queries, new = self._queries(hidden_RLH), self._keys_and_values(hidden_RLH)
+        else:
+            queries, new = split_joined(joined_RLN, self.num_heads)
+        return attend_to_tokens(queries, new, run, index, self._dropout)
+
+    def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return a mix_RLH of the encoder's frames."""
+        return attend_to_encoder(self._queries(hidden_RLH), self._keys_and_values, run, index, self._dropout)
+
+    @property
+    def _dropout(self) -> float:
+        return getattr(self.config, self.dropout_name) if self.training else 0.0
+
+    def _queries(self, hidden_RLH: Tensor) -> Tensor:
+        return split_heads(getattr(self, self.layer_names[0])(hidden_RLH), self.num_heads)
+
+    def _keys_and_values(self, source_BSH: Tensor) -> tuple[Tensor, Tensor]:
+        keys, values = (split_heads(getattr(self, name)(source_BSH), self.num_heads) for name in self.layer_names[1:])
+        return keys, values
 
 
 def token_mask(mask_RT: Tensor | None, num_new: int, num_past: int, device: torch.device) -> Tensor | None:

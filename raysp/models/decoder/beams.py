@@ -151,7 +151,7 @@ class BeamSearch(Search):
             offsets_R = torch.zeros_like(offsets_R)
         tokens_RT = self.running.history[:, :, 0, : self.length].flatten(0, 1)
         for change in changes:
-            logits_RV = change(tokens_RT, logits_RV)
+            logits_RV = change.compute(tokens_RT, logits_RV)
         if self.keeps_scores:
             self.all_scores.append(logits_RV.clone())
         return logits_RV, offsets_R

@@ -1,12 +1,12 @@
 """Options of `generate`, read from generation_config.json, config.json or keywords."""
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_type_hints
+from typing import Any, ClassVar, Literal, Self, get_type_hints
 
-from raysp.checkpoints.hub import GENERATION_FILES, Access, local_folder
+from raysp.checkpoints.hub import GENERATION_FILES
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config, Shareable, checked, read_json, write_json
 from raysp.words import suggestion
@@ -57,6 +57,7 @@ class GenerationConfig(Shareable):
     effect: a cache is always used and does not change tokens.
     """
 
+    files: ClassVar[Sequence[str]] = GENERATION_FILES
     max_length: int | None = None
     max_new_tokens: int | None = None
     min_length: int | None = None
@@ -127,18 +128,15 @@ class GenerationConfig(Shareable):
         return None
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name: str | Path,
-        *,
-        revision: str | None = None,
-        **options: Any,  # noqa: ANN401 - options of `generate`, and of access
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name: str | Path, **options: Any) -> Self:  # type: ignore[override]  # noqa: ANN401
         """Read generation_config.json of a checkpoint folder or hub id; keyword arguments override its options."""
-        access = Access.pop_from(options)
-        path = local_folder(pretrained_model_name, GENERATION_FILES, revision=revision, access=access) / FILE
+        return super().from_pretrained(pretrained_model_name, **options)
+
+    @classmethod
+    def _read(cls, folder: Path, name: str, overrides: dict[str, Any]) -> Self:
+        path = folder / FILE
         try:
-            return cls.from_dict({**read_json(path), **options})
+            return cls.from_dict({**read_json(path), **overrides})
         except ValueError as error:
             raise CheckpointError(f"{path}: {error}") from error
 

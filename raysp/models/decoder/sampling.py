@@ -218,7 +218,7 @@ class TokenByToken(Search):
         """Return the next token of each text."""
         for change in self.changes:
             if change.applies(self.length):
-                logits_RV = change(self.tokens_RT[self.rows_R, : self.length], logits_RV)
+                logits_RV = change.compute(self.tokens_RT[self.rows_R, : self.length], logits_RV)
         if self.keeps_scores:
             self.all_scores.append(logits_RV.clone())
         if not self.settings.do_sample:

@@ -10,7 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +67,16 @@ class TextDecoderConfig(Config):
 class TextDecoder(GeneratingModel):
     """A causal language model that can attend to an encoder's frames."""
 
+    layers_name: ClassVar[str]
+    """Name of the list of layers; each takes (hidden_RLH, run, index)."""
+    norm_name: ClassVar[str] = ""
+    """Name of the norm after the layers, if there is one."""
+    embeddings_name: ClassVar[str]
+    """Name of the embeddings of tokens."""
+    head_name: ClassVar[str] = "lm_head"
+    """Name of the module that returns logits."""
+    output_name: ClassVar[str] = "lm_head"
+    """Name of its last layer."""
     new_parts: ClassVar[tuple[str, ...]] = ()
     """Parts of names of weights that checkpoints of other models lack: cross attention, the head."""
     tied_pairs: ClassVar[dict[str, str]] = {}
@@ -84,14 +94,14 @@ class TextDecoder(GeneratingModel):
         self.gradient_checkpointing = False
 
     @property
-    @abstractmethod
     def layers(self) -> Sequence[nn.Module]:
-        """The layers, in order; each takes (hidden_RLH, run, index)."""
+        """The layers, in order."""
+        return [*self.get_submodule(self.layers_name).children()]
 
     @property
-    @abstractmethod
     def above_layers(self) -> Sequence[nn.Module]:
         """Modules that take the output of the last layer, and those after them."""
+        return [self.get_submodule(name) for name in (self.norm_name, self.head_name) if name]
 
     @abstractmethod
     def embed(
@@ -105,19 +115,20 @@ class TextDecoder(GeneratingModel):
 
     def finish(self, hidden_RLH: Tensor) -> Tensor:
         """Return the output of the last layer, normalised if the architecture does so."""
-        return hidden_RLH
+        return self.get_submodule(self.norm_name)(hidden_RLH) if self.norm_name else hidden_RLH
 
-    @abstractmethod
     def head(self, hidden_RLH: Tensor) -> Tensor:
         """Return logits_RLV."""
+        logits_RLV: Tensor = self.get_submodule(self.head_name)(hidden_RLH)
+        return logits_RLV
 
-    @abstractmethod
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the embeddings of tokens."""
+        return cast(nn.Embedding, self.get_submodule(self.embeddings_name))
 
-    @abstractmethod
     def get_output_embeddings(self) -> nn.Linear:
         """Return the layer that computes logits."""
+        return cast(nn.Linear, self.get_submodule(self.output_name))
 
     @property
     def num_positions(self) -> int:

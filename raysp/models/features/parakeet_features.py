@@ -10,6 +10,7 @@ Legend: B batch, S samples, M log-mel frames, N mel bins, K frequencies.
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, cast
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, on_host, tensors_of
 from raysp.models.base.row_layout import Count
-from raysp.models.features.processors import PaddingExtractor, Wav2Vec2Processor, waveforms_of
+from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor, waveforms_of
 from raysp.models.tokenizers.described import BLANK
 from raysp.models.tokenizers.pieces import ParakeetTokenizer
 
@@ -64,40 +65,28 @@ def _constants(settings: tuple[int, int, int, int], device: torch.device) -> tup
         return hann_S.to(device), slaney_filters(num_bins, transform // 2 + 1, sample_rate).to(device)
 
 
-class ParakeetFeatureExtractor(PaddingExtractor):
+@dataclass(eq=False)
+class ParakeetFeatureExtractor(FeatureExtractor):
     """Converts waveforms to normalised log-mel energies."""
 
     model_input_names: ClassVar[tuple[str, ...]] = ("input_features", "attention_mask")
 
-    def __init__(
-        self,
-        feature_size: int = 80,
-        sampling_rate: int = 16000,
-        hop_length: int = 160,
-        n_fft: int = 512,
-        win_length: int = 400,
-        preemphasis: float = 0.97,
-        padding_value: float = 0.0,
-        padding_side: str = "right",
-        return_attention_mask: bool = True,
-    ) -> None:
-        sizes = {"feature_size": feature_size, "sampling_rate": sampling_rate, "hop_length": hop_length}
-        for name, value in {**sizes, "n_fft": n_fft, "win_length": win_length}.items():
-            if type(value) is not int or value < 1:
-                raise CheckpointError(f"{name} of the feature extractor is {value!r}, expected a number of at least 1")
-        if n_fft < win_length or n_fft % 2 or win_length % 2:
+    feature_size: int = 80
+    sampling_rate: int = 16000
+    hop_length: int = 160
+    n_fft: int = 512
+    win_length: int = 400
+    preemphasis: float = 0.97
+    padding_value: float = 0.0
+    padding_side: str = "right"
+    return_attention_mask: bool = True
+
+    def __post_init__(self) -> None:
+        self.check_counts("feature_size", "sampling_rate", "hop_length", "n_fft", "win_length")
+        if self.n_fft < self.win_length or self.n_fft % 2 or self.win_length % 2:
             raise CheckpointError(
-                f"n_fft is {n_fft} and win_length {win_length}, expected even numbers, n_fft the larger one"
+                f"n_fft is {self.n_fft} and win_length {self.win_length}, expected even numbers, n_fft the larger one"
             )
-        self.feature_size = feature_size
-        self.sampling_rate = sampling_rate
-        self.hop_length = hop_length
-        self.n_fft = n_fft
-        self.win_length = win_length
-        self.preemphasis = preemphasis
-        self.padding_value = padding_value
-        self.padding_side = padding_side
-        self.return_attention_mask = return_attention_mask
 
     def num_inputs(self, num_samples: Count) -> Count:
         """Return the number of log-mel frames of these numbers of samples."""
@@ -136,8 +125,7 @@ class ParakeetFeatureExtractor(PaddingExtractor):
             return_tensors: "pt", "np" or None (tensors).
             sampling_rate: Checked against the checkpoint's.
         """
-        if sampling_rate is not None and sampling_rate != self.sampling_rate:
-            raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
+        self.check_rate(sampling_rate)
         padded = self.pad(
             {"input_features": waveforms_of(raw_speech, ("(T,)", "(B, T)"))},
             padding=padding,

@@ -4,16 +4,18 @@
 device of the waveforms. Calling the extractor behaves as in transformers, batch effects included.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
+from raysp.checkpoints.hub import KEYWORDS
 from raysp.crossing import Room, Sending
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, warn_of_missing_mask
@@ -48,16 +50,41 @@ def read_feature_extractor_config(folder: Path) -> dict[str, Any]:
     return values
 
 
-class PaddingExtractor(Shareable):
-    """A feature extractor with its settings as attributes; its features are float32 rows (T,) or (T, C)."""
+class FeatureExtractor(Shareable):
+    """Conversion of waveforms to inputs of a model, float32 rows (T,) or (T, C), with its settings as attributes."""
 
     model_input_names: ClassVar[tuple[str, ...]]
     """Names of the rows and of their mask."""
     older_names: ClassVar[tuple[str, ...]] = ()
     """Other names of this class in checkpoints."""
+    sampling_rate: int
     padding_value: float
     padding_side: str
     return_attention_mask: bool
+
+    @abstractmethod
+    def num_inputs(self, num_samples: Count) -> Count:
+        """Return the length of a model's input, which its attention mask has too, for numbers of samples."""
+
+    @abstractmethod
+    def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
+        """Return a model's arguments for a batch, on the device of the waveforms; rows do not depend on the batch."""
+
+    @abstractmethod
+    def __call__(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
+        """Return a model's arguments for one waveform or several, as transformers does."""
+
+    def check_counts(self, *names: str) -> None:
+        """Refuse settings that are not numbers of at least 1."""
+        for name in names:
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise CheckpointError(f"{name} of the feature extractor is {value!r}, expected a number of at least 1")
+
+    def check_rate(self, sampling_rate: int | None) -> None:
+        """Refuse waveforms of another rate than the checkpoint's."""
+        if sampling_rate is not None and sampling_rate != self.sampling_rate:
+            raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
 
     def pad(
         self,
@@ -102,16 +129,7 @@ class PaddingExtractor(Shareable):
         return {**vars(self), "feature_extractor_type": type(self).__name__}
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        **overrides: Any,  # noqa: ANN401 - arguments of __init__
-    ) -> Self:
-        """Read preprocessor_config.json, or processor_config.json, of a checkpoint folder or hub id."""
-        access = Access.pop_from(overrides)
-        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
+    def _read(cls, folder: Path, name: str, overrides: dict[str, Any]) -> Self:
         values = read_feature_extractor_config(folder)
         kind = values.get("feature_extractor_type", cls.__name__)
         if kind not in (cls.__name__, *cls.older_names):
@@ -174,46 +192,6 @@ VARIANCE_FLOOR = 1e-7  # added to the variance, so that silence stays silence
 Array = npt.NDArray[np.float32]
 
 
-class FeatureExtractor(Protocol):
-    """Conversion of waveforms to the inputs of a model."""
-
-    sampling_rate: int
-
-    def num_inputs(self, num_samples: Count) -> Count:
-        """Return the length of a model's input, which its attention mask has too, for numbers of samples."""
-        ...
-
-    def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
-        """Return a model's arguments for a batch, on the device of the waveforms; rows do not depend on the batch."""
-        ...
-
-    def __call__(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Return a model's arguments for one waveform or several, as transformers does."""
-        ...
-
-    def pad(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Pad features to one length."""
-        ...
-
-    @property
-    def model_input_names(self) -> Sequence[str]:
-        """Names of the inputs of a model."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as saved."""
-        ...
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **overrides: Any) -> Self:  # noqa: ANN401
-        """Read the settings of a checkpoint folder."""
-        ...
-
-    def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write preprocessor_config.json."""
-        ...
-
-
 def _normalised_batch(waves_BT: Tensor, num_samples_B: Tensor) -> Tensor:
     """Return rows of zero mean and unit variance, zero from their ends on.
 
@@ -239,27 +217,19 @@ def _normalised_rows(waves_BT: Tensor, num_samples_B: Tensor) -> Tensor:
     return values_BT
 
 
-class Wav2Vec2FeatureExtractor(PaddingExtractor):
+@dataclass(eq=False)
+class Wav2Vec2FeatureExtractor(FeatureExtractor):
     """Normalises each waveform to zero mean and unit variance, and pads."""
 
     model_input_names: ClassVar[tuple[str, ...]] = ("input_values", "attention_mask")
     older_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2Processor",)
 
-    def __init__(
-        self,
-        feature_size: int = 1,
-        sampling_rate: int = 16000,
-        padding_value: float = 0.0,
-        return_attention_mask: bool = False,
-        do_normalize: bool = True,
-        padding_side: str = "right",
-    ) -> None:
-        self.feature_size = feature_size
-        self.sampling_rate = sampling_rate
-        self.padding_value = padding_value
-        self.return_attention_mask = return_attention_mask
-        self.do_normalize = do_normalize
-        self.padding_side = padding_side
+    feature_size: int = 1
+    sampling_rate: int = 16000
+    padding_value: float = 0.0
+    return_attention_mask: bool = False
+    do_normalize: bool = True
+    padding_side: str = "right"
 
     def num_inputs(self, num_samples: Count) -> Count:
         """Return the number of inputs of a model for these numbers of samples."""
@@ -298,8 +268,7 @@ class Wav2Vec2FeatureExtractor(PaddingExtractor):
         As in transformers, without an attention mask a padded waveform is normalised together with its padding, and so
         depends on its batch. `extract` does not.
         """
-        if sampling_rate is not None and sampling_rate != self.sampling_rate:
-            raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
+        self.check_rate(sampling_rate)
         waves = waveforms_of(raw_speech, ("(T,)", "(B, T)"))
         wants_mask = self.return_attention_mask if return_attention_mask is None else return_attention_mask
         batch = self.pad(
@@ -384,17 +353,8 @@ class Wav2Vec2Processor(Shareable):
         return self.tokenizer.batch_decode(*args, **options)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        **overrides: Any,  # noqa: ANN401 - settings of either part
-    ) -> Self:
-        """Read both parts from a checkpoint folder or hub id; keyword arguments replace settings of either part."""
-        access = Access.pop_from(overrides)
-        overrides.setdefault("name_or_path", str(pretrained_model_name_or_path))
-        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
+    def _read(cls, folder: Path, name: str, overrides: dict[str, Any]) -> Self:
+        overrides.setdefault("name_or_path", name)
         of_audio = cls.extractor_class.from_pretrained(folder).to_dict().keys() - {"padding_side"}
         for_audio = {name: overrides.pop(name) for name in [*overrides] if name in of_audio}
         extractor = cls.extractor_class.from_pretrained(folder, **for_audio)

@@ -4,6 +4,7 @@
 rows do not depend on their batch. Calling the extractor behaves as in transformers.
 """
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.base.row_layout import Count
 from raysp.models.features.log_mels import (
@@ -21,12 +21,13 @@ from raysp.models.features.log_mels import (
     num_mels,
     padded_log_mels,
 )
-from raysp.models.features.processors import PaddingExtractor, Wav2Vec2Processor, waveforms_of
+from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor, waveforms_of
 
 Array = npt.NDArray[Any]
 
 
-class SeamlessM4TFeatureExtractor(PaddingExtractor):
+@dataclass(eq=False)
+class SeamlessM4TFeatureExtractor(FeatureExtractor):
     """Converts waveforms to log-mel energies; `stride` neighbouring frames are concatenated.
 
     Each bin of a row is normalised, unless preprocessor_config.json has `do_normalize_per_mel_bins: false`. In
@@ -36,28 +37,17 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
 
     model_input_names: ClassVar[tuple[str, ...]] = ("input_features", "attention_mask")
 
-    def __init__(
-        self,
-        feature_size: int = 80,
-        sampling_rate: int = 16000,
-        num_mel_bins: int = 80,
-        padding_value: float = 0.0,
-        stride: int = 2,
-        return_attention_mask: bool = True,
-        padding_side: str = "right",
-        do_normalize_per_mel_bins: bool = True,
-    ) -> None:
-        for name, value in (("num_mel_bins", num_mel_bins), ("stride", stride), ("sampling_rate", sampling_rate)):
-            if type(value) is not int or value < 1:
-                raise CheckpointError(f"{name} of the feature extractor is {value!r}, expected a number of at least 1")
-        self.feature_size = feature_size
-        self.sampling_rate = sampling_rate
-        self.num_mel_bins = num_mel_bins
-        self.padding_value = padding_value
-        self.stride = stride
-        self.return_attention_mask = return_attention_mask
-        self.padding_side = padding_side
-        self.do_normalize_per_mel_bins = do_normalize_per_mel_bins
+    feature_size: int = 80
+    sampling_rate: int = 16000
+    num_mel_bins: int = 80
+    padding_value: float = 0.0
+    stride: int = 2
+    return_attention_mask: bool = True
+    padding_side: str = "right"
+    do_normalize_per_mel_bins: bool = True
+
+    def __post_init__(self) -> None:
+        self.check_counts("num_mel_bins", "stride", "sampling_rate")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as saved: the option of the call only where it differs from transformers."""
@@ -118,8 +108,7 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
             do_normalize_per_mel_bins: Whether each bin of a row has zero mean and unit variance. None: the setting of
                 the extractor.
         """
-        if sampling_rate is not None and sampling_rate != self.sampling_rate:
-            raise ValueError(f"sampling_rate is {sampling_rate!r}, this checkpoint expects {self.sampling_rate}")
+        self.check_rate(sampling_rate)
         is_normalised = (
             self.do_normalize_per_mel_bins if do_normalize_per_mel_bins is None else do_normalize_per_mel_bins
         )

@@ -10,9 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, tensors_of, truncates
 from raysp.models.base.configuration import read_json, short, write_json
 from raysp.models.tokenizers.described import (
     NO_LIMIT,
@@ -20,6 +18,7 @@ from raysp.models.tokenizers.described import (
     SPECIAL_TOKENS,
     AddedToken,
     DescribedTokenizer,
+    Rows,
     Written,
     content_of,
     of_kind,
@@ -152,15 +151,12 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         self._added[index] = token
         self._added_ids[token.content] = index
 
-    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - as the base's
-        """Append tokens, and return how many are new."""
-        before = len(self)
-        for token in new_tokens if isinstance(new_tokens, list | tuple) else [new_tokens]:
+    def _add_tokens(self, tokens: Sequence[Any], special_tokens: bool) -> None:
+        for token in tokens:
             text = text_of(token)
             if text not in self.encoder:
                 self._add(AddedToken(text, special=special_tokens or getattr(token, "special", False)), replace=False)
         self._derive()
-        return len(self) - before
 
     def _extend_special_tokens(self, tokens: Sequence[str]) -> None:
         self.extra_special_tokens = tuple(dict.fromkeys([*self.extra_special_tokens, *tokens]))
@@ -228,42 +224,13 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
 
     # Text to ids
 
-    def _encoded(
-        self,
-        text: Any,  # noqa: ANN401 - a text, a list of words, or a list of texts
-        *,
-        add_special_tokens: bool = True,  # unused; as in a text tokenizer
-        padding: bool | str = False,
-        truncation: bool | str | None = None,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        is_split_into_words: bool = False,
-        padding_side: str | None = None,
-        return_attention_mask: bool = True,
-        return_tensors: str | None = None,
-    ) -> BatchFeature:
-        """Return `input_ids` and `attention_mask` of a text, or of each in a list.
-
-        `truncation` cuts at `max_length`; by default only texts without padding are cut.
-        With `is_split_into_words` a text is a list of words, whose ids follow each other without a delimiter, as in
-        transformers 5.
-        """
-        is_single = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
-        ids = [self._ids(item, is_split_into_words) for item in ([text] if is_single else text)]
-        limit = self.model_max_length if max_length is None and truncation is not None else max_length
-        if limit is not None and truncates(truncation, padding):
+    def _columns(
+        self, texts: list[Any], *, is_split_into_words: bool, add_special_tokens: bool, limit: int | None, strategy: str
+    ) -> dict[str, Rows]:
+        ids = [self._ids(text, is_split_into_words) for text in texts]
+        if limit is not None:
             ids = [row[:limit] if self.truncation_side == "right" else row[max(0, len(row) - limit) :] for row in ids]
-        encoded = self.pad(
-            {"input_ids": ids},
-            padding=padding,
-            max_length=max_length,
-            pad_to_multiple_of=pad_to_multiple_of,
-            padding_side=padding_side,
-            return_attention_mask=return_attention_mask,
-        )
-        if is_single and return_tensors is None:
-            return BatchFeature({name: rows[0] for name, rows in encoded.items()})
-        return tensors_of(encoded, return_tensors)
+        return {"input_ids": ids}
 
     def _ids(self, text: Any, is_split_into_words: bool) -> list[int]:  # noqa: ANN401 - a text, or its words
         words = text if is_split_into_words and not isinstance(text, str) else [text]
@@ -396,17 +363,8 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     # Files
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        **overrides: Any,  # noqa: ANN401 - arguments of __init__
-    ) -> Self:
-        """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json of a checkpoint."""
-        name = str(pretrained_model_name_or_path)
-        access = Access.pop_from(overrides)
-        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
+    def _read(cls, folder: Path, name: str, overrides: dict[str, Any]) -> Self:
+        """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json."""
         config = optional_json(folder / "tokenizer_config.json")
         kind = config.get("tokenizer_class") or cls.__name__
         if kind not in (cls.__name__, *cls.older_names):

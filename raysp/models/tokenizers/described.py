@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, on_host, padded_length, tensors_of
+from raysp.models.base.batches import BatchFeature, on_host, padded_length, tensors_of, truncates
 from raysp.models.base.configuration import Shareable, read_json
 from raysp.words import suggestion
 
@@ -44,7 +44,7 @@ class PaddingTokenizer(ABC):
 
         Other values, such as labels of rows, stay as they are. `verbose` has no effect.
         """
-        columns = encoded_inputs if isinstance(encoded_inputs, Mapping) else _columns(encoded_inputs)
+        columns = encoded_inputs if isinstance(encoded_inputs, Mapping) else _by_name(encoded_inputs)
         if "input_ids" not in columns:
             names = ", ".join(columns) or "no values"
             raise ValueError(f"rows have {names}, expected input_ids, which a tokenizer pads")
@@ -81,7 +81,7 @@ def _is_row(value: Any) -> bool:  # noqa: ANN401 - a row, or one id
     return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
 
 
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _by_name(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the values of rows by the names that every row has."""
     if not rows:
         return {"input_ids": []}
@@ -165,10 +165,6 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
 
     # Text to ids
 
-    @abstractmethod
-    def _encoded(self, *texts: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Return the ids of a text, or of each in a list, for a call."""
-
     def __call__(
         self,
         text: Any,  # noqa: ANN401 - a text or a list of texts
@@ -180,6 +176,53 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
                 raise ValueError(f"{name} given, which tokenizers of raysp do not return: omit it; {way_out}")
         options.pop("verbose", None)
         return self._encoded(text, **options)
+
+    def _encoded(
+        self,
+        text: Any,  # noqa: ANN401 - a text, a list of words, or a list of texts
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        is_split_into_words: bool = False,
+        padding_side: str | None = None,
+        return_attention_mask: bool = True,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Return `input_ids`, `attention_mask` and, for BERT, `token_type_ids` of a text, or of each in a list.
+
+        `truncation` cuts at `max_length`, or else at the tokenizer's limit. By default a text is cut at a given
+        `max_length` unless it is padded. With `is_split_into_words` a text is a list of words; ids of a CTC head follow
+        each other without a delimiter, as in transformers 5.
+        """
+        is_single = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
+        limit = self.model_max_length if max_length is None and truncation is not None else max_length
+        columns = self._columns(
+            [text] if is_single else list(text),
+            is_split_into_words=is_split_into_words,
+            add_special_tokens=add_special_tokens,
+            limit=limit if truncates(truncation, padding) else None,
+            strategy="longest_first" if truncation in (None, True) else str(truncation),
+        )
+        batch = self.pad(
+            columns,
+            padding=padding,
+            max_length=max_length,
+            pad_to_multiple_of=pad_to_multiple_of,
+            padding_side=padding_side,
+            return_attention_mask=return_attention_mask,
+        )
+        if is_single and return_tensors is None:
+            return BatchFeature({name: rows[0] for name, rows in batch.items()})
+        return tensors_of(batch, return_tensors)
+
+    @abstractmethod
+    def _columns(
+        self, texts: list[Any], *, is_split_into_words: bool, add_special_tokens: bool, limit: int | None, strategy: str
+    ) -> dict[str, Rows]:
+        """Return `input_ids` of texts, and other columns of the class, of at most `limit` tokens a text."""
 
     def encode(self, text: Any, **options: Any) -> Any:  # noqa: ANN401 - ids, or a tensor of them
         """Return the ids of one text; options as for a call."""
@@ -224,9 +267,15 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:  # noqa: ANN401 - ids, tokens
         """Return the token of an id, or of each in a list."""
 
-    @abstractmethod
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - a token or several
         """Append tokens, and return how many are new."""
+        before = len(self.get_vocab())
+        self._add_tokens(new_tokens if isinstance(new_tokens, list | tuple) else [new_tokens], special_tokens)
+        return len(self.get_vocab()) - before
+
+    @abstractmethod
+    def _add_tokens(self, tokens: Sequence[Any], special_tokens: bool) -> None:
+        """Add tokens at the end of the vocabulary."""
 
     def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
         """Set special tokens by name, and return how many are new.

@@ -14,9 +14,7 @@ import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from raysp import bounds
-from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, tensors_of, truncates
 from raysp.models.base.configuration import read_json, write_json
 from raysp.models.tokenizers import sentencepiece
 from raysp.models.tokenizers.ctc import without_extra_spaces
@@ -25,6 +23,7 @@ from raysp.models.tokenizers.described import (
     TOKENIZER_FILE,
     Added,
     DescribedTokenizer,
+    Rows,
     class_of_model,
     optional_json,
     refuse_unknown,
@@ -222,13 +221,10 @@ class TextTokenizer(DescribedTokenizer):
         """Added tokens by id."""
         return self.backend.get_added_tokens_decoder()
 
-    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - as the base's
-        """Append tokens, and return how many are new."""
-        before = len(self)
-        for token in new_tokens if isinstance(new_tokens, list | tuple) else [new_tokens]:
-            add = self.backend.add_special_tokens if special_tokens else self.backend.add_tokens
+    def _add_tokens(self, tokens: Sequence[Any], special_tokens: bool) -> None:
+        add = self.backend.add_special_tokens if special_tokens else self.backend.add_tokens
+        for token in tokens:
             add([token])
-        return len(self) - before
 
     @property
     def vocab_size(self) -> int:
@@ -262,56 +258,21 @@ class TextTokenizer(DescribedTokenizer):
 
     # Text to ids
 
-    def _encoded(
-        self,
-        text: Any,  # noqa: ANN401 - a text or a list of texts
-        *,
-        add_special_tokens: bool = True,
-        padding: bool | str = False,
-        truncation: bool | str | None = None,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        is_split_into_words: bool = False,
-        padding_side: str | None = None,
-        return_attention_mask: bool = True,
-        return_tensors: str | None = None,
-    ) -> BatchFeature:
-        """Return `input_ids`, `attention_mask` and, for BERT, `token_type_ids` of a text, or of each in a list.
-
-        `truncation` cuts at `max_length`, or else at the tokenizer's limit. By default a text is cut at a given
-        `max_length` unless it is padded.
-        """
-        is_single = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
-        texts = [text] if is_single else list(text)
-        if max_length is not None and truncation is None:
-            truncation = truncates(truncation, padding)
-        self._truncate(truncation or False, max_length)
+    def _columns(
+        self, texts: list[Any], *, is_split_into_words: bool, add_special_tokens: bool, limit: int | None, strategy: str
+    ) -> dict[str, Rows]:
+        if limit is not None:
+            self.backend.enable_truncation(limit, strategy=strategy, direction=self.truncation_side)
         try:
             encodings = self.backend.encode_batch(
                 texts, is_pretokenized=is_split_into_words, add_special_tokens=add_special_tokens
             )
         finally:
             self.backend.no_truncation()
-        values: dict[str, Any] = {"input_ids": [encoding.ids for encoding in encodings]}
+        columns = {"input_ids": [encoding.ids for encoding in encodings]}
         if self.kind.has_types:
-            values["token_type_ids"] = [encoding.type_ids for encoding in encodings]
-        batch = self.pad(
-            values,
-            padding=padding,
-            max_length=max_length,
-            pad_to_multiple_of=pad_to_multiple_of,
-            padding_side=padding_side,
-            return_attention_mask=return_attention_mask,
-        )
-        if is_single and return_tensors is None:
-            return BatchFeature({name: rows[0] for name, rows in batch.items()})
-        return tensors_of(batch, return_tensors)
-
-    def _truncate(self, truncation: bool | str, max_length: int | None) -> None:
-        limit = max_length if max_length is not None else self.model_max_length
-        if truncation not in (False, "do_not_truncate") and limit is not None:
-            strategy = "longest_first" if truncation is True else str(truncation)
-            self.backend.enable_truncation(limit, strategy=strategy, direction=self.truncation_side)
+            columns["token_type_ids"] = [encoding.type_ids for encoding in encodings]
+        return columns
 
     def _padding_id(self) -> int:
         if self.pad_token_id is None:
@@ -327,29 +288,20 @@ class TextTokenizer(DescribedTokenizer):
     # Files
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        **overrides: Any,  # noqa: ANN401 - arguments of __init__
-    ) -> Self:
-        """Read tokenizer.json, or the vocabulary, and tokenizer_config.json of a checkpoint folder or hub id.
+    def _read(cls, folder: Path, name: str, overrides: dict[str, Any]) -> Self:
+        """Read tokenizer.json, or the vocabulary, and tokenizer_config.json.
 
         Raises:
             CheckpointError: Files are missing or damaged, or the class is not one of `KINDS`.
         """
-        origin = str(pretrained_model_name_or_path)
-        access = Access.pop_from(overrides)
-        folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         refuse_unknown(cls, overrides, [*NAMED_TOKENS, *SETTINGS, *OF_KINDS])
         config = optional_json(folder / "tokenizer_config.json")
-        name = overrides.pop("tokenizer_class", None) or config.get("tokenizer_class") or class_of_model(folder)
-        kind = KINDS.get(str(name).removesuffix("Fast"))
+        named = overrides.pop("tokenizer_class", None) or config.get("tokenizer_class") or class_of_model(folder)
+        kind = KINDS.get(str(named).removesuffix("Fast"))
         if kind is None:
-            raise CheckpointError(f"{folder}: tokenizer_class is {name!r}, expected one of {', '.join(sorted(KINDS))}")
+            raise CheckpointError(f"{folder}: tokenizer_class is {named!r}, expected one of {', '.join(sorted(KINDS))}")
         stated = {**optional_json(folder / "special_tokens_map.json"), **config, **overrides}
-        tokens = {name: _content(folder, name, text_of(stated[name])) for name in NAMED_TOKENS if name in stated}
+        tokens = {key: _content(folder, key, text_of(stated[key])) for key in NAMED_TOKENS if key in stated}
         tokens = {**kind.tokens, **tokens}
         if (folder / TOKENIZER_FILE).is_file():
             backend = _read_backend(folder / TOKENIZER_FILE)
@@ -358,14 +310,14 @@ class TextTokenizer(DescribedTokenizer):
         limit = stated.get("model_max_length")
         made = cls(
             backend,
-            str(name),
+            str(named),
             model_max_length=int(limit) if isinstance(limit, int | float) and limit < NO_LIMIT else None,
             padding_side=str(stated.get("padding_side", "right")),
             truncation_side=str(stated.get("truncation_side", "right")),
             clean_up_tokenization_spaces=bool(stated.get("clean_up_tokenization_spaces", False)),
             **tokens,
         )
-        made.name_or_path = overrides.get("name_or_path", origin)
+        made.name_or_path = overrides.get("name_or_path", name)
         return made
 
     def _save(self, folder: Path) -> None:
