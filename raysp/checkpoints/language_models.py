@@ -94,19 +94,35 @@ def locate_own(checkpoint: str, storage_options: Mapping[str, object] | None = N
 
 
 @dataclass(frozen=True)
-class OwnModel:
-    """The language model that comes with a checkpoint."""
+class NamedModel:
+    """A language model: that of a checkpoint, or a file alone."""
 
     file: Path
-    alpha: float
+    alpha: float = LM_WEIGHT
     """Factor of its natural log-probabilities."""
-    beta: float
+    beta: float = WORD_BONUS
     """Added for each word."""
-    unk_score_offset: float
+    unk_score_offset: float = 0.0
     """Added to the decimal logarithm of the probability of each unknown word."""
-    score_boundary: bool
+    score_boundary: bool = True
     """Whether texts begin with `<s>` and end with `</s>`."""
-    unigrams: Path | None
+    unigrams: Path | None = None
+
+    @classmethod
+    def at(cls, path: str) -> "NamedModel":
+        """Return the model of a file, or of a folder as `read_own`."""
+        return read_own(Path(path)) if Path(path).is_dir() else cls(Path(path))
+
+    def weights(self, lm_weight: float | None, word_bonus: float | None) -> "Weights":
+        """Return the weights of a search, in which `alpha` and `beta` take the places of those that are None."""
+        from raysp.text.beams.language_model import Weights  # imports torch
+
+        return Weights(
+            self.alpha if lm_weight is None else lm_weight,
+            self.beta if word_bonus is None else word_bonus,
+            self.unk_score_offset * math.log(10),
+            self.score_boundary,
+        )
 
     def words(self) -> list[str] | None:
         """Return the words that count as known; None: all of the model.
@@ -117,8 +133,7 @@ class OwnModel:
         if self.unigrams is None:
             return None
         try:
-            with self.unigrams.open("rb") as file:
-                lines = bounds.read(file, bounds.MOST_TABLE_BYTES).decode("utf-8-sig").splitlines()
+            lines = bounds.read_file(self.unigrams, bounds.MOST_TABLE_BYTES).decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError, bounds.TooLargeError) as error:
             raise CheckpointError(
                 f"{self.unigrams}: {error}; expected a word per line in UTF-8: copy it again"
@@ -126,7 +141,7 @@ class OwnModel:
         return [line.strip() for line in lines if line.strip()] or None
 
 
-def read_own(folder: Path) -> OwnModel:
+def read_own(folder: Path) -> NamedModel:
     """Return the language model of a folder.
 
     Raises:
@@ -140,7 +155,7 @@ def read_own(folder: Path) -> OwnModel:
         )
     attrs, unigrams = folder / ATTRS, folder / UNIGRAMS
     values = _attrs(attrs) if attrs.is_file() else {}
-    return OwnModel(
+    return NamedModel(
         models[0],
         **{name: _number(attrs, name, values.get(name, default)) for name, default in NUMBERS.items()},
         score_boundary=_flag(attrs, values.get("score_boundary", True)),
@@ -150,8 +165,7 @@ def read_own(folder: Path) -> OwnModel:
 
 def _attrs(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            attrs = bounds.parse_json(bounds.read(file, bounds.MOST_JSON_BYTES))
+        attrs = bounds.parse_json(bounds.read_file(path, bounds.MOST_JSON_BYTES))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}; expected a JSON object: copy it again") from None
     if not isinstance(attrs, dict):
@@ -237,22 +251,3 @@ def _opened_binary(path: Path, content: str) -> KenlmModel:
     if wrong := kenlm.damage_of(path):
         raise kenlm.refusal(path, wrong)
     return KenlmModel(path)
-
-
-def weighed(lm: str, lm_weight: float | None, word_bonus: float | None) -> "tuple[OwnModel | None, Path, Weights]":
-    """Return the language model of a checkpoint, if `lm` is its folder, the file of the model, and its weights.
-
-    Weights that are None default to those of the checkpoint, or else to `LM_WEIGHT` and `WORD_BONUS`.
-    """
-    from raysp.text.beams.language_model import Weights  # imports torch
-
-    own = read_own(Path(lm)) if Path(lm).is_dir() else None
-    weight = LM_WEIGHT if own is None else own.alpha
-    bonus = WORD_BONUS if own is None else own.beta
-    weights = Weights(
-        weight if lm_weight is None else lm_weight,
-        bonus if word_bonus is None else word_bonus,
-        0.0 if own is None else own.unk_score_offset * math.log(10),
-        own is None or own.score_boundary,
-    )
-    return own, Path(lm) if own is None else own.file, weights

@@ -45,8 +45,10 @@ class BlockOp(Protocol):
     def __call__(
         self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
     ) -> tuple[pa.Table, Figures]:
-        """Label the windows of a block."""
-        ...
+        """Label the windows of a block: `prepare`, `run` and `table`."""
+        prepared = self.prepare(block, shard, names=names)
+        figures = self.run(prepared)
+        return self.table(prepared), figures
 
     def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> Any:  # noqa: ANN401
         """Read a block."""

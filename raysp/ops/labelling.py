@@ -193,14 +193,6 @@ class Labelling(BlockOp):
             blocks_in_flight=1 if self.has_users_code else IN_FLIGHT + -(-waiting // BATCHES_A_BLOCK),
         )
 
-    def __call__(
-        self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
-    ) -> tuple[pa.Table, Figures]:
-        """Label the windows of a block: `prepare`, `run` and `table`."""
-        prepared = self.prepare(block, shard, names=names)
-        figures = self.run(prepared)
-        return self.table(prepared), figures
-
     def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> Block:
         """Read a block, and decide which of its windows go through the model.
 

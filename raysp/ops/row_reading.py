@@ -94,11 +94,6 @@ class WithoutModel(BlockOp):
     blocks_in_flight: int = field(default=1, init=False)
     has_users_code: bool = field(default=False, init=False)
 
-    def __call__(
-        self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
-    ) -> tuple[pa.Table, Figures]:
-        return self.table(block), self.run(block)
-
     def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> pa.Table:
         return block
 

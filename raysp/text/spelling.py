@@ -65,30 +65,29 @@ class Spelt:
 
     def target(self, *, wildcard: bool = False) -> Target:
         """Return the tokens to align; with `wildcard`, other speech may be before, between and after the words."""
-        ids: list[int] = []
-        gaps: list[bool] = []
-        for word in self.words:
-            if not (of_word := word.ids):
-                continue
-            if ids and self.delimiter is not None:
-                ids.append(self.delimiter)
-                gaps.append(True)
-            gaps += [True, *(False for _ in of_word[1:])]
-            ids += of_word
+        ids, gaps, _ = self._laid_out
         return Target(ids, [*gaps, True] if wildcard else None, self.delimiter, self.wildcard)
 
     def places(self) -> list[list[slice]]:
         """Return for each word the places of the tokens of its letters in the target; empty slices for unknown ones."""
+        return self._laid_out[2]
+
+    @property
+    def _laid_out(self) -> tuple[list[int], list[bool], list[list[slice]]]:
+        """Tokens, whether each begins a word or separates words, and the places of the tokens of letters."""
+        ids: list[int] = []
+        gaps: list[bool] = []
         places: list[list[slice]] = []
-        end = 0
         for word in self.words:
-            if word.ids and end and self.delimiter is not None:
-                end += 1
+            if word.ids and ids and self.delimiter is not None:
+                ids.append(self.delimiter)
+                gaps.append(True)
             places.append([])
+            gaps += [place == 0 for place in range(len(word.ids))]
             for letters in word.letters:
-                places[-1].append(slice(end, end + len(letters.ids)))
-                end += len(letters.ids)
-        return places
+                places[-1].append(slice(len(ids), len(ids) + len(letters.ids)))
+                ids += letters.ids
+        return ids, gaps, places
 
 
 class Spelling:

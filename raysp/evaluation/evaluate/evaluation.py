@@ -9,15 +9,15 @@ import pyarrow as pa
 from raysp.cluster.addresses import uses_cluster
 from raysp.cluster.resources import with_absolute_paths
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
-from raysp.evaluation.comparing import LabelledRows, Task, compare_labels
+from raysp.evaluation.comparing import Task, compare_labels
 from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
 from raysp.evaluation.evaluate.evaluation_rows import EvaluatedRows, join
 from raysp.evaluation.evaluate.kept_columns import not_kept, with_compared
-from raysp.evaluation.evaluate.question import Question
-from raysp.evaluation.evaluate.references import References, read_references
+from raysp.evaluation.evaluate.question import METRICS, WORST, Question, check_options, task_of
+from raysp.evaluation.evaluate.references import ComparedColumns, References, read_references
 from raysp.evaluation.intervals import Intervals
-from raysp.evaluation.limits import Limit
-from raysp.evaluation.scores import Columns, Comparison, Estimate
+from raysp.evaluation.limits import Limit, limits_of
+from raysp.evaluation.scores import SECONDS, Comparison, Estimate
 from raysp.labelling.engine.display import OnProgress
 from raysp.labelling.engine.run_result import RunResult, refuse_no_commit
 from raysp.labelling.engine.running import RunOptions, label_corpus
@@ -30,9 +30,9 @@ from raysp.specs.outputs.output import Output
 from raysp.specs.outputs.transcript import Transcript
 from raysp.specs.pipeline import Parquet, Pipeline, Shards
 from raysp.specs.steps import EACH, Decode, Label, Step
-from raysp.specs.text_rules import Text
+from raysp.specs.text_rules import Text, normalisation_of
 from raysp.specs.work_files import with_overrides
-from raysp.text.error_rates import Normalised
+from raysp.text.error_rates import DEFAULT, Normalised
 from raysp.words import count
 
 NOT_KEPT = "not-kept"
@@ -114,19 +114,17 @@ def evaluate(
     """
     is_kept = sink is not None and rows is None
     source = shards if isinstance(shards, Shards) else Shards(shards) if is_kept else Shards(shards, id=None)
-    question = Question.of(
-        source,
-        text,
-        label,
-        speaker,
-        by=by,
+    task, reference = task_of(source, text, label, speaker)
+    check_options(task, normalise, worst)
+    groups = tuple(name for name in by if name != SECONDS)
+    question = Question(
+        columns=ComparedColumns(task, reference, tuple(dict.fromkeys([*groups, *([over] if over else [])]))),
+        by=groups,
         over=over,
-        normalise=normalise,
-        fail_above=fail_above,
-        fail_below=fail_below,
-        worst=worst,
+        rules=normalisation_of(DEFAULT if normalise is None else normalise),
+        limits=limits_of(fail_above, fail_below, METRICS[task]),
+        worst=WORST if worst is None else worst,
     )
-    task = question.columns.task
     pipeline = with_overrides(_pipeline(checkpoint, source, task, steps, sink), settings)
     _check_pipeline(pipeline, task)
     has_sink = sink is not None or pipeline.sink.url != NOT_KEPT
@@ -260,15 +258,13 @@ def _read_labels(plan: Plan, result: RunResult) -> pa.Table:
 
 
 def _compare(rows: EvaluatedRows, question: Question, checkpoint: CheckpointSummary) -> Comparison:
-    columns = Columns(
-        rows.seconds,
-        {name: rows.groups[name] for name in question.by},
-        rows.groups[question.over] if question.over else None,
-    )
+    groups = rows.columns.by
+    by = {name: groups[name] for name in question.by}
+    columns = dataclasses.replace(rows.columns, by=by, over=groups[question.over] if question.over else None)
     task = question.columns.task
     return compare_labels(
         task,
-        LabelledRows(rows.references, rows.hypotheses, rows.scores, rows.vectors),
+        rows.labelled,
         columns,
         classes=checkpoint.labels if task == "classification" else (),
         normalise=question.rules,

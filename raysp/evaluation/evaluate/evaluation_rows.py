@@ -5,13 +5,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from raysp.columns import ERROR, OK, SKIPPED
+from raysp.evaluation.comparing import LabelledRows
 from raysp.evaluation.evaluate.evaluation_result import RowCounts
 from raysp.evaluation.evaluate.references import References
-from raysp.evaluation.scores import Key, Mismatch, WorstRow
-from raysp.evaluation.verification import Vector
+from raysp.evaluation.scores import Columns, Mismatch, WorstRow
 from raysp.labelling.finished.label_columns import vectors_of
 
 
@@ -20,22 +21,17 @@ class EvaluatedRows:
     """Rows with a reference and a label, and the counts of all rows."""
 
     counts: RowCounts
-    references: Sequence[str]
-    hypotheses: Sequence[str | None]
-    """Texts or classes; None for embeddings."""
-    scores: Sequence[float | None]
-    """Probability of each class; None for other labels."""
-    vectors: Sequence[Vector | None]
-    """Embeddings; None for texts and classes."""
-    seconds: Sequence[float]
-    groups: dict[str, list[Key]]
+    labelled: LabelledRows
+    columns: Columns
+    """Columns of groups; all are in `by`."""
     ids: Sequence[object]
     places: Sequence[tuple[str, int]]
     """Shard and row."""
 
     def worst(self, mismatch: Mismatch) -> WorstRow:
         """Return a mismatch with the id and the place of its row."""
-        return mismatch.at(self.ids[mismatch.index], *self.places[mismatch.index], self.seconds[mismatch.index])
+        row, seconds = mismatch.index, self.columns.seconds
+        return mismatch.at(self.ids[row], *self.places[row], None if seconds is None else seconds[row])
 
 
 def join(
@@ -64,16 +60,17 @@ def join(
     places = [(part.shard.name, row) for part in parts for row in range(len(part.references))]
     groups = {name: [key for part in parts for key in part.groups[name]] for name in references[0].groups}
     reasons = Counter((status[row], kinds[row]) for row, text in enumerate(texts) if text is not None)
+
+    def of_chosen(values: Sequence[Any]) -> list[Any]:
+        return [values[row] for row in chosen]
+
+    columns = (texts, hypotheses, scores, vectors or [None] * len(texts))
     return EvaluatedRows(
         counts=_counts(references, failed, reasons),
-        references=[str(texts[row]) for row in chosen],
-        hypotheses=[hypotheses[row] for row in chosen],
-        scores=[scores[row] for row in chosen],
-        vectors=[None if vectors is None else vectors[row] for row in chosen],
-        seconds=[seconds[row] for row in chosen],
-        groups={name: [values[row] for row in chosen] for name, values in groups.items()},
-        ids=[ids[row] for row in chosen],
-        places=[places[row] for row in chosen],
+        labelled=LabelledRows(*map(of_chosen, columns)),
+        columns=Columns(seconds, groups).of(np.array(chosen, np.int64)),
+        ids=of_chosen(ids),
+        places=of_chosen(places),
     )
 
 

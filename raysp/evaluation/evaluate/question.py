@@ -1,16 +1,15 @@
 """Columns that an evaluation compares, and the limits of its metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raysp.errors import SpecError, refuse_unused
 from raysp.evaluation.comparing import Task
 from raysp.evaluation.evaluate.references import ComparedColumns
-from raysp.evaluation.limits import Limit, limits_of
-from raysp.evaluation.scores import SECONDS
+from raysp.evaluation.limits import Limit
 from raysp.specs.pipeline import Shards
-from raysp.specs.text_rules import Text, normalisation_of
-from raysp.text.error_rates import DEFAULT, Normalisation
+from raysp.specs.text_rules import Text
+from raysp.text.error_rates import Normalisation
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "recognition": ("wer", "cer"),
@@ -32,43 +31,16 @@ class Question:
     limits: tuple[Limit, ...]
     worst: int
 
-    @classmethod
-    def of(
-        cls,
-        source: Shards,
-        text: str | None,
-        label: str | None,
-        speaker: str | None,
-        *,
-        by: Sequence[str],
-        over: str | None,
-        normalise: str | Text | None,
-        fail_above: Mapping[str, float] | None,
-        fail_below: Mapping[str, float] | None,
-        worst: int | None,
-    ) -> "Question":
-        """Return the question of the arguments of `evaluate`.
 
-        Raises:
-            SpecError: an argument is invalid for any data.
-        """
-        task, reference = _task(source, text, label, speaker)
-        by = tuple(name for name in by if name != SECONDS)
-        if task != "recognition":
-            refuse_unused({"normalise": normalise}, "it normalises texts, and none are compared; leave it out")
-        if task == "verification":
-            refuse_unused({"worst": worst}, "pairs of speakers have no worst rows; leave it out")
-        return cls(
-            columns=ComparedColumns(task, reference, tuple(dict.fromkeys([*by, *([over] if over else [])]))),
-            by=by,
-            over=over,
-            rules=normalisation_of(DEFAULT if normalise is None else normalise),
-            limits=limits_of(fail_above, fail_below, METRICS[task]),
-            worst=WORST if worst is None else worst,
-        )
+def check_options(task: Task, normalise: str | Text | None, worst: int | None) -> None:
+    """Raise SpecError if an option does not apply to what is compared."""
+    if task != "recognition":
+        refuse_unused({"normalise": normalise}, "it normalises texts, and none are compared; leave it out")
+    if task == "verification":
+        refuse_unused({"worst": worst}, "pairs of speakers have no worst rows; leave it out")
 
 
-def _task(source: Shards, text: str | None, label: str | None, speaker: str | None) -> tuple[Task, str]:
+def task_of(source: Shards, text: str | None, label: str | None, speaker: str | None) -> tuple[Task, str]:
     """Return the task of the comparison, and the column of the references."""
     columns = {"text": text, "label": label, "speaker": speaker}
     arguments = [f"{name}={column!r}" for name, column in columns.items() if column is not None]

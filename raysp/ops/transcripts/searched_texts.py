@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from raysp.checkpoints.language_models import open_model, weighed
+from raysp.checkpoints.language_models import NamedModel, open_model
 from raysp.models.tokenizers.described import CTCTokenizer
 from raysp.ops.transcribing import Transcribing
 from raysp.text.beams.decoder import BeamDecoder, Extras
@@ -59,8 +59,9 @@ class SearchSettings:
         ids = {tuple(tokenizer.ids_of_written(text)): weight for text, weight in self.hot_words.items()}
         extras = Extras(hot_words=ids)
         if self.lm is not None:
-            own, file, weights = weighed(self.lm, self.lm_weight, self.word_bonus)
-            extras = Extras(open_model(file), own.words() if own else None, weights, ids)
+            model = NamedModel.at(self.lm)
+            weights = model.weights(self.lm_weight, self.word_bonus)
+            extras = Extras(open_model(model.file), model.words(), weights, ids)
         return BeamDecoder(token_texts(tokenizer, self.vocab_size), beams=self.beams, extras=extras)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from raysp.capabilities import Capability
-from raysp.checkpoints.language_models import open_model, weighed
+from raysp.checkpoints.language_models import NamedModel, open_model
 from raysp.crossing import Array
 from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
@@ -134,7 +134,7 @@ def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, 
         )
     if lm is None:
         return
-    own, file, _ = weighed(lm, None, None)
-    model = open_model(file)
-    if why := misfit((own.words() if own else None) or model.vocabulary(), tokens):
-        raise CheckpointError(f"language model {str(file)!r} {why}")
+    named = NamedModel.at(lm)
+    model = open_model(named.file)
+    if why := misfit(named.words() or model.vocabulary(), tokens):
+        raise CheckpointError(f"language model {str(named.file)!r} {why}")

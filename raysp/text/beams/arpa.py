@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,11 +66,6 @@ class Ngrams:
         """Words of the longest n-grams."""
         return len(self.log_probs)
 
-    @property
-    def num_ngrams(self) -> int:
-        """Number of n-grams of all orders."""
-        return len(self.word_ids) + sum(map(len, self.log_probs[1:]))
-
     def vocabulary(self) -> list[str]:
         """Return the words without `<s>`, `</s>` and `<unk>`."""
         texts = self.texts.tobytes().decode().split("\n")
@@ -81,11 +76,23 @@ class Ngrams:
         return ids_by_hash(texts, self.words, self.word_ids, self.unknown)
 
 
+ARRAYS = ("words", "word_ids", "prefixes", "texts")
+NUMBERS = ("begin", "end", "unknown")
+
+
+def _orders(most: int) -> Mapping[str, range]:
+    """Return the orders of which a model of order `most` has an array."""
+    return {"keys": range(2, most + 1), "log_probs": range(1, most + 1), "backoffs": range(1, most)}
+
+
 def save(model: Ngrams, folder: Path) -> None:
     """Write a packed model to files that `load` maps."""
-    for name, values in _arrays(model).items():
+    arrays: dict[str, npt.NDArray[np.generic]] = {name: getattr(model, name) for name in ARRAYS}
+    for name, orders in _orders(model.order).items():
+        arrays |= {f"{name}-{order}": of_order for order, of_order in zip(orders, getattr(model, name), strict=True)}
+    for name, values in arrays.items():
         np.save(folder / f"{name}.npy", values)
-    facts = {"order": model.order, "begin": model.begin, "end": model.end, "unknown": model.unknown}
+    facts = {"order": model.order, **{name: getattr(model, name) for name in NUMBERS}}
     (folder / PACKED).write_text(json.dumps(facts))
 
 
@@ -93,33 +100,14 @@ def load(folder: Path) -> Ngrams:
     """Map a packed model into memory, which processes of a machine share."""
     facts = json.loads((folder / PACKED).read_text())
 
-    def mapped(name: str) -> npt.NDArray[np.generic]:
+    def mapped(name: str) -> Any:  # noqa: ANN401 - an array of any type
         # As a plain array: a search indexes it thousands of times, and an index of `np.memmap` runs Python code.
         return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="c"))
 
-    orders = range(1, facts["order"] + 1)
-    return Ngrams(
-        words=mapped("words").view(np.int64),
-        word_ids=mapped("word_ids").view(np.int64),
-        prefixes=mapped("prefixes").view(np.int64),
-        keys=[mapped(f"keys-{n}").view(np.int64) for n in orders[1:]],
-        log_probs=[mapped(f"log_probs-{n}").view(np.float32) for n in orders],
-        backoffs=[mapped(f"backoffs-{n}").view(np.float32) for n in orders[:-1]],
-        begin=facts["begin"],
-        end=facts["end"],
-        unknown=facts["unknown"],
-        texts=mapped("texts").view(np.uint8),
-    )
-
-
-def _arrays(model: Ngrams) -> Mapping[str, npt.NDArray[np.generic]]:
-    arrays: dict[str, npt.NDArray[np.generic]] = {
-        name: getattr(model, name) for name in ("words", "word_ids", "prefixes", "texts")
+    lists: dict[str, Any] = {
+        name: [mapped(f"{name}-{n}") for n in orders] for name, orders in _orders(facts["order"]).items()
     }
-    arrays |= {f"keys-{order}": values for order, values in enumerate(model.keys, 2)}
-    arrays |= {f"log_probs-{order}": values for order, values in enumerate(model.log_probs, 1)}
-    arrays |= {f"backoffs-{order}": values for order, values in enumerate(model.backoffs, 1)}
-    return arrays
+    return Ngrams(**{name: mapped(name) for name in ARRAYS}, **lists, **{name: facts[name] for name in NUMBERS})
 
 
 def parse(path: Path, name: str | None = None) -> Ngrams:

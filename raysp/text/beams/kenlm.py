@@ -170,11 +170,6 @@ class KenlmModel:
         """Words of the longest n-grams."""
         return len(self.header.counts)
 
-    @property
-    def num_ngrams(self) -> int:
-        """Number of n-grams of all orders."""
-        return sum(self.header.counts)
-
     def vocabulary(self) -> list[str]:
         """Return the words without `<s>`, `</s>` and `<unk>`."""
         return [text for text in self.texts if text not in MARKERS]
