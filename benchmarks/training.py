@@ -28,7 +28,7 @@ from raysp.specs.pipeline import Shards
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.planning.corpus_index import combine
-from raysp.training.planning.ordering import Epoch, Index, Sizes
+from raysp.training.planning.ordering import Durations, Epoch, Sizes
 from raysp.training.sink.source_index import ShardIndex, SourceIndex
 
 SAMPLE_RATE = 16_000
@@ -187,7 +187,7 @@ def order(num_rows: int) -> dict[str, object]:
     """Make the order of an epoch of rows of 12 seconds on average, and its first window."""
     random = np.random.default_rng(0)
     seconds = random.gamma(4, 3, num_rows).clip(1, 30).astype(np.float32)
-    index = Index(seconds, np.append(np.arange(0, num_rows, 2000), num_rows))
+    index = Durations(seconds, np.append(np.arange(0, num_rows, 2000), num_rows))
     sizes = Sizes(micro_seconds=75, micro_batches=8, window_seconds=60_000)
     started = time.process_time()
     epoch = Epoch(index, sizes, seed=0, epoch=0)
@@ -240,7 +240,7 @@ def start(num_rows: int) -> dict[str, object]:
         started, began = time.process_time(), time.monotonic()
         corpus_index = combine(source.complete(shards, make))
         loaded = time.process_time() - started
-        index = corpus_index.index
+        index = corpus_index.durations
         digest = index.digest
         epoch = Epoch(index, Sizes(micro_seconds=75, micro_batches=8, window_seconds=60_000), seed=0, epoch=0)
         next(epoch.windows_from(0))

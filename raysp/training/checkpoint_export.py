@@ -48,7 +48,7 @@ def figures(prepared: Prepared, result: FinetuneResult) -> dict[str, JsonValue]:
         "epochs": result.epochs,
         "loss": result.loss,
         "rows": result.rows,
-        "audio_seconds": round(float(prepared.corpus.index.seconds.sum()), 3),
+        "audio_seconds": round(float(prepared.corpus.durations.seconds.sum()), 3),
         "left_out": {**result.left_out},
         "fingerprint": result.fingerprint,
     }
@@ -65,7 +65,7 @@ def card(prepared: Prepared, result: FinetuneResult) -> str:
         origin, owners = f"{name}, fine-tuned", "the checkpoint it began with and of its data"
         base_model = hub_id(recipe.objective.checkpoint)  # the hub refuses cards whose base model is a folder
         licence = licence_of(plan.checkpoint.path)
-    steps, seconds = count(result.steps, "step"), duration(float(prepared.corpus.index.seconds.sum()))
+    steps, seconds = count(result.steps, "step"), duration(float(prepared.corpus.durations.seconds.sum()))
     final = f" The mean loss of the last steps is {loss:.4f}." if loss is not None else ""
     return f"""---
 {front_matter(base_model=base_model, licence=licence, tags=prepared.task.TAGS)}

@@ -18,7 +18,7 @@ def described_rows(prepared: Prepared, decoder: Decoder) -> Iterator[MicroBatch]
         RunError: too many rows cannot be decoded.
     """
     plan, num_rows = prepared.plan, 0
-    order = Epoch(prepared.corpus.index, replace(plan.sizes, by_length=False), seed=plan.recipe.seed, epoch=0)
+    order = Epoch(prepared.corpus.durations, replace(plan.sizes, by_length=False), seed=plan.recipe.seed, epoch=0)
     # Not the failures of the training, which counted these rows.
     reader, failures = prepared.reader(decoder), Failures(plan.recipe.max_error_rate)
     for window in order.windows_from(0):

@@ -76,7 +76,7 @@ class FinetuneResult(Brief):
             epochs=session.position.epoch,
             is_done=session.is_done,
             loss=last.loss if last else None,
-            rows=prepared.corpus.index.num_rows,
+            rows=prepared.corpus.durations.num_rows,
             left_out=dict(prepared.corpus.left_out),
             errors=dict(session.failures.by_type),
             error_examples=tuple(session.failures.examples.values()),

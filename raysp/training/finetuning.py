@@ -192,7 +192,7 @@ def _session(
 def _begin(prepared: Prepared, store: FencedStore, *, is_new: bool) -> TrainingRecord:
     """Add the run to the record of the training, and return it."""
     run = RunEntry.now(resolved=prepared.plan.resolved)
-    corpus = f"{prepared.corpus.index.digest}-{prepared.corpus.targets_digest}"
+    corpus = f"{prepared.corpus.durations.digest}-{prepared.corpus.targets_digest}"
     of_rows = {training_record.CORPUS: corpus, training_record.RECORDINGS: prepared.corpus.recordings_digest}
     return training_record.begin(
         store,

@@ -82,8 +82,8 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
     if prepared is not None:
         content |= {
             "fingerprint": prepared.fingerprint,
-            "rows_trained": prepared.corpus.index.num_rows,
-            "audio_seconds": float(prepared.corpus.index.seconds.sum()),
+            "rows_trained": prepared.corpus.durations.num_rows,
+            "audio_seconds": float(prepared.corpus.durations.seconds.sum()),
             "left_out": dict(prepared.corpus.left_out),
             **prepared.task.outputs,
             "steps_per_epoch": prepared.order.first_epoch.num_steps,

@@ -67,7 +67,7 @@ class Prepared:
     def costs(self) -> Costs:
         """Costs of the micro-batches of the first window (num_steps, micro_batches), as `Sizes.cost` has them."""
         window, sizes = self.first_window, self.plan.sizes
-        costs = sizes.cost(longest_seconds(window, self.order.first_epoch.index)) * np.diff(window.edges)
+        costs = sizes.cost(longest_seconds(window, self.order.first_epoch.durations)) * np.diff(window.edges)
         return costs.reshape(-1, window.micro_batches)
 
     def reader(self, decoder: Decoder | None = None) -> PieceReader:
@@ -80,12 +80,12 @@ class Prepared:
     @property
     def facts(self) -> Mapping[str, str]:
         """Facts of the plan and of the rows for users, as text by name."""
-        corpus, index = self.corpus, self.corpus.index
+        corpus, durations = self.corpus, self.corpus.durations
         left_out = _described(self.plan.recipe, corpus.left_out)
         num_steps = self.order.first_epoch.num_steps
-        rows_per_step = self.order.first_epoch.index.num_rows / max(1, num_steps)
+        rows_per_step = self.order.first_epoch.durations.num_rows / max(1, num_steps)
         facts = {
-            "rows": f"{count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))} of audio"
+            "rows": f"{count(durations.num_rows, 'row')}, {duration(float(durations.seconds.sum()))} of audio"
             + (f"; left out: {left_out}" if left_out else ""),
             **self.task.facts(corpus.counts),
             **({"mix": self.order.mixture.fact} if self.order.mixture else {}),
@@ -109,9 +109,9 @@ class Prepared:
     @property
     def _padding_efficiency(self) -> float:
         """Share of the padded audio of the first window that is not padding."""
-        window, index = self.first_window, self.order.first_epoch.index
-        padded = float(longest_seconds(window, index) @ np.diff(window.edges))
-        return float(index.seconds[window.rows].sum()) / padded if padded else 1.0
+        window, durations = self.first_window, self.order.first_epoch.durations
+        padded = float(longest_seconds(window, durations) @ np.diff(window.edges))
+        return float(durations.seconds[window.rows].sum()) / padded if padded else 1.0
 
 
 def prepare(
@@ -145,16 +145,16 @@ def prepare(
     indexed = index_of_source.complete(plan.corpora["source"].shards, make, on_indexed)
     corpus = combine(indexed)
     _refuse_few(plan, task, corpus)
-    index = corpus.index
+    durations = corpus.durations
     mixture = None if recipe.mix is None else mixture_of(recipe.mix, corpus, recipe.seed)
-    first_index = index if mixture is None else mixture.index(index, 0)
+    of_first = durations if mixture is None else mixture.of_epoch(durations, 0)
     task = task.settled(corpus.counts)
-    plan = settled(plan, first_index, TrainingRecord.load(store) if store else None)
+    plan = settled(plan, of_first, TrainingRecord.load(store) if store else None)
     parts = plan.parts(task.digest)
     sounds = _sound_versions(plan, store, saves=saves)
     not_indexed = {shard.name: index for shard, index in indexed if isinstance(index, str)}
     unreadable = {**plan.corpora["source"].unreadable, **not_indexed}
-    order = EpochOrder(index, plan.sizes, recipe.seed, mixture, speeds_of(plan))
+    order = EpochOrder(durations, plan.sizes, recipe.seed, mixture, speeds_of(plan))
     return Prepared(plan, corpus, task, {**parts, **sounds}, fingerprint(parts), unreadable, order)
 
 
@@ -217,7 +217,7 @@ def _described(recipe: Finetune, left_out: Mapping[str, int]) -> str:
 
 
 def _refuse_few(plan: TrainingPlan, task: Task, corpus: CorpusIndex) -> None:
-    num_kept = corpus.index.num_rows
+    num_kept = corpus.durations.num_rows
     if num_kept >= max(1, plan.workers.low):
         return
     why = _described(plan.recipe, corpus.left_out)
@@ -226,9 +226,8 @@ def _refuse_few(plan: TrainingPlan, task: Task, corpus: CorpusIndex) -> None:
         if OUTSIDE in corpus.left_out:  # the characters outside the vocabulary, with a remedy
             facts = task.settled(corpus.counts).facts(corpus.counts)
             more = "".join(f"; {name}: {fact}" for name, fact in facts.items())
-        raise PlanError(
-            f"no row is left to train on: {count(len(corpus.index.seconds), 'row')}, left out: {why or 'none'}{more}"
-        )
+        rows = count(len(corpus.durations.seconds), "row")
+        raise PlanError(f"no row is left to train on: {rows}, left out: {why or 'none'}{more}")
     raise PlanError(
         f"{count(num_kept, 'row')} to train on, and {count(plan.workers.low, 'worker')}: lower pool.actors"
         + (f" (left out: {why})" if why else "")

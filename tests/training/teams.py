@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.loop.training_steps import Training, Workers
+from raysp.training.loop.training_steps import Training, WorkerGroup
 
 
 class Team:
@@ -65,7 +65,7 @@ def train(
 
 
 def assert_equal_curves(
-    new_training: Callable[[Workers | None], Training],
+    new_training: Callable[[WorkerGroup | None], Training],
     steps: Sequence[Sequence[MicroBatch]],
     expected: tuple[list[float], Training],
     num_workers: int,

@@ -12,7 +12,7 @@ import raysp.models
 from raysp import Schedule
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
-from raysp.training.loop.training_steps import Training, Workers
+from raysp.training.loop.training_steps import Training, WorkerGroup
 from raysp.training.objectives.task import Criterion
 from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
 from tests.training.objectives.originals import CTC, ENCODERS, decoder_config, decoder_model, extractor_of
@@ -94,9 +94,9 @@ def random_steps(target: Target) -> list[list[MicroBatch]]:
     return steps
 
 
-def new_training(objective: Criterion, workers: Workers | None = None) -> Training:
+def new_training(objective: Criterion, workers: WorkerGroup | None = None) -> Training:
     optimizer = new_optimizer(group_parameters(objective.model, Schedule(steps=1, learning_rate=1e-3)))
-    return Training(objective, optimizer, seed=7, workers=workers or Workers())
+    return Training(objective, optimizer, seed=7, workers=workers or WorkerGroup())
 
 
 @pytest.mark.parametrize("name", CASES)

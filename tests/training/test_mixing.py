@@ -10,7 +10,7 @@ import raysp
 from raysp import Schedule
 from raysp.training.data.mixed_epochs import mixture_of
 from raysp.training.planning.corpus_index import CorpusIndex
-from raysp.training.planning.ordering import Epoch, Index, Sizes
+from raysp.training.planning.ordering import Durations, Epoch, Sizes
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
 from tests.training.trained import planned
@@ -18,7 +18,7 @@ from tests.training.trained import planned
 SIZES = {"en/0": 120, "en/1": 80, "fi/0": 37, "tr/0": 15, "tr/1": 2}
 
 
-def corpus(seed: int = 0) -> tuple[CorpusIndex, Index]:
+def corpus(seed: int = 0) -> tuple[CorpusIndex, Durations]:
     """Make the index of five shards with pieces of ten rows; a tenth of the rows are left out."""
     drawn = np.random.default_rng(seed)
     first_rows = np.cumsum([0, *SIZES.values()])
@@ -26,18 +26,18 @@ def corpus(seed: int = 0) -> tuple[CorpusIndex, Index]:
     seconds[drawn.random(len(seconds)) < 0.1] = 0
     edges = sorted({*first_rows.tolist(), *range(0, int(first_rows[-1]), 10)})
     shards = [SimpleNamespace(name=f"{name}.parquet") for name in SIZES]
-    index = Index(seconds, np.array(edges))
+    index = Durations(seconds, np.array(edges))
     return CorpusIndex(shards, first_rows, index, seconds.astype(np.uint16), {}, {}), index
 
 
-def rows_of(mixture, index: Index, epoch: int) -> list[int]:
+def rows_of(mixture, index: Durations, epoch: int) -> list[int]:
     """Return the rows of an epoch, as its windows have them."""
     sizes = Sizes(micro_seconds=20.0, micro_batches=2, window_seconds=100.0)
-    found = Epoch(mixture.index(index, epoch), sizes, seed=0, epoch=epoch)
+    found = Epoch(mixture.of_epoch(index, epoch), sizes, seed=0, epoch=epoch)
     return [row for window in found.windows_from(0) for row in window.rows.tolist()]
 
 
-def seconds_of(index: Index, rows: list[int]) -> dict[str, float]:
+def seconds_of(index: Durations, rows: list[int]) -> dict[str, float]:
     """Return the seconds of rows by the first folder of their shards."""
     edges, found = np.cumsum([*SIZES.values()]), Counter()
     for row in rows:

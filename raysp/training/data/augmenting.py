@@ -25,7 +25,7 @@ from raysp.training.data.waveform_augmentation import (
     noise,
     room,
 )
-from raysp.training.planning.ordering import Index, Window, generator_of
+from raysp.training.planning.ordering import Durations, Window, generator_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.augmentations import Gain, Noise, OfSounds, Room, Speed
 
@@ -52,9 +52,9 @@ class Speeds:
         factors: np.ndarray = self.factors[places]
         return factors
 
-    def index(self, index: Index, epoch: int) -> Index:
-        """Return an index with the durations that rows have in an epoch."""
-        return Index(index.seconds / self.of(epoch, len(index.seconds)), index.piece_rows)
+    def durations(self, durations: Durations, epoch: int) -> Durations:
+        """Return the durations that rows have in an epoch."""
+        return Durations(durations.seconds / self.of(epoch, len(durations.seconds)), durations.piece_rows)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from functools import cached_property
 
 from raysp.training.data.augmenting import Speeds
 from raysp.training.data.mixed_epochs import Mixture
-from raysp.training.planning.ordering import Epoch, Index, Sizes
+from raysp.training.planning.ordering import Durations, Epoch, Sizes
 
 
 @dataclass(frozen=True)
 class EpochOrder:
     """Order of the rows of all epochs: a pure function of its values."""
 
-    index: Index
+    durations: Durations
     """Durations of the rows."""
     sizes: Sizes
     seed: int
@@ -24,7 +24,7 @@ class EpochOrder:
     @property
     def epoch_seconds(self) -> float:
         """Seconds of audio of the first epoch as it is recorded, whatever its speed."""
-        return float(self.index.seconds[self.first_epoch.index.seconds > 0].sum())
+        return float(self.durations.seconds[self.first_epoch.durations.seconds > 0].sum())
 
     @cached_property
     def first_epoch(self) -> Epoch:
@@ -36,6 +36,6 @@ class EpochOrder:
         return self._made(number, replace(self.sizes, by_length=False)) if number else self.first_epoch
 
     def _made(self, number: int, sizes: Sizes) -> Epoch:
-        index = self.index if self.mixture is None else self.mixture.index(self.index, number)
-        index = index if self.speeds is None else self.speeds.index(index, number)
-        return Epoch(index, sizes, seed=self.seed, epoch=number)
+        durations = self.durations if self.mixture is None else self.mixture.of_epoch(self.durations, number)
+        durations = durations if self.speeds is None else self.speeds.durations(durations, number)
+        return Epoch(durations, sizes, seed=self.seed, epoch=number)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from raysp.errors import PlanError
 from raysp.training.planning.corpus_index import CorpusIndex
-from raysp.training.planning.ordering import Index, generator_of
+from raysp.training.planning.ordering import Durations, generator_of
 from raysp.training.specs.mix import Mix
 from raysp.words import duration
 
@@ -52,12 +52,12 @@ class Mixture:
 
     parts: Mapping[str, Part]
 
-    def index(self, index: Index, epoch: int) -> Index:
-        """Return an index with only the rows of an epoch; other rows have no duration, as if they were left out."""
-        chosen = np.zeros(len(index.seconds), np.bool_)
+    def of_epoch(self, durations: Durations, epoch: int) -> Durations:
+        """Return the durations of the rows of an epoch; other rows have none, as if they were left out."""
+        chosen = np.zeros(len(durations.seconds), np.bool_)
         for part in self.parts.values():
             chosen[part.of(epoch)] = True
-        return Index(np.where(chosen, index.seconds, np.float32(0)), index.piece_rows)
+        return Durations(np.where(chosen, durations.seconds, np.float32(0)), durations.piece_rows)
 
     @property
     def fact(self) -> str:
@@ -85,9 +85,9 @@ def mixture_of(mix: Mix, corpus: CorpusIndex, seed: int) -> Mixture:
     # Sorted, since the fingerprint does not know the order of weights.
     spans = {part: [np.zeros(0, np.int64)] for part in sorted(mix.parts)}
     for shard, first, end in zip(corpus.shards, corpus.first_rows, corpus.first_rows[1:], strict=False):
-        spans[_part_of(mix, shard.name)].append(first + np.flatnonzero(corpus.index.seconds[first:end]))
+        spans[_part_of(mix, shard.name)].append(first + np.flatnonzero(corpus.durations.seconds[first:end]))
     rows = {part: np.concatenate(of_part) for part, of_part in spans.items()}
-    seconds = {part: float(corpus.index.seconds[members].sum(dtype=np.float64)) for part, members in rows.items()}
+    seconds = {part: float(corpus.durations.seconds[members].sum(dtype=np.float64)) for part, members in rows.items()}
     shares = _shares(mix, seconds, [shard.name for shard in corpus.shards])
     parts = {}
     for number, (part, members) in enumerate(rows.items()):

@@ -116,7 +116,7 @@ class PieceReader:
         shard, piece = self.corpus.piece(number)
         windowing = assembly.whole_rows(self.recipe, self.checkpoint)
         op = assembly.training_decoding(self.recipe, windowing, shard, decoder=self.decoder)
-        first = int(self.corpus.index.piece_rows[number])
+        first = int(self.corpus.durations.piece_rows[number])
         for table in read_batches(self.recipe, shard, piece):
             pa.default_memory_pool().release_unused()  # reading large rows temporarily takes three times their bytes
             end = first + table.num_rows
@@ -180,7 +180,7 @@ def wanted_rows(window: Window, corpus: CorpusIndex, worker: int, num_workers: i
     needed = np.sort(window.rows_of(worker, num_workers))
     by_piece: dict[int, list[int]] = {}
     for number in window.pieces.tolist():
-        first, end = corpus.index.piece_rows[number : number + 2]
+        first, end = corpus.durations.piece_rows[number : number + 2]
         rows = needed[np.searchsorted(needed, first) : np.searchsorted(needed, end)]
         if len(rows):
             by_piece[number] = rows.tolist()

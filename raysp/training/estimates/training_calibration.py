@@ -82,7 +82,7 @@ def calibrate(prepared: Prepared, decoder: Decoder | None = None) -> tuple[Speed
     rows = HELD_WINDOWS * window_seconds * plan.checkpoint.sample_rate * sample_bytes / workers.low
     needed, limit = (peak, gpu_memory()) if on_gpu else (workers.low * (peak + rows), float(memory_bytes()))
     memory = Memory(peak, max(0, peak - before), rows, needed, limit, on_gpu)
-    audio = float(sum(prepared.corpus.index.seconds[batch.rows].sum() for batch in timed))
+    audio = float(sum(prepared.corpus.durations.seconds[batch.rows].sum() for batch in timed))
     of_step = prepared.order.epoch_seconds / prepared.order.first_epoch.num_steps / workers.low
     busy = max(seconds - update_seconds, 0.0) * of_step / audio + update_seconds
     origin = (
@@ -134,7 +134,7 @@ def _chosen(prepared: Prepared) -> tuple[list[Window], list[Window], float]:
         Those of the first epoch with the most frames, attention scores and labels, each once; those of middle cost of
         its first window; and the seconds.
     """
-    index, costs = prepared.order.first_epoch.index, prepared.costs.ravel()
+    durations, costs = prepared.order.first_epoch.durations, prepared.costs.ravel()
     order = [place for place in np.argsort(costs, kind="stable").tolist() if costs[place]]
     middle = max(0, len(order) // 2 - TIMED // 2)
     timed = [_alone(prepared.first_window, place) for place in order[middle : middle + TIMED]]
@@ -143,14 +143,14 @@ def _chosen(prepared: Prepared) -> tuple[list[Window], list[Window], float]:
     largest: dict[int, tuple[float, Window]] = {}
     window_seconds = 0.0
     for window in prepared.order.first_epoch.windows_from(0):
-        rows, seconds = np.diff(window.edges), np.minimum(longest_seconds(window, index), crop)
+        rows, seconds = np.diff(window.edges), np.minimum(longest_seconds(window, durations), crop)
         # An empty micro-batch has another one's labels here, which count for no rows.
         labels = np.maximum.reduceat(num_labels[np.append(window.rows, -1)], window.edges[:-1])
         for measure, sizes in enumerate((rows * seconds, rows * seconds**2, rows * (labels + 1))):
             place = int(np.argmax(sizes))
             if measure not in largest or sizes[place] > largest[measure][0]:
                 largest[measure] = float(sizes[place]), _alone(window, place)
-        window_seconds = max(window_seconds, float(index.seconds[window.rows].sum()))
+        window_seconds = max(window_seconds, float(durations.seconds[window.rows].sum()))
     distinct = {window.rows.tobytes(): window for _, window in largest.values()}
     return [*distinct.values()], timed, window_seconds
 

@@ -27,7 +27,7 @@ from raysp.storage.opened import digest_of
 from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.predicting import PredictedRows, Predictor
-from raysp.training.loop.training_steps import Workers
+from raysp.training.loop.training_steps import WorkerGroup
 from raysp.training.objectives.passes import evaluation_mode
 from raysp.training.objectives.task import Criterion
 from raysp.training.planning.training_plan import TrainingPlan
@@ -48,13 +48,23 @@ ROWS = ", rows "
 """Between the rule of a measure and the digest of its rows."""
 
 
+class Compared(NamedTuple):
+    """Reference and labels of a row, in the order of the columns of `LabelledRows`."""
+
+    reference: str
+    hypothesis: str | None
+    """A text, a class, or a speaker of the training."""
+    score: float | None
+    vector: Vector | None
+    """Embedding of a speaker."""
+
+
 class EvaluatedRow(NamedTuple):
     """A row with its reference and its labels."""
 
     place: tuple[int, int]
     """Number of the shard, and of the row in it."""
-    compared: tuple[str, str | None, float | None, Vector | None]
-    """Reference, hypothesis (a text, a class, or a speaker of the training), score, and embedding of a speaker."""
+    compared: Compared
     seconds: float
     groups: tuple[Key, ...]
     digest: bytes
@@ -89,7 +99,7 @@ class Evaluator:
     plan: TrainingPlan
     evaluation: Evaluation
     criterion: Criterion
-    workers: Workers
+    workers: WorkerGroup
     decoder: Decoder | None = None
     corpus: str = "evaluation.source"
 
@@ -141,7 +151,7 @@ class Evaluator:
         names = [name for name in self.evaluation.by if name != SECONDS]
         by = {name: [row.groups[place] for row in rows] for place, name in enumerate(names)}
         seconds = [row.seconds for row in rows] if SECONDS in self.evaluation.by else None
-        columns = zip(*(row.compared for row in rows), strict=True) if rows else [()] * 4
+        columns = zip(*(row.compared for row in rows), strict=True) if rows else [()] * len(Compared._fields)
         return compare_labels(
             self.task.COMPARED,
             LabelledRows(*columns),
@@ -248,7 +258,7 @@ class Evaluator:
             evaluated.append(
                 EvaluatedRow(
                     (rows.shard, rows.numbers[place]),
-                    (reference, hypothesis[place].as_py(), score[place].as_py(), vectors[place]),
+                    Compared(reference, hypothesis[place].as_py(), score[place].as_py(), vectors[place]),
                     float(seconds[place] or 0.0),
                     tuple(column[place] for column in groups),
                     digest_of(content) + sha256(reference.encode(errors="surrogatepass")).digest(),

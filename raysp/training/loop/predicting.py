@@ -106,7 +106,7 @@ def predicted_texts(prepared: Prepared, criterion: Criterion, decoder: Decoder, 
     texts: list[tuple[str, str]] = []
     for number, rows in wanted_rows(prepared.first_window, prepared.corpus, 0, 1).items():
         shard, piece = prepared.corpus.piece(number)
-        places = np.asarray(rows[: most - len(texts)]) - int(prepared.corpus.index.piece_rows[number])
+        places = np.asarray(rows[: most - len(texts)]) - int(prepared.corpus.durations.piece_rows[number])
         table = pa.concat_tables(read_batches(recipe, shard, piece)).take(places)
         op = assembly.training_decoding(recipe, predictor.windowing, shard, decoder=decoder)
         [*_, labelled] = predictor(op(table, 0), [f"{shard.name}|{piece.first + place}" for place in places])

@@ -105,7 +105,7 @@ class Session:
         step = steps.latest(store, checks=True)
         if step is None:
             return
-        if (step.fingerprint, step.index) != (fingerprint, self.order.index.digest):
+        if (step.fingerprint, step.index) != (fingerprint, self.order.durations.digest):
             part = "recipe" if step.fingerprint != fingerprint else "corpus"
             raise RunError(
                 f"{store.url}: step {step.position.done} was committed with another {part}; use another sink, or start "
@@ -189,7 +189,7 @@ class Session:
         after = Position(at.done + 1, at.epoch, at.step + 1)
         self.position = replace(after, epoch=at.epoch + 1, step=0) if after.step == epoch_steps else after
         seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
-        numbers, of_rows = range(window.micro_batches), self.order.index.seconds
+        numbers, of_rows = range(window.micro_batches), self.order.durations.seconds
         evaluated = self._evaluate()
         self._is_whole = True  # a step whose evaluation fails is repeated, and evaluated then
         self._stops = update.stops
@@ -288,7 +288,7 @@ class Session:
         step = CommittedStep(
             self.position,
             keeper.fingerprint,
-            self.order.index.digest,
+            self.order.durations.digest,
             self.training.workers.count,
             files={},
             metrics={**metrics, **(best.metrics if best else {})},

@@ -18,12 +18,13 @@ Gathered = TypeVar("Gathered")
 
 
 @dataclass(frozen=True)
-class Workers:
-    """The workers that train together: one alone, or the process group that Ray Train has made."""
+class WorkerGroup:
+    """The workers that train together, as one of them sees them: it alone, or the process group of Ray Train."""
 
     number: int = 0
     """Number of this worker."""
     count: int = 1
+    """Number of all workers."""
 
     def add(self, values: Tensor) -> None:
         """Replace a tensor by its sum over the workers."""
@@ -77,7 +78,7 @@ class Training:
     _: KW_ONLY
     seed: int
     clip: float | None = 1.0
-    workers: Workers = field(default_factory=Workers)
+    workers: WorkerGroup = field(default_factory=WorkerGroup)
     frozen: Sequence[torch.nn.Parameter] = ()
     freeze_steps: int = 0
 

@@ -13,12 +13,12 @@ from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import Session
 from raysp.training.loop.state import TrainingState
 from raysp.training.loop.step_commits import Keeper
-from raysp.training.loop.training_steps import Training, Workers
+from raysp.training.loop.training_steps import Training, WorkerGroup
 from raysp.training.objectives.task import Criterion
 from raysp.training.preparing import Prepared
 from raysp.training.sink.step_log import StepLog
 
-ALONE = Workers()
+ALONE = WorkerGroup()
 
 
 def new_session(
@@ -27,7 +27,7 @@ def new_session(
     failures: Failures,
     store: FencedStore | None,
     *,
-    workers: Workers = ALONE,
+    workers: WorkerGroup = ALONE,
     decoder: Decoder | None = None,
     run_id: str = "",
 ) -> Session:
@@ -63,7 +63,7 @@ def new_session(
     )
     augmentations, speeds = augmentations_of(plan, decoder), prepared.order.speeds
     if speeds is not None or augmentations:
-        rows = AugmentedRows(rows, speeds, augmentations, recipe.seed, len(prepared.corpus.index.seconds))
+        rows = AugmentedRows(rows, speeds, augmentations, recipe.seed, len(prepared.corpus.durations.seconds))
     keeper = None
     if store is not None and workers.number == 0:
         keeper = Keeper(store, prepared.fingerprint, recipe.sink, StepLog(store, run_id))

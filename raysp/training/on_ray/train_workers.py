@@ -29,7 +29,7 @@ from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.not_finite import NotFiniteError
 from raysp.training.loop.process_settings import process_settings
-from raysp.training.loop.training_steps import Workers
+from raysp.training.loop.training_steps import WorkerGroup
 from raysp.training.loop.worker import new_session
 from raysp.training.on_ray.board import Board, News
 from raysp.training.on_ray.rank_input import READER_CPUS, Feeder, fed_rows, prepared_of
@@ -232,7 +232,7 @@ def _work(config: Mapping[str, Any]) -> None:
             committed = committed_steps.latest(store)
             if not ray.get(board.begin.remote(number, committed and committed.position.done)):
                 return
-            workers = Workers(number, num_workers)
+            workers = WorkerGroup(number, num_workers)
             failures = Failures(recipe.max_error_rate)
             session = new_session(
                 prepared,

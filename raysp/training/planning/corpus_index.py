@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.training.planning.ordering import Index
+from raysp.training.planning.ordering import Durations
 from raysp.training.sink.source_index import ROWS, TRAINED, Indexed, ShardIndex
 
 
@@ -22,7 +22,7 @@ class CorpusIndex:
     Attributes:
         shards: the shards.
         first_rows: int64 (num_shards + 1,), number of the first row of each shard, and the number of rows last.
-        index: durations of the rows, 0 for those that are left out, and the pieces.
+        durations: durations of the rows, 0 for those that are left out, and the pieces.
         num_labels: uint16 (num_rows,).
         left_out: number of rows that are left out, by reason.
         counts: occurrences of each character or class.
@@ -32,7 +32,7 @@ class CorpusIndex:
 
     shards: Sequence[Shard] = field(repr=False)
     first_rows: npt.NDArray[np.int64] = field(repr=False)
-    index: Index
+    durations: Durations
     num_labels: npt.NDArray[np.uint16] = field(repr=False)
     left_out: Mapping[str, int]
     counts: Mapping[str, int] = field(repr=False)
@@ -41,7 +41,7 @@ class CorpusIndex:
 
     def piece(self, number: int) -> tuple[Shard, Piece]:
         """Return a piece by its number, with its shard."""
-        first, end = self.index.piece_rows[number : number + 2].tolist()
+        first, end = self.durations.piece_rows[number : number + 2].tolist()
         place = int(np.searchsorted(self.first_rows, first, side="right")) - 1
         start = int(self.first_rows[place])
         return self.shards[place], Piece(first - start, end - start)
@@ -71,7 +71,7 @@ def combine(indexed: Sequence[tuple[Shard, Indexed]]) -> CorpusIndex:
     return CorpusIndex(
         [shard for shard, _ in readable],
         first_rows,
-        Index(
+        Durations(
             np.where(np.asarray(pc.equal(reasons, pa.scalar(TRAINED))), seconds, np.float32(0)),
             np.asarray(piece_rows, np.int64),
         ),

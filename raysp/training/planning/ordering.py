@@ -22,8 +22,8 @@ HALVINGS = 6
 
 
 @dataclass(frozen=True)
-class Index:
-    """Facts of a corpus on which the order of its rows depends.
+class Durations:
+    """Durations of the rows of a corpus, by its pieces, on which the order of the rows depends.
 
     Attributes:
         seconds: float32 (num_rows,), duration of each row; 0 for rows that are not trained on.
@@ -46,7 +46,7 @@ class Index:
 
     @property
     def digest(self) -> str:
-        """Hash of the index: 16 hexadecimal digits."""
+        """Hash of the durations and pieces: 16 hexadecimal digits."""
         # Of one width and byte order, so that every machine computes the same digest.
         digest = hashlib.sha256(self.piece_rows.astype("<i8").tobytes())
         digest.update(self.seconds.astype("<f4").tobytes())
@@ -118,11 +118,11 @@ class Window:
 class Epoch:
     """One pass over a corpus, with every row once: windows of permuted pieces, whose rows are cut into steps."""
 
-    def __init__(self, index: Index, sizes: Sizes, *, seed: int, epoch: int) -> None:
-        self.index, self._sizes = index, sizes
+    def __init__(self, durations: Durations, sizes: Sizes, *, seed: int, epoch: int) -> None:
+        self.durations, self._sizes = durations, sizes
         self._seed, self._epoch = seed, epoch
-        order = generator_of(seed, epoch, 0).permutation(len(index.piece_rows) - 1)
-        edges = window_edges(index.piece_seconds[order], sizes.window_seconds)
+        order = generator_of(seed, epoch, 0).permutation(len(durations.piece_rows) - 1)
+        edges = window_edges(durations.piece_seconds[order], sizes.window_seconds)
         self._pieces = np.split(order, edges[1:-1])
 
     @cached_property
@@ -169,13 +169,13 @@ class Epoch:
                 yield self.window(number)
 
     def _cost(self, rows: Rows) -> npt.NDArray[np.float64]:
-        return self._sizes.cost(self.index.seconds[rows].astype(np.float64))
+        return self._sizes.cost(self.durations.seconds[rows].astype(np.float64))
 
     def _rows(self, number: int) -> Rows:
-        firsts = self.index.piece_rows
+        firsts = self.durations.piece_rows
         spans = [np.arange(firsts[piece], firsts[piece + 1]) for piece in self._pieces[number]]
         rows: Rows = np.concatenate([np.zeros(0, np.int64), *spans])
-        kept: Rows = rows[self.index.seconds[rows] > 0]
+        kept: Rows = rows[self.durations.seconds[rows] > 0]
         return kept
 
     def _shuffled(self, edges: Rows, cost: npt.NDArray[np.float64], generator: np.random.Generator) -> Rows:
@@ -270,9 +270,9 @@ def generator_of(*key: int) -> np.random.Generator:
 Costs = npt.NDArray[np.float64]
 
 
-def longest_seconds(window: Window, index: Index) -> Costs:
+def longest_seconds(window: Window, durations: Durations) -> Costs:
     """Return the duration of the longest row of each micro-batch, 0 for an empty one (num_steps * micro_batches,)."""
-    seconds = np.append(index.seconds[window.rows].astype(np.float64), 0.0)
+    seconds = np.append(durations.seconds[window.rows].astype(np.float64), 0.0)
     return seconds[window.edges[:-1]]  # rows of a micro-batch are in the order of descending duration
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import replace
 
-from raysp.training.planning.ordering import Epoch, Index
+from raysp.training.planning.ordering import Durations, Epoch
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import MOST_BETWEEN
@@ -14,27 +14,27 @@ LEAST_EVALUATIONS = 20
 """Least number of evaluations during a training, unless it has fewer steps."""
 
 
-def settled(plan: TrainingPlan, index: Index, begun: TrainingRecord | None) -> TrainingPlan:
+def settled(plan: TrainingPlan, durations: Durations, begun: TrainingRecord | None) -> TrainingPlan:
     """Return the plan with the values that its recipe leaves open; the values of a begun training stay.
 
     Args:
         plan: the plan.
-        index: durations of the rows that are trained on.
+        durations: durations of the rows that are trained on.
         begun: record of the sink; None: nothing has begun.
     """
     recipe, evaluation = plan.recipe, plan.recipe.evaluation
     batching = recipe.batching
     seconds, number, window_seconds = plan.batching
     if batching.seconds is None:
-        seconds = _recorded(begun, "batching.seconds") or _step_seconds(seconds, index, recipe.schedule.epochs)
+        seconds = _recorded(begun, "batching.seconds") or _step_seconds(seconds, durations, recipe.schedule.epochs)
         if batching.micro_batches is None:
             recorded = _recorded(begun, "batching.micro_batches")
-            number = int(recorded or _micro_batches(number, seconds, index, plan.workers.high))
+            number = int(recorded or _micro_batches(number, seconds, durations, plan.workers.high))
     batching = replace(batching, seconds=seconds, micro_batches=number, window_seconds=window_seconds)
     plan = replace(plan, recipe=replace(recipe, batching=batching))
     if evaluation is None or evaluation.every is not None:
         return plan
-    every = int(_recorded(begun, "evaluation.every") or _between_evaluations(plan, index))
+    every = int(_recorded(begun, "evaluation.every") or _between_evaluations(plan, durations))
     return replace(plan, recipe=replace(plan.recipe, evaluation=replace(evaluation, every=every)))
 
 
@@ -43,23 +43,23 @@ def _recorded(begun: TrainingRecord | None, name: str) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-def _step_seconds(most: float, index: Index, epochs: int | None) -> float:
+def _step_seconds(most: float, durations: Durations, epochs: int | None) -> float:
     """Return the padded seconds of a step: the device's default, or fewer."""
     if epochs is None:
         return most
-    longest, of_training = float(index.seconds.max()), float(index.seconds.sum()) * epochs
+    longest, of_training = float(durations.seconds.max()), float(durations.seconds.sum()) * epochs
     return min(most, max(math.ceil(longest), math.floor(of_training / LEAST_STEPS)))
 
 
-def _micro_batches(most: int, seconds: float, index: Index, num_workers: int) -> int:
+def _micro_batches(most: int, seconds: float, durations: Durations, num_workers: int) -> int:
     """Return the micro-batches of a step: each holds the longest row, as one with a row may not be shorter."""
-    longest = float(index.seconds.max())
+    longest = float(durations.seconds.max())
     return min(most, max(num_workers, int(seconds / longest) if longest else most))
 
 
-def _between_evaluations(plan: TrainingPlan, index: Index) -> int:
+def _between_evaluations(plan: TrainingPlan, durations: Durations) -> int:
     """Return the steps between evaluations."""
     schedule = plan.recipe.schedule
-    epoch_steps = Epoch(index, plan.sizes, seed=plan.recipe.seed, epoch=0).num_steps
+    epoch_steps = Epoch(durations, plan.sizes, seed=plan.recipe.seed, epoch=0).num_steps
     steps = schedule.steps or epoch_steps * (schedule.epochs or 1)
     return max(1, min(MOST_BETWEEN, steps // LEAST_EVALUATIONS))

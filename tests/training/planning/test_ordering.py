@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.training.planning.ordering import Epoch, Index, Sizes, window_edges
+from raysp.training.planning.ordering import Durations, Epoch, Sizes, window_edges
 
 
-def index_of(pieces: list[list[float]]) -> Index:
+def index_of(pieces: list[list[float]]) -> Durations:
     seconds = np.asarray([one for piece in pieces for one in piece], np.float32)
-    return Index(seconds, np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64))
+    return Durations(seconds, np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64))
 
 
-def corpus(num_rows: int, *, rows_a_piece: int, seed: int = 0) -> Index:
+def corpus(num_rows: int, *, rows_a_piece: int, seed: int = 0) -> Durations:
     """Durations with a long tail: a third of a second to two minutes."""
     seconds = np.exp(np.random.default_rng(seed).normal(np.log(6), 1.0, num_rows)).clip(0.3, 120).astype(np.float32)
-    return Index(seconds, np.append(np.arange(0, num_rows, rows_a_piece), num_rows).astype(np.int64))
+    return Durations(seconds, np.append(np.arange(0, num_rows, rows_a_piece), num_rows).astype(np.int64))
 
 
 pieces = st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.5, 1.0, 1.0, 3.0, 12.5, 40.0]), max_size=12), max_size=12)
