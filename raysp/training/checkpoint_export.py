@@ -21,8 +21,8 @@ from raysp.models.encoder.languages import save_adapter
 from raysp.models.features.parakeet_features import ParakeetProcessor
 from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor
 from raysp.models.features.seamless import Wav2Vec2BertProcessor
-from raysp.models.loading import load_checkpoint, load_feature_extractor
-from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
+from raysp.models.loading import load_feature_extractor
+from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_tokenizer
 from raysp.sink import fault_injection
 from raysp.sink.fencing import FencedStore
 from raysp.sink.run_record import installed_version
@@ -33,6 +33,7 @@ from raysp.training.finetune_result import FinetuneResult
 from raysp.training.objectives.language_adapters import add_languages
 from raysp.training.objectives.lora import merged_weights
 from raysp.training.objectives.passes import evaluation_mode
+from raysp.training.objectives.starting_model import NAMED_OUTPUTS
 from raysp.training.preparing import Prepared
 from raysp.training.sink import exports
 from raysp.words import count, duration
@@ -134,7 +135,9 @@ def export(prepared: Prepared, store: FencedStore, model: Model, texts: Mapping[
             raise
         except OSError as error:
             raise explain(error, "write", folder) from error
-        _check(model, folder)
+        _check(model, folder, language)
+        if prepared.task.tokenizer is not None:
+            read_tokenizer(folder)  # raises if it cannot be read
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
         with fault_injection.passing("exported"):
             put = partial(_publish, store, folder)
@@ -157,18 +160,19 @@ def _publish(store: FencedStore, folder: Path, name: str) -> None:
         store.publish(scratch, name, replace=True)
 
 
-def _check(model: Model, folder: Path) -> None:
-    """Raise unless the checkpoint of a folder gives the logits of a model."""
-    loaded = load_checkpoint(folder, dtype=torch.float32, device=model.device)
+def _check(model: Model, folder: Path, language: str | None) -> None:
+    """Raise unless the checkpoint of a folder gives the logits of a model, with the adapter of a language if any."""
+    options: dict[str, Any] = {**NAMED_OUTPUTS, **({} if language is None else {"target_lang": language})}
+    loaded = type(model).from_pretrained(folder, dtype=torch.float32, device=model.device, strict=True, **options)
     waves_BS = torch.randn(1, CHECKED_SAMPLES, generator=torch.Generator().manual_seed(0)).to(model.device)
-    features = loaded.feature_extractor.extract(waves_BS, torch.tensor([CHECKED_SAMPLES]))
+    features = load_feature_extractor(folder).extract(waves_BS, torch.tensor([CHECKED_SAMPLES]))
     config: Any = model.config
     if Capability.TEXT_DECODER in model.gives:
         features["decoder_input_ids"] = torch.tensor([[config.decoder_start_token_id]], device=model.device)
     if Capability.TRANSDUCER in model.gives:
         features["decoder_input_ids"] = torch.tensor([[config.blank_token_id]], device=model.device)
     with evaluation_mode(model), torch.inference_mode(), arithmetic(dtype="float32", device=str(model.device)):
-        expected, actual = (network(**features)["logits"] for network in (model, loaded.model))
+        expected, actual = (network(**features)["logits"] for network in (model, loaded))
     if not torch.allclose(actual, expected, rtol=1e-4, atol=1e-4):
         raise RunError(
             "the exported checkpoint gives other outputs than the trained model (by "

@@ -16,7 +16,7 @@ from raysp.specs.pipeline import Shards, fingerprint
 from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
-from raysp.training.data.augmenting import speeds_of
+from raysp.training.data.augmenting import Speeds
 from raysp.training.data.epoch_order import EpochOrder
 from raysp.training.data.indexing import Indexer, index_sounds
 from raysp.training.data.mixed_epochs import mixture_of
@@ -28,7 +28,6 @@ from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.source_index import INDEX_VERSION, Indexed, SourceIndex
 from raysp.training.sink.training_record import TrainingRecord
-from raysp.training.specs.augmentations import Speed
 from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune
 from raysp.words import count, duration
 
@@ -80,17 +79,19 @@ class Prepared:
     @property
     def facts(self) -> Mapping[str, str]:
         """Facts of the plan and of the rows for users, as text by name."""
-        corpus, durations = self.corpus, self.corpus.durations
+        corpus, durations, epoch, window = self.corpus, self.corpus.durations, self.order.first_epoch, self.first_window
         left_out = _described(self.plan.recipe, corpus.left_out)
-        num_steps = self.order.first_epoch.num_steps
-        rows_per_step = self.order.first_epoch.durations.num_rows / max(1, num_steps)
+        rows_per_step = epoch.durations.num_rows / max(1, epoch.num_steps)
+        # Share of the padded audio of the first window that is not padding.
+        padded = float(longest_seconds(window, epoch.durations) @ np.diff(window.edges))
+        efficiency = float(epoch.durations.seconds[window.rows].sum()) / padded if padded else 1.0
         facts = {
             "rows": f"{count(durations.num_rows, 'row')}, {duration(float(durations.seconds.sum()))} of audio"
             + (f"; left out: {left_out}" if left_out else ""),
             **self.task.facts(corpus.counts),
             **({"mix": self.order.mixture.fact} if self.order.mixture else {}),
-            "epoch": f"{count(num_steps, 'step')} of {rows_per_step:.0f} rows on average, "
-            f"padding efficiency {self._padding_efficiency:.1%}",
+            "epoch": f"{count(epoch.num_steps, 'step')} of {rows_per_step:.0f} rows on average, "
+            f"padding efficiency {efficiency:.1%}",
             "fingerprint": self.fingerprint,
         }
         of_plan = self.plan.facts
@@ -105,13 +106,6 @@ class Prepared:
             for place, (number, value) in enumerate(imbalances(self.costs, {workers.low, workers.high}).items())
         ]
         return f"; {', '.join(shown)}" if shown else ""
-
-    @property
-    def _padding_efficiency(self) -> float:
-        """Share of the padded audio of the first window that is not padding."""
-        window, durations = self.first_window, self.order.first_epoch.durations
-        padded = float(longest_seconds(window, durations) @ np.diff(window.edges))
-        return float(durations.seconds[window.rows].sum()) / padded if padded else 1.0
 
 
 def prepare(
@@ -154,7 +148,8 @@ def prepare(
     sounds = _sound_versions(plan, store, saves=saves)
     not_indexed = {shard.name: index for shard, index in indexed if isinstance(index, str)}
     unreadable = {**plan.corpora["source"].unreadable, **not_indexed}
-    order = EpochOrder(durations, plan.sizes, recipe.seed, mixture, speeds_of(plan))
+    speeds = Speeds(recipe.speeds, recipe.seed) if recipe.speeds else None
+    order = EpochOrder(durations, plan.sizes, recipe.seed, mixture, speeds)
     return Prepared(plan, corpus, task, {**parts, **sounds}, fingerprint(parts), unreadable, order)
 
 
@@ -183,9 +178,7 @@ def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> 
 
 def _min_samples(plan: TrainingPlan, task: Task) -> int:
     """Return the samples of the shortest row, which at the highest speed is the shortest input of the model."""
-    speeds = [step for step in plan.recipe.augment if isinstance(step, Speed)]
-    fastest = max((factor for step in speeds for factor in step.factors), default=1.0)
-    return math.ceil(task.min_samples(plan) * max(1.0, fastest))
+    return math.ceil(task.min_samples(plan) * max([1.0, *plan.recipe.speeds]))
 
 
 def _key(plan: TrainingPlan, task: Task) -> str:

@@ -27,7 +27,7 @@ from raysp.training.data.waveform_augmentation import (
 )
 from raysp.training.planning.ordering import Durations, Window, generator_of
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.augmentations import Gain, Noise, OfSounds, Room, Speed
+from raysp.training.specs.augmentations import Gain, Noise, OfSounds, Room
 
 MOST_SECONDS = 3600.0
 """Seconds of the sounds of a corpus that are held by each worker."""
@@ -84,12 +84,6 @@ class AugmentedRows:
             wave = augmented(wave, self.augmentations, seed=self.seed, epoch=window.epoch, row=row)
             rows[row] = rows[row]._replace(wave=buffer.kept(wave))
         return rows
-
-
-def speeds_of(plan: TrainingPlan) -> Speeds | None:
-    """Return the speeds of a recipe; None without `Speed`."""
-    speeds = [step for step in plan.recipe.augment if isinstance(step, Speed)]
-    return Speeds(speeds[0].factors, plan.recipe.seed) if speeds else None
 
 
 def augmentations_of(plan: TrainingPlan, decoder: Decoder | None = None) -> list[Augmentation]:

@@ -4,7 +4,7 @@ import mmap
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -51,8 +51,7 @@ class WaveBuffer:
     On the heap, rows that stay alternate with memory that decoding uses meanwhile, and freed windows leave holes.
     """
 
-    def __init__(self) -> None:
-        self._rest = memoryview(bytearray())
+    _rest = memoryview(bytearray())
 
     def kept(self, wave: Samples) -> Samples:
         """Return a copy of samples in this memory."""
@@ -129,21 +128,18 @@ class PieceReader:
             first = end
 
 
+@dataclass
 class Failures:
-    """Rows that could not be decoded, counted by one worker.
+    """Rows that could not be decoded, counted by one worker."""
 
-    Args:
-        max_error_rate: largest share of rows that may fail.
-    """
-
-    def __init__(self, max_error_rate: float) -> None:
-        self.max_error_rate = max_error_rate
-        self.by_type: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-        """A message of each type, with its row."""
-        self.num_read = 0
-        self._listed: set[tuple[str, int]] = set()
-        self._new: deque[ErrorRow] = deque()  # which the thread that reads fills
+    max_error_rate: float
+    """Largest share of rows that may fail."""
+    by_type: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    """A message of each type, with its row."""
+    num_read: int = 0
+    _listed: set[tuple[str, int]] = field(default_factory=set)
+    _new: deque[ErrorRow] = field(default_factory=deque)  # which the thread that reads fills
 
     def add(self, num_read: int, failed: Iterable[ErrorRow]) -> None:
         """Count rows that were read.

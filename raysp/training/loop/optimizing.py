@@ -71,7 +71,7 @@ def _of_part(part: EncoderModel | TextDecoder) -> dict[int, int]:
 
 
 def new_optimizer(groups: Sequence[dict[str, Any]], name: str | None = None) -> torch.optim.Optimizer:
-    """Return an optimiser over groups of parameters; `set_rate` changes its learning rates.
+    """Return an optimiser over groups of parameters.
 
     Args:
         groups: the groups.
@@ -101,12 +101,6 @@ def new_optimizer(groups: Sequence[dict[str, Any]], name: str | None = None) -> 
             "groups that the function is called with, with their entries"
         )
     return optimizer
-
-
-def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of each group, multiplied by its own factor."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group["rate"]
 
 
 class FlatGradients:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor
@@ -16,27 +17,24 @@ from raysp.training.sink.step_log import StepLog
 from raysp.training.specs.recipe import Checkpoint
 
 
+@dataclass
 class Keeper:
-    """Commits of a training.
+    """Commits of a training."""
 
-    Args:
-        store: the sink.
-        fingerprint: of the recipe.
-        due: steps and longest time between commits.
-        log: receives the steps, and is written with each commit.
-    """
-
-    def __init__(self, store: FencedStore, fingerprint: str, due: Checkpoint, log: StepLog) -> None:
-        self.store = store
-        self.fingerprint = fingerprint
-        self.due = due
-        self.log = log
-        self.last: int | None = None
-        """Updates at the last commit; None before the first."""
-        self._begun_at = time.monotonic()
-        self._best: int | None = None
-        self._running: Future[CommittedStep] | None = None
-        self._thread = ThreadPoolExecutor(1, "raysp-commits")
+    store: FencedStore
+    """The sink."""
+    fingerprint: str
+    """Fingerprint of the recipe."""
+    due: Checkpoint
+    """Steps and longest time between commits."""
+    log: StepLog
+    """Receives the steps, and is written with each commit."""
+    last: int | None = None
+    """Updates at the last commit; None before the first."""
+    _begun_at: float = field(default_factory=time.monotonic)
+    _best: int | None = None
+    _running: Future[CommittedStep] | None = None
+    _thread: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "raysp-commits"))
 
     def is_due(self, position: Position) -> bool:
         """Return whether it is time for a commit, by the steps, or by the clock if no commit is running."""

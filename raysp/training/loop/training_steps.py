@@ -11,7 +11,7 @@ from torch import Tensor
 
 from raysp.models.base.placing import arithmetic
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
-from raysp.training.loop.optimizing import FlatGradients, set_rate
+from raysp.training.loop.optimizing import FlatGradients
 from raysp.training.objectives.task import Criterion
 
 Gathered = TypeVar("Gathered")
@@ -134,7 +134,8 @@ class Training:
         failed_rows = [row for row, is_finite in zip(all_rows, flags, strict=True) if not is_finite]
         is_finite = math.isfinite(loss) and math.isfinite(norm)
         if is_finite and count:
-            set_rate(self.optimizer, learning_rate)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate * group["rate"]
             self.optimizer.step()
         elif math.isfinite(loss) and count:
             # Each loss is finite, so a gradient is at fault, which only a pass over each row shows.

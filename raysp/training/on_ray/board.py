@@ -29,13 +29,13 @@ class News:
     """An error that no repetition helps."""
 
 
+@dataclass
 class Board:
     """State of a training that is shared by its workers and its driver; only the first worker reports steps."""
 
-    def __init__(self) -> None:
-        self.news = News()
-        self.starts = 0
-        self.is_stopping = False
+    news: News = field(default_factory=News)
+    starts: int = 0
+    is_stopping: bool = False
 
     def begin(self, worker: int, committed: int | None) -> bool:
         """Record that a worker starts at a committed step, and return whether it should work.

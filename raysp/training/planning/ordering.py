@@ -7,7 +7,6 @@ index. It does not depend on the number of workers: worker `w` of `n` runs micro
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -37,12 +36,6 @@ class Durations:
     def num_rows(self) -> int:
         """Number of rows that are trained on."""
         return int(np.count_nonzero(self.seconds))
-
-    @cached_property
-    def piece_seconds(self) -> npt.NDArray[np.float64]:
-        """Sum of seconds of each piece (num_pieces,)."""
-        sums = np.concatenate([[0.0], np.cumsum(self.seconds, dtype=np.float64)])
-        return np.diff(sums[self.piece_rows])
 
     @property
     def digest(self) -> str:
@@ -122,29 +115,18 @@ class Epoch:
         self.durations, self._sizes = durations, sizes
         self._seed, self._epoch = seed, epoch
         order = generator_of(seed, epoch, 0).permutation(len(durations.piece_rows) - 1)
-        edges = window_edges(durations.piece_seconds[order], sizes.window_seconds)
+        sums = np.concatenate([[0.0], np.cumsum(durations.seconds, dtype=np.float64)])
+        edges = window_edges(np.diff(sums[durations.piece_rows])[order], sizes.window_seconds)
         self._pieces = np.split(order, edges[1:-1])
-
-    @cached_property
-    def first_steps(self) -> Rows:
-        """First step of each window, and the number of steps last (num_windows + 1,)."""
-        steps = [(len(edges) - 1) // self._sizes.micro_batches for edges in self._edges]
-        return np.concatenate([[0], np.cumsum(steps, dtype=np.int64)])
-
-    @cached_property
-    def _edges(self) -> list[Rows]:
+        # Costs alone: `window` sorts its rows to the same costs.
+        costs = (np.sort(self._cost(self._rows(number)))[::-1] for number in range(len(self._pieces)))
+        self._edges = [micro_batch_edges(cost, sizes.micro_seconds, sizes.micro_batches) for cost in costs]
         """Edges of the micro-batches of each window, its rows in the order of descending cost."""
-        sizes, edges = self._sizes, []
-        for number in range(len(self._pieces)):
-            # Costs alone: `window` sorts its rows to the same costs.
-            cost = np.sort(self._cost(self._rows(number)))[::-1]
-            edges.append(micro_batch_edges(cost, sizes.micro_seconds, sizes.micro_batches))
-        return edges
-
-    @property
-    def num_steps(self) -> int:
+        steps = [(len(edges) - 1) // sizes.micro_batches for edges in self._edges]
+        self._first_steps: list[int] = np.cumsum([0, *steps]).tolist()
+        """First step of each window, and the number of steps last."""
+        self.num_steps = self._first_steps[-1]
         """Number of steps."""
-        return int(self.first_steps[-1])
 
     def window(self, number: int) -> Window:
         """Return a window; none depends on another."""
@@ -158,13 +140,13 @@ class Epoch:
         starts, lengths = edges[:-1][numbers], np.diff(edges)[numbers]
         ends = np.cumsum(lengths, dtype=np.int64)
         places = np.repeat(starts - (ends - lengths), lengths) + np.arange(len(rows))
-        first, pieces = int(self.first_steps[number]), self._pieces[number]
+        first, pieces = self._first_steps[number], self._pieces[number]
         edges = np.concatenate([[0], ends])
         return Window(self._epoch, number, first, pieces, rows[places], edges, self._sizes.micro_batches)
 
     def windows_from(self, step: int) -> Iterator[Window]:
         """Yield the windows in order, from the window of a step."""
-        for number, end in enumerate(self.first_steps[1:].tolist()):
+        for number, end in enumerate(self._first_steps[1:]):
             if end > step:
                 yield self.window(number)
 

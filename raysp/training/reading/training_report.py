@@ -15,11 +15,10 @@ from raysp.pages.page_charts import Chart
 from raysp.pages.page_tables import classes_table, groups_table, runs_table, shown_row
 from raysp.sink import records
 from raysp.sink.lease import Running
-from raysp.sink.records import Natural
 from raysp.sink.run_record import objects_in
 from raysp.storage.store import Store
 from raysp.training.reading.training_charts import curve, metric_chart
-from raysp.training.reading.training_status import TrainingStatus, figures, read_training
+from raysp.training.reading.training_status import Exported, TrainingStatus, read_training
 from raysp.training.sink import step_evaluation
 from raysp.training.sink.step_evaluation import StepEvaluation
 from raysp.training.sink.step_log import StepRecord
@@ -36,7 +35,7 @@ def render(store: Store) -> str:
     Raises:
         PlanError: the store is not the sink of a training.
     """
-    record, log, status = read_training(store)
+    record, log, status, exported = read_training(store)
     steps, evaluations = log.last(), log.evaluations
     best = step_evaluation.best(evaluations)
     shown = []
@@ -48,7 +47,7 @@ def render(store: Store) -> str:
         "training.html",
         title=printable(str(name) if name else status.sink.rstrip("/").rpartition("/")[2]),
         subtitle=_subtitle(status),
-        facts=_facts(store, record, status, steps),
+        facts=_facts(record, status, exported, steps),
         metrics=_metric_charts(evaluations, status.steps),
         curves=_curves(steps),
         evaluations=shown,
@@ -57,7 +56,9 @@ def render(store: Store) -> str:
     )
 
 
-def _facts(store: Store, record: TrainingRecord, status: TrainingStatus, steps: Sequence[StepRecord]) -> dict[str, str]:
+def _facts(
+    record: TrainingRecord, status: TrainingStatus, exported: Exported | None, steps: Sequence[StepRecord]
+) -> dict[str, str]:
     """Return the facts of a training, as text by name."""
     texts, numbers = partial(_values, record, str), partial(_values, record, float)
     others = record.value("evaluation.others")
@@ -66,6 +67,8 @@ def _facts(store: Store, record: TrainingRecord, status: TrainingStatus, steps: 
         for name in (others if isinstance(others, dict) else ())
     ]
     audio, seconds = sum(step.audio_seconds for step in steps), sum(step.seconds for step in steps)
+    reasons = exported.left_out if exported else {}
+    left_out = "".join(f"; {number:,} left out ({reason})" for reason, number in reasons.items())
     facts = {
         "Begun with": [*texts("objective.checkpoint"), *texts("objective.decoder")],
         "Trained for": [
@@ -74,7 +77,9 @@ def _facts(store: Store, record: TrainingRecord, status: TrainingStatus, steps: 
             *(f"not trained: {name}" for name in texts("objective.freeze")),
         ],
         "Corpus": [_corpus(record, "source")],
-        "Rows": [_rows(store)],
+        "Rows": [f"{count(exported.rows, 'row')}, {duration(exported.audio_seconds)} of audio{left_out}"]
+        if exported
+        else [],
         "Augmentation": [str(step.get("type")) for step in objects_in(record.recipe, "augment")],
         "Evaluated on": ["; ".join(filter(None, [_corpus(record, "evaluation.source"), *further]))],
         "Length": [
@@ -114,18 +119,6 @@ def _corpus(record: TrainingRecord, source: str) -> str:
     more = [f"and {count(len(urls) - MOST_URLS, 'more url')}"] if len(urls) > MOST_URLS else []
     columns = [f"texts in the column {name}" for name in _values(record, str, f"{source}.text")]
     return ", ".join([*urls[:MOST_URLS], *more, *columns])
-
-
-def _rows(store: Store) -> str:
-    """Return the rows by the figures of the exported checkpoint; empty before the export."""
-    exported = figures(store)
-    try:
-        reasons = records.checked(exported["left_out"], dict[str, Natural]).items()
-        rows, seconds = records.checked(exported["rows"], int), records.checked(exported["audio_seconds"], float)
-    except (ValueError, KeyError):
-        return ""
-    left_out = "".join(f"; {number:,} left out ({reason})" for reason, number in reasons)
-    return f"{count(rows, 'row')}, {duration(seconds)} of audio{left_out}"
 
 
 def _in_detail(done: int, evaluation: StepEvaluation, corpus: str) -> dict[str, object]:

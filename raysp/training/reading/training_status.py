@@ -3,12 +3,13 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 
 from raysp.evaluation.scores import TITLES, Estimate
 from raysp.sink import lease, records
 from raysp.sink.lease import Running
+from raysp.sink.records import Natural
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import Store
 from raysp.training.sink import committed_steps as steps
@@ -179,8 +180,32 @@ class TrainingStatus(Brief):
         return {**asdict(self), "is_done": self.is_done, "is_complete": self.is_complete}
 
 
-def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus]:
-    """Return the record of a training, its committed steps, and its progress; only its sink is read.
+@dataclass(frozen=True)
+class Exported:
+    """Figures of the exported checkpoint, of all that metrics.json has."""
+
+    weights_of_step: Natural
+    rows: Natural
+    audio_seconds: float
+    left_out: Mapping[str, Natural]
+
+    @classmethod
+    def load(cls, store: Store, fingerprint: str) -> "Exported | None":
+        """Return the figures; None if there is no whole checkpoint, or none that this training made."""
+        export = Export.load(store)
+        if export is None or export.fingerprint != fingerprint or not export.is_whole(store):
+            return None  # none, damaged, or of the training before a restart
+        try:
+            figures = records.parse(store.read(FIGURES), dict[str, object])
+            return records.checked({part.name: figures.get(part.name) for part in fields(cls)}, cls)
+        except ValueError:
+            return None
+
+
+def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus, Exported | None]:
+    """Return the record of a training, its committed steps, its progress, and the figures of its checkpoint.
+
+    Only the sink is read.
 
     Raises:
         PlanError: the store is not the sink of a training.
@@ -194,6 +219,7 @@ def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus]:
     last = log.last(LAST_STEPS)
     share = position.done / planned if planned else _share(position, epochs, last)
     committed_at = steps.committed_at(store, step) if step else None
+    exported = Exported.load(store, record.fingerprint)
     holder, runs = lease.holder(store), record.runs
     running = holder.running if holder else Running.NO
     is_active = running in (Running.YES, Running.ELSEWHERE)
@@ -209,13 +235,13 @@ def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus]:
         last_commit=committed_at,
         eta_seconds=_seconds_left(share, last, committed_at) if is_active else None,
         best=best_evaluation(log.evaluations),
-        steps_exported=_steps_exported(store, record.fingerprint),
+        steps_exported=exported.weights_of_step if exported else None,
         last_run=runs[-1] if runs else None,
         has_given_up=patience is not None and step is not None and step.metrics.get(MISSES, 0) >= patience,
         running=running,
         holder=holder.words if holder else "",
     )
-    return record, log, status
+    return record, log, status, exported
 
 
 def _share(position: Position, epochs: int | None, last: Sequence[StepRecord]) -> float:
@@ -242,22 +268,3 @@ def best_evaluation(by_step: dict[int, StepEvaluation]) -> BestEvaluation | None
     before = first.metrics.get(metric) if first and first.measure == by_step[done].measure else None
     elsewhere = {name: corpus.estimate for name, corpus in by_step[done].others.items()}
     return BestEvaluation(done, metric, by_step[done].metrics[metric], len(by_step), before, elsewhere)
-
-
-def figures(store: Store) -> dict[str, object]:
-    """Return the figures of the exported checkpoint; none before the export, or of another program."""
-    try:
-        return records.parse(store.read(FIGURES), dict[str, object]) if store.stat(FIGURES) else {}
-    except ValueError:
-        return {}
-
-
-def _steps_exported(store: Store, fingerprint: str) -> int | None:
-    """Return the updates of the exported checkpoint; None if there is none that this training made."""
-    export = Export.load(store)
-    if export is None or export.fingerprint != fingerprint or not export.is_whole(store):
-        return None  # none, damaged, or of the training before a restart
-    try:
-        return records.checked(figures(store).get("weights_of_step"), int)
-    except ValueError:
-        return None

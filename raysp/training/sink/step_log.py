@@ -8,7 +8,7 @@ leaves that no commit covers, rows that failed, is in a last file of the run.
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import cast
 
@@ -77,18 +77,14 @@ class StepRecord:
         return cast("dict[str, JsonValue]", json.loads(json.dumps(present, default=str)))
 
 
+@dataclass
 class StepLog:
-    """Writer of the log of one run.
+    """Writer of the log of one run."""
 
-    Args:
-        store: the sink.
-        run_id: id of the run.
-    """
-
-    def __init__(self, store: Store, run_id: str) -> None:
-        self.store = store
-        self.run_id = run_id
-        self._steps: list[StepRecord] = []
+    store: Store
+    """The sink."""
+    run_id: str
+    _steps: list[StepRecord] = field(default_factory=list)
 
     def add(self, step: StepRecord) -> None:
         """Add a step."""

@@ -1,6 +1,6 @@
 """Recipes as values: corpus, objective, schedule and destination of a training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, field, replace
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal, cast
@@ -320,6 +320,11 @@ class Finetune:
         """Augmentations with sounds of a corpus, by the names of the fields of these."""
         steps = enumerate(self.augment)
         return {f"augment.{place}.source": step for place, step in steps if isinstance(step, OfSounds)}
+
+    @property
+    def speeds(self) -> Sequence[float]:
+        """Factors of the speed of the recordings; none if it is not changed."""
+        return next((step.factors for step in self.augment if isinstance(step, Speed)), ())
 
     @property
     def read_places(self) -> list[ReadPlace]:
