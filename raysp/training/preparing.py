@@ -1,18 +1,17 @@
 """Preparation of a training: index of the corpus, vocabulary or classes, fingerprint. No weights are read."""
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import cast
 
 import numpy as np
 
-from raysp.corpus.shards import Shard
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, ShardError
 from raysp.ops.decoding import Decoder
-from raysp.specs.pipeline import Shards, fingerprint
+from raysp.specs.pipeline import fingerprint
 from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
@@ -26,7 +25,7 @@ from raysp.training.planning.corpus_index import CorpusIndex, combine
 from raysp.training.planning.ordering import Costs, Window, imbalances, longest_seconds
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.sink.source_index import INDEX_VERSION, Indexed, SourceIndex
+from raysp.training.sink.source_index import INDEX_VERSION, SourceIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune
 from raysp.words import count, duration
@@ -164,12 +163,9 @@ def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> 
     for name, sounds in plan.recipe.sounds.items():
         source = sounds.source
         key = fingerprint({"sounds": INDEX_VERSION, "audio": source.audio, "audio_root": source.audio_root})
-
-        def make(absent: Sequence[Shard], source: Shards = source) -> Generator[tuple[Shard, Indexed]]:
-            yield from ((shard, index_sounds(source, shard)) for shard in absent)
-
+        index = SourceIndex(store, name, source, key, saves=saves)
         try:
-            indexed = SourceIndex(store, name, source, key, saves=saves).complete(plan.corpora[name].shards, make)
+            indexed = index.complete(plan.corpora[name].shards, partial(index_sounds, source))
         except ShardError as error:
             raise PlanError(f"{name}: {error}") from error
         versions[f"{name.removesuffix('.source')}.sounds"] = combine(indexed).recordings_digest

@@ -127,14 +127,15 @@ def _decoder() -> Decoder:
     return isolation.Decoder()
 
 
-def index_sounds(source: Shards, shard: Shard) -> ShardIndex:
-    """Return the versions of the recordings of a shard of sounds as an index without other facts.
+def index_sounds(source: Shards, shards: Sequence[Shard]) -> Generator[tuple[Shard, Indexed]]:
+    """Yield shards of sounds with the versions of their recordings as indexes without other facts.
 
     Raises:
-        ShardError: the shard cannot be read.
+        ShardError: a shard cannot be read.
         StoreError: its store fails.
     """
-    return ShardIndex.of(shard, [(0.0, 0, TRAINED)] * shard.num_rows, current_hashes(source, shard))
+    for shard in shards:
+        yield shard, ShardIndex.of(shard, [(0.0, 0, TRAINED)] * shard.num_rows, current_hashes(source, shard))
 
 
 def read_batches(work: ReadsCorpus, shard: Shard, piece: Piece, *, with_audio: bool = True) -> Iterator[pa.Table]:

@@ -17,7 +17,6 @@ from raysp.training.estimates.training_calibration import SMALLER, Memory, calib
 from raysp.training.objectives.task import task_of
 from raysp.training.planning.ordering import imbalance, imbalances
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.planning.workers import Workers
 from raysp.training.preparing import Prepared
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.words import Brief, count
@@ -107,27 +106,25 @@ def estimate_training(
         speed, memory = calibrate(prepared, decoder)
     elif begun:
         speed = of_steps(plan, store, costs)
+    cost, on_gpu = None, is_accelerator(workers.device)
+    if speed and left:
+        cost = Cost.of(
+            Amount(left.audio_seconds, 0.0),
+            speed,
+            actors=workers.low,
+            devices=1 if on_gpu else workers.threads,
+            device="GPU" if on_gpu else "CPU",
+            price=options.price,
+            imbalance=imbalance(costs, workers.low),
+        )
     return TrainingEstimate(
         left=left,
         imbalance=imbalances(costs, {workers.low, workers.high}),
         commit=commit_of(plan, task),
         memory=memory,
         speed=speed,
-        cost=_cost(workers, left, speed, options.price, imbalance(costs, workers.low)) if speed and left else None,
+        cost=cost,
         notes=(*notes, *unpriced(options, speed)),
-    )
-
-
-def _cost(workers: Workers, left: Left, speed: Speed, price: float | None, slowest: float) -> Cost:
-    on_gpu = is_accelerator(workers.device)
-    return Cost.of(
-        Amount(left.audio_seconds, 0.0),
-        speed,
-        actors=workers.low,
-        devices=1 if on_gpu else workers.threads,
-        device="GPU" if on_gpu else "CPU",
-        price=price,
-        imbalance=slowest,
     )
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from typing import NamedTuple
+from functools import partial
 
 from raysp.errors import ChangedError, RunError
 from raysp.storage.store import Store
@@ -30,14 +30,6 @@ logger = logging.getLogger(__name__)
 
 MOST_LOSSES = 1000
 """Steps whose losses show since when a training diverges."""
-
-
-class _Loaded(NamedTuple):
-    """A window with its rows, and the number of steps of its epoch."""
-
-    window: Window
-    rows: Mapping[int, TrainingRow]
-    epoch_steps: int
 
 
 @dataclass(eq=False, repr=False)
@@ -67,20 +59,18 @@ class Session:
     evaluator: Evaluator | None = None
     best: Best | None = field(default=None, init=False)
     position: Position = field(default=Position(0, 0, 0), init=False)
-
-    def __post_init__(self) -> None:
-        """Begin without steps."""
-        self._stops = False
-        """Whether a worker asked to stop after the last step."""
-        self._waited, self._before = 0.0, time.monotonic()
-        self._is_whole = True
-        """Whether the weights belong to `position`, not amid a step."""
-        self._earlier: Callable[[], Sequence[StepRecord]] = tuple
-        """Reads the last steps before the commit from which the training goes on."""
-        self._losses: deque[tuple[int, float]] = deque(maxlen=MOST_LOSSES)
-        """Last steps of this run, with their losses."""
-        # One thread, since all windows come from one generator.
-        self._threads = ThreadPoolExecutor(1, "raysp-reading")
+    _stops: bool = False
+    """Whether a worker asked to stop after the last step."""
+    _waited: float = 0.0
+    _before: float = 0.0
+    _is_whole: bool = True
+    """Whether the weights belong to `position`, not amid a step."""
+    _earlier: Callable[[], Sequence[StepRecord]] = tuple
+    """Reads the last steps before the commit from which the training goes on."""
+    _losses: deque[tuple[int, float]] = field(default_factory=partial(deque, maxlen=MOST_LOSSES))
+    """Last steps of this run, with their losses."""
+    # One thread, since all windows come from one generator.
+    _threads: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "raysp-reading"))
 
     @property
     def committed(self) -> int | None:
@@ -157,9 +147,9 @@ class Session:
                 return
             # For comparison; the weights that the training begins with are no candidate for the best.
             before = self._evaluated(self.evaluator)[0] if self.evaluator and self.position.done == 0 else None
-            for loaded in self._ahead():
-                for step in range(self.position.step - loaded.window.first_step, loaded.window.num_steps):
-                    record = self._step(loaded, step, stops=should_stop(), before=before)
+            for window, rows in self._ahead():
+                for step in range(self.position.step - window.first_step, window.num_steps):
+                    record = self._step(window, rows, step, stops=should_stop(), before=before)
                     yield record, self.committed
                     before = None
                     if self._stops or self.is_done:
@@ -167,11 +157,18 @@ class Session:
         finally:
             self._finish()
 
-    def _step(self, loaded: _Loaded, step: int, *, stops: bool, before: StepEvaluation | None) -> StepRecord:
-        window, rows, epoch_steps = loaded
+    def _step(
+        self,
+        window: Window,
+        rows: Mapping[int, TrainingRow],
+        step: int,
+        *,
+        stops: bool,
+        before: StepEvaluation | None,
+    ) -> StepRecord:
         training, at = self.training, self.position
         training.freeze(frozen=at.done < training.freeze_steps)
-        progress = self.course.progress(at, epoch_steps)
+        progress = self.course.progress(at, window.epoch_steps)
         rate = self.course.rate(progress)
         batches = [
             replace(micro_batch(window, step, number, rows), progress=progress)
@@ -187,7 +184,7 @@ class Session:
         self._losses.append((at.done + 1, update.loss))
         self.state.update()
         after = Position(at.done + 1, at.epoch, at.step + 1)
-        self.position = replace(after, epoch=at.epoch + 1, step=0) if after.step == epoch_steps else after
+        self.position = replace(after, epoch=at.epoch + 1, step=0) if after.step == window.epoch_steps else after
         seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
         numbers, of_rows = range(window.micro_batches), self.order.durations.seconds
         evaluated = self._evaluate()
@@ -251,12 +248,12 @@ class Session:
             evaluation = evaluator()
         return evaluation, Best.of(evaluation, self.position.done)
 
-    def _ahead(self) -> Iterator[_Loaded]:
+    def _ahead(self) -> Iterator[tuple[Window, Mapping[int, TrainingRow]]]:
         """Yield windows from the current step on with their rows.
 
         The next window's rows are read meanwhile. The order of its epoch is computed in the thread that reads, too.
         """
-        loaded = (_Loaded(window, self.rows(window), epoch_steps) for window, epoch_steps in self._windows())
+        loaded = ((window, self.rows(window)) for window in self._windows())
         waiting = self._threads.submit(next, loaded, None)
         while True:
             began = time.monotonic()
@@ -267,8 +264,8 @@ class Session:
             waiting = self._threads.submit(next, loaded, None)
             yield following
 
-    def _windows(self) -> Iterator[tuple[Window, int]]:
-        """Yield the windows from the current step to the end of the course, each with the steps of its epoch."""
+    def _windows(self) -> Iterator[Window]:
+        """Yield the windows from the current step to the end of the course."""
         position = self.position
         while not self.course.is_done(position):
             epoch = self.order.epoch(position.epoch)
@@ -277,7 +274,7 @@ class Session:
             for window in epoch.windows_from(position.step):
                 if self.course.is_done(position):
                     return
-                yield window, epoch.num_steps
+                yield window
                 end = window.first_step + window.num_steps
                 position = Position(position.done + end - position.step, position.epoch, end)
             position = Position(position.done, position.epoch + 1, 0)

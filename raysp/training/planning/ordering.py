@@ -81,6 +81,7 @@ class Window:
         rows: int64 (num_rows,), its rows in the order of micro-batches.
         edges: int64 (num_steps * micro_batches + 1,), micro-batch `k` is `rows[edges[k]:edges[k + 1]]`.
         micro_batches: number of micro-batches per step.
+        epoch_steps: number of steps of its epoch.
     """
 
     epoch: int
@@ -90,6 +91,7 @@ class Window:
     rows: Rows = field(repr=False)
     edges: Rows = field(repr=False)
     micro_batches: int
+    epoch_steps: int
 
     @property
     def num_steps(self) -> int:
@@ -142,7 +144,8 @@ class Epoch:
         places = np.repeat(starts - (ends - lengths), lengths) + np.arange(len(rows))
         first, pieces = self._first_steps[number], self._pieces[number]
         edges = np.concatenate([[0], ends])
-        return Window(self._epoch, number, first, pieces, rows[places], edges, self._sizes.micro_batches)
+        multiple = self._sizes.micro_batches
+        return Window(self._epoch, number, first, pieces, rows[places], edges, multiple, self.num_steps)
 
     def windows_from(self, step: int) -> Iterator[Window]:
         """Yield the windows in order, from the window of a step."""

@@ -117,8 +117,10 @@ class Steps:
     def __init__(self, store: Store, until: int | None = None) -> None:
         self.store = store
         files = {entry.path: match for entry in store.list(LOG) if (match := _FILE.fullmatch(entry.path))}
-        ours = training_record.belongs(store, {match[1] for match in files.values()})
-        paths = [path for path in sorted(files) if files[path][1] in ours]
+        # A run that was suspended while another one restarted the training may write a file when it wakes. It is not
+        # in the record by then. Without any recorded run, as of a sink that another program filled, all files count.
+        recorded = {run.run_id for run in training_record.runs(store)}
+        paths = [path for path in sorted(files) if not recorded or files[path][1] in recorded]
         self._lines: dict[int, tuple[str, bytes]] = {}
         for path, data in zip(paths, for_each(store.read, paths), strict=True):
             lines = enumerate(data.splitlines(), int(files[path][2]))

@@ -132,16 +132,6 @@ def runs(store: Store) -> tuple[RunEntry, ...]:
         return ()
 
 
-def belongs(store: Store, run_ids: Collection[str]) -> set[str]:
-    """Return the runs that belong to the recorded training.
-
-    A run that was suspended while another one restarted the training may write a file when it wakes. It is not in the
-    record by then. Without any recorded run, as of a sink that another program filled, all runs do.
-    """
-    recorded = {run.run_id for run in runs(store)}
-    return {run_id for run_id in run_ids if not recorded or run_id in recorded}
-
-
 def remove(store: Store) -> None:
     """Remove a training: first its record, then everything else below `.raysp/` but the lease and the index.
 
