@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from raysp.errors import AudioError, RunError
 from raysp.words import ending
@@ -87,12 +88,12 @@ class ExternalFailure(DecoderFailure):
         super().__init__("", message)
 
 
+@dataclass
 class FailureCounts:
     """Counts of failed attempts at one recording."""
 
-    def __init__(self) -> None:
-        self.own = 0
-        self.killed = 0
+    own: int = 0
+    killed: int = 0
 
     def count(self, failure: DecoderFailure) -> AudioError | None:
         """Count a failure of a child. Returns the recording's error if it is at fault, None to try again.

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
@@ -68,27 +69,22 @@ class Targets(Protocol):
         ...
 
 
+@dataclass
 class CharacterTargets:
     """Ids of the characters of texts, for a CTC head.
 
-    Args:
+    Attributes:
         rules: rules for the texts.
         encode: returns the ids of the tokens of a text, -1 for characters without one; None: the vocabulary is not
             known yet, so the ids are the code points of Unicode, and -1 for the tokens `RESERVED`.
         count: counts the units of the vocabulary in a text: characters, or words.
+        counts: occurrences of each character or word in the texts so far.
     """
 
-    def __init__(
-        self,
-        rules: TextRules,
-        encode: Callable[[str], Sequence[int]] | None = None,
-        count: Callable[[str], Counter[str]] = lambda text: count_characters([text]),
-    ) -> None:
-        self.rules = rules
-        self.encode = encode or _code_points
-        self.count = count
-        self.counts: Counter[str] = Counter()
-        """Occurrences of each character or word in the texts so far."""
+    rules: TextRules
+    encode: Callable[[str], Sequence[int]] | None = None
+    count: Callable[[str], Counter[str]] = lambda text: count_characters([text])
+    counts: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, value: object) -> Target:
         """Return the target of a text, and count its characters or words; None is an empty text."""
@@ -96,7 +92,7 @@ class CharacterTargets:
         if not text:
             return Target((), NO_TEXT)
         self.counts.update(self.count(text))
-        ids = self.encode(text)
+        ids = (self.encode or _code_points)(text)
         return Target((), OUTSIDE) if -1 in ids else Target(ids)
 
     def misfit(self, target: Target, num_frames: int) -> str:

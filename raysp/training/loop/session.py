@@ -158,13 +158,7 @@ class Session:
             self._finish()
 
     def _step(
-        self,
-        window: Window,
-        rows: Mapping[int, TrainingRow],
-        step: int,
-        *,
-        stops: bool,
-        before: StepEvaluation | None,
+        self, window: Window, rows: Mapping[int, TrainingRow], step: int, *, stops: bool, before: StepEvaluation | None
     ) -> StepRecord:
         training, at = self.training, self.position
         training.freeze(frozen=at.done < training.freeze_steps)

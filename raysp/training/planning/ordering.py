@@ -138,13 +138,19 @@ class Epoch:
         # Stable: rows of equal cost keep the order that was drawn, on every processor.
         order = np.argsort(-cost, kind="stable")
         rows, cost = rows[order], cost[order]
-        numbers = self._shuffled(edges, cost, generator)
+        # Micro-batches of like cost make a step, so that workers do not wait for each other. The durations in a step
+        # still differ, since the share of the budget that whole rows leave goes up and down with the duration.
+        multiple, longest = self._sizes.micro_batches, np.concatenate([cost, [0.0]])[edges[:-1]]
+        steps = np.argsort(-longest * np.diff(edges), kind="stable").reshape(-1, multiple)
+        order = generator.permutation(len(steps))
+        if self._sizes.by_length:
+            order = np.argsort(longest[steps].max(1, initial=0.0), kind="stable")
+        numbers = steps[order].ravel()
         starts, lengths = edges[:-1][numbers], np.diff(edges)[numbers]
         ends = np.cumsum(lengths, dtype=np.int64)
         places = np.repeat(starts - (ends - lengths), lengths) + np.arange(len(rows))
         first, pieces = self._first_steps[number], self._pieces[number]
         edges = np.concatenate([[0], ends])
-        multiple = self._sizes.micro_batches
         return Window(self._epoch, number, first, pieces, rows[places], edges, multiple, self.num_steps)
 
     def windows_from(self, step: int) -> Iterator[Window]:
@@ -162,20 +168,6 @@ class Epoch:
         rows: Rows = np.concatenate([np.zeros(0, np.int64), *spans])
         kept: Rows = rows[self.durations.seconds[rows] > 0]
         return kept
-
-    def _shuffled(self, edges: Rows, cost: npt.NDArray[np.float64], generator: np.random.Generator) -> Rows:
-        """Return the numbers of micro-batches in the order of training.
-
-        Those of like cost make a step, so that workers do not wait for each other. The durations in a step still
-        differ, since the share of the budget that whole rows leave goes up and down with the duration.
-        """
-        lengths = np.diff(edges)
-        longest = np.concatenate([cost, [0.0]])[edges[:-1]]
-        steps = np.argsort(-longest * lengths, kind="stable").reshape(-1, self._sizes.micro_batches)
-        order = generator.permutation(len(steps))
-        if self._sizes.by_length:
-            order = np.argsort(longest[steps].max(1, initial=0.0), kind="stable")
-        return steps[order].ravel()
 
 
 def window_edges(seconds: npt.NDArray[np.float64], window_seconds: float) -> list[int]:
@@ -224,7 +216,15 @@ def micro_batch_edges(cost: npt.NDArray[np.float64], budget: float, multiple: in
             high, starts = middle, edges
         else:
             low = middle
-    return _with_number(np.asarray([*starts, len(costs)], np.int64), num_groups)
+    cuts = [*starts, len(costs)]
+    # The largest are halved until there are enough, or each has one row; the remaining ones are empty.
+    while len(cuts) - 1 < num_groups:
+        largest = max(range(len(cuts) - 1), key=lambda place: cuts[place + 1] - cuts[place])
+        first, end = cuts[largest], cuts[largest + 1]
+        if end - first < 2:
+            break
+        cuts.insert(largest + 1, (first + end) // 2)
+    return np.asarray(cuts + cuts[-1:] * (num_groups + 1 - len(cuts)), np.int64)
 
 
 def _starts(costs: list[float], budget: float) -> list[int]:
@@ -233,18 +233,6 @@ def _starts(costs: list[float], budget: float) -> list[int]:
         starts.append(place)
         place += max(1, int(budget / costs[place]))
     return starts
-
-
-def _with_number(edges: Rows, num_groups: int) -> Rows:
-    """Halve the largest groups until there are `num_groups`, or each has one row; remaining groups are empty."""
-    cuts: list[int] = edges.tolist()
-    while len(cuts) - 1 < num_groups:
-        largest = max(range(len(cuts) - 1), key=lambda place: cuts[place + 1] - cuts[place])
-        first, end = cuts[largest], cuts[largest + 1]
-        if end - first < 2:
-            break
-        cuts.insert(largest + 1, (first + end) // 2)
-    return np.asarray(cuts + cuts[-1:] * (num_groups + 1 - len(cuts)), np.int64)
 
 
 def generator_of(*key: int) -> np.random.Generator:

@@ -23,13 +23,17 @@ def settled(plan: TrainingPlan, durations: Durations, begun: TrainingRecord | No
         begun: record of the sink; None: nothing has begun.
     """
     recipe, evaluation = plan.recipe, plan.recipe.evaluation
-    batching = recipe.batching
+    batching, epochs, longest = recipe.batching, recipe.schedule.epochs, float(durations.seconds.max())
     seconds, number, window_seconds = plan.batching
     if batching.seconds is None:
-        seconds = _recorded(begun, "batching.seconds") or _step_seconds(seconds, durations, recipe.schedule.epochs)
+        if epochs is not None:
+            of_training = float(durations.seconds.sum()) * epochs
+            seconds = min(seconds, max(math.ceil(longest), math.floor(of_training / LEAST_STEPS)))
+        seconds = _recorded(begun, "batching.seconds") or seconds
         if batching.micro_batches is None:
-            recorded = _recorded(begun, "batching.micro_batches")
-            number = int(recorded or _micro_batches(number, seconds, durations, plan.workers.high))
+            # Each holds the longest row, as one with a row may not be shorter.
+            fitting = max(plan.workers.high, int(seconds / longest) if longest else number)
+            number = int(_recorded(begun, "batching.micro_batches") or min(number, fitting))
     batching = replace(batching, seconds=seconds, micro_batches=number, window_seconds=window_seconds)
     plan = replace(plan, recipe=replace(recipe, batching=batching))
     if evaluation is None or evaluation.every is not None:
@@ -41,20 +45,6 @@ def settled(plan: TrainingPlan, durations: Durations, begun: TrainingRecord | No
 def _recorded(begun: TrainingRecord | None, name: str) -> float | None:
     value = begun and begun.value(name)
     return value if isinstance(value, int | float) else None
-
-
-def _step_seconds(most: float, durations: Durations, epochs: int | None) -> float:
-    """Return the padded seconds of a step: the device's default, or fewer."""
-    if epochs is None:
-        return most
-    longest, of_training = float(durations.seconds.max()), float(durations.seconds.sum()) * epochs
-    return min(most, max(math.ceil(longest), math.floor(of_training / LEAST_STEPS)))
-
-
-def _micro_batches(most: int, seconds: float, durations: Durations, num_workers: int) -> int:
-    """Return the micro-batches of a step: each holds the longest row, as one with a row may not be shorter."""
-    longest = float(durations.seconds.max())
-    return min(most, max(num_workers, int(seconds / longest) if longest else most))
 
 
 def _between_evaluations(plan: TrainingPlan, durations: Durations) -> int:

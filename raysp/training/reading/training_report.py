@@ -10,7 +10,6 @@ import numpy as np
 
 from raysp.evaluation.scores import TITLES
 from raysp.pages import rendering
-from raysp.pages.axes import Floats
 from raysp.pages.page_charts import Chart
 from raysp.pages.page_tables import classes_table, groups_table, runs_table, shown_row
 from raysp.sink import records
@@ -164,15 +163,14 @@ def _metric_charts(evaluations: Mapping[int, StepEvaluation], last_step: int) ->
 def _curves(steps: Sequence[StepRecord]) -> list[Chart]:
     if not steps:
         return []
-
-    def values(name: str) -> Floats:
-        return np.array([getattr(step, name) for step in steps], np.float64)
-
-    done, seconds, weights = values("done"), np.maximum(values("seconds"), 1e-9), np.ones(len(steps))
+    names = ("done", "seconds", "loss", "learning_rate", "norm", "audio_seconds", "waited")
+    columns = (np.array([getattr(step, name) for step in steps], np.float64) for name in names)
+    done, wall, loss, rate, norm, audio, waited = columns
+    seconds, weights = np.maximum(wall, 1e-9), np.ones(len(steps))
     return [
-        curve("Loss", "", done, values("loss"), weights),
-        curve("Learning rate", "", done, values("learning_rate"), weights),
-        curve("Gradient norm", "before clipping", done, values("norm"), weights),
-        curve("Speed", "seconds of audio a second", done, values("audio_seconds"), seconds),
-        curve("Waiting for rows", "share of the time", done, values("waited"), seconds, is_share=True),
+        curve("Loss", "", done, loss, weights),
+        curve("Learning rate", "", done, rate, weights),
+        curve("Gradient norm", "before clipping", done, norm, weights),
+        curve("Speed", "seconds of audio a second", done, audio, seconds),
+        curve("Waiting for rows", "share of the time", done, waited, seconds, is_share=True),
     ]
