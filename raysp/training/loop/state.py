@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from raysp.errors import RunError
 from raysp.models.base.modeling import Model
-from raysp.models.base.weights import write_safetensors
-from raysp.storage.store import Store, explained
+from raysp.storage.store import Store
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import CommittedStep
@@ -157,13 +156,3 @@ def load_moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.P
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return copies that later steps do not change, so that a thread may write them."""
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-
-
-def write(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write tensors to a file.
-
-    Raises:
-        StoreError: it cannot be written, such as on a full disk.
-    """
-    with explained("write", file):
-        write_safetensors(file, tensors)

@@ -9,8 +9,8 @@ from functools import partial
 
 from torch import Tensor
 
+from raysp.models.base.weights import write_safetensors
 from raysp.sink.fencing import FencedStore
-from raysp.training.loop import state
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.step_log import StepLog
@@ -59,7 +59,7 @@ class Keeper:
         self, step: CommittedStep, files: Mapping[str, Mapping[str, Tensor]], write_log: Callable[[], None]
     ) -> CommittedStep:
         write_log()  # first, so that each committed step has its record
-        writers = {name: partial(state.write, tensors) for name, tensors in files.items()}
+        writers = {name: partial(write_safetensors, tensors=tensors) for name, tensors in files.items()}
         return committed_steps.commit(self.store, step, writers)
 
     def end(self) -> None:

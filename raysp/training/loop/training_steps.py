@@ -84,20 +84,17 @@ class Training:
 
     def __post_init__(self) -> None:
         """Collect the gradients of the parameters that are trained."""
-        self._is_frozen = False
-        self._collect()
+        self._is_frozen: bool | None = None
+        self.freeze(frozen=False)
 
     def freeze(self, *, frozen: bool) -> None:
         """Exclude `frozen` from the following steps, or train them again."""
-        if not self.frozen or frozen == self._is_frozen:
+        if frozen == self._is_frozen:
             return
         self._is_frozen = frozen
         for parameter in self.frozen:
             parameter.requires_grad_(not frozen)
             parameter.grad = None
-        self._collect()
-
-    def _collect(self) -> None:
         groups = self.optimizer.param_groups
         trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
         self.gradients = FlatGradients(trained, len(_SUMS))

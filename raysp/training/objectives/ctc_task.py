@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from raysp.crossing import sent
+from raysp.errors import PlanError
 from raysp.models.auto import AutoModelForCTC
 from raysp.models.base.modeling import Model
 from raysp.models.encoder.encoder_heads import ForCTC
@@ -18,13 +19,15 @@ from raysp.text import targets as vocabularies
 from raysp.text.targets import CharacterTargets
 from raysp.training.data.micro_batches import Losses, MicroBatch
 from raysp.training.objectives.head_tokenizers import (
+    PIECES,
     HeadTokenizer,
     described_characters,
     encode_of,
-    given_tokenizer,
     learnt_tokenizer,
     learnt_words,
+    read_vocabulary,
     tokenizer_for,
+    tokenizer_of,
     word_targets,
 )
 from raysp.training.objectives.language_adapters import adapter_options, train_language
@@ -32,7 +35,7 @@ from raysp.training.objectives.passes import Passes, padded_targets
 from raysp.training.objectives.starting_model import anew, loading
 from raysp.training.objectives.task import TextTask
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.objectives import CTC, KEEP
+from raysp.training.specs.objectives import BUILD, CTC, KEEP
 from raysp.words import count
 
 
@@ -56,9 +59,22 @@ class CTCTask(TextTask):
             PlanError: the vocabulary cannot be used.
             CheckpointError: the checkpoint can have no adapter layers, or lacks their language.
         """
-        if spec.adapter is not None:
-            adapter_options(plan.checkpoint.path, spec.adapter, is_new=spec.vocabulary != KEEP)
-        return cls(spec, given_tokenizer(spec, plan))
+        vocabulary, language, checkpoint = spec.vocabulary, spec.adapter, plan.checkpoint
+        if language is not None:
+            adapter_options(checkpoint.path, language, is_new=vocabulary != KEEP)
+        if spec.num_pieces:
+            return cls(spec, None)
+        if vocabulary == KEEP:
+            return cls(spec, tokenizer_of(checkpoint.path, language))
+        if checkpoint.model_type in PIECES:
+            raise PlanError(
+                f"objective.vocabulary: found {vocabulary!r}, a vocabulary of characters; {checkpoint.architecture} "
+                f"has one of pieces of words: use vocabulary={KEEP!r}, which keeps the vocabulary of its "
+                "tokenizer.json, or 'bpe:1024'"
+            )
+        if vocabulary == BUILD:
+            return cls(spec, None)
+        return cls(spec, tokenizer_for(read_vocabulary(vocabulary, plan.recipe.source.storage_options), language))
 
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:

@@ -15,8 +15,6 @@ from raysp.storage.stores import open_store
 from raysp.text import targets as vocabularies
 from raysp.text.error_rates import TextRules
 from raysp.text.targets import BAR, DELIMITER, PAD, UNKNOWN, CharacterTargets, contains_any
-from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.objectives import BUILD, CTC, KEEP
 from raysp.words import count, listed
 
 PADS, UNKNOWNS = (PAD, "[PAD]"), (UNKNOWN, "[UNK]")
@@ -117,28 +115,6 @@ def encode_of(tokenizer: HeadTokenizer) -> Callable[[str], list[int]]:
         return [vocabulary.get(token, -1) for token in tokenizer.tokenize(text)]
 
     return encode
-
-
-def given_tokenizer(objective: CTC, plan: TrainingPlan) -> HeadTokenizer | None:
-    """Return the tokenizer of a vocabulary that does not depend on the texts; None: it is built from them.
-
-    Raises:
-        PlanError: the vocabulary cannot be used.
-    """
-    vocabulary, language = objective.vocabulary, objective.adapter
-    if objective.num_pieces:
-        return None
-    if vocabulary != KEEP and plan.checkpoint.model_type in PIECES:
-        raise PlanError(
-            f"objective.vocabulary: found {vocabulary!r}, a vocabulary of characters; {plan.checkpoint.architecture} "
-            f"has one of pieces of words: use vocabulary={KEEP!r}, which keeps the vocabulary of its tokenizer.json, "
-            "or 'bpe:1024'"
-        )
-    if vocabulary == BUILD:
-        return None
-    if vocabulary == KEEP:
-        return tokenizer_of(plan.checkpoint.path, language)
-    return tokenizer_for(read_vocabulary(vocabulary, plan.recipe.source.storage_options), language)
 
 
 def described_characters(counts: Mapping[str, int], tokenizer: HeadTokenizer) -> str:

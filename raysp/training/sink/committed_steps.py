@@ -30,7 +30,7 @@ from raysp.sink.fencing import FencedStore, replace_version
 from raysp.sink.layout import HOME
 from raysp.sink.orphans import TEMPORARY, Orphan, abandoned_uploads
 from raysp.sink.records import AnyFloat, Natural
-from raysp.storage.store import Store
+from raysp.storage.store import Store, explained
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,8 @@ def _mark(store: FencedStore, step: CommittedStep) -> CommittedStep:
 
 def _write(store: FencedStore, path: str, write: Writer) -> StateFile:
     with store.scratch() as scratch:
-        write(scratch)
+        with explained("write", scratch):
+            write(scratch)
         file = StateFile(path, scratch.stat().st_size, _sha256(scratch))
         store.publish(scratch, path)
     return file
