@@ -93,19 +93,6 @@ def faulty(check: Callable[[torch.Tensor], object]) -> Iterator[None]:
         _faults.remove(check)
 
 
-_hooks: dict[str, Callable[[], object]] = {}
-
-
-@contextlib.contextmanager
-def hooked(place: str, function: Callable[[], object]) -> Iterator[None]:
-    """Call a function within the block instead of a wait for an "event", or before a "stream" is entered."""
-    _hooks[place] = function
-    try:
-        yield
-    finally:
-        del _hooks[place]
-
-
 class OnDevice(torch.Tensor):
     """A tensor on the device; `inner` holds its values on the CPU."""
 
@@ -206,10 +193,7 @@ class Event:
 
     def synchronize(self) -> None:
         _note("waits", "an event")
-        if "event" in _hooks:
-            _hooks["event"]()
-        else:
-            self.stream.finish(self.place)
+        self.stream.finish(self.place)
 
 
 _streams = threading.RLock()
@@ -264,8 +248,6 @@ class Module:
     @contextlib.contextmanager
     def stream(stream: "Stream") -> Iterator[None]:
         """Give the work of the calling thread to a stream."""
-        if "stream" in _hooks:
-            _hooks["stream"]()
         before = current()
         _of_thread.stream = stream
         try:

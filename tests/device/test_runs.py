@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,9 +11,10 @@ import torch
 
 import raysp
 from raysp import PlanError, RunError
+from raysp.ops.device_passes import AHEAD, LAUNCHED
 from tests.corpora import CHECKPOINT, DEMO, write_shard
-from tests.device.conftest import assert_same
-from tests.device.stand_in import NAME, faulty
+from tests.device.conftest import assert_same, spoken
+from tests.device.stand_in import NAME, counted, faulty
 
 ROWS = 9
 LONGEST = 8000
@@ -79,3 +81,21 @@ def test_a_device_that_fails_or_that_torch_cannot_use_ends_the_try_out_with_an_e
         raysp.run(pipeline(corpus, NAME), rows=ROWS, progress=False)
     with pytest.raises(PlanError, match=r"steps\.1\.device='xpu': the installed torch can use no such device"):
         raysp.run(pipeline(corpus, "xpu"), rows=3, progress=False)
+
+
+def test_labels_of_many_batches_are_those_of_the_cpu_and_pinned_memory_is_made_once_for_all():
+    waves = [one[: 16_000 + 800 * place] for place, (one, _) in enumerate(spoken(6))]
+    waves = [(32767 * waves[place % 6]).astype(np.int16) for place in range(20)]
+    outputs = [raysp.Transcript(words=True), raysp.Embedding(), raysp.Signals()]
+    given = {"batch_seconds": 2, "dtype": "float32"}
+    here, there = (
+        raysp.Labeller([raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=outputs, device=device, **given)])
+        for device in ("cpu", NAME)
+    )
+    assert_same(there.arrays(waves, 16_000).to_pylist(), here.arrays(waves, 16_000).to_pylist())
+    with counted() as counts:
+        for _ in range(5):
+            there.arrays(waves, 16_000)
+    batches, made = sum(counts.copies_in.values()), sum(counts.pinned.values())
+    assert batches > 40
+    assert batches < made <= batches + 4 * (LAUNCHED + AHEAD)  # of results, which are small, and while rooms grow
