@@ -1,122 +1,93 @@
-"""Regions of speech are those of the original in any windows; windows cut at pauses hold all speech and no silence."""
+"""Regions of speech are those of Silero VAD for a recording alone, whatever shares the batch and in any windows."""
 
-from collections.abc import Iterator
-from itertools import pairwise
+import warnings
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from raysp.audio.waveforms import Windowing
-from raysp.crossing import fetch
-from raysp.models.silero_vad import CHUNK_SAMPLES
-from raysp.ops.forward import Forward, Lengths, Rows
-from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, SpeechWindows
-from raysp.ops.speech.speaking import Chunks, Speaking, regions
+import raysp
+from raysp.checkpoints import packaged
+from tests.corpora import CHECKPOINT, label_arrays, samples_of
+from tests.ops.spoken_digits import spoken
 
-RATE, STRIDE, GRID = 16_000, 320, 640
-STAGED = pa.schema([("s_probabilities", pa.list_(pa.float32())), ("s_offset", pa.int32()), ("s_samples", pa.int64())])
-SCHEMA = pa.schema(
-    [("s", pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32())])))]
-)
-
-
-class Loudness:
-    """Stands in for the model: the probability of a chunk is its mean sample."""
-
-    def continued(self, wave: torch.Tensor, state: object) -> tuple[torch.Tensor, object]:
-        return torch.stack([chunk.mean() for chunk in wave.split(CHUNK_SAMPLES)]), state
-
-    def probabilities(self, waves: torch.Tensor, num_samples: torch.Tensor) -> torch.Tensor:
-        rows = [self.continued(wave[:count], None)[0] for wave, count in zip(waves, num_samples.tolist(), strict=True)]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+RATE, CHUNK = 16_000, 512
+NAMES = {
+    "stft": "stft_conv",
+    **{f"encoder.{number}.reparam_conv": f"conv{number + 1}" for number in range(4)},
+    "decoder.rnn": "lstm_cell",
+    "decoder.decoder.2": "final_conv",
+}
+"""Modules of the program, and those of the safetensors file."""
 
 
-def regions_of(op: Speaking, waves: list[torch.Tensor], parts: list[tuple[int, int] | None]) -> list:
-    """Return the columns of windows of a row."""
-    samples = [len(wave) for wave in waves]
-    frames = [(one - 400) // STRIDE + 1 for one in samples]
-    rows = Rows(Lengths(samples, frames, frames), parts, [""] * len(waves))
-    padded, lengths = torch.nn.utils.rnn.pad_sequence(waves, batch_first=True), torch.tensor(samples)
-    forward = Forward(rows, {}, None, torch.tensor(frames), waves_BS=padded, num_samples_B=lengths)
-    return op.columns({name: fetch(value)[0] for name, value in op.select(forward).items()}, rows)
+@pytest.fixture(scope="module")
+def program() -> torch.jit.ScriptModule:
+    """The original's program with the weights of the safetensors file, which are not those of its own."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.load`", DeprecationWarning)
+        loaded = torch.jit.load(packaged.SPEECH.path().with_name("silero_vad.jit"))
+    given = load_file(packaged.SPEECH.path())
+    with torch.inference_mode():
+        for name, value in loaded._model.state_dict().items():
+            module, _, part = name.rpartition(".")
+            value.copy_(given[f"{NAMES[module]}.{part.replace('forward_basis_buffer', 'weight')}"])
+    return loaded
 
 
-@pytest.mark.parametrize("fields", [(0.5, 250, 100), (0.5, 0, 0), (0.3, 100, 200), (0.8, 0, 400), (0.1, 250, 64)])
-def test_regions_are_those_of_the_original(fields):
+@pytest.fixture(scope="module")
+def waves() -> list[np.ndarray]:
+    """Digits with pauses, noise that comes and goes, and a short recording."""
+    speech = samples_of(spoken([0.2, 0.1, 1, 0.05, 0.5, 0.15, 2, 0.1])[0])
+    draw = np.random.default_rng(0)
+    noise = 0.006 * draw.standard_normal(3 * RATE).cumsum() * np.repeat(draw.random(30), RATE // 10)
+    return [one.astype(np.float32) for one in (speech, noise, speech[2_000:9_000])]
+
+
+@torch.inference_mode()
+def probabilities(program: torch.jit.ScriptModule, wave: np.ndarray) -> list[float]:
+    """Return those of the original for each chunk."""
+    program.reset_states()
+    chunks = torch.nn.functional.pad(torch.from_numpy(wave), (0, -len(wave) % CHUNK)).split(CHUNK)
+    return [float(program(chunk, RATE)[0, 0]) for chunk in chunks]
+
+
+FIELDS = [(0.5, 250, 100), (0.5, 0, 0), (0.3, 100, 200), (0.8, 0, 400), (0.1, 250, 64)]
+"""Threshold, and milliseconds of the shortest speech and of the shortest silence."""
+
+
+def test_regions_of_any_settings_are_those_of_the_original(program, waves):
     from silero_vad.utils_vad import get_speech_timestamps_from_probs
 
-    threshold, speech, silence = fields
-    draw = np.random.default_rng(0)
-    steps = np.repeat(draw.random(900), draw.geometric(0.2, 900))[:900]  # stay for a while, and cross all thresholds
-    row = np.clip(steps + 0.1 * draw.standard_normal(900), 0, 1).astype(np.float32)
-    wave = torch.from_numpy(np.repeat(row, CHUNK_SAMPLES)[:-100])
-    expected = get_speech_timestamps_from_probs(
-        row.tolist(),
-        threshold=threshold,
-        min_speech_duration_ms=speech,
-        min_silence_duration_ms=silence,
-        audio_length_samples=len(wave),
-    )
-    fields = {"threshold": threshold, "min_speech_seconds": speech / 1000, "min_silence_seconds": silence / 1000}
-    op = Speaking(SCHEMA, STAGED, Loudness(), frame_stride=STRIDE, **fields)
-    [found], *_ = regions_of(op, [wave], [None])
-    assert len(expected) > 3
-    assert [{name: round(one[name] * RATE) for name in ("start", "end")} for one in found] == expected
+    outputs = [
+        raysp.Speech(
+            f"of_{number}", threshold=threshold, min_speech_seconds=speech / 1000, min_silence_seconds=silence / 1000
+        )
+        for number, (threshold, speech, silence) in enumerate(FIELDS)
+    ]
+    rows = label_arrays(CHECKPOINT, outputs, waves)
+    assert [row["of_0"] for row in label_arrays(CHECKPOINT, outputs, waves[1:])] == [row["of_0"] for row in rows[1:]]
+    for row, wave in zip(rows, waves, strict=True):
+        made = probabilities(program, wave)
+        for number, (threshold, speech, silence) in enumerate(FIELDS):
+            expected = get_speech_timestamps_from_probs(
+                made, threshold=threshold, min_speech_duration_ms=speech, min_silence_duration_ms=silence,
+                audio_length_samples=len(wave),
+            )  # fmt: skip
+            found = [{name: round(one[name] * RATE) for name in ("start", "end")} for one in row[f"of_{number}"]]
+            assert found == expected
+    assert len(rows[0]["of_1"]) > len(rows[0]["of_0"]) > 2
 
 
-def recording(seed: int, seconds: float) -> np.ndarray:
-    """Make a wave of ones (speech) and zeros, of a tenth of a second to some seconds each; one stretch is long."""
-    draw = np.random.default_rng(seed)
-    parts = [np.full(int(RATE * draw.choice([0.13, 0.4, 1.3, 4.0])), number % 2) for number in range(200)]
-    parts[2 * int(draw.integers(4)) + 1] = np.ones(30 * RATE)
-    return np.concatenate(parts)[: int(seconds * RATE)].astype(np.float32)
-
-
-def cutter(window_seconds: float = 8.0, *, at_quiet_points: bool = False) -> SpeechWindows:
-    windowing = Windowing.of(
-        sample_rate=RATE,
-        frame_stride=STRIDE,
-        min_samples=400,
-        window_seconds=window_seconds,
-        overlap_seconds=2,
-        group_frames=GRID // STRIDE,
-        at_quiet_points=at_quiet_points,
-    )
-    return SpeechWindows(
-        Loudness(),
-        windowing,
-        min_samples=2000,
-        grid_samples=GRID,
-        threshold=0.5,
-        min_speech_samples=0.25 * RATE,
-        min_silence_samples=0.1 * RATE,
-    )
-
-
-def chunks_of(wave: np.ndarray) -> Iterator[np.ndarray]:
-    return (wave[start : start + 10_000] for start in range(0, len(wave), 10_000))
-
-
-@pytest.mark.parametrize(("seed", "at_quiet_points"), [(0, False), (1, True)])
-def test_windows_hold_all_speech_and_no_long_pause(seed, at_quiet_points):
-    wave, cut = recording(seed, 150), cutter(at_quiet_points=at_quiet_points)
-    found = list(cut(chunks_of(wave)))
-    probabilities, _ = Loudness().continued(torch.from_numpy(wave), None)
-    chunks = Chunks(np.arange(len(probabilities)) * CHUNK_SAMPLES, probabilities.numpy(), len(wave))
-    speech = regions(chunks, threshold=0.5, min_speech_samples=4000, min_silence_samples=1600)
-    is_in = np.zeros(len(wave), np.bool_)
-    for one in found:
-        start, end = one.place.frame * STRIDE, one.place.frame * STRIDE + len(one.wave)
-        assert start % (STRIDE if at_quiet_points else GRID) == 0
-        assert (one.wave == wave[start:end]).all()
-        assert 2000 <= len(one.wave) <= cut.windowing.window_samples + STRIDE
-        is_in[start:end] = True
-    assert all(is_in[start:end].mean() > 0.999 for start, end, _ in speech)
-    pauses = [(one[1], other[0]) for one, other in pairwise(speech) if other[0] - one[1] > MOST_PAUSE_SECONDS * RATE]
-    assert pauses
-    assert not any(is_in[end + 8000 : start - 8000].any() for end, start in pauses)
-    owned = [(one.place.frame + one.place.first, one.place.frame + one.place.end) for one in found]
-    assert all(first < end for first, end in owned)
-    assert all(one[1] <= other[0] for one, other in pairwise(owned))
+def test_windows_cut_at_pauses_hold_the_words_of_the_recording_at_their_times_and_silence_is_skipped():
+    outputs = [raysp.Transcript(words=True), raysp.Align("text")]
+    (recording, words), (silence, _) = spoken([0.2, 0.3, 4, 0.2, 3, 0.3]), spoken([])
+    text = " ".join(word for word, _ in words)
+    options = {"windows": "speech", "window_seconds": 5, "overlap_seconds": 2}
+    waves = [samples_of(one) for one in (recording, silence)]
+    row, silent = label_arrays(CHECKPOINT, outputs, waves, {"text": [text, ""]}, **options)
+    assert (silent["status"], silent["error_type"], silent["seconds"]) == ("skipped", "no_speech", 3.0)
+    assert row["pred_text"].lower() == text
+    for name in ("pred_words", "aligned_words"):
+        assert [one["start"] for one in row[name]] == pytest.approx([start for _, start in words], abs=0.3), name
