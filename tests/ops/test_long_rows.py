@@ -92,7 +92,7 @@ def nearsighted(tmp_path_factory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("window", "share", "batch_seconds"), [(1, 0.25, 2), (0.31, 0.5, 0.1), (1.7, 0.3, 20)])
+@pytest.mark.parametrize(("window", "share", "batch_seconds"), [(1, 0.25, 2), (0.31, 0.5, 0.1)])
 def test_labels_of_windows_are_those_of_the_whole_at_once(nearsighted, window, share, batch_seconds):
     waves = [np.random.default_rng(one).uniform(-0.5, 0.5, one).astype(np.float32) for one in LENGTHS]
     texts = {"text": [TEXTS[place % len(TEXTS)] for place in range(len(LENGTHS))]}

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 
 from tests.backends.recognisers import tiny_ctc
-from tests.backends.recognisers.tiny_transducers import TRANSDUCER_BUILDERS
+from tests.backends.recognisers.tiny_ctc import TRANSDUCER_BUILDERS
 from tests.models.oracles import transformers
 
 RATE = 16_000

@@ -9,7 +9,7 @@ import torch
 
 import raysp
 from tests.backends.recognisers.loops import MOST_STEPS, RATE, load
-from tests.backends.recognisers.tiny_transducers import TRANSDUCER_BUILDERS
+from tests.backends.recognisers.tiny_ctc import TRANSDUCER_BUILDERS
 from tests.backends.theirs import labelling, waves
 from tests.ops.waves import block_of, labels
 

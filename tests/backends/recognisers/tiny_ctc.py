@@ -1,4 +1,4 @@
-"""Tiny random CTC recognisers of transformers with their whole processors, a folder for each model type."""
+"""Tiny random CTC models and transducers of transformers with their whole processors, a folder for each model type."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -48,17 +48,20 @@ def _deltas(values: torch.Tensor, *, win_length: int) -> torch.Tensor:
     return (padded.unfold(-1, win_length, 1) * steps).sum(-1) / (steps.square().sum())
 
 
-def _saved(folder: Path, cls: str, config: Any, processor: Any, blank: int) -> Path:
-    """Write a random model and its processor; that of LASR writes special tokens within words as well."""
+@torch.no_grad()
+def _saved(folder: Path, cls: str, config: Any, processor: Any) -> Path:
+    """Write a random model, whose texts are letters, and its processor; LASR writes special tokens within words."""
     torch.manual_seed(0)
     model = getattr(T, cls)(config)
     torch.manual_seed(1)
-    for weight in model.parameters():
+    for weight in model.parameters():  # else texts of random models are one token
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=0.3)
-    if "Lasr" not in cls:  # else texts are special tokens alone
-        with torch.no_grad():
-            model.ctc_head.bias[[*{*processor.tokenizer.all_special_ids} - {blank}]] = -50
+    if "RNNT" in cls:  # half of the steps are blanks
+        model.joint.head.bias[config.blank_token_id] = 3.0
+        model.generation_config.decoder_start_token_id = config.blank_token_id
+    elif "Lasr" not in cls:  # else texts are special tokens alone
+        model.ctc_head.bias[[*{*processor.tokenizer.all_special_ids} - {0}]] = -50
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -75,7 +78,7 @@ def omniasr_ctc(folder: Path) -> Path:
     tokenizer = T.ParakeetTokenizer(tokenizer_object=made, clean_up_tokenization_spaces=False, **names)
     config = T.OmniASRCTCConfig(audio_config=WAVEFORM, vocab_size=len(tokens))
     processor = T.OmniASRCTCProcessor(T.OmniASRFeatureExtractor(), tokenizer)
-    return _saved(folder, "OmniASRForCTC", config, processor, blank=0)
+    return _saved(folder, "OmniASRForCTC", config, processor)
 
 
 def lasr_ctc(folder: Path) -> Path:
@@ -88,7 +91,7 @@ def lasr_ctc(folder: Path) -> Path:
     }  # fmt: skip
     config = T.LasrCTCConfig(encoder_config=encoder, vocab_size=len(tokenizer))
     processor = T.LasrProcessor(T.LasrFeatureExtractor(), tokenizer)
-    return _saved(folder, "LasrForCTC", config, processor, blank=0)
+    return _saved(folder, "LasrForCTC", config, processor)
 
 
 def granite_speech5_ctc(folder: Path) -> Path:
@@ -106,9 +109,60 @@ def granite_speech5_ctc(folder: Path) -> Path:
     }  # fmt: skip
     config = T.GraniteSpeech5CTCConfig(encoder_config=encoder, vocab_size=len(tokens))
     processor = T.GraniteSpeech5Processor(T.GraniteSpeech5FeatureExtractor(), tokenizer)
-    return _saved(folder, "GraniteSpeech5ForCTC", config, processor, blank=0)
+    return _saved(folder, "GraniteSpeech5ForCTC", config, processor)
 
 
+TAGS = ["<de-DE>", "<en-US>", "<fr-FR>"]
+SPOKEN = [*"abcdefghijklmnopqrstuvwxyz.,"]
+ENCODER = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "subsampling_conv_channels": 16, "num_mel_bins": 80, "layerdrop": 0.0, "sliding_window": 9,
+    "default_num_lookahead_tokens": 3,
+}  # fmt: skip
+PROMPTS = {"de-DE": 0, "de": 0, "en-US": 1, "fr-FR": 2, "auto": 5}
+
+
+def transducer_tokenizer() -> Any:
+    """Make a tokenizer of letters and words; the blank of the model has the id of its padding."""
+    pieces = ["<unk>", *TAGS, *(f"▁{letter}" for letter in SPOKEN[:26]), *SPOKEN, "▁", "th", "▁an"]
+    made = Tokenizer(
+        models.BPE(vocab={piece: place for place, piece in enumerate(pieces)}, merges=[], unk_token="<unk>")
+    )
+    made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    fast = T.ParakeetTokenizer(tokenizer_object=made, clean_up_tokenization_spaces=False)
+    for name in ("<pad>", "<blank>"):
+        fast.add_tokens([AddedToken(name, normalized=False, special=True)])
+    special = {name: AddedToken(f"<{name[:3]}>", normalized=False, special=True) for name in ("pad_token", "unk_token")}
+    fast.add_special_tokens(special)
+    fast.add_special_tokens({"extra_special_tokens": [AddedToken(tag, normalized=False, special=True) for tag in TAGS]})
+    return fast
+
+
+def _config(made: Any, **fields: Any) -> dict[str, Any]:
+    sizes = {"decoder_hidden_size": 32, "num_decoder_layers": 2, "max_symbols_per_step": 3}
+    blank = made.convert_tokens_to_ids("<pad>")
+    return {"vocab_size": blank + 1, "blank_token_id": blank, "encoder_config": ENCODER, **sizes, **fields}
+
+
+def nemotron_asr_streaming(folder: Path) -> Path:
+    made, extractor = transducer_tokenizer(), T.NemotronAsrStreamingFeatureExtractor()
+    processor = T.NemotronAsrStreamingProcessor(extractor, made, supported_num_lookahead_tokens=[3, 0])
+    return _saved(folder, "NemotronAsrStreamingForRNNT", T.NemotronAsrStreamingConfig(**_config(made)), processor)
+
+
+def nemotron3_5_asr(folder: Path) -> Path:
+    made, extractor = transducer_tokenizer(), T.NemotronAsrStreamingFeatureExtractor()
+    processor = T.Nemotron3_5AsrProcessor(
+        extractor, made, supported_num_lookahead_tokens=[3, 0], prompt_dictionary=PROMPTS, num_prompts=8
+    )
+    fields = {"num_prompts": 8, "prompt_intermediate_size": 48, "default_prompt_id": 5}
+    return _saved(folder, "Nemotron3_5AsrForRNNT", T.Nemotron3_5AsrConfig(**_config(made, **fields)), processor)
+
+
+TRANSDUCER_BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "nemotron3_5_asr": nemotron3_5_asr,
+    "nemotron_asr_streaming": nemotron_asr_streaming,
+}
 BUILDERS: Mapping[str, Callable[[Path], Path]] = {
     "granite_speech5_ctc": granite_speech5_ctc,
     "lasr_ctc": lasr_ctc,

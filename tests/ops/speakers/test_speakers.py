@@ -1,6 +1,5 @@
 """Speakers by vectors and by frames: clusters, the space of vectors, turns, and speakers of words."""
 
-import itertools
 import json
 
 import numpy as np
@@ -26,26 +25,6 @@ def voices(counts, seed=0, spread=0.3, width=24):
     centres = unit(draw.standard_normal((len(counts), width)))
     speakers = np.repeat(np.arange(len(counts)), counts)
     return unit(centres[speakers] + spread / np.sqrt(width) * draw.standard_normal((len(speakers), width))), speakers
-
-
-def brute_force(vectors, threshold):
-    """Join the two clusters whose members are nearest in the mean, until all are farther apart."""
-    clusters = [[place] for place in range(len(vectors))]
-    while len(clusters) > 1:
-        pairs = itertools.combinations(range(len(clusters)), 2)
-        distances = {(a, b): (1 - vectors[clusters[a]] @ vectors[clusters[b]].T).mean() for a, b in pairs}
-        (first, second), distance = min(distances.items(), key=lambda one: one[1])
-        if distance > threshold:
-            break
-        clusters[first] += clusters.pop(second)
-    owner = {place: number for number, cluster in enumerate(clusters) for place in cluster}
-    return numbered([owner[place] for place in range(len(vectors))]).tolist()
-
-
-@pytest.mark.parametrize("threshold", [0.1, 0.6, 1.1])
-def test_clusters_are_those_of_average_linkage(threshold):
-    vectors = unit(np.random.default_rng(0).standard_normal((23, 5)))
-    assert clustered(vectors, threshold=threshold).tolist() == brute_force(vectors, threshold)
 
 
 def test_the_number_is_found_bounded_or_given():
@@ -114,21 +93,6 @@ def test_a_wrong_file_is_refused(space, tmp_path, change, words):
     (tmp_path / SPEAKERS_FILE).write_text(json.dumps({**value, **change}))
     with pytest.raises(CheckpointError, match=f"{words}.*restore the file that `raysp finetune` wrote"):
         SpeakerSpace.load(tmp_path, WIDTH)
-
-
-def test_ratios_are_those_of_the_two_densities(space):
-    draw = np.random.default_rng(2)
-    places = draw.standard_normal((9, len(space.between_D)))
-    labels = np.array([0] * 4 + [1] * 5)
-    means = np.stack([places[labels == one].mean(0) for one in (0, 1)])
-    counts = np.array([2.0, 2.5])
-    expected = 0.0
-    for dim, between in enumerate(space.between_D):
-        for same, sign in ((1, 1), (0, -1)):
-            covariance = np.diag(between + 1 / counts) + same * between * (1 - np.eye(2))
-            quadratic = means[:, dim] @ np.linalg.solve(covariance, means[:, dim])
-            expected += sign * -0.5 * (np.linalg.slogdet(covariance)[1] + quadratic)
-    assert space.nearest(places, labels, 0.5) == pytest.approx(expected)
 
 
 STEP = 0.5
