@@ -131,19 +131,6 @@ def test_no_output_of_decoders_reaches_the_terminal(shared, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_many_recordings_come_back_in_their_order(decoder):
-    """One of them is larger than those that are sent whole."""
-    kinds = [wav(1000), wav(20_000, subtype="FLOAT"), wav(600_000, seed=1), b"", None, b"nonsense", wav(500)]
-    recordings = [kinds[number * number % len(kinds)] for number in range(100)]
-    assert len(kinds[2]) > isolation.WHOLE_BYTES
-    excerpts = [Excerpt(one) for one in recordings]
-    found = list(decoder.decode_all(excerpts, OPTIONS))
-    for one, other in zip(found, audio.decode_all(excerpts, OPTIONS), strict=True):
-        assert str(one) == str(other) if isinstance(one, Exception) else same(one, other)
-    headers = list(decoder.read_headers(recordings))
-    assert [str(one) for one in headers] == [str(one) for one in audio.read_headers(recordings)]
-
-
 def test_a_file_is_read_in_ranges(decoder, tmp_path):
     path = tmp_path / "long.wav"
     path.write_bytes(wav(3_000_000))

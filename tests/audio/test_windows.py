@@ -12,10 +12,6 @@ from hypothesis import strategies as st
 
 from raysp.audio.encoding import cut_parts, encode_flac
 from raysp.audio.waveforms import Windowing, cut_windows
-from raysp.models import load_model
-from tests.corpora import CHECKPOINT
-
-USUAL = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)
 
 
 @st.composite
@@ -70,22 +66,9 @@ def test_every_frame_is_owned_by_the_window_in_which_it_is_farther_from_an_edge(
     assert owned == list(range(windowing.num_frames(num_samples)))
 
 
-def test_the_usual_windows_are_thirty_seconds_with_five_in_common():
-    assert (USUAL.step_samples, USUAL.window_samples) == (25 * 16_000, 30 * 16_000)
-    assert [USUAL.num_windows(n * 16_000) for n in (30, 31, 55, 56, 36_000)] == [1, 2, 2, 3, 1440]
-    first, second = (USUAL.owned_frames(n, USUAL.window_samples, is_last=False) for n in (0, 1))
-    assert (first, second) == ((0, 1375), (125, 1375))  # the joint is 2.5 s into the second
-
-
 def test_a_window_that_holds_no_frame_is_refused():
     with pytest.raises(ValueError, match=r"window_seconds=0\.02 is 320 samples .*; the model needs at least 400"):
         Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=0.02, overlap_seconds=0)
-
-
-def test_frames_are_counted_as_the_model_does():
-    model = load_model(CHECKPOINT)
-    for num_samples in [*range(0, 1500), 479_999, 480_000, 480_079, 480_080]:
-        assert USUAL.num_frames(num_samples) == model.num_frames(num_samples)
 
 
 def test_a_stream_holds_no_more_than_a_window_and_a_chunk():

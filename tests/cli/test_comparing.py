@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
 from tests import kit
@@ -101,52 +99,8 @@ def test_no_row_being_compared_ends_with_exit_code_3(corpus, made, tmp_path):
     assert (ran.code, ran.err.splitlines()[-1]) == (3, "raysp: no row was compared: none is ok in both")
 
 
-@pytest.mark.parametrize(
-    ("verb", "arguments", "complaint"),
-    [
-        (
-            evaluate,
-            ["--text", "text", "--fail-above", "wer"],
-            "--fail-above wer: expected METRIC=SHARE, such as wer=0.2",
-        ),
-        (evaluate, ["--text", "text", "--rows", "0"], "Invalid value for '--rows'"),
-        (diff, ["--worst", "-1"], "Invalid value for '--worst'"),
-    ],
-)
-def test_what_cannot_be_evaluated_or_compared_is_refused(corpus, made, verb, arguments, complaint):
-    ran = verb(corpus if verb is evaluate else made, *arguments)
-    assert (ran.code, ran.out) == (2, "")
-    assert complaint in ran.err
-
-
 def test_a_sink_may_be_given_by_its_pipeline_file_and_the_comparison_be_a_page(made, tmp_path):
     file = write_recipe(tmp_path, sink=str(made / "A"))
     ran = kit.run(["diff", file, made / "B", "--html", tmp_path / "diff.html"])
     assert (ran.code, f"page         {tmp_path}/diff.html\n" in ran.out) == (0, True)
     assert (tmp_path / "diff.html").read_text().startswith("<!doctype html>")
-
-
-def test_a_stopped_evaluation_says_whether_it_can_be_resumed(corpus, tmp_path):
-    class Stopping(MemoryFileSystem):
-        """Files while which are read somebody presses Ctrl-C."""
-
-        cachable = False
-
-        def _open(self, *arguments, **keywords):
-            raise KeyboardInterrupt
-
-        cat_file = _open
-
-    MemoryFileSystem().pipe_file("/stopping/a.parquet", (corpus / "a.parquet").read_bytes())
-    fsspec.register_implementation("memory", Stopping, clobber=True)
-    try:
-        kept, tried = (
-            evaluate("memory://stopping/a.parquet", "--text", "text", *options)
-            for options in (("--sink", tmp_path / "out"), ("--rows", "2"))
-        )
-    finally:
-        fsspec.register_implementation("memory", MemoryFileSystem, clobber=True)
-        MemoryFileSystem().rm("/stopping", recursive=True)
-    assert (kept.code, tried.code) == (130, 130)
-    assert "raysp: stopped; committed and staged labels are kept. To resume: raysp" in kept.err
-    assert "raysp: stopped; no labels were kept" in tried.err

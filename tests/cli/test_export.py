@@ -42,25 +42,6 @@ def test_an_export_of_no_row_ends_with_exit_code_3_and_the_reasons(raysp_command
     assert "raysp: no row was exported; all were left out: 1 row (unsupported_format)" in ran.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (
-            ["--to", "ctm"],
-            "needs a column pred_words with a start and an end in seconds. Ask for them with Transcript(",
-        ),
-        (
-            ["--to", "pdf"],
-            "found the format 'pdf'; expected one of srt, vtt, ctm, textgrid, rttm, jsonl, csv, nemo, dataset",
-        ),
-        (["--to", "jsonl", "--set", "to.min_score=0.5"], "--set to.min_score: Jsonl has no field 'min_score'; its"),
-    ],
-)
-def test_refusals_are_one_line_and_code_2(raysp_command, sink, tmp_path, arguments, expected):
-    ran = raysp_command("export", sink, tmp_path / "x", *arguments)
-    assert (ran.code, expected in ran.err, (tmp_path / "x").exists()) == (2, True, False)
-
-
 def test_the_sink_may_be_given_by_its_pipeline_file(raysp_command, sink, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAYSP_ENGINE", "here")

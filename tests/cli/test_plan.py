@@ -6,7 +6,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from tests import kit
 from tests.corpora import AUDIO, rows_table, write_shard
 
 
@@ -80,18 +79,3 @@ def test_paths_without_bytes_and_without_a_root_are_refused_and_one_recording_is
     write_paths(tmp_path / "one", form, bytes_of_last=b"RIFF")
     ran = raysp_command("plan", recipe, "--sample", "0", "--set", f"source.url={tmp_path}/one")
     assert (ran.code, ran.complaints) == (0, [])
-
-
-@pytest.mark.parametrize(
-    ("settings", "shown"),
-    [
-        (["steps.1.pool.actors=[1,4]", "steps.1.batch_seconds=7"], r"(1 to 4 requested; "),
-        (["steps.1.batch_seconds=7"], "float32 on cpu, 7 padded seconds a pass"),
-        (["steps.1.dtype=bfloat16"], "bfloat16 on cpu, one window a pass"),
-    ],
-)
-def test_settings_are_applied_and_amx_is_named_with_its_dtype(recipe, settings, shown):
-    ran = kit.run(["plan", recipe, "--sample", 0, *(f"--set={one}" for one in settings)])
-    assert shown in ran.out, ran.err
-    has_amx = "amx_bf16" in Path("/proc/cpuinfo").read_text() and not any("dtype" in one for one in settings)
-    assert ('dtype="bfloat16" takes half of the time' in ran.out) == has_amx

@@ -1,10 +1,7 @@
 """Rows, labels and JSON as they are printed: whatever the width, and whatever an output may give."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import pyarrow as pa
 import pytest
@@ -77,18 +74,6 @@ def test_spans_without_times_numbers_that_are_not_finite_and_invalid_texts_are_s
     }
 
 
-NARROW = """
-import json, sys
-from raysp.cli import main
-
-for line in json.loads(sys.argv[1]):
-    try:
-        main(line)
-    except SystemExit as stop:
-        print("=====", stop.code)
-"""
-
-
 @pytest.mark.slow
 def test_on_a_narrow_terminal_lines_fit_commands_have_one_and_rows_too_wide_a_line_for_each_field(tmp_path):
     corpus = kit.corpus(tmp_path / "in", rows=3, faults=["not_audio"])
@@ -100,10 +85,8 @@ def test_on_a_narrow_terminal_lines_fit_commands_have_one_and_rows_too_wide_a_li
     setting = f"sink.url={tmp_path}/{'folder/' * 20}out"
     lines = [["run", str(file), "--set", setting], ["run", str(file), "--rows", "2"]]
     lines.append(["diff", f"{tmp_path}/diff/A", f"{tmp_path}/diff/B", "--column", "pred_text"])
-    variables = {**os.environ, "RAYSP_ENGINE": "here", "COLUMNS": "60", "FORCE_COLOR": "1", "TERM": "xterm"}
-    command = [sys.executable, "-c", NARROW, json.dumps(lines)]
-    drawn = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
-    ran, tried, compared, _ = re.split(r"===== \w+\n", re.sub(r"\x1b\[[\d;]*m", "", drawn.stdout))
+    drawn = [kit.run(line, COLUMNS="60", FORCE_COLOR="1", TERM="xterm").out for line in lines]
+    ran, tried, compared = (re.sub(r"\x1b\[[\d;]*m", "", one) for one in drawn)
 
     [retry] = [line for line in ran.splitlines() if line.startswith("once fixed")]
     assert retry == f"once fixed   raysp retry {file} --set {setting}"

@@ -132,15 +132,6 @@ def test_a_working_directory_that_is_gone_is_refused_with_what_to_do(raysp_comma
         assert (ran.code, "the working directory is gone" in ran.err, "possibly a bug" in ran.err) == (2, True, False)
 
 
-def test_a_traceback_is_shown_with_debug_before_or_after_the_verb_alone(raysp_command, tmp_path):
-    line = ["plan", tmp_path / "missing.py"]
-    assert "Traceback" not in raysp_command(*line).err
-    for words in ([*line, "--debug"], ["--debug", *line]):
-        ran = raysp_command(*words)
-        assert (ran.code, "Traceback (most recent call last)" in ran.err) == (2, True)
-        assert "no such file" in ran.err.splitlines()[-1]
-
-
 def test_an_unexpected_error_is_one_line_and_exit_code_1(raysp_command, recipe, monkeypatch):
     monkeypatch.setattr("importlib.util.spec_from_file_location", statistics.mean)  # as if there were a bug in raysp
     ran = raysp_command("plan", recipe)

@@ -86,20 +86,6 @@ def test_progress_is_ten_lines_at_most(begun):
     }
 
 
-@pytest.mark.parametrize(
-    ("changes", "name", "expected"),
-    [
-        ({"steps": 81_200, "steps_planned": 90_000, "last_commit": None}, "steps", "81,200 of 90,000 committed (50%)"),
-        ({"has_given_up": True}, "epochs", "2 of 4 done, ended early by patience"),
-        ({"eta_seconds": 9966.0}, "time left", "2:46:06"),
-        ({"steps_exported": 20}, "checkpoint", "exported, with the weights of step 20"),
-        ({"epochs": 4}, "checkpoint", "not exported; the same command again exports it"),
-    ],
-)
-def test_facts_of_a_training(training, changes, name, expected):
-    assert replace(raysp.status(str(training)), **changes).facts[name] == expected
-
-
 def test_the_sink_of_a_training_may_be_named_by_its_recipe_and_is_none_of_labels(training, tmp_path):
     file = tmp_path / "recipe_of_a_sink.py"
     file.write_text(

@@ -51,7 +51,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=3)
+@settings(max_examples=2)
 @given(st.lists(st.tuples(VALUES, st.text(st.characters(), max_size=5)), min_size=20, max_size=20))
 def test_any_value_of_any_key_is_stored(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("any")

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.evaluation import verification
-from raysp.evaluation.classification import compare_classes, equal_error_rates
+from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.intervals import Bootstrap, intervals
 from raysp.evaluation.scores import units_of
-from raysp.evaluation.verification import PairMeasures, compare_known_speakers, compare_speakers
+from raysp.evaluation.verification import PairMeasures, compare_speakers
 
 NO_DRAWS = Bootstrap(draws=0)
 
@@ -84,15 +84,6 @@ class TestClasses:
         assert eer([0.9, 0.8, 0.6, 0.7], "no", "yes") == eer([0.9, 0.8, 0.6, 0.7], "yes", "no") == 0.0
         assert eer([0.9, 0.8, 0.9, 0.6], "no", "yes") == eer([0.9, 0.8, 0.9, 0.6], "yes", "no") > 0
 
-    def test_weights_of_the_equal_error_rate_are_repetitions(self):
-        scores, targets = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False])
-        weights = np.array([[1.0, 2.0, 3.0, 1.0], [1.0, 0.0, 1.0, 1.0], [2.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]])
-        found = equal_error_rates(scores, targets, weights)
-        repeated = np.repeat(np.arange(4), [1, 2, 3, 1])
-        alone = equal_error_rates(scores[repeated], targets[repeated], np.ones((1, 7)))
-        assert found[:2] == pytest.approx([alone[0], 0.0])
-        assert np.isnan(found[2:]).all()  # no other rows, no targets
-
 
 # Of length 1 or 2, so that all cosines are multiples of a quarter, without rounding.
 DIRECTIONS = [
@@ -157,38 +148,3 @@ class TestSpeakers:
         ]
         expected = rate_of_pairs(copies)
         assert np.isnan(found) if expected is None else found == pytest.approx(expected, abs=1e-12)
-
-    @pytest.mark.parametrize(
-        ("speakers", "degrees", "rate"),
-        [
-            ("aabb", [0, 10, 90, 100], 0.0),
-            ("abab", [0, 90, 180, 270], 1.0),
-            # Angles of target pairs are 15 and 30, those of the others 5, 10, 25 and 40: accepting up to 15 degrees
-            # takes two of the four others and leaves one of the two targets.
-            ("abab", [0, 10, 15, 40], 0.5),
-            ("aaaa", [0, 1, 2, 3], None),
-        ],
-    )
-    def test_values_calculated_by_hand(self, speakers, degrees, rate):
-        vectors = [(np.cos(np.radians(one)), np.sin(np.radians(one))) for one in degrees]
-        found = of_speakers([*speakers], vectors).scores.metrics["eer"]
-        assert found.value == rate
-        assert (found.low is None) == (rate is None)
-
-    def test_of_known_speakers_all_metrics_are_those_of_classes_and_of_pairs(self):
-        random = np.random.default_rng(0)
-        numbers = np.repeat(np.arange(3), 4)
-        vectors = [*(random.normal(size=(3, 16))[numbers] + random.normal(size=(12, 16))).astype(np.float32)]
-        speakers = [f"s{number}" for number in numbers]
-        predictions = [*speakers[:9], "s0", "s1", "s2"]
-        options = {"classes": ("s0", "s1", "s2"), "bootstrap": NO_DRAWS}
-        scores = [0.9 - 0.01 * row for row in range(12)]
-        found = compare_known_speakers(speakers, vectors, predictions, scores, **options)
-        of_classes = compare_classes(speakers, predictions, [0.9] * 12, **options)
-        pairs = compare_speakers(speakers, vectors, bootstrap=NO_DRAWS).scores
-        assert [*found.scores.metrics] == ["eer", "accuracy", "f1"]
-        assert found.scores.metrics == {**pairs.metrics, **of_classes.scores.metrics}
-        assert found.scores.counts == {**pairs.counts, "of_known_speakers": 12, **of_classes.scores.counts}
-        assert found.classes == of_classes.classes
-        assert [one.index for one in found.worst] == [9, 10]
-        assert found.scores.described("accuracy") == "83.33% (-): 10 of 12 rows"

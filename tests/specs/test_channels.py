@@ -41,14 +41,3 @@ def pipeline(*steps: object, text: str | None = None, **label: object) -> raysp.
 def test_what_has_one_value_a_row_is_refused_with_advice(make, advice):
     with pytest.raises(SpecError, match=advice):
         make()
-
-
-def test_steps_and_outputs_that_fit_are_allowed():
-    made = pipeline(
-        raysp.Map("a:b", adds={"c": "int32"}, reads=["d"]),
-        raysp.Keep(where=[("c", ">", 0)]),
-        raysp.Keep(where="a:b"),
-        outputs=[raysp.Transcript(), raysp.Align(of="pred"), raysp.Speech()],
-    )
-    assert made.decode.channel == "each"
-    assert pipeline(text="said", outputs=[raysp.Speech()]).source.text == "said"

@@ -62,25 +62,6 @@ def test_functions_types_and_fields_that_cannot_be_are_refused(fields, message):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        ("float32", "float"),
-        (pa.list_(pa.float32(), 3), "fixed_size_list<item: float>[3]"),
-        (
-            pa.struct([("a", pa.list_(pa.int8())), ("b", pa.struct([("c", pa.timestamp("us", "UTC"))]))]),
-            "struct<a: list<item: int8>, b: struct<c: timestamp[us, tz=UTC]>>",
-        ),
-    ],
-)
-def test_types_are_stored_by_their_names(kind, name):
-    step, by_name = a_map(adds={"added": kind}), a_map(adds={"added": name})
-    assert step == by_name
-    assert dict(step.adds) == {"added": name}
-    assert step.schema() == by_name.schema()
-    assert not isinstance(kind, pa.DataType) or step.schema() == pa.schema([("added", kind)])
-
-
-@pytest.mark.parametrize(
     ("steps", "message"),
     [
         ([a_map(adds={"pred_text": "string"})], "two columns would be named 'pred_text': one of steps[1] Map"),

@@ -2,7 +2,6 @@
 
 import pytest
 
-import raysp
 from raysp import CTC, Classify, LoRA, Seq2Seq, Speakers, SpecError
 
 
@@ -24,32 +23,3 @@ from raysp import CTC, Classify, LoRA, Seq2Seq, Speakers, SpecError
 def test_wrong_values_are_refused(cls, fields, message):
     with pytest.raises(SpecError, match=message):
         cls("checkpoint", **fields)
-
-
-def a_recipe(objective: object, *, best: str, text: str | None = "text") -> raysp.Finetune:
-    source = raysp.Shards("in", text=text)
-    return raysp.Finetune(
-        source,
-        steps=[raysp.Decode()],
-        objective=objective,
-        schedule=raysp.Schedule(epochs=1),
-        evaluation=raysp.Evaluation(source, best=best),
-        sink=raysp.Checkpoint("out"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("objective", "metrics"),
-    [
-        (Seq2Seq("c"), ("wer", "cer", "loss")),
-        (Speakers("c", column="s"), ("eer", "accuracy", "f1", "loss")),
-        (Classify("c", column="s"), ("accuracy", "f1", "loss")),
-    ],
-)
-def test_each_objective_has_its_metrics(objective, metrics):
-    for name in ("wer", "cer", "accuracy", "f1", "eer", "loss"):
-        if name in metrics:
-            assert a_recipe(objective, best=name).evaluation.best == name
-        else:
-            with pytest.raises(SpecError, match=f"found evaluation.best='{name}'; .* has {', '.join(metrics)}$"):
-                a_recipe(objective, best=name)

@@ -41,22 +41,6 @@ def said(*words: tuple[str, float, float, str]) -> list[Span]:
     return [Span(text, start, end, 0.5, speaker) for text, start, end, speaker in words]
 
 
-def test_sentences_are_packed_up_to_the_longest_clip():
-    marks = ["One", "two.", "Three", "four?”", "Five", "six", "seven."]
-    spans = [Span(text, 2.0 * place, 2.0 * place + 1.5, 0.5) for place, text in enumerate(marks)]
-    clips, left_out = cut_clips(spans, 60.0, Rules(1.0, 10.0, by="sentences"))
-    assert [clip.text for clip in clips] == ["One two. Three four?”", "Five six seven."]
-    assert not left_out
-
-
-def test_clips_cut_at_speakers_never_span_two_of_them():
-    spans = said(("a", 0, 1, "A"), ("b", 1.1, 2, "A"), ("c", 2.1, 4, "B"), ("d", 4.5, 6, "A"), ("e", 7.5, 9, "A"))
-    turns = said(("B", 6.5, 7, "B"))
-    clips, _ = cut_clips(spans, 60.0, Rules(0.5, 10.0, by="turns"), turns)
-    assert [(clip.text, clip.speaker) for clip in clips] == [("a b", "A"), ("c", "B"), ("d", "A"), ("e", "A")]
-    assert [clip.text for clip in cut_clips(spans, 60.0, Rules(0.5, 10.0))[0]] == ["a b c d e"]
-
-
 def test_regions_in_which_several_speak_are_left_out():
     turns = said(("A", 0, 10, "A"), ("B", 6, 7, "B"), ("B", 12.5, 15, "B"))
     assert [(turn.speaker, turn.start, turn.end) for turn in solo_regions(turns)] == [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.text.error_rates import Edit, Repetition, TextRules, compression, count_errors, edits, longest_repetition
+from raysp.text.error_rates import Repetition, TextRules, compression, count_errors, edits, longest_repetition
 
 texts = st.lists(st.sampled_from(["one", "two", "three"]), max_size=5).map(" ".join)
 
@@ -51,22 +51,6 @@ def test_a_text_by_the_rules_stays_as_it_is(text, case, keep, language):
     assert once == " ".join(once.split())
 
 
-@pytest.mark.parametrize(
-    ("reference", "hypothesis", "words", "characters"),
-    [
-        ("one two three", "one too three", (1, 0, 0, 3), (1, 0, 0, 13)),
-        ("one two three", "one three", (0, 0, 1, 3), (0, 0, 4, 13)),
-        ("one three", "one two three", (0, 1, 0, 2), (0, 4, 0, 9)),
-        ("", "one two", (0, 2, 0, 0), (0, 7, 0, 0)),
-        ("one two", "", (0, 0, 2, 2), (0, 0, 7, 7)),
-        ("", "", (0, 0, 0, 0), (0, 0, 0, 0)),
-    ],
-)
-def test_errors_are_counted_by_kind_with_the_length_of_the_reference(reference, hypothesis, words, characters):
-    assert count_errors([reference], [hypothesis]).tolist() == [list(words)]
-    assert count_errors([reference], [hypothesis], characters=True).tolist() == [list(characters)]
-
-
 def test_rows_are_counted_separately_also_beyond_one_batch():
     found = count_errors(["a b"] * 10_002, ["a b"] * 9_999 + ["a", "", "x y c"])
     assert not found[:9_999, :3].any()
@@ -82,14 +66,6 @@ def test_edits_lead_from_the_reference_to_the_hypothesis(reference, hypothesis):
         made += [*words[place : edit.start], *edit.hypothesis.split()]
         place = edit.start + len(edit.reference.split())
     assert [*made, *words[place:]] == hypothesis.split()
-
-
-def test_edits_name_their_kind():
-    assert edits("the quick brown fox runs", "a quick fox runs far") == (
-        Edit("substitute", "the", "a", 0),
-        Edit("delete", "brown", "", 2),
-        Edit("insert", "", "far", 5),
-    )
 
 
 def slowly(words: list[str]) -> Repetition:

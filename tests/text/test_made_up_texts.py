@@ -11,7 +11,6 @@ from raysp.errors import CheckpointError
 from raysp.ops.measuring_texts import signals_of_text
 from raysp.text.phrases import Phrases
 from raysp.text.scripts import script_share, scripts_of
-from raysp.text.text_languages import text_language
 from raysp.text.unread import AFTER_SECONDS, BEFORE_SECONDS, PAUSE_SECONDS, unread
 
 PHRASES = (
@@ -85,18 +84,6 @@ def test_the_published_rules_flag_the_same_texts():
     assert not flagged("", 1.0, raysp.text_bounds("curator"))
 
 
-def test_texts_that_are_a_phrase_of_a_file_are_all_phrase(tmp_path):
-    path = tmp_path / "phrases.txt"
-    path.write_text("\n".join(["", *PHRASES, "..."]), encoding="utf-8-sig")
-    phrases = Phrases.read(path)
-    draw = random.Random(1)
-    for _ in range(300):
-        text, _ = made_up(draw)
-        plain = text.strip().translate(str.maketrans("", "", ".?!"))
-        if plain in [phrase.strip(".?!") for phrase in PHRASES]:  # Granary's `hall_frequent_single_word`
-            assert phrases.share(text) == 1
-
-
 @pytest.mark.parametrize(
     ("text", "share"),
     [
@@ -147,25 +134,6 @@ def test_languages_of_recognisers_have_scripts():
 
     assert {code for code in LANGUAGES if not scripts_of(code)} == set()
     assert scripts_of("xx") == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("This is a sentence that somebody said in English.", "en"),
-        ("Das ist ein Satz, den jemand auf Deutsch gesagt hat.", "de"),
-        ("Это предложение на русском языке.", "ru"),
-        ("これは日本語の文です。", "ja"),
-        ("", None),
-        ("25, 30!", None),
-    ],
-)
-def test_the_language_of_a_text(text, code):
-    pytest.importorskip("py3langid")
-    found = text_language(text)
-    assert found.code == code
-    assert (found.score is None) == (code is None)
-    assert found.score is None or 0.5 < found.score <= 1
 
 
 MILLISECONDS = 20_000

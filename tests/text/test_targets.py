@@ -5,26 +5,12 @@ import pytest
 from raysp import PlanError
 from raysp.models import Wav2Vec2CTCTokenizer
 from raysp.text.error_rates import TextRules
-from raysp.text.targets import BAR, NO_TEXT, OUTSIDE, CharacterTargets, build, count_characters, frames_needed, outside
+from raysp.text.targets import BAR, OUTSIDE, CharacterTargets, build, count_characters, frames_needed, outside
 from raysp.training.objectives.head_tokenizers import encode_of, letters_of, read_vocabulary, tokenizer_for
 
 
 def targets_of(*texts: str, **rules: str) -> CharacterTargets:
     return CharacterTargets(TextRules(**rules), encode_of(tokenizer_for(build(count_characters(texts)))))
-
-
-def test_ids_are_those_of_the_characters_of_the_text_by_the_rules():
-    targets = targets_of("ab c", case="lower", keep="letters")
-    assert targets("  A,  b ") == ([3, 2, 4], "")
-    assert targets(None) == targets("!?") == ((), NO_TEXT)
-    assert [*build(count_characters(["c b", "a"]))] == ["<pad>", "<unk>", "|", "a", "b", "c"]
-
-
-def test_a_character_without_a_token_leaves_its_row_out_and_is_counted():
-    targets = targets_of("ab")
-    assert targets("abba")[1] == ""
-    assert targets("äb") == targets("<unk>") == ((), OUTSIDE)
-    assert targets.counts == {"a": 2, "b": 3, "ä": 1, "<": 1, "u": 1, "n": 1, "k": 1, ">": 1}
 
 
 @pytest.mark.parametrize("text", ["a|b", "a | b", "|", "<pad>", "a <unk>"])

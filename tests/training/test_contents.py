@@ -1,9 +1,7 @@
 """Recordings of a training that are replaced or missing: noticed by their versions, whatever names them."""
 
-import io
 import json
 import os
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -147,26 +145,6 @@ def test_a_missing_recording_is_not_compared_and_is_indexed_once_it_is_there(tmp
     clip.unlink()
     indexed(recipe)
     assert planned(recipe)["rows_trained"] == ROWS
-
-
-def write_tar(path: Path, seeds: range) -> None:
-    with tarfile.open(path, "w") as tar:
-        for row, seed in enumerate(seeds):
-            for suffix, data in (("wav", wav(8000, seed=seed)), ("txt", b"six")):
-                member = tarfile.TarInfo(f"{row}.{suffix}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-
-
-def test_a_shard_of_sounds_that_is_replaced_is_named(tmp_path, tiny, words):
-    write_tar(tmp_path / "a.tar", range(ROWS))
-    room = raysp.Room(Shards(str(tmp_path / "a.tar"), text="text"))
-    recipe = a_recipe(words, tiny, tmp_path / "out", augment=[room])
-    indexed(recipe)
-    indexed(recipe)
-    write_tar(tmp_path / "a.tar", range(100, 100 + ROWS))
-    with pytest.raises(ChangedError, match=r"1 shard of augment\.0\.source has another version .*: a\S*; put the earl"):
-        indexed(recipe)
 
 
 def relabelled(corpus: Corpus) -> Corpus:

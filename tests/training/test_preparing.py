@@ -1,7 +1,5 @@
 """Rows that are trained on and rows that are left out; the vocabulary; what a training refuses before it begins."""
 
-import json
-
 import pyarrow as pa
 import pytest
 
@@ -72,14 +70,6 @@ def test_every_row_that_is_left_out_has_a_reason(odd, tiny, tmp_path, late):
     }
 
 
-def test_durations_of_a_manifest_are_used_without_reading_audio(tiny, tmp_path):
-    rows = [{"audio_filepath": f"missing-{n}.wav", "duration": 0.5 + n, "text": "six"} for n in range(3)]
-    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    recipe = a_recipe(str(tmp_path / "m.jsonl"), tiny, tmp_path / "out")
-    found = planned(recipe)
-    assert (found["rows_trained"], found["audio_seconds"], found["left_out"]) == (3, 4.5, {})
-
-
 @pytest.mark.parametrize(("fastest", "left_out"), [(1.0, {}), (1.2, {"too_short": 1})])
 def test_a_row_that_is_too_short_at_the_highest_speed_is_left_out(tiny, tmp_path, fastest, left_out):
     table = words_table(8, texts=["e"] * 8)
@@ -87,12 +77,6 @@ def test_a_row_that_is_too_short_at_the_highest_speed_is_left_out(tiny, tmp_path
     write_shard(tmp_path / "in" / "a.parquet", table=table.set_column(1, "audio", pa.array(audio, AUDIO)))
     recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", augment=[raysp.Speed((0.9, fastest))])
     assert planned(recipe)["left_out"] == left_out
-
-
-@pytest.mark.slow
-def test_a_vocabulary_is_built_from_the_texts_by_their_rules(words, headless, tmp_path):
-    found = planned(a_recipe(words, headless, tmp_path / "out", objective={"text": Text("upper")}))
-    assert [*found["vocabulary"]] == ["<pad>", "<unk>", "|", *"EFGHINORSTUVWXZ"]
 
 
 @pytest.mark.slow

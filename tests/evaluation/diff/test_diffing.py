@@ -119,23 +119,12 @@ class TestTexts:
             "cer_change": pytest.approx(jiwer.cer(right, b) - jiwer.cer(right, a)),
         }
 
-    def test_the_worst_rows_name_their_places(self, diff):
-        [text, _] = diff(worst=1).columns
-        [worst] = text.worst
-        assert (worst.id, worst.shard, worst.row) == (DIGITS["id"][0].as_py(), "a.parquet", 0)
-        assert worst.hypothesis == WRONG[0]
-
     def test_units_of_the_bootstrap_are_the_values_of_a_column(self, diff):
         rows, speakers = diff(column="pred_text"), diff(column="pred_text", over="speaker_id")
         assert (speakers.intervals.over, "draws of the values of speaker_id" in repr(speakers)) == ("speaker_id", True)
         ends = [found.columns[0].scores.metrics["wer"] for found in (rows, speakers)]
         assert ends[0].value == ends[1].value
         assert (ends[0].low, ends[0].high) != (ends[1].low, ends[1].high)
-
-    def test_limits_decide_the_exit_code(self, diff):
-        assert diff(fail_above={"wer": 0.3}, fail_below={"agreement": 0.8}).exit_code == 0
-        for limits in ({"fail_above": {"wer": 0.1}}, {"fail_above": {"wer_change": 0.0}}):
-            assert diff(**limits).exit_code == 1
 
 
 def test_classes_of_two_checkpoints(made, tmp_path):

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from raysp.text.formats.cues import Rules, cues_of, single_cue, srt
 from raysp.text.formats.line_breaks import SMALL_WORDS, width_of
-from raysp.text.formats.safe_values import on_one_line
 from raysp.text.times import Span
-from tests.text.formats.spans import words
 
 MARKS = st.sampled_from(["", "", "", "", ",", ".", "?", ";"])
 
@@ -101,12 +99,6 @@ class TestScriptsWithoutSpaces:
 
 
 class TestSmallWords:
-    def test_lines_break_before_conjunctions_and_prepositions(self):
-        text = "somebody called from the village near the green lake this morning"
-        assert [cue.lines for cue in cues_of(spoken(text, 0.35))] == [
-            ("somebody called from the village", "near the green lake this morning")
-        ]
-
     @pytest.mark.parametrize("language", SMALL_WORDS)
     def test_no_line_ends_with_an_article_where_another_end_fits(self, language):
         words = SMALL_WORDS[language]
@@ -191,14 +183,3 @@ def test_a_text_without_words_is_one_cue_over_the_recording():
     assert (cue.start, cue.end) == (0, 3250)
     assert cue.lines == ("one two one", "two one two", "one two one", "two")
     assert single_cue(" \n", 3.0) == ()
-
-
-@given(words(), st.integers(5, 60), st.floats(0.5, 10))
-def test_all_words_are_kept_in_order_and_no_cue_is_too_long(spans, max_chars, max_seconds):
-    cues = cues_of(spans, Rules(max_chars=max_chars, max_seconds=max_seconds))
-    shown = "".join(line for cue in cues for line in cue.lines).replace(" ", "")
-    assert shown == "".join(on_one_line(one.text) for one in spans).replace(" ", "")
-    assert all(width_of(line) <= max_chars for cue in cues for line in cue.lines)
-    assert all(1 <= len(cue.lines) <= 2 for cue in cues)
-    assert all(0 < cue.end - cue.start <= round(max_seconds * 1000) for cue in cues)
-    assert all(a.end <= b.start for a, b in pairwise(cues))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.training.planning.ordering import Durations, Epoch, Sizes, window_edges
+from raysp.training.planning.ordering import Durations, Epoch, Sizes
 
 
 def index_of(pieces: list[list[float]]) -> Durations:
@@ -40,20 +40,6 @@ def test_an_epoch_has_every_row_once_and_micro_batches_within_their_budget_or_of
             cost = sizes.cost(index.seconds[rows].astype(np.float64))
             assert len(rows) < 2 or cost.max() * len(rows) <= sizes.micro_seconds * (1 + 1e-9)
     assert sorted(found) == np.flatnonzero(index.seconds).tolist()
-
-
-@given(pieces, sizes, st.integers(1, 5))
-def test_workers_run_each_micro_batch_once_whatever_their_number(pieces, sizes, num_workers):
-    order = Epoch(index_of(pieces), sizes, seed=1, epoch=2)
-    for window in order.windows_from(0):
-        assert len(window.edges) == window.num_steps * sizes.micro_batches + 1
-        for worker in range(num_workers):
-            own = [
-                window.micro_batch(step, number)
-                for step in range(window.num_steps)
-                for number in range(worker, sizes.micro_batches, num_workers)
-            ]
-            assert window.rows_of(worker, num_workers).tolist() == [row for rows in own for row in rows.tolist()]
 
 
 @pytest.mark.slow
@@ -97,11 +83,3 @@ def test_lengths_are_mixed_within_a_step_unless_steps_go_from_short_rows_to_long
 
     assert longest(sorted_ones) == sorted(longest(mixed))
     assert longest(mixed) != sorted(longest(mixed))
-
-
-def test_a_small_rest_joins_the_window_before_it():
-    assert window_edges(np.asarray([4.0, 4.0, 4.0, 1.0]), 8.0) == [0, 2, 4]
-    assert window_edges(np.asarray([4.0, 4.0, 4.0, 4.0, 1.0]), 8.0) == [0, 2, 5]
-    assert window_edges(np.asarray([20.0, 1.0, 7.0]), 8.0) == [0, 1, 3]
-    assert window_edges(np.asarray([0.5]), 8.0) == [0, 1]
-    assert window_edges(np.asarray([]), 8.0) == [0]

@@ -83,15 +83,6 @@ def test_long_tables_are_cut_and_say_so(sink):
     assert "and 1 more class" in page.texts
 
 
-def test_values_of_groups_keep_their_types(sink):
-    """Numbers and texts that look alike are groups of their own."""
-    groups = [{"value": value, "scores": EVALUATION["scores"]} for value in (True, 1, 1.5, "1", None)]
-    sink.evaluate(30, by={"mixed": groups}, worst=[])
-    page = page_of(sink)
-    first = page.texts.index("By mixed")
-    assert page.texts[first + 7 : first + 37 : 6] == ["True", "1", "1.5", "1", "-"]
-
-
 def html_of_texts(folder: Path, text: str) -> str:
     """Render the report of a training in which every text of a user is the same."""
     source = {"url": [text, "b", "c", "d"], "text": text}
@@ -121,15 +112,6 @@ def test_it_needs_nothing_from_outside_and_runs_no_scripts(sink):
     assert not page.tags.keys() & {"script", "link", "iframe", "img", "object"}
     assert "default-src 'none'" in html
     assert not re.search(r"@import|url\(", html)
-
-
-def test_the_file_in_the_sink_is_replaced(sink):
-    place = raysp.report(sink.url)
-    assert place == f"{sink.url}/.raysp/report.html"
-    before = Path(place).read_text()
-    sink.train(range(41, 44))
-    raysp.report(sink.url)
-    assert Path(place).read_text() != before
 
 
 def test_what_cannot_be_is_refused(sink, tmp_path):

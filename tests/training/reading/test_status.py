@@ -48,16 +48,6 @@ def test_the_time_left_is_that_since_the_last_commit(sink):
     assert status(sink).eta_seconds == 0.0
 
 
-def test_active_killed_and_remote_trainings_are_distinguished(sink):
-    assert status(sink).running.name == "NO"
-    sink.hold()
-    assert (status(sink).running.name, f"pid {os.getpid()}" in status(sink).holder) == ("YES", True)
-    sink.hold(start="1")
-    assert status(sink).running.name == "KILLED"
-    sink.hold(host="another", boot="x", pid=1)
-    assert status(sink).running.name == "ELSEWHERE"
-
-
 @pytest.mark.parametrize(
     ("metric", "values", "step"),
     [
@@ -153,22 +143,3 @@ def test_gc_is_refused_while_a_training_is_active(words, tiny, tmp_path, monkeyp
     finetune(a_recipe(words, tiny, url, schedule=Schedule(steps=1)), on_plan=clean)
     assert refused == [True, False]
     assert raysp.gc(url).removed
-
-
-@pytest.mark.slow
-def test_a_training_in_a_bucket_is_shown_and_cleaned_as_one_on_a_disk(s3):
-    sink = Sink(f"s3://{s3.bucket()}/model", s3.options)
-    for first in (1, 11):
-        sink.train(range(first, first + 10))
-    sink.evaluate(10)
-    sink.export(20)
-    found = raysp.status(sink.url, s3.options)
-    assert (found.steps, found.share, found.best.steps, found.last_steps.number) == (20, 0.5, 10, 20)
-    assert found.steps_exported == 20
-    for _ in range(2):
-        assert raysp.report(sink.url, storage_options=s3.options) == f"{sink.url}/.raysp/report.html"
-    assert b"Evaluation at step 10" in sink.files.read(".raysp/report.html")
-    sink.files.write(".raysp/steps/23.ab/model.safetensors", b"left")
-    left = [orphan.path for orphan in raysp.gc(sink.url, s3.options).orphans]
-    assert left == [".raysp/steps/23.ab/model.safetensors"]
-    assert raysp.status(sink.url, s3.options).steps == 20

@@ -128,28 +128,6 @@ def test_tensorboard_shows_each_step_once_after_a_kill(words, tiny, pipelines):
     assert {name for name, _ in shown} == {*names}
 
 
-def test_mlflow_has_one_run_of_a_training_that_is_continued(words, tiny, pipelines, monkeypatch):
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (pipelines / "mlruns").as_uri())
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    training = interrupted(words, tiny, pipelines / "out", "to_mlflow:track")
-    [run] = mlflow.search_runs(output_format="list")
-    assert (run.data.tags["training"], run.info.status, mlflow.active_run()) == (training, "FINISHED", None)
-    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "loss")
-    assert {metric.step: metric.value for metric in history} == pytest.approx(losses_of(pipelines / "out"))
-    assert "evaluation/wer" in run.data.metrics
-
-
-def test_wandb_has_one_run_of_a_training_that_is_continued(words, tiny, pipelines, monkeypatch):
-    wandb = pytest.importorskip("wandb")
-    for name, value in (("MODE", "offline"), ("DIR", str(pipelines)), ("SILENT", "true")):
-        monkeypatch.setenv(f"WANDB_{name}", value)
-    training = interrupted(words, tiny, pipelines / "out", "to_wandb:track")
-    files = [*pipelines.glob("wandb/offline-run-*/*.wandb")]
-    assert {file.name for file in files} == {f"run-{training}.wandb"}
-    assert wandb.run is None
-
-
 def event_files(folder: Path) -> list[list[Any]]:
     """Return the events of TensorBoard of each file, in the order in which they were written."""
     files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)

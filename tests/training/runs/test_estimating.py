@@ -5,7 +5,7 @@ import json
 import pytest
 
 import raysp
-from raysp import Batching, Checkpoint, PlanError, Schedule, SpecError, finetune
+from raysp import Batching, Checkpoint, PlanError, Schedule, finetune
 from tests.corpora import rows_table, wav, write_shard
 from tests.recipes import a_recipe
 
@@ -78,10 +78,3 @@ def test_declared_durations_count_as_epochs_mix_them(tiny, tmp_path):
         found = raysp.estimate(a_recipe("", tiny, tmp_path / "out", source=source, **fields))
         assert (found.left.steps, found.left.share) == (None, 1.0)
         assert found.left.audio_seconds == pytest.approx(2 * expected)
-
-
-def test_a_sample_is_refused_for_a_recipe(words, tiny, tmp_path):
-    with pytest.raises(SpecError, match="sample: without effect: the rows of a recipe are not sampled"):
-        raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), sample=5)
-    with pytest.raises(SpecError, match="found rtfx and calibrate, expected one of them"):
-        raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), rtfx=2.0, calibrate=True)

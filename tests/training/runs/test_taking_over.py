@@ -55,7 +55,7 @@ def wait_for_commit(files: Files, done: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(("place", "at"), [("disk", 1), ("disk", 4), ("s3", 3)])
+@pytest.mark.parametrize(("place", "at"), [("disk", 4), ("s3", 3)])
 def test_a_training_that_wakes_after_another_took_over_ends_and_replaces_nothing(
     words, tiny, request, tmp_path, place, at
 ):
