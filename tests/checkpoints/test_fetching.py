@@ -1,6 +1,5 @@
 """The digest of a checkpoint, and its copy on this machine: downloaded once, complete or not at all."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,6 @@ from raysp import CheckpointError, StoreError
 from raysp.checkpoints.fetching import (
     KEPT_BYTES,
     KEPT_COPIES,
-    digest_files,
     fetch,
     forget_used,
 )
@@ -28,39 +26,6 @@ from raysp.storage.stores import open_store
 def cache(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "raysp"
-
-
-def folder_of(place: Path, **files: str) -> tuple[Path, list[Path]]:
-    place.mkdir()
-    for name, text in files.items():
-        (place / name).write_text(text)
-    return place, sorted(place.iterdir())
-
-
-def test_a_digest_is_of_names_and_contents_and_a_file_is_read_again_only_if_its_time_changed(tmp_path):
-    one, files = folder_of(tmp_path / "one", a="1", b="2")
-    other, copies = folder_of(tmp_path / "other", a="1", b="2")
-    expected = digest_files(one, files)
-    assert digest_files(one, files[::-1]) == digest_files(other, copies) == expected
-    for number, changed in enumerate(({"a": "1", "b": "3"}, {"a": "2", "b": "1"}, {"a": "1", "c": "2"}, {"a": "1"})):
-        assert digest_files(*folder_of(tmp_path / str(number), **changed)) != expected
-    before = files[0].stat()
-    files[0].write_text("3")
-    os.utime(files[0], ns=(1, before.st_mtime_ns))
-    assert digest_files(one, files) == expected
-    os.utime(files[0], ns=(1, before.st_mtime_ns + 1))
-    assert digest_files(one, files) != expected
-
-
-def test_a_cache_that_is_damaged_or_cannot_be_written_costs_time_alone(tmp_path, cache, monkeypatch):
-    folder, files = folder_of(tmp_path / "one", a="1")
-    expected = digest_files(folder, files)
-    for damage in (b"", b"[]", b"\xff\xfe", b'{"x": 3}'):
-        (cache / "digests.json").write_bytes(damage)
-        assert digest_files(folder, files) == expected
-        assert json.loads((cache / "digests.json").read_text())
-    monkeypatch.setenv("XDG_CACHE_HOME", str(files[0]))
-    assert digest_files(folder, files) == expected
 
 
 FILES = {
