@@ -26,11 +26,10 @@ class TestCorpora:
         assert kit.outcomes(labels) == [(row.id, row.status, row.error_type) for row in corpus.expected]
         assert {row.fault for row in corpus.expected} == {None, *faults}
 
-    @pytest.mark.drivers
     def test_a_recording_ends_the_decoding_process(self, tmp_path):
         corpus = kit.corpus(tmp_path / "in", rows=2, faults={1: "crash_decoder"})
         file = corpus.file(tmp_path / "label.py", tmp_path / "out")
-        ran = kit.run_apart(["run", file], **corpus.variables)
+        ran = kit.run(["run", file], **corpus.variables)
         assert ran.code == 0, ran.err
         assert [row["error_type"] for row in kit.rows(tmp_path / "out")] == [None, "decoder_crashed", None]
 

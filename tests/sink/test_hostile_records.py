@@ -54,11 +54,9 @@ def check_named(sink: Path, file: str, message: str = "", verbs: int = 2) -> Non
     ("values", "message"),
     [
         ({"name": "../a.parquet"}, "'..' cannot be part of a path"),
-        ({"name": "_a.parquet"}, "'_a.parquet' begins with '_', which readers ignore"),
         ({"name": "a.arrow"}, "a label shard's name ends in .parquet"),
         ({"url": None}, "a value is missing"),
         ({"pieces": [{"first": 0, "end": None}]}, "a value is missing"),
-        ({"pieces": []}, "do not cover its 3 rows"),
         ({"pieces": [{"first": 2, "end": 3}, {"first": 0, "end": 2}]}, "do not cover its 3 rows"),
         ({"num_rows": 2**60, "pieces": [{"first": 0, "end": 2**60}]}, "1152921504606846976 rows"),
         ({"seconds": float("nan")}, "nan seconds"),
@@ -123,11 +121,8 @@ def change_of(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     [
         ("schema_version", 99, "schema version 99, this version of raysp reads 1; upgrade raysp"),
         ("fingerprint", 3, "fingerprint: found 3, expected a valid string"),
-        ("runs", {"0": {}}, "runs: found"),
         ("runs.0.run_id", None, "runs: 0: run_id: found None, expected a valid string"),
-        ("runs.0.command", [], "runs: 0: command: found"),
         ("runs.0.more", 1, "runs: 0: more: no such field"),
-        ("parts", ["a"], "parts: found"),
         ("settings", 10**400, "settings: found an integer of 1,329 bits"),
         ("root", float("nan"), "root: found nan"),
     ],

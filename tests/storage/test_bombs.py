@@ -15,7 +15,6 @@ CONFIGURATIONS = {
     "hidden_size": 10**9,
     "vocab_size": 10**12,
     "conv_dim": [10**9] * 7,
-    "num_attention_heads": 10**9,
 }
 
 

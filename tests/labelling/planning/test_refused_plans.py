@@ -56,23 +56,12 @@ def searched(lm: str) -> list[object]:
 @pytest.mark.parametrize(
     ("steps", "error", "message"),
     [
-        ([Keep(where=[("lang", "==", "en")]), label(TEXT)], PlanError, "has no column 'lang'"),
-        (
-            [Keep(where=[("language", "==", 3)]), label(TEXT)],
-            PlanError,
-            "a.parquet: Keep cannot compare 'language' == 3, a column of string: expected a text in quotes$",
-        ),
         (
             [Counted(), Keep(where=[("words", "==", "one")]), label(TEXT)],
             PlanError,
             "a.parquet: Keep cannot compare 'words' == 'one', a column of int32: expected a number without quotes$",
         ),
         ([Louder(), label(TEXT)], PlanError, r"steps\[1\] Louder: found a step that .* cannot run: it has no op"),
-        (
-            [label(raysp.Align("sentence"))],
-            PlanError,
-            "has no column 'sentence', expected one; its columns are id, audio, text, lang",
-        ),
         ([label(raysp.Align("length"))], PlanError, "column 'length' holds int64, expected strings: Align aligns them"),
         (
             [label(TEXT), label(raysp.Align("pred_txt"))],
