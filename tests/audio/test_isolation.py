@@ -16,7 +16,6 @@ import pytest
 
 from raysp import AudioError, RunError, audio
 from raysp.audio import DecodeOptions, Excerpt, decoder_protocol, isolation
-from raysp.audio.decoder_protocol import ExternalFailure, failure_of
 from raysp.audio.isolation import Decoder
 from raysp.errors import ProgramError
 from tests.corpora import wav
@@ -257,23 +256,6 @@ def test_endless_external_kills_are_an_error_of_the_run_and_never_of_a_recording
     with pytest.raises(RunError, match=message):
         next(found)
     assert len(decoder.decode(Excerpt(wav(50)), OPTIONS)) == 50
-
-
-@pytest.mark.parametrize(
-    ("signals", "error_type", "message"),
-    [
-        (["SIGKILL", "SIGTERM", "SIGHUP", "SIGUSR1"], None, ""),
-        (["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE"], "decoder_crashed", "the decoder crashed with {name} on this"),
-        (["SIGPROF"], "decoder_timeout", "the decoder returned nothing for 60 s of CPU time, twice"),
-    ],
-    ids=["from outside", "caused itself", "time out"],
-)
-def test_signals_of_crashes_are_told_from_those_from_outside(signals, error_type, message):
-    for name in signals:
-        failure = failure_of(-signal.Signals[name], 60)
-        assert isinstance(failure, ExternalFailure) == (error_type is None)
-        assert error_type is None or failure.error_type == error_type
-        assert str(failure).startswith(message.format(name=name))
 
 
 def test_the_child_ends_with_its_parent_also_while_it_hangs():

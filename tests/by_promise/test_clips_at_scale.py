@@ -104,6 +104,7 @@ def test_processes_write_the_same_files_and_start_a_decoder_each(sink, one, tmp_
 
 
 @pytest.mark.cluster
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_tasks_of_a_cluster_write_the_same_files(sink, one, tmp_path, local_ray):
     found = raysp.export(str(sink), CLIPS, str(tmp_path), trust=True, address="auto")
@@ -111,6 +112,7 @@ def test_tasks_of_a_cluster_write_the_same_files(sink, one, tmp_path, local_ray)
     assert exported(tmp_path) == one
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize("files", [1, *soaked(range(2, 7))])
 def test_killed_once_some_files_are_written_it_goes_on_to_the_same_files(sink, one, tmp_path, files):

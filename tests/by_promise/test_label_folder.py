@@ -128,6 +128,7 @@ def test_a_shown_file_makes_the_same_labels_in_the_same_sink(tmp_path, monkeypat
     )
 
 
+@pytest.mark.drivers
 @pytest.mark.parametrize("phase", ["before_shard_committed", *soaked(["after_piece_staged", "after_run_finished"])])
 def test_a_killed_command_goes_on_when_it_is_given_again(talks, phase):
     line = ["label", "talks", "--model", CHECKPOINT, "--to", "srt"]

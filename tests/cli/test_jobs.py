@@ -86,6 +86,7 @@ def test_detached_it_says_how_to_follow_and_to_stop(raysp_command, file, head):
     assert not any(path.endswith("/logs") for _, path, _ in head.requests)
 
 
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(file, head):
     is_following = threading.Event()

@@ -67,10 +67,10 @@ def differences(path, num_rows):
 
 
 def test_values_that_refer_to_others_are_read_in_bounded_memory(tmp_path):
-    differences(tmp_path / "a.parquet", 300)
+    differences(tmp_path / "a.parquet", 160)
     assert (tmp_path / "a.parquet").stat().st_size < 10 * MIB
     said, rows, megabytes = read_in_a_process(tmp_path / "a.parquet", "id")
-    assert (said, rows) == ("", 300)
+    assert (said, rows) == ("", 160)
     assert megabytes < MOST_MEGABYTES
 
 

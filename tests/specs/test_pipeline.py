@@ -45,12 +45,6 @@ class TestOrder:
         with pytest.raises(SpecError, match=message):
             a_pipeline(steps=steps)
 
-    def test_a_kept_column_that_clashes_is_refused(self):
-        with pytest.raises(
-            SpecError, match=r"two columns would be named 'pred_text': one of .*, one of the sink's keep"
-        ):
-            a_pipeline(sink=raysp.Parquet("o", keep=["pred_text"]))
-
     def test_the_reference_text_is_kept_once(self):
         source = raysp.Shards("in", text="text")
         assert a_pipeline(source, raysp.Parquet("o", keep=["a"])).kept == ("a", "text")

@@ -71,14 +71,6 @@ def test_fields_that_change_the_weights_change_the_fingerprint_and_no_others(pat
     assert (hashed(override(RECIPE, path, value)) != hashed(RECIPE)) == changes
 
 
-def test_an_evaluation_changes_the_weights_only_if_it_may_end_the_training():
-    evaluation = Evaluation(raysp.Shards("dev/*.parquet", text="text"))
-    with_it = dataclasses.replace(RECIPE, evaluation=evaluation)
-    assert hashed(with_it) == hashed(override(with_it, "evaluation.every", "7")) == hashed(RECIPE)
-    patient = override(with_it, "evaluation.patience", "3")
-    assert len({hashed(RECIPE), hashed(patient), hashed(override(patient, "evaluation.every", "7"))}) == 3
-
-
 def test_every_field_of_a_recipe_was_judged():
     fields = {field.name for field in dataclasses.fields(Finetune)}
     judged = {"source", "steps", "objective", "schedule", "batching", "seed", "dtype", "ema", "evaluation", "augment"}

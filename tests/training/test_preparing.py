@@ -99,13 +99,3 @@ def test_a_shard_without_rows_and_one_that_cannot_be_read(tiny, tmp_path):
     found = planned(a_recipe(url, tiny, tmp_path / "out"))
     assert found["rows_trained"] == 12
     assert [*found["shards_unreadable"]] == ["zz.parquet"]
-
-
-def test_rows_above_the_default_limit_are_left_out_and_counted(tiny, tmp_path):
-    recordings = [{"bytes": wav(round(16_000 * seconds)), "path": None} for seconds in (0.5, 120, 121)]
-    table = pa.table({"id": ["a", "b", "c"], "audio": pa.array(recordings, AUDIO), "text": ["six"] * 3})
-    write_shard(tmp_path / "in" / "a.parquet", table=table)
-    found = planned(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
-    assert (found["rows_trained"], found["audio_seconds"], found["left_out"]) == (2, 120.5, {"too_long": 1})
-    assert found.facts["longest row"] == "120 s, by default"
-    assert "left out: 1 too_long (above 120 s; Decode(max_seconds=...) changes it)" in found.facts["rows"]

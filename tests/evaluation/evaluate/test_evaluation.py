@@ -12,7 +12,7 @@ import pytest
 
 import raysp
 from tests.classifiers import make_classifier, make_speaker_model
-from tests.corpora import AUDIO, CHECKPOINT, DEMO, rows_table, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, DEMO, write_shard
 
 pytestmark = [pytest.mark.lengthy, pytest.mark.usefixtures("without_ray")]
 
@@ -97,14 +97,6 @@ class TestRows:
             ("b", 1, None),
         ]
         assert {one.value: one.scores.rows for one in found.by["take"]} == {1: 3, 2: 1}
-
-    def test_every_row_failing_ends_with_exit_code_3_and_no_metric(self, tmp_path):
-        write_shard(tmp_path / "in" / "a.parquet", table=rows_table(3, audio=b"no audio at all"))
-        found = evaluated(tmp_path / "in", by=["language"], fail_above={"wer": 1.0})
-        assert (found.exit_code, found.rows.compared, found.rows.errors) == (3, 0, {"unsupported_format": 3})
-        assert (found.scores.metrics["wer"].value, found.by, found.worst) == (None, {"seconds": (), "language": ()}, ())
-        assert [limit.is_met for limit in found.limits] == [False]
-        assert "0 of 3 rows were labelled" in found.run.nothing_labelled
 
     def test_rows_that_a_step_leaves_out_are_counted(self, mixed):
         steps = [raysp.Keep(where=[("take", "==", 1)]), raysp.Decode()]

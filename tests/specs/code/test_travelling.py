@@ -32,6 +32,7 @@ def write(project, number: int) -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.drivers
 @pytest.mark.slow
 def test_workers_run_the_code_that_was_planned_regardless_of_their_disk(project, tmp_path, local_ray):
     write_shard(tmp_path / "in" / "a.parquet", 2)

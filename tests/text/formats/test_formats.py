@@ -234,18 +234,3 @@ def test_bytes_and_dates_are_texts_and_scripts_are_readable_in_json(tmp_path):
     assert file.read_text().endswith(
         '"x": "/w==", "y": "2020-01-02", "z": {"d": [null]}, "zz": "שלום\\u2028\\u0085"}\n'
     )
-
-
-NAMES = [
-    *(("a-1", "a-1"), ("b.c", "b.c"), ("ß", "ß"), ("d", "d"), ("D", "D~4"), ("e/b", "e_b~5"), ("e_b", "e_b")),
-    *(("../../x", "x_.._x~7"), ("..", "x~8"), ("", "x~9"), ("CON", "xCON~10"), ("nul.txt", "xnul.txt~11")),
-    *(("console", "console"), ("f~1", "f_1~13"), ("é", "é"), ("e\u0301", "é~15"), (".hidden", "hidden~16")),
-    *(("-rf", "x-rf~17"), ("end. ", "end._~18")),
-]
-"""Ids of rows, and the names of their files."""
-
-
-def test_names_of_files_by_ids_are_different_and_safe_on_every_system(tmp_path):
-    sink = labelled(tmp_path, {"id": [id_ for id_, _ in NAMES], "pred_text": ["a"] * len(NAMES)})
-    export_to("srt", str(sink), dest=str(tmp_path / "srt"), names="id")
-    assert {file.stem for file in (tmp_path / "srt/a").iterdir()} == {name for _, name in NAMES}

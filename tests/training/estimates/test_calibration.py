@@ -24,6 +24,7 @@ def memories(usual, long):
     return [*found, *(raysp.estimate(recipe, calibrate=True).memory for recipe in (usual, long))]
 
 
+@pytest.mark.drivers
 def test_the_memory_is_that_of_the_longest_row_wherever_it_is_and_nothing_from_before(tiny, tmp_path):
     table = words_table(12)
     long = table.slice(0, 1).set_column(1, "audio", [[{"bytes": wav(LONG * 16_000), "path": None}]])
