@@ -61,11 +61,6 @@ class Sorter:
         if self._held_bytes > self._num_bytes // 2:
             self._write_run()
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no table was added."""
-        return self._schema is None
-
     def numbers(self) -> pa.Table:
         """Return the columns `NUMBERS` of all rows."""
         return pa.concat_tables([*self._numbers, *map(_numbers, self._held)])
@@ -73,7 +68,8 @@ class Sorter:
     def slices(self) -> Iterator[pa.Table]:
         """Yield all rows in order, in slices of a quarter of `num_bytes` if they do not fit. A row is never split."""
         if not self._offsets:
-            yield in_order(self._held)
+            if self._held:
+                yield in_order(self._held)
             return
         if self._held:
             self._write_run()

@@ -9,18 +9,19 @@ from textwrap import shorten
 from typing import Protocol
 
 from raysp import tracebacks
+from raysp.columns import OK
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
 from raysp.labelling.engine.display import OnProgress
+from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.job import FatalFailure, LabelledPiece, Message, Outcome, PieceTodo, RetriedPiece, RowError
-from raysp.labelling.engine.open_shards import ErrorRate, OpenShards
-from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.run_progress import FIRST_SHARDS, Progress
 from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.rows import FILTERED, remedy
 from raysp.sink import lease, stage
 from raysp.sink.commit import Todo
-from raysp.sink.receipts import Counts, ShardFailure
+from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
 from raysp.sink.run_log import RunLog
 from raysp.words import count, run_again
 
@@ -36,6 +37,8 @@ STOP_SECONDS = 0.5
 MOST_BLAMED = 100
 """Error rows of each type in the log; the label shards have all of them."""
 
+MOST_SHOWN = 5
+"""Error rows that are shown."""
 MOST_EXAMPLES = 3
 EXAMPLE_CHARACTERS = 120
 """Error rows that the reason of a stop names, and the length of each."""
@@ -85,11 +88,20 @@ class Execution:
 
     def __post_init__(self) -> None:
         plan, self.commits = self.plan, self.workers.commits
-        self.open_shards = OpenShards(plan.todo, self.progress)
-        self.rate = ErrorRate(plan.pipeline.max_error_rate)
-        self.rows_before = sum(staged.rows.num_rows for todo in plan.todo for staged in todo.staged)
+        self.todo = {todo.shard.name: todo for todo in plan.todo}
+        self.failed: dict[str, str] = {}
+        self.rows_left = {name: todo.num_rows for name, todo in self.todo.items()}
+        """Rows without a result, by uncommitted shard."""
+        self.staged_bytes, self.errors = Counter[str](), Counter[str]()
+        """Bytes and error rows staged, by uncommitted shard."""
+        self.rows_before = 0
         """Rows of other runs in the error rate: staged ones, and those that retried shards keep."""
-        self.errors_before = self.open_shards.errors.total()
+        for file in (file for todo in plan.todo for file in todo.staged):
+            self.staged_bytes[file.name.shard] += file.num_bytes
+            self.errors[file.name.shard] += file.name.errors
+            self.rows_before += file.rows.num_rows
+        self.errors_before = self.errors.total()
+        self.rate = ErrorRate(plan.pipeline.max_error_rate)
         self.kept_rows = {todo.shard.name: todo.shard.num_rows - todo.num_rows for todo in plan.todo if todo.keeps_rows}
         """Rows outside the retry, by shards of which no row is labelled yet."""
         self.blamed: Counter[str] = Counter()
@@ -108,8 +120,7 @@ class Execution:
             if not todo.pieces:
                 self._release(todo)
         self._check_rate()
-        begin = self.open_shards.submit
-        with contextlib.closing(self.workers.label(lambda todo: begin(todo.name, todo.part))) as messages:
+        with contextlib.closing(self.workers.label(self._begin)) as messages:
             for message in messages:
                 self._handle(message)
                 if self.rate.is_exceeded:
@@ -120,7 +131,17 @@ class Execution:
             self.on_progress(self.progress)  # raises a requested stop that another library has swallowed
         self._check_rate()
         self.on_progress(self.progress)
-        return dict(self.open_shards.unfinished())
+        lost = {
+            name: f"no result for {count(rows, 'row')}; run again"
+            for name, rows in self.rows_left.items()
+            if rows and name not in self.failed
+        }
+        return {**self.failed, **lost}
+
+    def _begin(self, todo: PieceTodo) -> None:
+        """Record that workers have a piece. Called from another thread."""
+        if todo.name in self.rows_left:
+            self.progress.in_flight[todo.name, todo.part] = None
 
     def _handle(self, message: Message) -> None:
         # With each message: a run that lost its lease ends before it commits more.
@@ -149,34 +170,40 @@ class Execution:
         if not self.rate.is_exceeded:
             return
         self._record(self.commits.stop(LAST_COMMITS_SECONDS))
-        for name in self.open_shards.staged_bytes:
+        for name in self.rows_left:
             stage.discard(self.plan.sink.store, name, only_errors=True)
         raise RunError(_too_many_errors(self.plan, self.progress, self.rate))
 
     def _release(self, todo: Todo) -> None:
-        self._commit(self.rate.release(todo, self.open_shards.errors[todo.shard.name]))
+        self._commit(self.rate.release(todo, self.errors[todo.shard.name]))
 
     def _commit(self, shards: Sequence[Shard]) -> None:
         """Start commits until too many rows have failed, also in steps after the last model."""
         for shard in shards:
             if not self.rate.is_exceeded:
-                self.commits.start(self.open_shards.todo[shard.name], self.open_shards.staged_bytes[shard.name])
+                self.commits.start(self.todo[shard.name], self.staged_bytes[shard.name])
                 self._record(self.commits.finished())
 
     def _add(self, labelled: LabelledPiece) -> None:
-        receipt = labelled.receipt
-        self.rows_before += self.kept_rows.pop(receipt.shard, 0)
-        shard = self.open_shards.add(labelled)
+        receipt, shard = labelled.receipt, labelled.receipt.shard
+        self.rows_before += self.kept_rows.pop(shard, 0)
+        self.progress.add(labelled)
         if not labelled.is_staged:
             return
+        self.staged_bytes[shard] += receipt.counts.staged_bytes
+        self.errors[shard] += sum(receipt.counts.errors.values())
+        self.rows_left[shard] -= labelled.num_rows
         self.log.add(receipt)
         self._blame(labelled.examples)
-        if shard is not None:
-            self._release(self.open_shards.todo[shard.name])
+        if not self.rows_left[shard] and shard not in self.failed:
+            self._release(self.todo[shard])
 
     def _blame(self, examples: Sequence[RowError]) -> None:
-        """Show error rows, and log the first of each type."""
-        self.open_shards.show(examples)
+        """Add error rows to the few that are shown, which have as many types as possible, and log the first of each."""
+        shown = [*self.progress.examples, *examples]
+        kinds = [example.error_type for example in shown]
+        firsts = sorted(range(len(shown)), key=lambda place: kinds[:place].count(kinds[place]))[:MOST_SHOWN]
+        self.progress.examples = [shown[place] for place in sorted(firsts)]
         for shard, row, kind, message in examples:
             self.blamed[kind] += 1
             if self.blamed[kind] <= MOST_BLAMED:
@@ -185,7 +212,12 @@ class Execution:
                 self.log.event("row_blamed", shard=shard, row=row, error_type=kind, **details)
 
     def _fail(self, failure: ShardFailure) -> None:
-        self.open_shards.fail(failure.shard, failure.reason)
+        """Record that a shard is not committed; its pieces in flight do not count any more."""
+        self.failed[failure.shard] = failure.reason
+        in_flight = self.progress.in_flight
+        # Of a copy, since `_begin` adds to it in another thread.
+        for place in [place for place in list(in_flight) if place[0] == failure.shard]:
+            del in_flight[place]
         self.log.add(failure)
 
     def _record(self, outcomes: Sequence[Outcome]) -> None:
@@ -196,15 +228,24 @@ class Execution:
             if isinstance(outcome, ShardFailure):
                 self._fail(outcome)
             else:
-                self.log.add(outcome)
-                self._blame([RowError(outcome.shard, *example) for example in outcome.examples_behind])
-                self.progress.behind += Counts(
-                    skipped={FILTERED: outcome.filtered_behind}, errors={"step_failed": outcome.failed_behind}
-                )
-                if not self.open_shards.todo[outcome.shard].keeps_rows:
-                    self.progress.committed += outcome.counts
-                self.open_shards.committed(outcome)
+                self._committed(outcome)
         self._count()
+
+    def _committed(self, receipt: ShardReceipt) -> None:
+        shard, progress = receipt.shard, self.progress
+        self.log.add(receipt)
+        self._blame([RowError(shard, *example) for example in receipt.examples_behind])
+        progress.behind += Counts(
+            skipped={FILTERED: receipt.filtered_behind}, errors={"step_failed": receipt.failed_behind}
+        )
+        if not self.todo[shard].keeps_rows:
+            progress.committed += receipt.counts
+        progress.shards_committed += 1
+        progress.new_commits += 1
+        progress.unchanged += receipt.existing
+        if receipt.counts.by_status[OK] and not receipt.existing:
+            progress.first_shards = sorted([*progress.first_shards, shard])[:FIRST_SHARDS]
+        del self.rows_left[shard], self.staged_bytes[shard], self.errors[shard]
 
     def _count(self) -> None:
         """Count the rows of the error rate, of this run and of earlier runs."""

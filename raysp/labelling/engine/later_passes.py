@@ -40,18 +40,19 @@ class KeptBlocks:
         self._path = functools.cache(lend)
         self._offsets: list[int] = []
 
-    def add(self, block: pa.Table) -> None:
-        """Keep the rows of a decoded block that are one window, if a later pass takes them."""
+    def add(self, block: pa.Table) -> pa.Table:
+        """Keep the rows of a decoded block that are one window, if a later pass takes them, and return the block."""
         if self._most_samples == 0:
-            return
+            return block
         kept = block.select([*ROW_SCHEMA.names, WAVE]).filter((pc.field("status") == OK) & (pc.field("windows") == 1))
         kept = kept.filter(pa.array(_num_samples(kept) <= self._most_samples)).combine_chunks()
         if not kept.num_rows:
-            return
+            return block
         with pa.OSFile(str(self._path()), "ab") as file:
             self._offsets.append(file.tell())
             with pa.ipc.new_stream(file, kept.schema) as writer:
                 writer.write_table(kept)
+        return block
 
     def of(self, later: Pass, rows: Rows, columns: pa.Table) -> Iterator[pa.Table]:
         """Yield the blocks of those rows of a later pass that are kept.

@@ -69,7 +69,7 @@ def label_piece(
     with ExitStack() as files:
         labels = PieceLabels(job, todo, store, actor, lambda: files.enter_context(store.scratch()))
         try:
-            blocks = map(labels.kept, read(todo))
+            blocks = map(labels.kept.add, read(todo))
             for labelled in in_order(lambda block: models[0](block, todo.name), blocks, models[0].at_once):
                 labels.add(labelled)
                 yield labels.so_far()
@@ -101,7 +101,7 @@ class PieceLabels:
         self.actor = actor
         self._scratch = scratch
         self._sorter = self._new_sorter()
-        self._kept = KeptBlocks(job.passes, self._scratch)
+        self.kept = KeptBlocks(job.passes, self._scratch)
         self._outcomes: dict[int, tuple[str, str]] = {}
         """Status and type of the rows that are not ok; of a row of several windows, of the first that is not."""
         self._examples: list[RowError] = []
@@ -110,12 +110,6 @@ class PieceLabels:
 
     def _new_sorter(self) -> Sorter:
         return Sorter(self._scratch, MEMORY_BYTES, self.job.pipeline.decode.most_channels)
-
-    def kept(self, block: pa.Table) -> pa.Table:
-        """Return a decoded block, of which recordings are kept for later passes."""
-        if len(self.job.passes) > 1:
-            self._kept.add(block)
-        return block
 
     def add(self, labelled: LabelledBlock, number: int = 0) -> None:
         """Add the windows of a block; rows and their audio count in the first pass."""
@@ -211,22 +205,18 @@ class PieceLabels:
         blocks = self._blocks_of(number, numbers, columns, read)
         for labelled in in_order(lambda block: model(block, self.todo.name), blocks, model.at_once):
             self.add(labelled, number)
-        return merged(before.slices(), self._joined(number), output_schema(self.job.passes[number]))
+        joined = map(self.job.joins[number], self._sorter.slices())
+        return merged(before.slices(), joined, output_schema(self.job.passes[number]))
 
     def _blocks_of(self, number: int, numbers: Rows, columns: pa.Table, read: Read) -> Iterator[pa.Table]:
         """Yield the decoded blocks of rows for a later pass: kept blocks of the first pass, then newly decoded ones."""
         is_other = np.ones(len(numbers), bool)
-        for block in self._kept.of(self.job.passes[number], numbers, columns):
+        for block in self.kept.of(self.job.passes[number], numbers, columns):
             is_other &= ~np.isin(numbers, block.column("row").to_numpy())
             yield block
         if is_other.any():
             rest = columns.filter(pa.array(is_other)) if columns.num_columns else columns
             yield from read(replace(self.todo, only=tuple(numbers[is_other].tolist()), number=number, columns=rest))
-
-    def _joined(self, number: int) -> Iterator[pa.Table]:
-        """Yield the rows of a later pass in order."""
-        if not self._sorter.is_empty:
-            yield from map(self.job.joins[number], self._sorter.slices())
 
     def _judged(self, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Yield the rows to stage, and count their outcomes."""

@@ -105,13 +105,11 @@ class Exporter:
     Args:
         sink: url of the sink.
         write: callable for the values of each metric, by name.
-        clock: monotonic clock.
     """
 
-    def __init__(self, sink: str, write: Mapping[str, Write], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, sink: str, write: Mapping[str, Write]) -> None:
         self._tags = {SINK: TRY_OUT if sinks.is_trial(sink) else sink}
         self._write = write
-        self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
         """Values of counters so far, by name and label."""
         self._last = float("-inf")
@@ -119,12 +117,12 @@ class Exporter:
 
     def __call__(self, progress: Progress) -> None:
         """Write a state of the run, unless one was written less than `WRITE_SECONDS` ago."""
-        if self._clock() - self._last >= WRITE_SECONDS:
+        if time.monotonic() - self._last >= WRITE_SECONDS:
             self.write(progress)
 
     def write(self, progress: Progress) -> None:
         """Write a state of the run."""
-        self._last = self._clock()
+        self._last = time.monotonic()
         if self._failed:
             return
         try:

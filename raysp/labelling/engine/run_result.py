@@ -164,9 +164,7 @@ def describe(examples: Iterable[RowError], shards: Iterable[Shard], pipeline: Pi
         shards: shards of the run.
         pipeline: pipeline of the run, for the id column and storage options.
     """
-    examples = list(examples)
-    names = {example.shard for example in examples}
-    by_name = {shard.name: shard for shard in shards if shard.name in names}
+    by_name = {shard.name: shard for shard in shards}
     return tuple(_describe(example, by_name.get(example.shard), pipeline) for example in examples)
 
 

@@ -205,9 +205,6 @@ def plan_without_work(opened: Opened, record: RunRecord | None) -> Plan:
         parts,
         digest,
         fingerprint(staged_parts(pipeline, parts)) if pipeline.flow.after[-1] else digest,
-        corpus=Corpus(()),
-        done=frozenset(),
-        todo=(),
         code=code,
         why_not_own=_why_not_own(opened, passes),
     )

@@ -201,10 +201,10 @@ class Plan(Brief):
     """Hash of `parts`."""
     stage_id: str
     """Id in the names of staged results: the hash of everything up to the last `Label`."""
-    corpus: Corpus
-    done: frozenset[str]
+    corpus: Corpus = Corpus(())
+    done: frozenset[str] = frozenset()
     """Names of the label shards that are committed."""
-    todo: tuple[Todo, ...]
+    todo: tuple[Todo, ...] = ()
     code: UserCode = field(default_factory=UserCode)
     """Code from outside raysp that was hashed, and that workers receive."""
     replaces_record: bool = False

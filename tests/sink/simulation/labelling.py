@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from raysp import ChangedError, PlanError, RayspError, RunError, StoreError
 from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.engine import open_shards
+from raysp.labelling.engine import error_rate
+from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.job import PieceTodo
-from raysp.labelling.engine.open_shards import ErrorRate
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, orphans, plan_record, receipts, run_record, stage
 from raysp.sink.commit import LabelShard, Todo
@@ -329,8 +329,8 @@ def stand_ins() -> list[tuple[object, str, object]]:
     ids = itertools.count(1)
     return [
         (footer, "_key_values", lambda file: key_values(file.read())),
-        (open_shards, "MIN_ROWS", ROWS - 1),
-        (open_shards, "FIRST_ROWS", ROWS - 1),
+        (error_rate, "MIN_ROWS", ROWS - 1),
+        (error_rate, "FIRST_ROWS", ROWS - 1),
         (footer, "new_id", lambda: f"{next(ids):016x}"),
         (receipts, "ThreadPoolExecutor", OneByOne),
     ]
