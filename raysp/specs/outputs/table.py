@@ -27,16 +27,14 @@ OUTPUTS = sorted((output for cls in _classes() for output in cls.examples()), ke
 
 def outputs_for(checkpoint: "CheckpointSummary") -> tuple[str, ...]:
     """Return the names of the outputs that a checkpoint supports, in the order of its capabilities."""
-    return _names(output for output in _needing(checkpoint.gives) if _is_supported(output, checkpoint))
+    return outputs_of(checkpoint.gives, checkpoint)
 
 
-def outputs_of(gives: Iterable[Capability]) -> tuple[str, ...]:
-    """Return the names of the outputs that need one of the capabilities, in their order."""
-    return _names(_needing(gives))
-
-
-def _needing(gives: Iterable[Capability]) -> Iterator[Output]:
-    return (output for capability in gives for output in OUTPUTS if capability in output.needs)
+def outputs_of(gives: Iterable[Capability], checkpoint: "CheckpointSummary | None" = None) -> tuple[str, ...]:
+    """Return the names of the outputs that need one of the capabilities, in order, and that a checkpoint supports."""
+    needing = (output for capability in gives for output in OUTPUTS if capability in output.needs)
+    supported = (output for output in needing if checkpoint is None or _is_supported(output, checkpoint))
+    return tuple(dict.fromkeys(type(output).__name__ for output in supported))
 
 
 def _is_supported(output: Output, checkpoint: "CheckpointSummary") -> bool:
@@ -45,7 +43,3 @@ def _is_supported(output: Output, checkpoint: "CheckpointSummary") -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _names(outputs: Iterable[Output]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(type(output).__name__ for output in outputs))
