@@ -33,8 +33,8 @@ EACH: Final = "each"
 class Step:
     """One declared step: it filters rows or, before `Label`, adds columns; `ops` implements it."""
 
-    NOT_HASHED: ClassVar[Mapping[str, JsonValue]] = {}
-    """Fields that change no label if they have these values, and are left out of the fingerprint then."""
+    NOT_HASHED: ClassVar[tuple[str, ...]] = ()
+    """Fields that change no label at their defaults, and are left out of the fingerprint then."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class Decode(Step):
             before the damage; `seconds` is their duration. Only for labelling.
     """
 
-    NOT_HASHED: ClassVar = {"keep_prefix": False}
+    NOT_HASHED: ClassVar = ("keep_prefix",)
 
     max_seconds: Seconds = 43200
     _: KW_ONLY
@@ -376,7 +376,7 @@ class Label(Step):
         pool: the actors that hold the model. Several `Label` steps share the pool of the first one.
     """
 
-    NOT_HASHED: ClassVar = {"windows": "even"}
+    NOT_HASHED: ClassVar = ("windows",)
 
     checkpoint: Url
     _: KW_ONLY

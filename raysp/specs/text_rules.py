@@ -25,7 +25,7 @@ class Text:
             compare texts by the same rule. None: the case rules that most languages share, by which I and i are one.
     """
 
-    NOT_HASHED: ClassVar = {"language": None}
+    NOT_HASHED: ClassVar = ("language",)
 
     case: Literal["keep", "lower", "upper"] = "keep"
     _: KW_ONLY

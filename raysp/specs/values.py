@@ -277,10 +277,12 @@ def to_json(value: object) -> JsonValue:
 
 
 def hashed_fields(value: object) -> dict[str, JsonValue]:
-    """Return the fields of a spec as JSON, without fields with the value in `NOT_HASHED` of its class."""
-    unused = cast("Mapping[str, JsonValue]", getattr(value, "NOT_HASHED", {}))
+    """Return the fields of a spec as JSON, without those of `NOT_HASHED` of its class that have their defaults."""
     fields = cast("dict[str, JsonValue]", to_json(value))
-    return {name: item for name, item in fields.items() if name not in unused or item != unused[name]}
+    for field in dataclasses.fields(cast("DataclassInstance", value)):
+        if field.name in getattr(value, "NOT_HASHED", ()) and getattr(value, field.name) == field.default:
+            del fields[field.name]
+    return fields
 
 
 def from_json(value: JsonValue) -> object:

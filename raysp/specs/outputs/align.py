@@ -64,7 +64,7 @@ class Align(Output):
     needs: ClassVar = (Capability.CTC,)
     allows_gaps: ClassVar = True
     follows_language: ClassVar = True
-    NOT_HASHED: ClassVar = {"of": None, "unknown": "skip", "case_rules": None, "language": None}
+    NOT_HASHED: ClassVar = ("of", "unknown", "case_rules", "language")
 
     text: Named | None = None
     _: KW_ONLY

@@ -35,7 +35,7 @@ class Classes(Output):
 
     needs: ClassVar = (Capability.CLASSES,)
     allows_gaps: ClassVar = True
-    NOT_HASHED: ClassVar = {"threshold": None}
+    NOT_HASHED: ClassVar = ("threshold",)
 
     name: OutputName = "pred_label"
     _: KW_ONLY
@@ -122,7 +122,7 @@ class Segments(Output):
 
     needs: ClassVar = (Capability.FRAME_CLASSES,)
     allows_gaps: ClassVar = True
-    NOT_HASHED: ClassVar = {"end_threshold": None, "merge_seconds": 0}
+    NOT_HASHED: ClassVar = ("end_threshold", "merge_seconds")
 
     name: OutputName = "pred_segments"
     _: KW_ONLY

@@ -38,8 +38,8 @@ class Output:
     """Name of the column, or prefix of the names of several."""
     language: str | Column | None = None
     """Language, or column of languages, that the step's checkpoint is used with for the output; None: as it is."""
-    NOT_HASHED: ClassVar[Mapping[str, JsonValue]] = {}
-    """Fields that change no label if they have these values, and are left out of the fingerprint then."""
+    NOT_HASHED: ClassVar[tuple[str, ...]] = ()
+    """Fields that change no label at their defaults, and are left out of the fingerprint then."""
     FILES: ClassVar[tuple[str, ...]] = ()
     """Fields with the url of a file that the output reads besides the checkpoint, `OWN_MODEL` or None."""
     CHECKPOINTS: ClassVar[tuple[str, ...]] = ()

@@ -57,13 +57,7 @@ class Signals(Output):
             float32 at its rate, equal for exact duplicates; null in error rows.
     """
 
-    NOT_HASHED: ClassVar = {
-        "no_speech": False,
-        "phrases": None,
-        "expected_language": None,
-        "text_language": False,
-        "audio_digest": False,
-    }
+    NOT_HASHED: ClassVar = ("no_speech", "phrases", "expected_language", "text_language", "audio_digest")
     FILES: ClassVar = ("phrases",)
     MODELS: ClassVar = {TEXT_LANGUAGE_MODEL: TEXT_LANGUAGE_MODEL}
 

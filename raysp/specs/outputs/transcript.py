@@ -93,7 +93,7 @@ class Transcript(Output):
 
     needs: ClassVar = (Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER)
     allows_gaps: ClassVar = True
-    NOT_HASHED: ClassVar = {"language": None, "task": None, "detect": False, "prompt": None, "keywords": []}
+    NOT_HASHED: ClassVar = ("language", "task", "detect", "prompt", "keywords")
     FILES: ClassVar = ("lm",)
 
     name: OutputName = "pred"
