@@ -86,9 +86,9 @@ def announce(message: str) -> None:
         say(message)
 
 
-def print_fact(name: str, fact: str, width: int = NAME_WIDTH) -> None:
+def print_fact(name: str, fact: str) -> None:
     """Print a name and a fact on one line; on a terminal, lines break between words and indent to the fact."""
-    print_folded(out, f"{name:{width}} {fact}", width + 1)
+    print_folded(out, f"{name:{NAME_WIDTH}} {fact}", NAME_WIDTH + 1)
 
 
 def print_each(facts: Iterable[tuple[str, str]]) -> None:
@@ -210,34 +210,35 @@ def printing(prefix: str = "this cannot be shown, and the work goes on") -> Iter
         say(" ".join(f"{prefix}: {reason}".split()))
 
 
-@contextlib.contextmanager
-def showing(code: int) -> Iterator[None]:
-    """Show the result of finished work, and exit with its code: no failure of printing changes it.
+def finish(printed: Callable[[], object], code: int) -> NoReturn:
+    """Print the result of finished work, and exit with its code: no failure of printing changes it.
 
     Raises:
         typer.Exit: always, with the code; under `--debug` the error of printing.
     """
     with printing("the work is done, but its result cannot be shown"):
-        yield
+        printed()
     raise typer.Exit(code)
 
 
 def show(result: object, printed: Callable[[], object], code: int = 0, **more: object) -> NoReturn:
-    """Show the result of finished work as JSON or in words, and exit with its code, as `showing`.
+    """Show the result of finished work as JSON or in words, and exit with its code, as `finish`.
 
     Args:
-        result: a dataclass or a mapping, which is the JSON object.
+        result: a dataclass or a mapping, which is the JSON object, or a function that returns the mapping.
         printed: prints the result in words.
         code: exit code.
         more: further fields of the JSON object.
     """
-    with showing(code):
+
+    def shown() -> None:
         if is_json():
-            fields = result if isinstance(result, Mapping) else dataclasses.asdict(cast("Any", result))
-            print_json({**fields, **more})
+            value = result() if callable(result) else result
+            print_json({**(value if isinstance(value, Mapping) else dataclasses.asdict(cast("Any", value))), **more})
         else:
             printed()
-    raise AssertionError
+
+    finish(shown, code)
 
 
 class _Tolerant(io.FileIO):

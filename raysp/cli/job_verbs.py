@@ -13,7 +13,7 @@ from raysp.cli.arguments import AGAIN, INTERRUPTED, PlannedFile, Settings
 from raysp.cli.console import (
     announce,
     err,
-    escape,
+    finish,
     is_json,
     out,
     print_command,
@@ -23,9 +23,10 @@ from raysp.cli.console import (
     printing,
     say,
     show,
-    showing,
 )
+from raysp.cli.printed_runs import show_done
 from raysp.errors import SpecError
+from raysp.labelling.engine.display import Display
 from raysp.words import duration, listed, printable
 
 if TYPE_CHECKING:
@@ -137,12 +138,14 @@ def _follow(head: "Head", job_id: str, ca: str | None) -> NoReturn:
     again, stopping = _command("jobs", job_id, head, ca, "--follow"), _command("stop", job_id, head, ca)
     announce(f"following {job_id}; Ctrl-C ends following, not the job")
     try:
-        with interruptible_sleep() as sleep, _Log() as log:
+        with interruptible_sleep() as sleep, Display(err) as display:
+            log = _Log(display)
             job = follow(head, job_id, log.show, sleep=sleep)
     except KeyboardInterrupt:
         say(f"the job goes on. To follow it: {again}; to stop it: {stopping}")
         raise typer.Exit(INTERRUPTED) from None
-    with showing(job.exit_code or 0):
+
+    def printed() -> None:
         print_json(_fields(job)) if is_json() else _print_job(job)
         if job.lacks_raysp:
             say("the cluster has no raysp; use an image with this version of it, or bring it along by --with-raysp")
@@ -150,7 +153,8 @@ def _follow(head: "Head", job_id: str, ca: str | None) -> NoReturn:
             say(f"the job was stopped; what it committed is kept. To resume: {AGAIN}")
         elif job.status == "failed" and not job.driver_exit_code:
             say(f"the job failed outside of the run: {job.message}")
-    raise AssertionError
+
+    finish(printed, job.exit_code or 0)
 
 
 def _command(verb: str, job_id: str, head: "Head", ca: str | None, *more: str) -> str:
@@ -177,26 +181,17 @@ class _Log:
 
     PROGRESS = re.compile(r"raysp: (\d+% · .*)")
 
-    def __init__(self) -> None:
-        self._live = err.status("") if err.is_terminal else None
+    def __init__(self, display: Display) -> None:
+        self._display = display
         self.has_remedy = False
         """Whether the run said how to resume it."""
-
-    def __enter__(self) -> "_Log":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live:
-            self._live.stop()
 
     def show(self, line: str) -> None:
         """Show a line."""
         self.has_remedy = self.has_remedy or line.endswith(AGAIN)
+        if err.is_terminal and (progress := self.PROGRESS.fullmatch(line)):
+            show_done(self._display, progress[1])
+            return
         with printing():
-            progress = self.PROGRESS.fullmatch(line)
-            if progress and self._live:
-                self._live.update(escape(progress[1]))
-                self._live.start()
-            else:
-                console = err if is_json() or line.startswith("raysp: ") else out
-                console.print(printable(line.expandtabs()), markup=False)
+            console = err if is_json() or line.startswith("raysp: ") else out
+            console.print(printable(line.expandtabs()), markup=False)

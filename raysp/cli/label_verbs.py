@@ -1,7 +1,7 @@
 """The verbs that label: plan, run, retry."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 from typer import Option
 
@@ -21,10 +21,8 @@ from raysp.cli.console import (
     is_json,
     print_command,
     print_fact,
-    print_json,
     printing,
     show,
-    showing,
 )
 from raysp.cli.printed_runs import (
     print_examples,
@@ -43,6 +41,8 @@ from raysp.labelling.engine.display import Display
 from raysp.words import count
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from raysp.labelling.engine.run_result import RunResult
     from raysp.specs.pipeline import Pipeline
 
@@ -151,16 +151,14 @@ def run_on_display(pipeline: "Pipeline", rows: int | None, on: EngineOptions) ->
 
 def show_try_out(result: "RunResult", next_command: str) -> NoReturn:
     """Show the first rows of a corpus with their labels, and exit with the code of the run."""
-    with showing(result.exit_code):
-        from raysp.labelling.finished.first_rows import readable
+    from raysp.labelling.finished.first_rows import readable
 
-        assert result.table is not None
-        table = readable(result.table)
-        if is_json():
-            print_json({**result.json, "table": table.to_pylist()})
-        else:
-            print_try_out(result, table, next_command)
-    raise AssertionError
+    table = cast("pa.Table", result.table)
+    show(
+        lambda: {**result.json, "table": readable(table).to_pylist()},
+        lambda: print_try_out(result, readable(table), next_command),
+        result.exit_code,
+    )
 
 
 def retry(

@@ -8,7 +8,7 @@ from typer import Option
 
 from raysp.cli.arguments import AGAIN, Engine, RecipeFile, Settings, command_line
 from raysp.cli.console import announce, err, is_json, print_command, print_each, print_fact, print_some, printing, show
-from raysp.cli.printed_runs import print_failures, show_indexed, urls
+from raysp.cli.printed_runs import print_failures, show_done, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
 from raysp.cluster.addresses import check_submitted_version, is_submitted, uses_cluster
 from raysp.errors import SpecError, refuse_unused
@@ -68,13 +68,11 @@ def finetune(
                 with printing():
                     print_each(prepared.facts.items())
                     print_failures(prepared.unreadable)
-            display.show(lambda: "loading the model ...")
-            display.start()
+            show_done(display, "loading the model ...")
 
         def went_on(progress: "TrainingProgress") -> None:
             for line in evaluation_lines(progress.last[-1]):
-                with printing():
-                    display.say(line)
+                display.say(line)
             display.show(lambda: training_line(progress))
 
         run = (
