@@ -56,7 +56,7 @@ def start_driver(place: Place, file: Path, *arguments: str) -> subprocess.Popen:
     sink = raysp.Parquet(place.url(file.stem), **options)
     pipeline_file(file, a_pipeline(source, sink, steps=[raysp.Decode(), label]))
     return subprocess.Popen(
-        [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", *arguments],
+        [sys.executable, "-m", "raysp", "run", str(file), "--json", *arguments],
         cwd=ROOT,
         env={**os.environ, **NO_TOKENS},
         stdout=subprocess.PIPE,

@@ -79,7 +79,7 @@ def place(request, tmp_path) -> Place:
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "raysp.cli", *map(str, arguments)],
+        [sys.executable, "-m", "raysp", *map(str, arguments)],
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
