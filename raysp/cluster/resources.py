@@ -56,13 +56,6 @@ def totals() -> dict[str, Amounts]:
     return {node["NodeID"]: node["Resources"] for node in up()}
 
 
-def own_id() -> str:
-    """Return the id of this process's node; a restarted node has a new id."""
-    import ray
-
-    return str(ray.get_runtime_context().get_node_id())
-
-
 def with_resource(name: str) -> list[Node]:
     """Return the nodes that Ray reports as alive and that have a resource, such as "CPU"; empty without a cluster."""
     return [node for node in up() if node["Resources"].get(name, 0) > 0] if is_connected() else []

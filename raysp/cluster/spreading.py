@@ -3,7 +3,7 @@
 Results do not depend on the process that makes them. Items of a process that ended early, and those over which code of
 a user failed, are called in this process, which raises the error.
 
-As a main program this file is such a process: it reads the user's code and the function, pickled, and then an item per
+As a main program this file is such a process: it reads a line with the user's code and the function, then an item per
 line from stdin, and writes an answer per item to stdout. It ends with its standard input, hence with this process.
 """
 
@@ -107,7 +107,7 @@ class Spread(Generic[Item, Result]):
                 ray.cancel(ref, force=True)
 
     def _data(self) -> bytes:
-        """Return the bytes that `_function` reads."""
+        """Return the bytes that `_function_of` reads."""
         try:
             return pickle.dumps(self.code) + cast("bytes", cloudpickle.dumps(self.elsewhere))
         except (TypeError, pickle.PicklingError) as error:
@@ -130,7 +130,7 @@ def _serve(
     process: LineProcess, data: bytes, waiting: "deque[Item]", answers: "queue.SimpleQueue[tuple[Item, bytes | None]]"
 ) -> None:
     """Send a function and then items to a process, one after the other, and collect its answers."""
-    process.send(data)
+    process.send(base64.b64encode(data) + b"\n")
     line: bytes | None = b""
     while line is not None:
         try:
@@ -149,12 +149,9 @@ def answer_task(data: bytes, item: object) -> Answer:
 
 @functools.lru_cache(maxsize=1)
 def _function_of(data: bytes) -> Callable[[object], object]:
-    tracebacks.refuse_debuggers()
-    return _function(io.BytesIO(data))
-
-
-def _function(file: BinaryIO) -> Callable[[object], object]:
     """Read a function, after the user's code that it is made of."""
+    tracebacks.refuse_debuggers()
+    file = io.BytesIO(data)
     code: UserCode = pickle.load(file)
     code.install()
     function: Callable[[object], object] = pickle.load(file)
@@ -174,7 +171,7 @@ def main() -> None:
     """Call the function, and write the answers."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries is no answer
-    function = _function(sys.stdin.buffer)
+    function = _function_of(base64.b64decode(sys.stdin.buffer.readline()))
     items: queue.SimpleQueue[object] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, items.put), daemon=True).start()
     while True:

@@ -19,7 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 
 from raysp import tracebacks
 from raysp.cluster.connection import cluster_resources, local_ray, process_kept
-from raysp.cluster.resources import Resources, on_node, own_id
+from raysp.cluster.resources import Resources, on_node
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, RayspError, RunError
 from raysp.labelling.engine.piece_reading import process_decoder
@@ -137,7 +137,7 @@ def _watched(
 def _board_and_feeder(prepared: Prepared, run_id: str, epoch: int) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Start the actors that outlive workers, on the node of this process, and end them afterwards."""
     shared = ray.put(prepared.plan.code), ray.put(prepared)
-    here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": on_node(own_id())}
+    here: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": on_node(ray.get_runtime_context().get_node_id())}
     board: Any = ray.remote(Board).options(max_concurrency=1, **here).remote()
     feeder: Any = ray.remote(Feeder).options(max_restarts=-1, max_task_retries=-1, **here).remote(shared)
     config = {
