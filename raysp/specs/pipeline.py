@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator
 
 from raysp.columns import ROW_COLUMNS
 from raysp.errors import SpecError
@@ -20,6 +20,7 @@ from raysp.specs.steps import Decode, Label, Step, refuse_clash
 from raysp.specs.values import (
     JsonValue,
     Listed,
+    Share,
     Url,
     from_json,
     imported,
@@ -202,7 +203,7 @@ class Pipeline:
     steps: Listed[Step]
     sink: Parquet
     name: str | None = None
-    max_error_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
+    max_error_rate: Share = 0.5
 
     def __post_init__(self) -> None:
         """Check the order of the steps and the names of all columns."""

@@ -12,7 +12,7 @@ from raysp.bounds import MOST_CHANNELS
 from raysp.columns import DIGEST
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
-from raysp.specs.values import Column, Device, JsonValue, Listed, Url, hashed_fields, spec
+from raysp.specs.values import Column, Count, Device, JsonValue, Listed, NotNegative, Seconds, Url, hashed_fields, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 Functions = Mapping[str, Callable[..., object]]
 """Functions by their names in the pipeline, "module:function"."""
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Condition = tuple[str, Literal["==", "!=", "<", ">", "<=", ">=", "in", "not in"], Scalar | Listed[Scalar]]
 
 EACH: Final = "each"
@@ -99,11 +98,11 @@ class Pool:
         memory: bytes that Ray reserves for each actor; None: no reservation.
     """
 
-    actors: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 1
+    actors: Count | tuple[Count, Count] = 1
     _: KW_ONLY
     gpus: Annotated[float, Field(ge=0)] | None = None
-    cpus: Annotated[int, Field(ge=1)] | None = None
-    memory: Annotated[int, Field(ge=1)] | None = None
+    cpus: Count | None = None
+    memory: Count | None = None
 
     def __post_init__(self) -> None:
         """Check the order of the bounds."""
@@ -175,7 +174,7 @@ class Keep(Step):
             becomes `error: step_failed`.
     """
 
-    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    min_seconds: NotNegative | None = None
     _: KW_ONLY
     max_seconds: Seconds | None = None
     where: Listed[Condition] | str | None = None
@@ -383,7 +382,7 @@ class Label(Step):
     outputs: Listed[Output]
     batch_seconds: Seconds | None = None
     window_seconds: Seconds = 30
-    overlap_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5
+    overlap_seconds: NotNegative = 5
     windows: Literal["even", "speech"] = "even"
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16", "int8", "int8_float32", "int8_float16"] = "auto"
     device: Device = "auto"

@@ -1,11 +1,9 @@
 """Rules for reference texts, of trainings and evaluations."""
 
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
-
-from raysp.specs.values import spec
+from raysp.specs.values import Named, spec
 
 if TYPE_CHECKING:
     from raysp.text.error_rates import Normalisation
@@ -29,7 +27,7 @@ class Text:
 
     case: Literal["keep", "lower", "upper"] = "keep"
     _: KW_ONLY
-    keep: Annotated[str, Field(min_length=1)] = "all"
+    keep: Named = "all"
     language: Literal["tr", "az"] | None = None
 
 

@@ -32,6 +32,12 @@ Item = TypeVar("Item")
 Listed = Annotated[Sequence[Item], AfterValidator(tuple)]
 """A sequence that is stored as a tuple, so that a spec is immutable."""
 
+Named = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
 _MAPPING = "mapping"
 _EXAMPLES = {
     "Pipeline.steps": '[raysp.Decode(), raysp.Label("facebook/wav2vec2-base-960h", outputs=[raysp.Transcript()])]',
@@ -164,7 +170,7 @@ class Env:
 class Column:
     """A column of the source, whose value of each row takes the place of one value for all rows."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Named
 
 
 # `key` alone is an access key id, which S3 clients send in clear text; only the secret key must not be stored.

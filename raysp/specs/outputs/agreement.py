@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from raysp.specs.outputs.output import Output, OutputName, check_strings, check_transcript
 from raysp.specs.steps import Step
 from raysp.specs.text_rules import Text, normalisation_of
-from raysp.specs.values import Column, JsonValue, spec
+from raysp.specs.values import Column, JsonValue, Named, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +37,7 @@ class Agreement(Output, Step):
     allows_gaps: ClassVar = True
     reads_whole_rows: ClassVar = True
 
-    with_: Annotated[str, Field(min_length=1)]
+    with_: Named
     _: KW_ONLY
     of: OutputName | Column = "pred"
     name: OutputName = "agreement"

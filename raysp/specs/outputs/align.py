@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, cast
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
@@ -18,15 +16,13 @@ from raysp.specs.outputs.output import (
     spoken,
     spoken_by,
 )
-from raysp.specs.values import Column, spec
+from raysp.specs.values import Column, Named, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.ops.forward import OutputOp
-
-Named = Annotated[str, Field(min_length=1)]
 
 
 @spec

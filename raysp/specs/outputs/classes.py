@@ -1,14 +1,12 @@
 """Classes of recordings, and segments of classes."""
 
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName, columns_of, spans_of
-from raysp.specs.values import spec
+from raysp.specs.values import Count, NotNegative, Share, spec
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -39,8 +37,8 @@ class Classes(Output):
 
     name: OutputName = "pred_label"
     _: KW_ONLY
-    top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 1
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Count | Literal["all"] = 1
+    threshold: Share | None = None
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
@@ -126,10 +124,10 @@ class Segments(Output):
 
     name: OutputName = "pred_segments"
     _: KW_ONLY
-    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
-    end_threshold: Annotated[float, Field(ge=0, le=1)] | None = None
-    min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
-    merge_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
+    threshold: Share = 0.5
+    end_threshold: Share | None = None
+    min_seconds: NotNegative = 0
+    merge_seconds: NotNegative = 0
 
     def __post_init__(self) -> None:
         """Check the order of the thresholds."""

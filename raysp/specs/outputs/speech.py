@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
-from raysp.specs.values import spec
+from raysp.specs.values import NotNegative, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,8 +34,8 @@ class Speech(Output):
     name: OutputName = "pred_speech"
     _: KW_ONLY
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
-    min_speech_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
-    min_silence_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
+    min_speech_seconds: NotNegative = 0.25
+    min_silence_seconds: NotNegative = 0.1
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the column with its type."""

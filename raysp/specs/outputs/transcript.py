@@ -19,7 +19,7 @@ from raysp.specs.outputs.output import (
     spoken,
     spoken_by,
 )
-from raysp.specs.values import Column, JsonValue, Url, spec
+from raysp.specs.values import Column, Count, JsonValue, Named, NotNegative, Url, spec
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ _WEIGHTS = {"lm_weight": 0.5, "word_bonus": 1.0}
 """Weights of a language model without weights of its own."""
 _OF_SEARCH: Mapping[str, object] = {"nbest": 1, "lm": None, "hot_words": {}}
 """Fields of beam search, with the values that they have if they are left out."""
-Named = Annotated[str, Field(min_length=1)]
 
 
 @spec
@@ -107,9 +106,9 @@ class Transcript(Output):
     prompt: Named | None = None
     keywords: tuple[Named, ...] = ()
     beams: Annotated[int, Field(ge=1, le=MOST_BEAMS)] = 1
-    nbest: Annotated[int, Field(ge=1)] = 1
+    nbest: Count = 1
     lm: Url | None = None
-    lm_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    lm_weight: NotNegative | None = None
     word_bonus: Annotated[float, Field(allow_inf_nan=False)] | None = None
     hot_words: Mapping[str, Annotated[float, Field(gt=0, le=100)]] = field(default_factory=dict)
 

@@ -11,7 +11,7 @@ from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
 from raysp.specs.outputs.speech import Speech
-from raysp.specs.values import JsonValue, Url, spec
+from raysp.specs.values import Count, JsonValue, NotNegative, Seconds, Url, spec
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from raysp.ops.speakers.word_speakers import WordSpeakers
     from raysp.ops.speech.speaking import Speaking
 
-Number = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 DISTANCE = 0.7
 """Default threshold of vectors without a space."""
@@ -79,7 +76,7 @@ class Turns(Output):
     name: OutputName = "pred_turns"
     _: KW_ONLY
     checkpoint: Url | None = None
-    speakers: Number | tuple[Number, Number] | None = None
+    speakers: Count | tuple[Count, Count] | None = None
     threshold: Annotated[float, Field(gt=0, le=2)] | None = None
     window_seconds: Seconds = 1.0
     step_seconds: Seconds = 0.25
