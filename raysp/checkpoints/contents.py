@@ -7,6 +7,7 @@ layers and the head of a language. Importable without torch.
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def explanation(name: str, files: Iterable[str]) -> str:
     if pickled := [file for file in present if PICKLED.fullmatch(file)]:
         return (
             f"pickled weights ({_some(pickled)}) are refused, since they can run any code, and it has no others; "
-            f"expected model.safetensors: convert them with `raysp convert {_quoted(name)} FOLDER`, which runs no "
+            f"expected model.safetensors: convert them with `raysp convert {shlex.quote(name)} FOLDER`, which runs no "
             "code, and use FOLDER"
         )
     for pattern, remedy in _OTHERS:
@@ -87,10 +88,6 @@ def refuse_adapter(folder: Path) -> None:
 
 def _some(names: Sequence[str]) -> str:
     return bounds.plain(listed(names, _SHOWN) or "")
-
-
-def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"[\w@%+=:,./-]+", name) else "'" + name.replace("'", "'\"'\"'") + "'"
 
 
 LANGUAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # such as "uzb-script_cyrillic"

@@ -54,15 +54,12 @@ class Estimate:
         low, high = (self.value if end is None else end for end in (self.low, self.high))
         return low, self.value, high
 
-    @property
-    def percentage(self) -> str:
-        """The value as text, such as "2.33%"."""
-        return UNDEFINED if self.value is None else f"{self.value:.2%}"
 
-    @property
-    def interval(self) -> str:
-        """The interval as text, such as "1.00% to 4.00%"."""
-        return UNDEFINED if self.low is None or self.high is None else f"{self.low:.2%} to {self.high:.2%}"
+def interval_text(metric: str, estimate: Estimate) -> str:
+    """Return the interval of a metric as text, such as "1.00% to 4.00%"."""
+    if estimate.low is None or estimate.high is None:
+        return UNDEFINED
+    return f"{value_text(metric, estimate.low)} to {value_text(metric, estimate.high)}"
 
 
 @dataclass(frozen=True)
@@ -104,10 +101,7 @@ class Scores:
 
     def interval(self, name: str) -> str:
         """Return the interval of a metric as text, such as "1.00% to 4.00%"."""
-        estimate = self.metrics[name]
-        if estimate.low is None or estimate.high is None:
-            return UNDEFINED
-        return f"{value_text(name, estimate.low)} to {value_text(name, estimate.high)}"
+        return interval_text(name, self.metrics[name])
 
 
 @dataclass(frozen=True)

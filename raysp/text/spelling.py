@@ -11,7 +11,7 @@ Phonemes are written with spaces between them, and each is one token.
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import groupby
 
 from raysp.bounds import shortened
@@ -142,30 +142,24 @@ class Spelling:
         return ()
 
 
+@dataclass(frozen=True)
 class PhonemeSpelling:
     """Callable that spells texts of phonemes, which have spaces between them.
 
     Words stand between delimiters of words; without these each phoneme is a word.
 
-    Args:
+    Attributes:
         vocabulary: ids of phonemes, without special tokens.
         delimiter: id of the token between words; None: there is none.
         delimiter_text: this token.
         refuses_letters: whether a text without any phoneme of the vocabulary is an error.
     """
 
-    def __init__(
-        self,
-        vocabulary: Mapping[str, int],
-        delimiter: int | None,
-        *,
-        delimiter_text: str | None,
-        refuses_letters: bool,
-    ) -> None:
-        self.vocabulary = vocabulary
-        self.delimiter = delimiter
-        self.delimiter_text = delimiter_text
-        self.refuses_letters = refuses_letters
+    vocabulary: Mapping[str, int]
+    delimiter: int | None
+    _: KW_ONLY
+    delimiter_text: str | None
+    refuses_letters: bool
 
     def __call__(self, text: str) -> Spelt:
         """Return a text in tokens.

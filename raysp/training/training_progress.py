@@ -82,8 +82,8 @@ def evaluation_lines(step: StepRecord) -> list[str]:
 
 
 def _metrics_line(evaluation: StepEvaluation) -> str:
-    metrics = evaluation.scores.metrics
-    parts = [f"{TITLES[name]} {estimate.percentage} ({estimate.interval})" for name, estimate in metrics.items()]
+    scores = evaluation.scores
+    parts = [f"{TITLES[name]} {scores.value(name)} ({scores.interval(name)})" for name in scores.metrics]
     parts += [f"loss {evaluation.loss:.4f}"] if evaluation.loss is not None else []
     parts += [f"{count(evaluation.failed, 'row')} left out"] if evaluation.failed else []
     further = [f"; {name}: {_metrics_line(of_corpus)}" for name, of_corpus in evaluation.others.items()]

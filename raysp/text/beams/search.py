@@ -17,7 +17,7 @@ row, W beams, F fields of a state.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
@@ -176,28 +176,24 @@ class _Beams:
     """Whether frames were left out since the last one."""
 
 
+@dataclass(eq=False)
 class BeamSearch:
     """Prefix beam search with fixed settings.
 
-    Args:
+    Attributes:
         beams: number of prefixes that are kept after each frame.
         fusions: further weights of prefixes.
         delimiters: (V,) whether a token separates words.
         least_log_prob: log-probability, relative to the best token of a frame, under which one extends no prefix.
     """
 
-    def __init__(
-        self,
-        beams: int,
-        fusions: Sequence[Fusion] = (),
-        *,
-        delimiters: Flags | None = None,
-        least_log_prob: float = LEAST_LOG_PROB,
-    ) -> None:
-        self.beams = beams
-        self.fusions = tuple(fusions)
-        self.delimiters = delimiters
-        self.least_log_prob = least_log_prob
+    beams: int
+    fusions: Sequence[Fusion] = ()
+    _: KW_ONLY
+    delimiters: Flags | None = None
+    least_log_prob: float = LEAST_LOG_PROB
+
+    def __post_init__(self) -> None:
         starts = [fusion.start() for fusion in self.fusions]
         edges = np.cumsum([PARENT + 1, *map(len, starts)]).tolist()
         self.fields = [slice(first, end) for first, end in pairwise(edges)]

@@ -13,6 +13,8 @@ from raysp.evaluation.scores import (
     Group,
     Scores,
     WorstRow,
+    interval_text,
+    value_text,
 )
 from raysp.sink.records import AnyFloat, Natural
 
@@ -78,5 +80,5 @@ def text(metric: str, estimate: Estimate) -> str:
     """Return a metric as text: a percentage with its interval if there is one, or a plain number for a loss."""
     if metric not in HIGHER_IS_BETTER:
         return UNDEFINED if estimate.value is None else f"{estimate.value:.4g}"
-    interval = f" ({estimate.interval})" if estimate.interval != UNDEFINED else ""
-    return f"{estimate.percentage}{interval}"
+    interval = interval_text(metric, estimate)
+    return f"{value_text(metric, estimate.value)}{f' ({interval})' if interval != UNDEFINED else ''}"
