@@ -18,10 +18,11 @@ import torch
 from benchmarks.programs import bare_batches
 from benchmarks.timing import timed
 from raysp.audio import decode
+from raysp.crossing import fetch
 from raysp.models.loading import load_checkpoint
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.ops.blocks import cut_batches
-from raysp.text.greedy_ctc import greedy
+from raysp.text.greedy_ctc import best_frames, collapsed
 
 Forward = Callable[[Sequence[list[np.ndarray]]], Iterable[list[int]]]
 """Takes the waveforms of batches and gives the collapsed token ids of each row, in order."""
@@ -66,7 +67,8 @@ def transformers_forward(checkpoint: str, device: str, dtype: str) -> tuple[Forw
         logits = model(**features).logits
         num_samples = torch.tensor([len(wave) for wave in waves])
         num_frames = model._get_feat_extract_output_lengths(num_samples).to(device)
-        return list(greedy(logits, num_frames, blank=blank).ids())
+        frames = best_frames(logits)
+        return list(collapsed(*fetch(frames.ids.int(), frames.log_probs, num_frames), blank=blank).ids())
 
     return lambda batches: (ids for batch in batches for ids in forward(batch)), extractor.sampling_rate
 

@@ -14,51 +14,41 @@ from huggingface_hub import HfApi, ModelCardData, constants, errors, metadata_lo
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from raysp import bounds
+from raysp.checkpoints.access import Access
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage.hub_answers import bounded_answers, no_bars_without_terminal
 
 _SECONDS = 10.0
 
 
-def download(
-    name: str,
-    hub_id: str,
-    revision: str | None,
-    files: Sequence[str],
-    *,
-    token: str | bool | None,
-    cache_dir: str | Path | None,
-    local_files_only: bool,
-    force_download: bool,
-    subfolder: str,
-) -> str:
+def download(name: str, hub_id: str, revision: str | None, files: Sequence[str], access: Access) -> str:
     """Return the folder of a hub id's files, downloaded unless cached; `name` is the id as the user names it.
 
     Raises:
         CheckpointError: the hub does not provide the files.
     """
-    below = f"{subfolder.strip('/')}/" if subfolder else ""
+    below = f"{access.subfolder.strip('/')}/" if access.subfolder else ""
     try:
         with no_bars_without_terminal(), bounded_answers():
             return huggingface_hub.snapshot_download(
                 hub_id,
                 revision=revision,
                 allow_patterns=[below + file for file in files],
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-                force_download=force_download,
+                token=access.token,
+                cache_dir=access.cache_dir,
+                local_files_only=access.local_files_only,
+                force_download=access.force_download,
             )
     except Exception as error:  # includes errors of the HTTP client of the library
         reason = str(error).strip().partition("\n")[0]
-        advice = _advice(error, revision, cache_dir, local_files_only=local_files_only)
+        advice = _advice(error, revision, access)
         raise CheckpointError(
             f"{name!r}: no such folder, and it cannot be loaded from the Hugging Face hub ({type(error).__name__}: "
             f"{reason}): {advice}. Files requested, of those that exist: {', '.join(files)}"
         ) from error
 
 
-def _advice(error: Exception, revision: str | None, cache_dir: str | Path | None, *, local_files_only: bool) -> str:
+def _advice(error: Exception, revision: str | None, access: Access) -> str:
     """Return the remedy for an error of the hub."""
     if isinstance(error, errors.GatedRepoError):
         return "accept its terms on its page and log in (hf auth login, or HF_TOKEN)"
@@ -66,9 +56,9 @@ def _advice(error: Exception, revision: str | None, cache_dir: str | Path | None
         return "correct the name; log in (hf auth login, or HF_TOKEN) if it is private; or give a folder"
     if isinstance(error, errors.RevisionNotFoundError):
         return f"it has no revision {revision!r}: give a branch, tag or commit that it has"
-    if local_files_only:
+    if access.local_files_only:
         return (
-            f"some of its files are not in the cache {cache_dir or constants.HF_HUB_CACHE}, and "
+            f"some of its files are not in the cache {access.cache_dir or constants.HF_HUB_CACHE}, and "
             "local_files_only=True disables downloads: omit it once, or give a folder with these files"
         )
     if is_offline():

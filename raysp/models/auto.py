@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import raysp.models
-from raysp.checkpoints.hub import CONFIG_FILES, PROCESSOR_FILES, Access, local_folder, pinned, refuse_foreign
+from raysp.checkpoints.access import Access
+from raysp.checkpoints.hub import CONFIG_FILES, PROCESSOR_FILES, local_folder, pinned, refuse_foreign
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config, read_json
 from raysp.models.base.modeling import Model

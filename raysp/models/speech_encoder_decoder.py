@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.capabilities import Capability
-from raysp.checkpoints.hub import KEYWORDS, REFUSED_KEYWORDS
+from raysp.checkpoints.access import KEYWORDS, REFUSED_KEYWORDS
 from raysp.crossing import constant, number
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM

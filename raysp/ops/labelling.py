@@ -154,6 +154,7 @@ class Labelling(BlockOp):
         self.one_by_one, self.lock = threading.Lock(), threading.Lock()
         self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))
+        self.columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         self.timed = timed_of(self.outputs)
         self.are_ours = [is_ours(output) for output in self.outputs]
         self.has_users_code = bool(completing) or not all(self.are_ours)
@@ -216,11 +217,7 @@ class Labelling(BlockOp):
             if row_status.status == OK and is_short:
                 row_status.skip("too_short", f"{count(len(waves[index]), 'sample')}; the model needs at least {least}")
                 try:
-                    labels[index] = tuple(
-                        value
-                        for output in self.outputs
-                        for value in (*row_of(output, output.empty), *(None for _ in output.staged))
-                    )
+                    labels[index] = self._whole([row_of(output, output.empty) for output in self.outputs])
                 except FunctionError as error:
                     row_status.fail("step_failed", str(error))
             elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
@@ -294,8 +291,7 @@ class Labelling(BlockOp):
         table = with_columns(table, for_joining(block.table, statuses))
         if has_places:
             table = with_columns(table, staged_places(block.places))
-        columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
-        return labelled(table, columns, labels, timed=self.timed, completing=self.completing)
+        return labelled(table, self.columns, labels, timed=self.timed, completing=self.completing)
 
     def outputs_of(self, block: Block, index: int) -> Sequence[OutputOp]:
         """Return the ops of the row of a window."""
@@ -309,16 +305,14 @@ class Labelling(BlockOp):
         window = staged_places([place])
         for name in self.reads:
             window = window.append_column(f"{CARRIED}{name}", [[block.source[name][index]]])
-        columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
-        window = with_labels(window, columns, [label])
+        window = with_labels(window, self.columns, [label])
         by_output = joined(self.outputs_of(block, index), window, block.statuses[index])
-        if by_output is None:
-            return None
-        return tuple(
-            value
-            for output, values in zip(self.outputs, by_output, strict=True)
-            for value in (*values, *(None for _ in output.staged))
-        )
+        return None if by_output is None else self._whole(by_output)
+
+    def _whole(self, by_output: Sequence[tuple[object, ...]]) -> tuple[object, ...]:
+        """Return the values of a row that is one window, which stages none."""
+        of_outputs = zip(self.outputs, by_output, strict=True)
+        return tuple(value for output, values in of_outputs for value in (*values, *(None for _ in output.staged)))
 
 
 class Batch:

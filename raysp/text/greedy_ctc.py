@@ -71,26 +71,11 @@ class BestFrames:
     log_probs: "Tensor"
 
 
-def greedy(logits: "Tensor", num_frames: "Tensor", *, blank: int) -> CTCTokens:
-    """Return the tokens of each row's first `num_frames` (B,) frames of `logits` (B, T, V).
-
-    Equivalent to merging repeats in `logits.argmax(-1)` and then removing `blank`.
-    """
-    return collapse(best_frames(logits), num_frames, blank=blank)
-
-
 def best_frames(logits: "Tensor") -> BestFrames:
     """Return the best token of each frame of `logits` (B, T, V)."""
     ids, logits = logits.argmax(-1), logits.float()
     best = logits.gather(-1, ids[:, :, None])  # subtracted first, so that no exponential overflows
     return BestFrames(ids, -(logits - best).exp().sum(-1).log())
-
-
-def collapse(frames: BestFrames, num_frames: "Tensor", *, blank: int) -> CTCTokens:
-    """Merge repeats in each row's first `num_frames` (B,) frames, and remove `blank`."""
-    from raysp.crossing import fetch
-
-    return collapsed(*fetch(frames.ids.int(), frames.log_probs, num_frames), blank=blank)
 
 
 def collapsed(

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from raysp import bounds
 from raysp.bounds import shortened
+from raysp.checkpoints.access import Access
 from raysp.checkpoints.contents import explanation
-from raysp.checkpoints.hub import CONFIG_FILES, GENERATION_FILES, PROCESSOR_FILES, SPEAKER_FILES, Access, local_folder
+from raysp.checkpoints.hub import CONFIG_FILES, GENERATION_FILES, PROCESSOR_FILES, SPEAKER_FILES, local_folder
 from raysp.errors import CheckpointError
 from raysp.words import suggestion
 

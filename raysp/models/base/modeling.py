@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from raysp.capabilities import Capability
-from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
+from raysp.checkpoints.access import KEYWORDS, Access
+from raysp.checkpoints.hub import local_folder, model_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.checkpointing import Checkpointing
 from raysp.models.base.configuration import Config, short, upload_folder, upload_saved

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.checkpoints.hub import KEYWORDS
+from raysp.checkpoints.access import KEYWORDS
 from raysp.crossing import Room, Sending
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, warn_of_missing_mask

@@ -4,7 +4,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
+from raysp.checkpoints.access import Access
+from raysp.checkpoints.hub import PROCESSOR_FILES, local_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.tokenizers.described import (

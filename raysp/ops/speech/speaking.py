@@ -87,11 +87,8 @@ class Speaking(OutputOp):
 
     def _placed(self, places: Sequence[Place | None]) -> list[Sequence[object]]:
         """Return the columns of windows that were cut at pauses, from their probabilities."""
-        columns = [
-            (None,) * 4 if place is None else (None, place.probabilities, place.offset, place.num_samples)
-            for place in places
-        ]
-        return [*zip(*columns, strict=True)]
+        names = ("probabilities", "offset", "num_samples")
+        return [[None] * len(places), *([place and getattr(place, name) for place in places] for name in names)]
 
     def _owned(self, row: Floats, num_samples: int, part: tuple[int, int], num_frames: int) -> tuple[Floats, int, int]:
         """Return the staged values of a window: the probabilities of its own chunks, their offset, its own samples."""

@@ -9,16 +9,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raysp.text import greedy_ctc
 from raysp.text.beams.decoder import BeamDecoder, Extras
 from raysp.text.beams.search import BeamSearch, Hypothesis
 from raysp.text.beams.tokens import TokenTexts
-from raysp.text.greedy_ctc import CTCTokens, best_frames, greedy
+from raysp.text.greedy_ctc import CTCTokens, best_frames
 from tests.text.beams.exhaustive import best_path, collapsed, ranked
 from tests.text.beams.frames_of_logits import top_frames
 
 
 def random_logits(seed: int, *shape: int, sharpness: float = 1.0) -> torch.Tensor:
     return sharpness * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def greedy(logits: torch.Tensor, num_frames: torch.Tensor, *, blank: int) -> CTCTokens:
+    frames = best_frames(logits)
+    return greedy_ctc.collapsed(frames.ids.int().numpy(), frames.log_probs.numpy(), num_frames, blank=blank)
 
 
 def naive(logits, num_frames, blank):
