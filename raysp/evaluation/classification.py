@@ -51,11 +51,6 @@ class ClassMeasures:
         correct, without = self.actual_N == self.predicted_N, self.predicted_N == NO_CLASS
         return {"correct": int(correct.sum()), "without_class": int(without.sum())}
 
-    def of(self, rows: Ints) -> "ClassMeasures":
-        """Return the measures of some of the rows."""
-        scores = None if self.scores_N is None else self.scores_N[rows]
-        return ClassMeasures(self.actual_N[rows], self.predicted_N[rows], self.num_classes, scores)
-
     def totals(self, weights_DN: Floats) -> tuple[Floats, Floats, Floats]:
         """Return weights of rows (D, C): by true class, by predicted class, and where both agree."""
         return (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raysp.evaluation.intervals import Floats, Ints, ratios
+from raysp.evaluation.intervals import Floats, ratios
 
 Bools = npt.NDArray[np.bool_]
 
@@ -25,7 +25,3 @@ class EqualRows:
     def counts(self) -> dict[str, int]:
         """Return the number of equal rows."""
         return {"equal": int(self.equal_N.sum())}
-
-    def of(self, rows: Ints) -> "EqualRows":
-        """Return the same measure for a subset of the rows."""
-        return EqualRows(self.equal_N[rows])

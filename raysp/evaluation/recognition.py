@@ -34,10 +34,6 @@ class TextMeasures:
         """Return the words of the references and the errors by kind; the same for characters."""
         return {**_named(self.words_N4, "words"), **_named(self.characters_N4, "characters")}
 
-    def of(self, rows: Ints) -> "TextMeasures":
-        """Return the measures of some of the rows."""
-        return TextMeasures(self.words_N4[rows], self.characters_N4[rows])
-
     @classmethod
     def joined(cls, parts: Sequence["TextMeasures"]) -> "TextMeasures":
         """Return the measures of the rows of all parts, in order."""
@@ -63,10 +59,6 @@ class TextAgreement:
     def counts(self) -> dict[str, int]:
         """Return the counts of the errors, and the number of rows with equal texts."""
         return {**self.errors.counts(), **self._agreement.counts()}
-
-    def of(self, rows: Ints) -> "TextAgreement":
-        """Return the measures of some of the rows."""
-        return TextAgreement(self.errors.of(rows))
 
     @property
     def _agreement(self) -> EqualRows:
@@ -95,10 +87,6 @@ class PairedErrors:
         """Return the words and characters of the references."""
         counts = self.a.counts()
         return {name: counts[name] for name in ("words", "characters")}
-
-    def of(self, rows: Ints) -> "PairedErrors":
-        """Return the measures of some of the rows."""
-        return PairedErrors(self.a.of(rows), self.b.of(rows))
 
 
 def compare_texts(

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, Self
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -29,6 +29,7 @@ _EQUAL = {"accuracy": "correct", "agreement": "equal"}
 """Counts behind shares of rows."""
 
 Key = str | int | float | bool | None
+MeasuresT = TypeVar("MeasuresT", bound="Measures")
 
 
 def value_text(metric: str, value: float | None) -> str:
@@ -203,7 +204,7 @@ class Columns:
 
 
 class Measures(Protocol):
-    """Metrics of N rows, as functions of the weights of the rows."""
+    """Metrics of N rows by the weights of the rows: a dataclass of arrays by row, or of other measures."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -218,9 +219,17 @@ class Measures(Protocol):
         """Return the numbers behind the metrics."""
         ...
 
-    def of(self, rows: Ints) -> Self:
-        """Return the measures of some of the rows."""
-        ...
+
+def of_rows(measures: MeasuresT, rows: Ints) -> MeasuresT:
+    """Return the measures of some of the rows: those of each array, and of the measures within."""
+    whole: Any = measures
+
+    def chosen(value: Any) -> Any:  # noqa: ANN401 - of a field
+        if isinstance(value, np.ndarray):
+            return value[rows]
+        return of_rows(value, rows) if is_dataclass(value) else value
+
+    return cast("MeasuresT", replace(whole, **{of.name: chosen(getattr(whole, of.name)) for of in fields(whole)}))
 
 
 def score(measures: Measures, num_rows: int, columns: Columns, bootstrap: Bootstrap) -> Scores:
@@ -262,7 +271,7 @@ def band(seconds: float) -> str:
 
 
 def _scores(measures: Measures, rows: Ints, columns: Columns, units: Ints, bootstrap: Bootstrap) -> Scores:
-    chosen = measures.of(rows)
+    chosen = of_rows(measures, rows)
     values = chosen(np.ones((1, len(rows))))[0]
     # Without gaps: `intervals` draws among all numbers up to the largest.
     _, own_units = np.unique(units[rows], return_inverse=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from raysp.evaluation.classification import NO_CLASS, ClassMeasures, compare_classes, equal_error_rates
 from raysp.evaluation.equal_rows import Bools
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints
-from raysp.evaluation.scores import Columns, Comparison, compare, units_of
+from raysp.evaluation.scores import Columns, Comparison, compare, of_rows, units_of
 
 Vector = npt.NDArray[np.floating[Any]]
 Vectors = npt.NDArray[np.float32]
@@ -80,10 +80,6 @@ class PairMeasures:
             "without_vector": int((self.speakers_N == NO_VECTOR).sum()),
         }
 
-    def of(self, rows: Ints) -> "PairMeasures":
-        """Return the measures of the pairs among some of the rows."""
-        return PairMeasures(self.vectors_NE[rows], self.speakers_N[rows], self.units_N[rows], self.seed)
-
     @cached_property
     def _pairs(self) -> _Pairs:
         rows = np.flatnonzero(self.speakers_N != NO_VECTOR)
@@ -123,11 +119,8 @@ class SpeakerMeasures:
     def counts(self) -> dict[str, int]:
         """Return the numbers behind both, and the rows of known speakers."""
         known_rows = np.flatnonzero(self._is_known)
-        return {**self.pairs.counts(), "of_known_speakers": len(known_rows), **self.classes.of(known_rows).counts()}
-
-    def of(self, rows: Ints) -> "SpeakerMeasures":
-        """Return the measures of some of the rows."""
-        return SpeakerMeasures(self.pairs.of(rows), self.classes.of(rows))
+        of_known = of_rows(self.classes, known_rows).counts()
+        return {**self.pairs.counts(), "of_known_speakers": len(known_rows), **of_known}
 
     @property
     def _is_known(self) -> Bools:

@@ -49,21 +49,21 @@ class ColumnOp(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class Computing(ColumnOp):
     """Op of a `Map` step.
 
-    Args:
+    Attributes:
         function: called with the columns of `reads`.
-        name: "module:function".
+        name: "Map module:function".
         reads: columns that it reads.
         schema: columns that it adds.
     """
 
-    def __init__(self, function: Callable[..., object], *, name: str, reads: Sequence[str], schema: pa.Schema) -> None:
-        self.function = function
-        self.name = f"Map {name}"
-        self.reads = reads
-        self.schema = schema
+    function: Callable[..., object]
+    name: str
+    reads: Sequence[str]
+    schema: pa.Schema
 
     def __call__(self, rows: pa.Table) -> object:
         return self.function(rows)

@@ -337,7 +337,7 @@ class Map(Step):
         from raysp.ops.step_ops import Computing
 
         [name] = self.functions
-        return Computing(functions[name], name=name, reads=tuple(dict.fromkeys(self.reads)), schema=self.schema())
+        return Computing(functions[name], f"Map {name}", tuple(dict.fromkeys(self.reads)), self.schema())
 
 
 @spec
