@@ -227,7 +227,7 @@ def of_rows(measures: MeasuresT, rows: Ints) -> MeasuresT:
     def chosen(value: Any) -> Any:  # noqa: ANN401 - of a field
         if isinstance(value, np.ndarray):
             return value[rows]
-        return of_rows(value, rows) if is_dataclass(value) else value
+        return of_rows(cast("Any", value), rows) if is_dataclass(value) else value
 
     return cast("MeasuresT", replace(whole, **{of.name: chosen(getattr(whole, of.name)) for of in fields(whole)}))
 
