@@ -200,18 +200,6 @@ def test_training_augments_as_theirs_does(name, tmp_path):
     assert (outputs[1] - model.eval()(inputs).logits)[0].abs().max() > 0.1
 
 
-def test_batches_shorter_than_a_span_are_trained_on():
-    flags = {"mask_time_prob": 0.9, "mask_time_min_masks": 2, **still("UniSpeechForCTC")}
-    waves, _ = batch_of("UniSpeechForCTC")
-    frames = random_model().num_frames(waves.shape[1])
-    long = random_model(**flags, mask_time_length=frames + 1)
-    expected = long.eval()(waves).logits
-    torch.testing.assert_close(long.train()(waves).logits, expected, atol=1e-5, rtol=1e-5)
-    wide = random_model(**flags, mask_feature_prob=0.5, mask_feature_length=33).train()
-    with pytest.raises(ValueError, match="mask_feature_length is 33, expected at most hidden_size 32"):
-        wide(waves)
-
-
 @pytest.mark.parametrize(
     ("name", "flags", "weight"),
     [

@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from tests.backends.recognisers import loops
-from tests.backends.recognisers.builders import BUILDERS
+from tests.backends.recognisers.tiny_omni import BUILDERS
 from tests.models.oracles import transformers
 from tests.published.building import class_named
 from tests.published.layout import Layout

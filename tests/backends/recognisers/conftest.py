@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.recognisers.builders import BUILDERS
 from tests.backends.recognisers.tiny_ctc import BUILDERS as CTC_BUILDERS
+from tests.backends.recognisers.tiny_omni import BUILDERS
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ import torch
 
 import raysp
 from raysp import CheckpointError
-from tests.backends.recognisers.builders import BUILDERS
 from tests.backends.recognisers.loops import LANGUAGES, written
 from tests.backends.recognisers.tiny_ctc import BUILDERS as CTC_BUILDERS
 from tests.backends.recognisers.tiny_ctc import TRANSDUCER_BUILDERS
+from tests.backends.recognisers.tiny_omni import BUILDERS
 from tests.backends.theirs import RATE, labelling, tiny_waveform_model, together_and_alone, waves
 from tests.models.oracles import transformers
 from tests.ops.waves import block_of, labels

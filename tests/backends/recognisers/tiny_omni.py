@@ -1,5 +1,6 @@
-"""Tiny random recognisers of models that also read images, follow streams or find speakers, a folder for each."""
+"""Tiny random models of more media, streams, speakers or tokens of mistral-common; and builders of all model types."""
 
+import base64
 import json
 import warnings
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from tests.backends.recognisers.tiny import CHAT, TEXT, saved, tokenizer
+from tests.backends.recognisers.tiny import CHAT, LLAMA, TEXT, TINY_BUILDERS, saved, tokenizer
+from tests.backends.recognisers.tiny_ctc import TRANSDUCER_BUILDERS
 from tests.models.oracles import transformers as T
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -185,10 +187,64 @@ def kyutai_speech_to_text(folder: Path) -> Path:
     return published(folder, "generation_config.json", **settings)
 
 
-OMNI_BUILDERS = {
+def _tekken(file: Path, version: str, special: dict[int, str], **audio: Any) -> Any:
+    """Write a tokenizer of bytes in the format of mistral-common."""
+    names = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]"]
+    names += ["[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]"]
+    names += ["[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]", "[ARGS]", "[CALL_ID]"]
+    tokens = [special.get(place, f"<SPECIAL_{place}>") for place in range(40)]
+    tokens[: len(names)] = names
+    letters = [{"rank": byte, "token_bytes": base64.b64encode(bytes([byte])).decode()} for byte in range(256)]
+    audio |= {"sampling_rate": 16_000, "frame_rate": 12.5}
+    audio["audio_encoding_config"] = {"num_mel_bins": 128, "hop_length": 160, "window_size": 400}
+    content = {
+        "config": {
+            "pattern": r".|\n", "num_vocab_tokens": 256, "default_vocab_size": 296, "default_num_special_tokens": 40,
+            "version": version,
+        },
+        "vocab": [{**letter, "token_str": None} for letter in letters],
+        "special_tokens": [
+            {"rank": place, "token_str": token, "is_control": True} for place, token in enumerate(tokens)
+        ],
+        "audio": audio,
+    }  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(content))
+    return T.tokenization_mistral_common.MistralCommonBackend.from_pretrained(file.parent)
+
+
+def voxtral(folder: Path) -> Path:
+    special = {24: "[AUDIO]", 25: "[BEGIN_AUDIO]", 34: "[TRANSCRIBE]"}
+    made = _tekken(folder / "tekken.json", "v11", special, chunk_length_s=30.0)
+    processor = T.VoxtralProcessor(T.WhisperFeatureExtractor(feature_size=128), made)
+    audio = {**SIZES, "intermediate_size": 128}
+    config = T.VoxtralConfig(
+        audio_config=audio, text_config={**LLAMA, "vocab_size": len(made)}, audio_token_id=24,
+    )  # fmt: skip
+    return saved(folder, "VoxtralForConditionalGeneration", config, processor)
+
+
+def voxtral_realtime(folder: Path) -> Path:
+    special = {24: "[AUDIO]", 25: "[BEGIN_AUDIO]", 32: "[STREAMING_PAD]", 33: "[STREAMING_WORD]"}
+    made = _tekken(
+        folder / "tekken.json", "v13", special, transcription_format="streaming", transcription_delay_ms=480.0,
+        streaming_look_ahead_ms=2.5, streaming_look_back_ms=52.5, streaming_n_left_pad_tokens=32,
+    )  # fmt: skip
+    processor = T.VoxtralRealtimeProcessor(T.VoxtralRealtimeFeatureExtractor(), made)
+    audio = {**SIZES, "head_dim": 8}
+    config = T.VoxtralRealtimeConfig(audio_config=audio, text_config={**TEXT, "vocab_size": len(made)})
+    return saved(folder, "VoxtralRealtimeForConditionalGeneration", config, processor)
+
+
+BUILDERS = {
+    **TINY_BUILDERS,
+    **TRANSDUCER_BUILDERS,
     "kyutai_speech_to_text": kyutai_speech_to_text,
     "nemo_speechlm": nemo_speechlm,
     "phi4_multimodal": phi4_multimodal,
     "qwen2_5_omni": qwen2_5_omni,
     "qwen3_omni_moe": qwen3_omni_moe,
+    "voxtral": voxtral,
+    "voxtral_realtime": voxtral_realtime,
 }
+"""Functions that write a checkpoint of a model that writes token by token, by model type."""

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import raysp.models
 from raysp import CheckpointError
@@ -185,39 +183,6 @@ def test_settings_are_kept_in_files_and_copies(folder, tmp_path):
             assert getattr(again, name) == getattr(tokenizer, name)
     with pytest.raises(TypeError, match="repo_id given without push_to_hub=True"):
         tokenizer.save_pretrained(tmp_path / "other", repo_id="owner/name")
-
-
-OF_PHONEMES = [
-    {},
-    {"group_tokens": False},
-    {"filter_word_delimiter_token": False},
-    {"clean_up_tokenization_spaces": True, "skip_special_tokens": True},
-]
-
-
-@pytest.fixture(scope="module", params=[{}, {"words": True}, {"phone_delimiter_token": "|"}], ids=str)
-def of_phonemes(request, tmp_path_factory):
-    folder = write_tokenizer(tmp_path_factory.mktemp("phonemes") / "tokens", **request.param)
-    return transformers.Wav2Vec2PhonemeCTCTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-
-
-@settings(max_examples=50, deadline=None)
-@given(ids=st.lists(st.sampled_from([0, 0, 0, 1, 2, 3, 4, 4, 5, 8, 9, 18, 18, 40]), min_size=1, max_size=40))
-def test_phonemes_of_frames_equal_theirs(of_phonemes, ids):
-    theirs, ours = of_phonemes
-    for options in OF_PHONEMES:
-        if not options.get("skip_special_tokens") or {*ids} - {0, 1, 2, 3}:  # theirs raises on nothing
-            assert ours.decode(ids, **options) == theirs.decode(ids, **options)
-
-
-def test_padding_needs_its_token(tmp_path):
-    write_gpt2(tmp_path)
-    ours = TextTokenizer.from_pretrained(tmp_path)
-    assert (ours.pad_token, ours.pad_token_id) == (None, None)
-    with pytest.raises(ValueError, match=r"texts differ in length and there is no pad_token: set tokenizer\.pad_token"):
-        ours(TEXTS, padding=True)
-    ours.pad_token = ours.eos_token
-    assert ours(TEXTS, padding=True, return_tensors="pt").input_ids.shape[0] == len(TEXTS)
 
 
 NOT_RETURNED = {
