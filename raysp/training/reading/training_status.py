@@ -12,6 +12,7 @@ from raysp.sink.lease import Running
 from raysp.sink.records import Natural
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import Store
+from raysp.training.loop.best_evaluation import Best
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink import step_evaluation as evaluations
 from raysp.training.sink.committed_steps import Position
@@ -26,8 +27,6 @@ LAST_STEPS = 50
 """Steps over which loss and speed are averaged."""
 FIGURES = "metrics.json"
 """File of an exported checkpoint with its rows and the number of its step."""
-MISSES = "best_misses"
-"""Name, among the metrics of a committed step, of the number of evaluations since the best one."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +144,9 @@ class TrainingStatus(Brief):
         """Facts that `raysp status` prints, by name."""
         last, left = self.last_steps, self.eta_seconds
         committed = f", the last {ago(self.last_commit)}" if self.last_commit else ""
+        exported = "not exported; the same command again exports it" if self.is_done else "not exported yet"
+        if self.steps_exported is not None:
+            exported = f"exported, with the weights of step {self.steps_exported:,}"
         return {
             "run": run_fact(self, self.last_commit, "commit"),
             "steps": f"{self.steps_done} committed ({self.share:.0%}){committed}",
@@ -155,14 +157,8 @@ class TrainingStatus(Brief):
             "speed": last
             and f"{last.audio_per_second:,.1f} s of audio a second, waited for rows {last.waited:.0%} of the time",
             "evaluation": self.best and self.best.sentence(),
-            "checkpoint": self._exported,
+            "checkpoint": exported,
         }
-
-    @property
-    def _exported(self) -> str:
-        if self.steps_exported is not None:
-            return f"exported, with the weights of step {self.steps_exported:,}"
-        return "not exported; the same command again exports it" if self.is_done else "not exported yet"
 
     @property
     def line(self) -> str:
@@ -220,6 +216,7 @@ def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus, 
     share = position.done / planned if planned else _share(position, epochs, last)
     committed_at = steps.committed_at(store, step) if step else None
     exported = Exported.load(store, record.fingerprint)
+    best = Best.read(step) if step else None
     holder, runs = lease.holder(store), record.runs
     running = holder.running if holder else Running.NO
     is_active = running in (Running.YES, Running.ELSEWHERE)
@@ -237,7 +234,7 @@ def read_training(store: Store) -> tuple[TrainingRecord, Steps, TrainingStatus, 
         best=best_evaluation(log.evaluations),
         steps_exported=exported.weights_of_step if exported else None,
         last_run=runs[-1] if runs else None,
-        has_given_up=patience is not None and step is not None and step.metrics.get(MISSES, 0) >= patience,
+        has_given_up=patience is not None and best is not None and best.misses >= patience,
         running=running,
         holder=holder.words if holder else "",
     )
