@@ -32,7 +32,6 @@ from raysp.training.objectives.passes import evaluation_mode
 from raysp.training.objectives.task import Criterion
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink.step_evaluation import StepEvaluation
-from raysp.training.specs.recipe import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +88,6 @@ class Evaluator:
 
     Attributes:
         plan: the plan, with an evaluation.
-        evaluation: the evaluation of its recipe.
         criterion: the model and its loss.
         workers: the workers that train together; all evaluate at the same step.
         decoder: decoding functions; None: of this process.
@@ -97,7 +95,6 @@ class Evaluator:
     """
 
     plan: TrainingPlan
-    evaluation: Evaluation
     criterion: Criterion
     workers: WorkerGroup
     decoder: Decoder | None = None
@@ -105,15 +102,13 @@ class Evaluator:
 
     def __post_init__(self) -> None:
         """Make the evaluators of the further corpora."""
+        self.evaluation = self.plan.recipe.evaluations[self.corpus]
         assert self.evaluation.every is not None
         self.every = self.evaluation.every
         self.task = self.criterion.task
         self.targets = self.task.targets()
         self.shards = self.plan.corpora[self.corpus].shards
-        self.others = {
-            name: replace(self, evaluation=other, corpus=f"evaluation.others.{name}")
-            for name, other in self.evaluation.each.items()
-        }
+        self.others = {name: replace(self, corpus=f"evaluation.others.{name}") for name in self.evaluation.others}
 
     @property
     def rule(self) -> str:

@@ -49,7 +49,7 @@ def new_session(
         RunError: the committed step cannot be used.
     """
     plan = prepared.plan
-    recipe, schedule, evaluation = plan.recipe, plan.recipe.schedule, plan.recipe.evaluation
+    recipe, schedule = plan.recipe, plan.recipe.schedule
     criterion = Criterion.of(prepared.task, plan)
     optimizer = new_optimizer(group_parameters(criterion.model, schedule), cast("str | None", schedule.optimizer))
     training = Training(
@@ -75,7 +75,7 @@ def new_session(
         rows,
         failures,
         keeper,
-        evaluator=Evaluator(plan, evaluation, criterion, workers, decoder) if evaluation else None,
+        evaluator=Evaluator(plan, criterion, workers, decoder) if recipe.evaluation else None,
     )
     if store is not None:
         session.resume(store, prepared.fingerprint)

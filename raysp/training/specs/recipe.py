@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field
@@ -164,11 +164,6 @@ class Evaluation:
     max_seconds: Positive = 120.0
 
     @property
-    def each(self) -> "Mapping[str, Evaluation]":
-        """The evaluation of each further corpus alone, without groups, by name."""
-        return {name: replace(self, source=source, others={}, by=()) for name, source in self.others.items()}
-
-    @property
     def steps(self) -> tuple[Step, ...]:
         """The step that decodes."""
         return (Decode(self.max_seconds),)
@@ -309,11 +304,12 @@ class Finetune:
 
     @property
     def evaluations(self) -> dict[str, Evaluation]:
-        """Evaluations by the names of the fields of their corpora; the first decides."""
-        if self.evaluation is None:
+        """Evaluations by the names of the fields of their corpora; the first decides, further ones have no groups."""
+        if (evaluation := self.evaluation) is None:
             return {}
-        further = {f"evaluation.others.{name}": further for name, further in self.evaluation.each.items()}
-        return {"evaluation.source": self.evaluation, **further}
+        alone = partial(replace, evaluation, others={}, by=())
+        further = {f"evaluation.others.{name}": alone(source=source) for name, source in evaluation.others.items()}
+        return {"evaluation.source": evaluation, **further}
 
     @property
     def sounds(self) -> dict[str, OfSounds]:
