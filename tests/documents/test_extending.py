@@ -186,7 +186,7 @@ def test_verbs_act_on_the_kind_of_work(run, tmp_path):
     assert "files  2" in run("raysp", "status", "out")
     run("raysp", "gc", "out")
     run("raysp", "report", "out")
-    assert "the sink of a count" in run("raysp", "verify", "out", code=2)
+    assert "a count, without label shards; read it" in run("raysp", "verify", "out", code=2)
 
 
 @pytest.mark.drivers
