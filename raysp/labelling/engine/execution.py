@@ -147,15 +147,7 @@ class Execution:
         # With each message: a run that lost its lease ends before it commits more.
         self.own.check()
         tracebacks.report(self.reported)
-        match message:
-            case FatalFailure():
-                raise RunError(run_again(message.reason))
-            case ShardFailure():
-                self._fail(message)
-            case LabelledPiece():
-                self._add(message)
-            case RetriedPiece():
-                self.progress.in_flight.pop((message.shard, message.part), None)
+        self._take(message)
         # Without waiting: the next messages are not held up by commits.
         self._record(self.commits.finished())
         self.on_progress(self.progress)
@@ -223,13 +215,21 @@ class Execution:
     def _record(self, outcomes: Sequence[Outcome]) -> None:
         tracebacks.report(self.reported)
         for outcome in outcomes:
-            if isinstance(outcome, FatalFailure):
-                raise RunError(run_again(outcome.reason))
-            if isinstance(outcome, ShardFailure):
-                self._fail(outcome)
-            else:
-                self._committed(outcome)
+            self._take(outcome)
         self._count()
+
+    def _take(self, message: Message | Outcome) -> None:
+        match message:
+            case FatalFailure():
+                raise RunError(run_again(message.reason))
+            case ShardFailure():
+                self._fail(message)
+            case LabelledPiece():
+                self._add(message)
+            case RetriedPiece():
+                self.progress.in_flight.pop((message.shard, message.part), None)
+            case ShardReceipt():
+                self._committed(message)
 
     def _committed(self, receipt: ShardReceipt) -> None:
         shard, progress = receipt.shard, self.progress
