@@ -5,10 +5,9 @@ from dataclasses import replace
 
 from raysp.columns import ROW_COLUMNS
 from raysp.evaluation.evaluate.references import ComparedColumns
-from raysp.sink.run_record import RunRecord
+from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.values import JsonValue
 
 
 def with_compared(pipeline: Pipeline, columns: ComparedColumns) -> Pipeline:
@@ -24,10 +23,12 @@ def with_compared(pipeline: Pipeline, columns: ComparedColumns) -> Pipeline:
     is_text = columns.task == "recognition"
     text = pipeline.source.text or (columns.reference if is_text and columns.reference not in reserved else None)
     copied = (*columns.groups, *(() if is_text else (columns.reference,)))
-    keep = [*pipeline.sink.keep, *(name for name in copied if name not in {*reserved, text})]
-    record = Sink.open(pipeline.sink.url, pipeline.sink.storage_options).record()
-    if record is not None:
-        text, keep = pipeline.source.text or _recorded_text(record), _recorded_keep(record, pipeline.sink.keep, keep)
+    keep: Sequence[str] = [*pipeline.sink.keep, *(name for name in copied if name not in {*reserved, text})]
+    place = Sink.open(pipeline.sink.url, pipeline.sink.storage_options)
+    if (record := place.record()) is not None:
+        earlier = Labelling(place.store, record, shards={}, done=frozenset())
+        text = pipeline.source.text or earlier.reference
+        keep = earlier.kept if {*pipeline.sink.keep} <= {*earlier.kept} else keep
     source, sink = replace(pipeline.source, text=text), replace(pipeline.sink, keep=[*dict.fromkeys(keep)])
     return replace(pipeline, source=source, sink=sink)
 
@@ -36,19 +37,3 @@ def not_kept(pipeline: Pipeline, columns: ComparedColumns) -> tuple[str, ...]:
     """Return the columns that are compared and that the label shards lack."""
     there = {*pipeline.kept, *pipeline.flow.columns, *ROW_COLUMNS, pipeline.source.id}
     return tuple(name for name in (columns.reference, *columns.groups) if name not in there)
-
-
-def _recorded_text(record: RunRecord) -> str | None:
-    text = _field(_field(record.pipeline, "source"), "text")
-    return text if isinstance(text, str) else None
-
-
-def _recorded_keep(record: RunRecord, requested: Sequence[str], keep: list[str]) -> list[str]:
-    """Return the recorded columns; `keep` if they lack a requested column."""
-    recorded = _field(_field(record.pipeline, "sink"), "keep")
-    names = [name for name in recorded if isinstance(name, str)] if isinstance(recorded, list) else []
-    return names if {*requested} <= {*names} else keep
-
-
-def _field(value: JsonValue, name: str) -> JsonValue:
-    return value.get(name) if isinstance(value, dict) else None

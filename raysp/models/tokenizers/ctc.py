@@ -292,7 +292,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     # Ids to text
 
     def decode_collapsed(self, ids: Iterable[int]) -> str:
-        """Return the text of collapsed ids, without repeats and blanks (see `raysp.text.greedy_ctc.greedy`)."""
+        """Return the text of collapsed ids, without repeats and blanks (see `raysp.text.greedy_ctc.collapsed`)."""
         text = "".join(map(self._written.__getitem__, ids)).strip()
         return text.lower() if self.do_lower_case else text
 

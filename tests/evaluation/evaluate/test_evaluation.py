@@ -72,7 +72,7 @@ def test_the_bundled_checkpoint_on_the_bundled_digits():
     assert (found.rows.compared, found.scores.counts["words"], wer.value) == (300, 300, 7 / 300)
     assert 0 <= wer.low < wer.value < wer.high < 0.06
     assert sum(group.scores.counts["substitutions"] for group in found.by["speaker_id"]) == 7
-    assert {group.scores.metrics["wer"].interval for group in found.by["speaker_id"]} == {"-"}
+    assert {group.scores.interval("wer") for group in found.by["speaker_id"]} == {"-"}
     assert len(found.worst) == 7
     assert (found.labels, found.exit_code, found.run.rows) == (None, 0, 300)
 

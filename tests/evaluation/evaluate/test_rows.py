@@ -120,7 +120,7 @@ def test_rates_are_of_all_words_of_groups_and_bands_and_the_worst_rows_come_firs
 def test_without_a_reference_word_the_rates_are_undefined(tmp_path):
     found = texts_of(tmp_path, ["", ""], ["a", "a"], groups=["x", "x"])
     assert [one.value for one in found.scores.metrics.values()] == [None, None]
-    assert (found.scores.counts["insertions"], found.scores.metrics["wer"].percentage) == (2, "-")
+    assert (found.scores.counts["insertions"], found.scores.value("wer")) == (2, "-")
 
 
 SPELLINGS = {
