@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from raysp.models.flax.layers import Pass, attend, joined_heads
+from raysp.models.flax.layers import Pass, attend, dense, joined_heads, split_heads
 
 KeysAndValues = tuple[Array, Array]
 
@@ -136,6 +136,30 @@ def attend_to_encoder(
         run.cross_attentions.append(weights.reshape(rows, heads, length, num_frames))
     mixed_RALD = mixed_BAKD.reshape(*unfolded, width).swapaxes(1, 2).reshape(rows, heads, length, width)
     return joined_heads(mixed_RALD)
+
+
+def split_attention(
+    names: tuple[str, str, str],
+    width: int,
+    num_heads: int,
+    hidden_RLH: Array,
+    run: DecoderPass,
+    layer: int,
+    rate: float,
+    is_cross: bool,
+) -> Array:
+    """Return a mix_RLH of tokens or frames, by a layer each for queries, keys and values."""
+
+    def split(name: str, source: Array) -> Array:
+        return split_heads(dense(name, width, source), num_heads)
+
+    def project(source: Array) -> KeysAndValues:
+        return split(names[1], source), split(names[2], source)
+
+    queries = split(names[0], hidden_RLH)
+    if is_cross:
+        return attend_to_encoder(queries, project, run, layer, rate)
+    return attend_to_tokens(queries, *project(hidden_RLH), run, layer, rate)
 
 
 def token_mask(mask_RM: Array | None, num_new: int, start: Any, room: int) -> Array:  # noqa: ANN401 - an int or array

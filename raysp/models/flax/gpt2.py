@@ -1,119 +1,69 @@
-"""GPT-2 (Radford et al. 2019) as a text decoder in Flax: see models/gpt2.py.
+"""GPT-2 (Radford et al. 2019) in Flax: see models/gpt2.py.
 
 Legend: R rows, L tokens, H hidden, V vocabulary.
 """
 
-import functools
-from typing import Any
+from functools import partial
 
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import Array
 
 from raysp.models.flax.decoding import DecoderPass, KeysAndValues, attend_to_encoder, attend_to_tokens
-from raysp.models.flax.layers import Numbered, activation, dropout, norm, split_heads
-from raysp.models.gpt2 import attention_scale
+from raysp.models.flax.layers import activation, dense, dropout, embedded, norm, numbered, part, split_heads
+from raysp.models.gpt2 import GPT2Config, attention_scale
 
 
-class GPT2Attention(nn.Module):
-    """Causal self-attention."""
-
-    config: Any
-    index: int
-
-    @nn.compact
-    def __call__(self, hidden_RLH: Array, run: DecoderPass) -> Array:
-        """Return the residual."""
-        config = self.config
-        joined = nn.Dense(3 * config.n_embd, name="c_attn")(hidden_RLH)
-        q, k, v = (split_heads(x, config.n_head) for x in jnp.split(joined, 3, -1))
-        scale = attention_scale(config, self.index)
-        mixed_RLH = attend_to_tokens(q, k, v, run, self.index, config.attn_pdrop, scale)
-        return dropout(nn.Dense(config.n_embd, name="c_proj")(mixed_RLH), config.resid_pdrop, run)
+def attention(config: GPT2Config, index: int, hidden_RLH: Array, run: DecoderPass) -> Array:
+    """Return the residual of self-attention."""
+    joined = dense("c_attn", 3 * config.n_embd, hidden_RLH)
+    q, k, v = (split_heads(x, config.n_head) for x in jnp.split(joined, 3, -1))
+    mixed_RLH = attend_to_tokens(q, k, v, run, index, config.attn_pdrop, attention_scale(config, index))
+    return dropout(dense("c_proj", config.n_embd, mixed_RLH), config.resid_pdrop, run)
 
 
-class GPT2CrossAttention(nn.Module):
-    """Attention to the frames of an encoder, with its own query projection."""
+def cross_attention(config: GPT2Config, index: int, hidden_RLH: Array, run: DecoderPass) -> Array:
+    """Return the residual of attention to the frames of an encoder."""
 
-    config: Any
-    index: int
+    def project(encoder_BSH: Array) -> KeysAndValues:
+        k, v = jnp.split(dense("c_attn", 2 * config.n_embd, encoder_BSH), 2, -1)
+        return split_heads(k, config.n_head), split_heads(v, config.n_head)
 
-    @nn.compact
-    def __call__(self, hidden_RLH: Array, run: DecoderPass) -> Array:
-        """Return the residual."""
-        config = self.config
-
-        def project(encoder_BSH: Array) -> KeysAndValues:
-            k, v = jnp.split(nn.Dense(2 * config.n_embd, name="c_attn")(encoder_BSH), 2, -1)
-            return split_heads(k, config.n_head), split_heads(v, config.n_head)
-
-        queries = split_heads(nn.Dense(config.n_embd, name="q_attn")(hidden_RLH), config.n_head)
-        scale = attention_scale(config, self.index)
-        mixed_RLH = attend_to_encoder(queries, project, run, self.index, config.attn_pdrop, scale)
-        return dropout(nn.Dense(config.n_embd, name="c_proj")(mixed_RLH), config.resid_pdrop, run)
+    queries = split_heads(dense("q_attn", config.n_embd, hidden_RLH), config.n_head)
+    scale = attention_scale(config, index)
+    mixed_RLH = attend_to_encoder(queries, project, run, index, config.attn_pdrop, scale)
+    return dropout(dense("c_proj", config.n_embd, mixed_RLH), config.resid_pdrop, run)
 
 
-class GPT2MLP(nn.Module):
-    """The feed-forward network."""
-
-    config: Any
-
-    @nn.compact
-    def __call__(self, hidden_RLH: Array, run: DecoderPass) -> Array:
-        """Return the residual."""
-        config = self.config
-        width = 4 * config.n_embd if config.n_inner is None else config.n_inner
-        inner = activation(config.activation_function)(nn.Dense(width, name="c_fc")(hidden_RLH))
-        return dropout(nn.Dense(config.n_embd, name="c_proj")(inner), config.resid_pdrop, run)
+def feed_forward(config: GPT2Config, hidden_RLH: Array, run: DecoderPass) -> Array:
+    """Return the residual of the feed-forward network."""
+    width = 4 * config.n_embd if config.n_inner is None else config.n_inner
+    inner = activation(config.activation_function)(dense("c_fc", width, hidden_RLH))
+    return dropout(dense("c_proj", config.n_embd, inner), config.resid_pdrop, run)
 
 
-class GPT2Block(nn.Module):
-    """Self-attention, cross-attention and feed-forward network, each preceded by a norm."""
-
-    config: Any
-    index: int
-
-    @nn.compact
-    def __call__(self, hidden_RLH: Array, run: DecoderPass) -> Array:
-        """Return the layer's output."""
-        config, eps = self.config, self.config.layer_norm_epsilon
-        run.note(hidden_RLH)
-        attention = GPT2Attention(config, self.index, name="attn")
-        hidden_RLH = hidden_RLH + attention(norm("ln_1", eps)(hidden_RLH), run)
-        if config.add_cross_attention and run.has_encoder:
-            to_frames = GPT2CrossAttention(config, self.index, name="crossattention")
-            hidden_RLH = hidden_RLH + to_frames(norm("ln_cross_attn", eps)(hidden_RLH), run)
-        output_RLH: Array = hidden_RLH + GPT2MLP(config, name="mlp")(norm("ln_2", eps)(hidden_RLH), run)
-        return output_RLH
+def block(config: GPT2Config, index: int, hidden_RLH: Array, run: DecoderPass) -> Array:
+    """Return hidden_RLH after self-attention, cross-attention and feed-forward network, each after a norm."""
+    epsilon = config.layer_norm_epsilon
+    run.note(hidden_RLH)
+    hidden_RLH = hidden_RLH + part("attn", attention, config, index, norm("ln_1", hidden_RLH, epsilon), run)
+    if config.add_cross_attention and run.has_encoder:
+        normed_RLH = norm("ln_cross_attn", hidden_RLH, epsilon)
+        hidden_RLH = hidden_RLH + part("crossattention", cross_attention, config, index, normed_RLH, run)
+    return hidden_RLH + part("mlp", feed_forward, config, norm("ln_2", hidden_RLH, epsilon), run)
 
 
-class GPT2Body(nn.Module):
-    """Embeddings, layers and the last norm."""
-
-    config: Any
-
-    @nn.compact
-    def __call__(self, ids_RL: Array, positions: Array, run: DecoderPass) -> Array:
-        """Return the normalised output of the last layer."""
-        config = self.config
-        words_RLH = nn.Embed(config.vocab_size, config.n_embd, name="wte")(ids_RL)
-        places = nn.Embed(config.n_positions, config.n_embd, name="wpe")(positions)
-        hidden_RLH = dropout(words_RLH + places, config.embd_pdrop, run)
-        hidden_RLH = Numbered(functools.partial(GPT2Block, config), config.n_layer, name="h")(hidden_RLH, run)
-        output_RLH: Array = norm("ln_f", config.layer_norm_epsilon)(hidden_RLH)
-        run.note(output_RLH)
-        return output_RLH
+def body(config: GPT2Config, ids_RL: Array, positions: Array, run: DecoderPass) -> Array:
+    """Return hidden_RLH of tokens at these positions."""
+    words_RLH = embedded("wte", config.vocab_size, config.n_embd, ids_RL)
+    places = embedded("wpe", config.n_positions, config.n_embd, positions)
+    hidden_RLH = dropout(words_RLH + places, config.embd_pdrop, run)
+    hidden_RLH = numbered("h", config.n_layer, partial(block, config), hidden_RLH, run)
+    hidden_RLH = norm("ln_f", hidden_RLH, config.layer_norm_epsilon)
+    run.note(hidden_RLH)
+    return hidden_RLH
 
 
-class GPT2Module(nn.Module):
-    """GPT-2 as a causal language model."""
-
-    config: Any
-
-    @nn.compact
-    def __call__(self, ids_RL: Array, positions: Array, run: DecoderPass) -> Array:
-        """Return logits_RLV; `positions` are (R, L) or (L,)."""
-        hidden_RLH = GPT2Body(self.config, name="transformer")(ids_RL, positions, run)
-        head = nn.Dense(self.config.vocab_size, use_bias=False, name="lm_head")
-        logits_RLV: Array = head(hidden_RLH)
-        return logits_RLV
+def gpt2(config: GPT2Config, ids_RL: Array, positions: Array, run: DecoderPass) -> Array:
+    """Return logits_RLV of the decoder with its head."""
+    hidden_RLH = part("transformer", body, config, ids_RL, positions, run)
+    return dense("lm_head", config.vocab_size, hidden_RLH, has_bias=False)

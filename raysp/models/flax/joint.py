@@ -3,6 +3,7 @@
 Legend: B rows, S samples, T frames of the encoder, L tokens, H hidden, V vocabulary.
 """
 
+from functools import partial
 from typing import Any
 
 from flax import linen as nn
@@ -10,11 +11,11 @@ from jax import Array
 
 from raysp.errors import CheckpointError
 from raysp.models.flax.decoding import DecoderPass
-from raysp.models.flax.layers import Pass, attended_keys
+from raysp.models.flax.layers import Part, Pass, attended_keys
 from raysp.models.flax.text_decoder import DECODERS
-from raysp.models.flax.wav2vec2 import Encoded, Wav2Vec2Module
+from raysp.models.flax.wav2vec2 import Encoded, wav2vec2
 
-ENCODERS = {"wav2vec2": Wav2Vec2Module}
+ENCODERS = {"wav2vec2": wav2vec2}
 
 
 def check_parts(config: Any) -> None:  # noqa: ANN401 - of a speech-encoder-decoder
@@ -35,8 +36,8 @@ class SpeechEncoderDecoderModule(nn.Module):
     def setup(self) -> None:
         """Create encoder, projection and decoder."""
         config = self.config
-        self.encoder = ENCODERS[config.encoder.model_type](config.encoder)
-        self.decoder = DECODERS[config.decoder.model_type](config.decoder)
+        self.encoder = Part(partial(ENCODERS[config.encoder.model_type], config.encoder))
+        self.decoder = Part(partial(DECODERS[config.decoder.model_type], config.decoder))
         if config.has_projection:
             self.enc_to_dec_proj = nn.Dense(config.decoder.hidden_size)
 

@@ -5,7 +5,8 @@ Legend: R rows, L queries, S keys, A heads, D head, H hidden, B batch, T frames.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from flax import linen as nn
 from jax import Array
 
 from raysp.errors import CheckpointError
+
+Value = TypeVar("Value")
 
 GELU: Callable[[Array], Array] = lambda x: jax.nn.gelu(x, approximate=False)  # noqa: E731
 GELU_TANH: Callable[[Array], Array] = lambda x: jax.nn.gelu(x, approximate=True)  # noqa: E731
@@ -65,24 +68,54 @@ class Pass:
             self.states.append(hidden)
 
 
-class Numbered(nn.Module):
-    """Layers named by their index, as in checkpoints."""
+class Part(nn.Module):
+    """Part of a model: the layers that a function makes, under the name of the part."""
 
-    make: Callable[..., nn.Module]
-    """Called with `index` and `name`."""
-    count: int
+    compute: Callable[..., Any]
 
     @nn.compact
-    def __call__(self, x: Any, *args: Any) -> Any:  # noqa: ANN401 - arguments of the layers
-        """Return the output of the last layer; each takes the output of the previous layer, and the arguments."""
-        for index in range(self.count):
-            x = self.make(index=index, name=str(index))(x, *args)
+    def __call__(self, *args: Any) -> Any:  # noqa: ANN401 - arguments of the function
+        """Return the function's result."""
+        return self.compute(*args)
+
+
+def part(name: str, compute: Callable[..., Value], *args: Any) -> Value:  # noqa: ANN401 - arguments of the function
+    """Return the result of a part, or of one in another, such as "cls/predictions"; called within a module."""
+    outer, _, inner = name.partition("/")
+    made: Value = Part(partial(part, inner, compute) if inner else compute, name=outer)(*args)
+    return made
+
+
+def numbered(name: str, count: int, layer: Callable[..., Value], x: Value, *args: Any) -> Value:  # noqa: ANN401
+    """Return the output of the last of layers that are named by their index, as in checkpoints.
+
+    Each takes its index, the output of the previous layer, and the arguments.
+    """
+
+    def layers(x: Value) -> Value:
+        for index in range(count):
+            x = part(str(index), layer, index, x, *args)
         return x
 
+    return part(name, layers, x)
 
-def norm(name: str, epsilon: float = 1e-5) -> nn.LayerNorm:
-    """Return a layer norm; its statistics are in float32."""
-    return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)
+
+def dense(name: str, width: int, x: Array, *, has_bias: bool = True) -> Array:
+    """Return the output of a dense layer."""
+    projected: Array = nn.Dense(width, use_bias=has_bias, name=name)(x)
+    return projected
+
+
+def norm(name: str, x: Array, epsilon: float = 1e-5) -> Array:
+    """Return the output of a layer norm; its statistics are in float32."""
+    normalised: Array = nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, name=name)(x)
+    return normalised
+
+
+def embedded(name: str, count: int, width: int, ids: Array) -> Array:
+    """Return rows of a table of embeddings."""
+    rows: Array = nn.Embed(count, width, name=name)(ids)
+    return rows
 
 
 def dropout(x: Array, rate: float, run: Pass) -> Array:

@@ -31,6 +31,8 @@ from raysp.models.flax.weights import (
 
 SWITCHES = ("train", "with_states", "with_weights", "freezes_features")
 """Arguments of a pass that select a program."""
+Keys = dict[str, Any] | None
+"""Keys of random numbers by their use; None: nothing is random."""
 IGNORED = ("from_pt", "input_shape")
 """Arguments of the original without effect: every checkpoint is read alike, and no input is needed to build a model."""
 
@@ -190,7 +192,7 @@ class FlaxModel:
         """Return the variables of the module: parameters in the computation's type, with tied weights."""
         return {"params": _cast(with_tied(params, self._tied), self.dtype, None)}
 
-    def _apply(self, variables: Any, *args: Any, rngs: Any = None, method: str | None = None) -> Any:  # noqa: ANN401
+    def _apply(self, variables: Any, *args: Any, rngs: Keys = None, method: str | None = None) -> Any:  # noqa: ANN401
         """Run a method of the module."""
         return self.module.apply(variables, *args, rngs=rngs, method=method)
 
@@ -226,7 +228,7 @@ def _cast(params: Mapping[str, Any], dtype: Any, mask: Any) -> Tree:  # noqa: AN
     return tree_with({path: cast_leaf(leaf, masks[path]) for path, leaf in leaves_of(params).items()})
 
 
-def rngs_of(dropout_rng: Any, train: bool) -> Any:  # noqa: ANN401 - a key, or None
+def rngs_of(dropout_rng: Any, train: bool) -> Keys:  # noqa: ANN401 - a key, or None
     """Return the random generators of a call.
 
     Raises:

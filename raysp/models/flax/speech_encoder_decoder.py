@@ -22,7 +22,7 @@ from raysp.models.flax.generation import Start, Texts, token_by_token
 from raysp.models.flax.joint import SpeechEncoderDecoderModule, check_parts
 from raysp.models.flax.layers import Pass, attended_keys, is_before
 from raysp.models.flax.logits import changes_of, check_settings
-from raysp.models.flax.modeling import IGNORED, SWITCHES, FlaxModel, rngs_of
+from raysp.models.flax.modeling import IGNORED, SWITCHES, FlaxModel, Keys, rngs_of
 from raysp.models.flax.outputs import (
     FlaxBaseModelOutput,
     FlaxCausalLMOutputWithCrossAttentions,
@@ -31,6 +31,7 @@ from raysp.models.flax.outputs import (
 )
 from raysp.models.flax.text_decoder import check_length
 from raysp.models.flax.wav2vec2 import Encoded, mask_of
+from raysp.models.flax.weights import Tree
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel
 
 Params = Mapping[str, Any] | None
@@ -190,14 +191,14 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
 
     def _forward(
         self,
-        params: Any,  # noqa: ANN401 - a tree
+        params: Tree,
         waves_BS: Array,
         mask_BS: Array,
         ids_BL: Array,
         mask_BL: Array | None,
         positions: Array | None,
-        rngs: Any,  # noqa: ANN401 - keys
-        **switches: Any,  # noqa: ANN401 - bools
+        rngs: Keys,
+        **switches: bool,
     ) -> tuple[tuple[Array, Array], Noted, Noted]:
         num_tokens = ids_BL.shape[1]
         run = Pass(**switches)
@@ -236,13 +237,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         )
         return self._returned(output, return_dict)
 
-    def _encode(
-        self,
-        params: Any,  # noqa: ANN401 - a tree
-        waves_BS: Array,
-        mask_BS: Array,
-        **switches: Any,  # noqa: ANN401 - bools
-    ) -> tuple[Encoded, Noted]:
+    def _encode(self, params: Tree, waves_BS: Array, mask_BS: Array, **switches: bool) -> tuple[Encoded, Noted]:
         run, variables = Pass(**switches), self._variables(params)
         encoded: Encoded = self._apply(variables, waves_BS.astype(self.dtype), mask_BS != 0, run, method="encode")
         return encoded, Noted.of(run)
@@ -325,14 +320,14 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
 
     def _decode(
         self,
-        params: Any,  # noqa: ANN401 - a tree
+        params: Tree,
         ids_BL: Array,
         hidden_BTH: Array,
         valid_BT: Array | None,
         mask_BM: Array | None,
         positions: Array | None,
         cache: FlaxCache | None,
-        **switches: Any,  # noqa: ANN401 - bools
+        **switches: bool,
     ) -> tuple[Array, Noted, FlaxCache | None]:
         num_new, variables = ids_BL.shape[1], self._variables(params)
         start, room = (0, num_new) if cache is None else (cache.num_tokens, cache.room)
@@ -409,13 +404,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         return np.broadcast_to(np.asarray(start, np.int32).reshape(-1, 1), (rows, 1))
 
     def _generate(
-        self,
-        params: Any,  # noqa: ANN401 - a tree
-        waves_BS: Array,
-        mask_BS: Array,
-        first_B1: Array,
-        key: Array,
-        settings: Settings,
+        self, params: Tree, waves_BS: Array, mask_BS: Array, first_B1: Array, key: Array, settings: Settings
     ) -> Texts:
         encoded, _ = self._encode(params, waves_BS, mask_BS)
         variables, room = self._variables(params), settings.max_length - 1

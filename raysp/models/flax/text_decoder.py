@@ -4,6 +4,7 @@ Legend: B rows, L tokens, S frames, H hidden, V vocabulary.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,16 +14,17 @@ from jax import Array
 
 from raysp.models.bart import BartForCausalLM
 from raysp.models.bert import BertLMHeadModel
-from raysp.models.flax.bart import BartModule
-from raysp.models.flax.bert import BertModule
+from raysp.models.flax.bart import bart
+from raysp.models.flax.bert import bert
 from raysp.models.flax.decoding import DecoderPass, Noted, token_mask
-from raysp.models.flax.gpt2 import GPT2Module
-from raysp.models.flax.layers import attended_keys
-from raysp.models.flax.modeling import SWITCHES, FlaxModel, rngs_of
+from raysp.models.flax.gpt2 import gpt2
+from raysp.models.flax.layers import Part, attended_keys
+from raysp.models.flax.modeling import SWITCHES, FlaxModel, Keys, rngs_of
 from raysp.models.flax.outputs import FlaxCausalLMOutputWithCrossAttentions
+from raysp.models.flax.weights import Tree
 from raysp.models.gpt2 import GPT2LMHeadModel
 
-DECODERS: dict[str, Callable[..., nn.Module]] = {"bart": BartModule, "bert": BertModule, "gpt2": GPT2Module}
+DECODERS: dict[str, Callable[..., Array]] = {"bart": bart, "bert": bert, "gpt2": gpt2}
 
 
 class FlaxTextDecoder(FlaxModel):
@@ -30,7 +32,7 @@ class FlaxTextDecoder(FlaxModel):
 
     def build_module(self) -> nn.Module:
         """Return the Linen module."""
-        return DECODERS[self.config.model_type](self.config)
+        return Part(partial(DECODERS[self.config.model_type], self.config))
 
     def _compile(self) -> None:
         self._program = jax.jit(self._forward, static_argnames=SWITCHES)
@@ -86,14 +88,14 @@ class FlaxTextDecoder(FlaxModel):
 
     def _forward(
         self,
-        params: Any,  # noqa: ANN401 - a tree
+        params: Tree,
         ids_BL: Array,
         mask_BL: Array | None,
         positions: Array | None,
         frames_BSH: Array | None,
         mask_BS: Array | None,
-        rngs: Any,  # noqa: ANN401 - keys
-        **switches: Any,  # noqa: ANN401 - bools
+        rngs: Keys,
+        **switches: bool,
     ) -> tuple[Array, Noted]:
         num_tokens = ids_BL.shape[1]
         run = DecoderPass(

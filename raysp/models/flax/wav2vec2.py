@@ -3,8 +3,8 @@
 Legend: B batch, S samples, T frames, C channels of the front end, H hidden.
 """
 
-import functools
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,12 +14,13 @@ from jax import Array
 
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.flax.decoding import Noted
-from raysp.models.flax.layers import Numbered, Pass, is_before, norm, without_padding
-from raysp.models.flax.modeling import SWITCHES, FlaxModel, rngs_of
+from raysp.models.flax.layers import Part, Pass, dense, is_before, norm, numbered, part, without_padding
+from raysp.models.flax.modeling import SWITCHES, FlaxModel, Keys, rngs_of
 from raysp.models.flax.outputs import FlaxWav2Vec2BaseModelOutput
-from raysp.models.flax.transformer import Encoder, FeatureProjection
-from raysp.models.flax.waveform import FeatureEncoder, num_frames_of
-from raysp.models.wav2vec2 import ADAPTER_PADDING, Wav2Vec2Model, adapter_output_frames
+from raysp.models.flax.transformer import encoder, feature_projection
+from raysp.models.flax.waveform import feature_extractor, num_frames_of
+from raysp.models.flax.weights import Tree
+from raysp.models.wav2vec2 import ADAPTER_PADDING, Wav2Vec2Config, Wav2Vec2Model, adapter_output_frames
 
 
 class Encoded(NamedTuple):
@@ -31,59 +32,35 @@ class Encoded(NamedTuple):
     """True where a frame of `hidden_BTH` is part of its row."""
 
 
-class Wav2Vec2AdapterLayer(nn.Module):
-    """A strided convolution with a gate."""
-
-    config: Any
-    index: int
-
-    @nn.compact
-    def __call__(self, x: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Return about one frame per `adapter_stride` frames, and the numbers of frames."""
-        config, (hidden_BTH, num_frames_B) = self.config, x
-        hidden_BTH = without_padding(hidden_BTH, is_before(num_frames_B, hidden_BTH.shape[1]))
-        padding, width = [(ADAPTER_PADDING, ADAPTER_PADDING)], 2 * hidden_BTH.shape[-1]
-        conv = nn.Conv(width, (config.adapter_kernel_size,), (config.adapter_stride,), padding, name="conv")
-        counts: Any = num_frames_B
-        gated_BTH: Array = jax.nn.glu(conv(hidden_BTH))
-        return gated_BTH, adapter_output_frames(counts, config)
+def adapter_layer(config: Wav2Vec2Config, index: int, x: tuple[Array, Array]) -> tuple[Array, Array]:
+    """Return about one frame per `adapter_stride` frames, by a convolution with a gate, and the numbers of frames."""
+    hidden_BTH, num_frames_B = x
+    hidden_BTH = without_padding(hidden_BTH, is_before(num_frames_B, hidden_BTH.shape[1]))
+    padding, width = [(ADAPTER_PADDING, ADAPTER_PADDING)], 2 * hidden_BTH.shape[-1]
+    conv = nn.Conv(width, (config.adapter_kernel_size,), (config.adapter_stride,), padding, name="conv")
+    counts: Any = num_frames_B
+    gated_BTH: Array = jax.nn.glu(conv(hidden_BTH))
+    return gated_BTH, adapter_output_frames(counts, config)
 
 
-class Wav2Vec2Adapter(nn.Module):
-    """Projection to a text decoder's width, and strides to about the rate of text."""
-
-    config: Any
-
-    @nn.compact
-    def __call__(self, hidden_BTH: Array, num_frames_B: Array) -> tuple[Array, Array]:
-        """Return fewer frames, and their numbers."""
-        config = self.config
-        if config.output_hidden_size != config.hidden_size:
-            hidden_BTH = nn.Dense(config.output_hidden_size, name="proj")(hidden_BTH)
-            hidden_BTH = norm("proj_layer_norm")(hidden_BTH)
-        make = functools.partial(Wav2Vec2AdapterLayer, config)
-        layers = Numbered(make, config.num_adapter_layers, name="layers")
-        adapted: tuple[Array, Array] = layers((hidden_BTH, num_frames_B))
-        return adapted
+def adapter(config: Wav2Vec2Config, hidden_BTH: Array, num_frames_B: Array) -> tuple[Array, Array]:
+    """Return fewer frames of a text decoder's width, at about the rate of text, and their numbers."""
+    width = config.output_hidden_size or config.hidden_size
+    if width != config.hidden_size:
+        hidden_BTH = norm("proj_layer_norm", dense("proj", width, hidden_BTH))
+    return numbered("layers", config.num_adapter_layers, partial(adapter_layer, config), (hidden_BTH, num_frames_B))
 
 
-class Wav2Vec2Module(nn.Module):
-    """The encoder without a head; includes the adapter if there is one."""
-
-    config: Any
-
-    @nn.compact
-    def __call__(self, waves_BS: Array, mask_BS: Array, run: Pass) -> Encoded:
-        """Encode waveforms; `mask_BS` is true for samples of the row, which come first."""
-        config, num_samples_B = self.config, mask_BS.sum(-1)
-        features_BTC = FeatureEncoder(config, name="feature_extractor")(waves_BS, num_samples_B, run)
-        num_frames_B = num_frames_of(num_samples_B, config.conv_kernel, config.conv_stride)
-        hidden_BTH, features_BTC = FeatureProjection(config, name="feature_projection")(features_BTC, run)
-        valid_BT = is_before(num_frames_B, hidden_BTH.shape[1])
-        hidden_BTH = Encoder(config, name="encoder")(hidden_BTH, valid_BT, run)
-        if config.add_adapter:
-            hidden_BTH, num_frames_B = Wav2Vec2Adapter(config, name="adapter")(hidden_BTH, num_frames_B)
-        return Encoded(hidden_BTH, features_BTC, is_before(num_frames_B, hidden_BTH.shape[1]))
+def wav2vec2(config: Wav2Vec2Config, waves_BS: Array, mask_BS: Array, run: Pass) -> Encoded:
+    """Return the output for waveforms (B, S) and the mask of their samples."""
+    num_samples_B = mask_BS.sum(-1)
+    features_BTC = part("feature_extractor", feature_extractor, config, waves_BS, num_samples_B, run)
+    num_frames_B = num_frames_of(num_samples_B, config.conv_kernel, config.conv_stride)
+    hidden_BTH, features_BTC = part("feature_projection", feature_projection, config, features_BTC, run)
+    hidden_BTH = part("encoder", encoder, config, hidden_BTH, is_before(num_frames_B, hidden_BTH.shape[1]), run)
+    if config.add_adapter:
+        hidden_BTH, num_frames_B = part("adapter", adapter, config, hidden_BTH, num_frames_B)
+    return Encoded(hidden_BTH, features_BTC, is_before(num_frames_B, hidden_BTH.shape[1]))
 
 
 class FlaxWav2Vec2Model(FlaxModel):
@@ -94,7 +71,7 @@ class FlaxWav2Vec2Model(FlaxModel):
 
     def build_module(self) -> nn.Module:
         """Return the Linen module."""
-        return Wav2Vec2Module(self.config)
+        return Part(partial(wav2vec2, self.config))
 
     def _compile(self) -> None:
         self._program = jax.jit(self._encode, static_argnames=SWITCHES)
@@ -142,12 +119,7 @@ class FlaxWav2Vec2Model(FlaxModel):
         return self._returned(output, return_dict)
 
     def _encode(
-        self,
-        params: Any,  # noqa: ANN401 - a tree
-        waves_BS: Array,
-        mask_BS: Array,
-        rngs: Any,  # noqa: ANN401 - keys
-        **switches: Any,  # noqa: ANN401 - bools
+        self, params: Tree, waves_BS: Array, mask_BS: Array, rngs: Keys, **switches: bool
     ) -> tuple[Encoded, Noted]:
         """Return the encoder's frames, with states and weights."""
         run, variables = Pass(**switches), self._variables(params)

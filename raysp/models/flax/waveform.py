@@ -5,15 +5,16 @@ Group norm over time counts the frames of a row alone, so that padding does not 
 Legend: B batch, S samples, T frames, C channels, O outputs, K taps of a kernel.
 """
 
-import functools
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+from raysp.models.encoder.transformer import TransformerConfig
 from raysp.models.encoder.waveform import NORM_EPS, conv_output_frames
-from raysp.models.flax.layers import Numbered, Pass, activation, is_before, norm, without_padding
+from raysp.models.flax.layers import Pass, activation, is_before, norm, numbered, without_padding
 
 
 def num_frames_of(num_samples: Any, kernels: tuple[int, ...], strides: tuple[int, ...]) -> Any:  # noqa: ANN401 - Array or int
@@ -40,41 +41,24 @@ class NormOverTime(nn.Module):
         return (centred_BTC * lax.rsqrt(variance_B1C + NORM_EPS)).astype(x_BTC.dtype) * scale_C + bias_C
 
 
-class ConvLayer(nn.Module):
-    """A strided convolution, a norm if the layer has one, and the activation."""
-
-    config: Any
-    index: int
-
-    @nn.compact
-    def __call__(self, x_BTC: Array, num_samples_B: Array) -> Array:
-        """Return the next frames."""
-        config, end = self.config, self.index + 1
-        kernel, stride = config.conv_kernel[self.index], config.conv_stride[self.index]
-        conv = nn.Conv(
-            config.conv_dim[self.index], (kernel,), (stride,), "VALID", use_bias=config.conv_bias, name="conv"
-        )
-        x_BTC = conv(x_BTC)
-        if config.feat_extract_norm == "layer":
-            x_BTC = norm("layer_norm", NORM_EPS)(x_BTC)
-        elif self.index == 0:
-            count_B = num_frames_of(num_samples_B, config.conv_kernel[:end], config.conv_stride[:end])
-            x_BTC = NormOverTime(name="layer_norm")(x_BTC, count_B)
-        return activation(config.feat_extract_activation)(x_BTC)
+def conv_layer(config: TransformerConfig, index: int, x_BTC: Array, num_samples_B: Array) -> Array:
+    """Return frames after a strided convolution, a norm if the layer has one, and the activation."""
+    end, kernel, stride = index + 1, config.conv_kernel[index], config.conv_stride[index]
+    conv = nn.Conv(config.conv_dim[index], (kernel,), (stride,), "VALID", use_bias=config.conv_bias, name="conv")
+    x_BTC = conv(x_BTC)
+    if config.feat_extract_norm == "layer":
+        x_BTC = norm("layer_norm", x_BTC, NORM_EPS)
+    elif index == 0:
+        count_B = num_frames_of(num_samples_B, config.conv_kernel[:end], config.conv_stride[:end])
+        x_BTC = NormOverTime(name="layer_norm")(x_BTC, count_B)
+    return activation(config.feat_extract_activation)(x_BTC)
 
 
-class FeatureEncoder(nn.Module):
-    """The convolutions from waveforms to frames of features."""
-
-    config: Any
-
-    @nn.compact
-    def __call__(self, waves_BS: Array, num_samples_B: Array, run: Pass) -> Array:
-        """Return features_BTC; features of a row do not depend on samples after its end."""
-        make = functools.partial(ConvLayer, self.config)
-        layers = Numbered(make, len(self.config.conv_dim), name="conv_layers")
-        features_BTC: Array = layers(waves_BS[:, :, None], num_samples_B)
-        return lax.stop_gradient(features_BTC) if run.freezes_features else features_BTC
+def feature_extractor(config: TransformerConfig, waves_BS: Array, num_samples_B: Array, run: Pass) -> Array:
+    """Return features_BTC of waveforms."""
+    layer, count = partial(conv_layer, config), len(config.conv_dim)
+    features_BTC = numbered("conv_layers", count, layer, waves_BS[:, :, None], num_samples_B)
+    return lax.stop_gradient(features_BTC) if run.freezes_features else features_BTC
 
 
 class WeightNormConv(nn.Module):
@@ -106,14 +90,7 @@ class WeightNormConv(nn.Module):
         return convolved_BTO + bias_O
 
 
-class PositionalConvEmbedding(nn.Module):
-    """Positions of frames by a wide convolution over their neighbours."""
-
-    config: Any
-
-    @nn.compact
-    def __call__(self, hidden_BTH: Array) -> Array:
-        """Return the residual (B, T, H); frames that are not valid are zero already."""
-        config = self.config
-        conv = WeightNormConv(config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups, name="conv")
-        return activation(config.feat_extract_activation)(conv(hidden_BTH)[:, : hidden_BTH.shape[1]])
+def positions_of(config: TransformerConfig, hidden_BTH: Array) -> Array:
+    """Return the positional embedding of each frame, by a convolution of its neighbours."""
+    conv = WeightNormConv(config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups, name="conv")
+    return activation(config.feat_extract_activation)(conv(hidden_BTH)[:, : hidden_BTH.shape[1]])
