@@ -6,7 +6,7 @@ weights. Parameters are a tree of arrays that functions of JAX take.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,17 @@ from raysp.models.flax.weights import (
     with_tied,
 )
 
-SWITCHES = ("train", "with_states", "with_weights", "freezes_features")
+
+class Switches(TypedDict, total=False):
+    """Switches of a pass, for each combination of which a program is compiled."""
+
+    train: bool
+    with_states: bool
+    with_weights: bool
+    freezes_features: bool
+
+
+SWITCHES = tuple(Switches.__annotations__)
 """Arguments of a pass that select a program."""
 Keys = dict[str, Any] | None
 """Keys of random numbers by their use; None: nothing is random."""
@@ -198,7 +208,7 @@ class FlaxModel:
 
     def _switches(
         self, train: bool, output_attentions: bool | None, output_hidden_states: bool | None, freezes_features: bool
-    ) -> dict[str, bool]:
+    ) -> Switches:
         """Return the switches of a pass."""
         return {
             "train": train,

@@ -5,7 +5,7 @@ Legend: B rows, S samples, T frames of the encoder, L tokens, M room for tokens,
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from raysp.models.flax.generation import Start, Texts, token_by_token
 from raysp.models.flax.joint import SpeechEncoderDecoderModule, check_parts
 from raysp.models.flax.layers import Pass, attended_keys, is_before
 from raysp.models.flax.logits import changes_of, check_settings
-from raysp.models.flax.modeling import IGNORED, SWITCHES, FlaxModel, Keys, rngs_of
+from raysp.models.flax.modeling import IGNORED, SWITCHES, FlaxModel, Keys, Switches, rngs_of
 from raysp.models.flax.outputs import (
     FlaxBaseModelOutput,
     FlaxCausalLMOutputWithCrossAttentions,
@@ -198,7 +198,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         mask_BL: Array | None,
         positions: Array | None,
         rngs: Keys,
-        **switches: bool,
+        **switches: Unpack[Switches],
     ) -> tuple[tuple[Array, Array], Noted, Noted]:
         num_tokens = ids_BL.shape[1]
         run = Pass(**switches)
@@ -237,7 +237,9 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         )
         return self._returned(output, return_dict)
 
-    def _encode(self, params: Tree, waves_BS: Array, mask_BS: Array, **switches: bool) -> tuple[Encoded, Noted]:
+    def _encode(
+        self, params: Tree, waves_BS: Array, mask_BS: Array, **switches: Unpack[Switches]
+    ) -> tuple[Encoded, Noted]:
         run, variables = Pass(**switches), self._variables(params)
         encoded: Encoded = self._apply(variables, waves_BS.astype(self.dtype), mask_BS != 0, run, method="encode")
         return encoded, Noted.of(run)
@@ -327,7 +329,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         mask_BM: Array | None,
         positions: Array | None,
         cache: FlaxCache | None,
-        **switches: bool,
+        **switches: Unpack[Switches],
     ) -> tuple[Array, Noted, FlaxCache | None]:
         num_new, variables = ids_BL.shape[1], self._variables(params)
         start, room = (0, num_new) if cache is None else (cache.num_tokens, cache.room)

@@ -5,7 +5,7 @@ Legend: B rows, L tokens, S frames, H hidden, V vocabulary.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from raysp.models.flax.bert import bert
 from raysp.models.flax.decoding import DecoderPass, Noted, token_mask
 from raysp.models.flax.gpt2 import gpt2
 from raysp.models.flax.layers import Part, attended_keys
-from raysp.models.flax.modeling import SWITCHES, FlaxModel, Keys, rngs_of
+from raysp.models.flax.modeling import SWITCHES, FlaxModel, Keys, Switches, rngs_of
 from raysp.models.flax.outputs import FlaxCausalLMOutputWithCrossAttentions
 from raysp.models.flax.weights import Tree
 from raysp.models.gpt2 import GPT2LMHeadModel
@@ -95,7 +95,7 @@ class FlaxTextDecoder(FlaxModel):
         frames_BSH: Array | None,
         mask_BS: Array | None,
         rngs: Keys,
-        **switches: bool,
+        **switches: Unpack[Switches],
     ) -> tuple[Array, Noted]:
         num_tokens = ids_BL.shape[1]
         run = DecoderPass(

@@ -5,7 +5,7 @@ Legend: B batch, S samples, T frames, C channels of the front end, H hidden.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jax import Array
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.flax.decoding import Noted
 from raysp.models.flax.layers import Part, Pass, dense, is_before, norm, numbered, part, without_padding
-from raysp.models.flax.modeling import SWITCHES, FlaxModel, Keys, rngs_of
+from raysp.models.flax.modeling import SWITCHES, FlaxModel, Keys, Switches, rngs_of
 from raysp.models.flax.outputs import FlaxWav2Vec2BaseModelOutput
 from raysp.models.flax.transformer import encoder, feature_projection
 from raysp.models.flax.waveform import feature_extractor, num_frames_of
@@ -119,7 +119,7 @@ class FlaxWav2Vec2Model(FlaxModel):
         return self._returned(output, return_dict)
 
     def _encode(
-        self, params: Tree, waves_BS: Array, mask_BS: Array, rngs: Keys, **switches: bool
+        self, params: Tree, waves_BS: Array, mask_BS: Array, rngs: Keys, **switches: Unpack[Switches]
     ) -> tuple[Encoded, Noted]:
         """Return the encoder's frames, with states and weights."""
         run, variables = Pass(**switches), self._variables(params)
