@@ -172,17 +172,14 @@ class LabellingModel(Protocol):
     @property
     def summary(self) -> CheckpointSummary:
         """Description of the checkpoint, as its backend returns it."""
-        ...
 
     @property
     def device(self) -> "torch.device":
         """Device on which `run` takes waveforms and returns results."""
-        ...
 
     @property
     def dtype(self) -> "torch.dtype":
         """Data type of the weights."""
-        ...
 
     def run(self, waves_BS: "Tensor", num_samples_B: "Tensor", *, hidden_states: bool) -> ModelPass:
         """Run the model over a batch.
@@ -193,7 +190,6 @@ class LabellingModel(Protocol):
             num_samples_B: number of samples of each row.
             hidden_states: whether an output reads the frames of single layers.
         """
-        ...
 
 
 @runtime_checkable
@@ -209,7 +205,6 @@ class PreparingModel(Protocol):
         Returns:
             The inputs, which `run` takes as `prepared`; None: `run` computes them on the device.
         """
-        ...
 
     def run(
         self,
@@ -220,7 +215,6 @@ class PreparingModel(Protocol):
         prepared: "Mapping[str, Tensor] | None" = None,
     ) -> ModelPass:
         """Run the model over a batch, as `LabellingModel` does."""
-        ...
 
 
 @runtime_checkable
@@ -233,7 +227,6 @@ class ComparingModel(Protocol):
         Raises:
             CheckpointError: results differ by more than rounding.
         """
-        ...
 
 
 class SpeakingModel(LabellingModel, Protocol):
@@ -246,7 +239,6 @@ class SpeakingModel(LabellingModel, Protocol):
             CheckpointError: the checkpoint lacks the file of the language, or it does not match the model.
             StoreError: the file cannot be fetched.
         """
-        ...
 
 
 class TimedWord(NamedTuple):
@@ -285,7 +277,6 @@ class Writer(Protocol):
             features: `ModelPass.features`.
             places: names of the windows, which may seed random sampling.
         """
-        ...
 
 
 class HearingModel(LabellingModel, Protocol):
@@ -297,7 +288,6 @@ class HearingModel(LabellingModel, Protocol):
         Args:
             encoded: `ModelPass.encoded`.
         """
-        ...
 
 
 class WritingModel(LabellingModel, Protocol):
@@ -325,4 +315,3 @@ class WritingModel(LabellingModel, Protocol):
             prompt: words before the recording; set only if the summary has it in `takes`.
             keywords: words that are likely; set only if the summary has them in `takes`.
         """
-        ...

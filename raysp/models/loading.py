@@ -34,9 +34,8 @@ from raysp.models.features.processors import FeatureExtractor, read_feature_extr
 from raysp.models.labelled_passes import OWN, ModelPass
 from raysp.models.labelled_passes import CheckpointSummary as CheckpointSummary
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, module_of, read_config
-from raysp.models.tokenizers.described import CTCTokenizer
 from raysp.models.tokenizers.head_tokens import check_head, check_ids, check_tokens
-from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_tokenizer
+from raysp.models.tokenizers.named_tokenizers import CTCTokenizer, TextOrCTCTokenizer, read_tokenizer
 
 EXTRACTORS = {  # of model types that read log-mel frames
     "parakeet_ctc": "ParakeetFeatureExtractor",

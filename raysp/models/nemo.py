@@ -247,11 +247,9 @@ def encoder_config(values: Mapping[str, Any]) -> ParakeetEncoderConfig:
     if fields.get("subsampling_conv_channels", -1) == -1:
         fields["subsampling_conv_channels"] = width
     bias = fields.setdefault("attention_bias", True)
+    derived = {"intermediate_size": width * factor, "convolution_bias": bias}
     dropout = fields.get("dropout", 0.1)
-    derived = {"intermediate_size": width * factor, "convolution_bias": bias, "activation_dropout": dropout}
-    return ParakeetEncoderConfig(
-        **{"layerdrop": 0.0, **fields, **derived, "activation_dropout": fields.get("dropout", 0.1)}
-    )
+    return ParakeetEncoderConfig(**{"layerdrop": 0.0, **fields, **derived, "activation_dropout": dropout})
 
 
 def _check_settings(part: str, values: Mapping[str, Any], supported: Mapping[str, tuple[object, ...]]) -> None:

@@ -220,7 +220,7 @@ class ParakeetPreTrainedModel(SpeechModel):
         mels = num_samples // HOP_SAMPLES
         return subsampled(mels, self.encoder_config) * (mels >= LEAST_MELS)
 
-    def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
+    def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
         """Return the number of frames for these numbers of log-mel frames."""
         return subsampled(input_lengths, self.encoder_config)
 
@@ -290,7 +290,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
             encoded.attention_mask = frames.valid(input_features.device).int()
         return self.returned(encoded, return_dict)
 
-    def encode(  # type: ignore[override]
+    def encode(
         self,
         inputs: Tensor,
         layout: Layout,

@@ -207,15 +207,10 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
 
     def search(self, frames_BTJ: Tensor, num_frames_B: Tensor, *, frames_a_step: int | None = None) -> SearchPath:
         """Return the most probable tokens of projected frames, see `raysp.models.decoder.transducing.search`."""
-        return search(self, frames_BTJ, num_frames_B, self._rules(), frames_a_step=frames_a_step)
-
-    def _rules(self) -> Rules:
-        """Return the rules of a search.
-
-        The original of TDT takes the number of a duration for its frames, and any number of tokens at one frame.
-        """
         config = self.config
-        return Rules(config.blank_token_id, config.vocab_size, self.durations, config.max_symbols_per_step)
+        # The original of TDT takes the number of a duration for its frames, and any number of tokens at one frame.
+        rules = Rules(config.blank_token_id, config.vocab_size, self.durations, config.max_symbols_per_step)
+        return search(self, frames_BTJ, num_frames_B, rules, frames_a_step=frames_a_step)
 
     @torch.no_grad()
     def generate(

@@ -20,10 +20,10 @@ from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Model, warn_of_random
-from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
+from raysp.models.base.outputs import BaseModelOutput, GenerateOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.base.row_layout import Count, Layout
 from raysp.models.base.weights import Value
-from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
+from raysp.models.decoder.generation import GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.decoder.text_decoder import TextDecoder, initial_deviation
 from raysp.models.encoder.heads import check_labels

@@ -25,25 +25,17 @@ from raysp.models.encoder.heads import (
     sample_negative_indices,
 )
 from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder, compute_mask_indices
-from raysp.models.encoder.transformer import TransformerConfig
+from raysp.models.encoder.transformer import QuantizerConfig
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices
 
 
-class UniSpeechConfig(TransformerConfig):
+class UniSpeechConfig(QuantizerConfig):
     """Fields and defaults of `UniSpeechConfig` in transformers."""
 
     model_type: ClassVar[str] = "unispeech"
 
-    feat_quantizer_dropout: float = 0.0
-    num_codevectors_per_group: int = 320
-    num_codevector_groups: int = 2
-    contrastive_logits_temperature: float = 0.1
-    num_negatives: int = 100
-    codevector_dim: int = 256
-    proj_codevector_dim: int = 256
-    diversity_loss_weight: float = 0.1
     ctc_loss_reduction: str = "mean"
     num_ctc_classes: int = 80
     replace_prob: float = 0.5

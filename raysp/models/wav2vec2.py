@@ -27,7 +27,7 @@ from raysp.models.encoder.encoder_heads import (
 from raysp.models.encoder.heads import sample_negative_indices
 from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEncoder, compute_mask_indices
-from raysp.models.encoder.transformer import TransformerConfig, XVectorConfig
+from raysp.models.encoder.transformer import QuantizerConfig, XVectorConfig
 from raysp.models.encoder.waveform import receptive_samples
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
@@ -36,19 +36,11 @@ _sample_negative_indices = sample_negative_indices
 ADAPTER_PADDING = 1  # for any kernel
 
 
-class Wav2Vec2Config(TransformerConfig, XVectorConfig):
+class Wav2Vec2Config(QuantizerConfig, XVectorConfig):
     """Fields and defaults of `Wav2Vec2Config` in transformers."""
 
     model_type: ClassVar[str] = "wav2vec2"
 
-    feat_quantizer_dropout: float = 0.0
-    num_codevectors_per_group: int = 320
-    num_codevector_groups: int = 2
-    contrastive_logits_temperature: float = 0.1
-    num_negatives: int = 100
-    codevector_dim: int = 256
-    proj_codevector_dim: int = 256
-    diversity_loss_weight: float = 0.1
     num_adapter_layers: int = 3
 
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - as for Config
@@ -218,6 +210,3 @@ class Wav2Vec2ForXVector(ForXVector, Wav2Vec2PreTrainedModel):
     def min_samples(self) -> int:
         """Samples of the shortest input, which leaves two frames after the TDNN, the least with a deviation."""
         return self._samples_of(self._least_frames(), self._adapter_is_seen)
-
-    def _seen_frames(self, num_inputs: Count) -> Count:
-        return self._get_feat_extract_output_lengths(num_inputs, self._adapter_is_seen)

@@ -326,6 +326,3 @@ class Wav2Vec2BertForXVector(ForXVector, Wav2Vec2BertPreTrainedModel):
     config: Wav2Vec2BertConfig
 
     forward = of_features(ForXVector.forward)
-
-    def _seen_frames(self, num_inputs: Count) -> Count:
-        return self._get_feat_extract_output_lengths(num_inputs, self._adapter_is_seen)

@@ -11,7 +11,7 @@ import torch
 
 from raysp.capabilities import Capability
 from raysp.crossing import Array, send
-from raysp.models.tokenizers.described import CTCTokenizer
+from raysp.models.tokenizers.named_tokenizers import CTCTokenizer
 from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.late_steps import RESULT, carried_values
 from raysp.ops.rows import stretches

@@ -16,7 +16,7 @@ from raysp.text.times import Span, is_mark, times_of_word, words_of
 
 if TYPE_CHECKING:
     from raysp.crossing import Array
-    from raysp.models.tokenizers.described import CTCTokenizer
+    from raysp.models.tokenizers.named_tokenizers import CTCTokenizer
     from raysp.ops.forward import Forward, Rows, Selected
 
 Spans = list[dict[str, object]]

@@ -7,7 +7,7 @@ input channels, K taps.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -249,16 +249,6 @@ def _convolution(x_BTC: Tensor, weight_OCK: Tensor, bias_O: Tensor | None, strid
     return F.conv1d(x_BCT, weight_OCK, bias_O, stride).transpose(1, 2)
 
 
-class _Context(Protocol):
-    """Values that the forward pass saves for the backward pass."""
-
-    stride: int
-    saved_tensors: tuple[Tensor, Tensor]
-    needs_input_grad: tuple[bool, bool, bool, bool]
-
-    def save_for_backward(self, *tensors: Tensor) -> None: ...
-
-
 class _Convolution(torch.autograd.Function):
     """Convolution whose backward pass splits the kernel into parts of at most `stride` taps.
 
@@ -266,14 +256,14 @@ class _Convolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: "_Context", x_BTC: Tensor, weight_OCK: Tensor, bias_O: Tensor | None, stride: int) -> Tensor:
+    def forward(ctx: Any, x_BTC: Tensor, weight_OCK: Tensor, bias_O: Tensor | None, stride: int) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(x_BTC, weight_OCK)
         ctx.stride = stride
         return _convolution(x_BTC, weight_OCK, bias_O, stride)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: "_Context", grad_BQO: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad_BQO: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x_BTC, weight_OCK = ctx.saved_tensors
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad
         x_BTC, grad_BQO = x_BTC.contiguous(), grad_BQO.contiguous()

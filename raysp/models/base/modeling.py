@@ -14,7 +14,6 @@ from raysp.capabilities import Capability
 from raysp.checkpoints.access import KEYWORDS, Access
 from raysp.checkpoints.hub import local_folder, model_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.checkpointing import Checkpointing
 from raysp.models.base.configuration import Config, short, upload_folder, upload_saved
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import DeviceMap, as_dtype, built, check_attn_implementation, one_device
@@ -57,7 +56,7 @@ ARGUMENTS = (
 """Arguments of `from_pretrained` besides fields of configurations."""
 
 
-class Model(Checkpointing):
+class Model(nn.Module):
     """A model of one architecture; constructed from a configuration, its weights are randomly initialised.
 
     A row of a padded batch has the same output as alone, provided that `attention_mask` marks its end.
@@ -166,6 +165,34 @@ class Model(Checkpointing):
     def _init_module(self, module: nn.Module) -> None:
         """Initialise the weights that one module holds itself."""
         raise NotImplementedError
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, object] | None = None) -> None:
+        """Recompute layers in the backward pass of training: less memory, more time.
+
+        Only the non-reentrant variant of torch is supported (`use_reentrant=False`).
+
+        Raises:
+            ValueError: `use_reentrant` is True, or no part of the model can recompute its activations.
+        """
+        if (gradient_checkpointing_kwargs or {}).get("use_reentrant", False):
+            raise ValueError("use_reentrant is True, expected False: omit it")
+        self._set_gradient_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Store all activations again."""
+        self._set_gradient_checkpointing(False)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether any part recomputes activations."""
+        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
+
+    def _set_gradient_checkpointing(self, value: bool) -> None:
+        parts: list[Any] = [module for module in self.modules() if hasattr(module, "gradient_checkpointing")]
+        if not parts:
+            raise ValueError(f"{type(self).__name__} does not support gradient checkpointing")
+        for part in parts:
+            part.gradient_checkpointing = value
 
     @classmethod
     def is_training_only(cls, name: str) -> bool:

@@ -156,3 +156,17 @@ class Seq2SeqLMOutput(ModelOutput):
     encoder_last_hidden_state: Tensor | None = None
     encoder_hidden_states: tuple[Tensor, ...] | None = None
     encoder_attentions: tuple[Tensor, ...] | None = None
+
+
+@output
+class GenerateOutput(ModelOutput):
+    """Output of `generate` with `return_dict_in_generate=True`.
+
+    `sequences` (B * n, T); with `output_scores=True` `scores`, (R, V) for each token, and for beam search
+    `sequences_scores` (B * n,); `beam_indices` (B * n, new tokens) are rows of `scores`, -1 after the end.
+    """
+
+    sequences: Tensor
+    sequences_scores: Tensor | None = None
+    scores: tuple[Tensor, ...] | None = None
+    beam_indices: Tensor | None = None

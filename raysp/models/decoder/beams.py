@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import number
+from raysp.models.base.outputs import GenerateOutput
 from raysp.models.decoder.sampling import Search, draw, of_rows
 
 LOWEST = -1e9  # below the score of any text
@@ -68,16 +69,6 @@ class Texts:
         )
 
 
-@dataclass(frozen=True)
-class Beams:
-    """Result of a beam search: `sequences` (B * n, T), their scores, and the rows that their tokens came from."""
-
-    sequences: Tensor
-    sequences_scores: Tensor
-    beam_indices: Tensor
-    scores: tuple[Tensor, ...]
-
-
 class BeamSearch(Search):
     """Beam search for one batch of rows."""
 
@@ -109,7 +100,7 @@ class BeamSearch(Search):
             return -1
         return self.settings.pad_token_id or self.settings.eos_token_ids[0]
 
-    def run(self) -> Beams:
+    def run(self) -> GenerateOutput:
         """Search until no result can improve."""
         tokens_RT = self.running.history[:, 0, 0, : self.start]
         expand: Callable[[Tensor], Tensor] = lambda x: x.repeat_interleave(self.settings.num_beams, 0)  # noqa: E731
@@ -222,13 +213,14 @@ class BeamSearch(Search):
     def _keep_results(self, rows: Tensor, texts: Texts) -> None:
         self.results.history[rows], self.results.scores[rows] = texts.history, texts.scores
 
-    def _output(self) -> Beams:
+    def _output(self) -> GenerateOutput:
         count = self.settings.num_return_sequences
         history = self.results.history[:, :count].flatten(0, 1)
         num_new = int(number((history[:, 1] >= 0).sum(-1).max()))
-        return Beams(
-            history[:, 0, : self.start + num_new],
-            self.results.scores[:, :count].flatten(),
-            history[:, 1, :num_new],
-            tuple(self.all_scores),
+        output_scores = self.settings.output_scores
+        return GenerateOutput(
+            sequences=history[:, 0, : self.start + num_new],
+            sequences_scores=self.results.scores[:, :count].flatten() if output_scores else None,
+            scores=tuple(self.all_scores) if output_scores else None,
+            beam_indices=history[:, 1, :num_new],
         )

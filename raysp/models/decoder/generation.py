@@ -5,7 +5,6 @@ scores.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +13,12 @@ from torch import Tensor
 
 from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Model
-from raysp.models.base.outputs import ModelOutput
+from raysp.models.base.outputs import GenerateOutput
 from raysp.models.decoder.attention import frame_mask
 from raysp.models.decoder.beams import BeamSearch
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.decoder.logits import changes_of
 from raysp.models.decoder.sampling import Decoding, Generators, TokenByToken, TokenDecoder
-
-
-@dataclass(eq=False, kw_only=True)
-class GenerateOutput(ModelOutput):
-    """Output of `generate` with `return_dict_in_generate=True`.
-
-    `sequences` (B * n, T); with `output_scores=True` `scores`, (R, V) for each token, and for beam search
-    `sequences_scores` (B * n,); `beam_indices` (B * n, new tokens) are rows of `scores`, -1 after the end.
-    """
-
-    sequences: Tensor
-    sequences_scores: Tensor | None = None
-    scores: tuple[Tensor, ...] | None = None
-    beam_indices: Tensor | None = None
 
 
 class GeneratingModel(Model):
@@ -113,20 +98,9 @@ def generate(
     changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B)
     room = settings.max_length - 1
     decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, settings.num_texts)
-    if settings.num_beams > 1:
-        result = BeamSearch(settings, decoding, changes, prompt_BT, generators).run()
-        if not settings.return_dict:
-            return result.sequences
-        return GenerateOutput(
-            sequences=result.sequences,
-            sequences_scores=result.sequences_scores if settings.output_scores else None,
-            scores=result.scores if settings.output_scores else None,
-            beam_indices=result.beam_indices,
-        )
-    tokens, scores = TokenByToken(settings, decoding, changes, prompt_BT, generators).run()
-    if not settings.return_dict:
-        return tokens
-    return GenerateOutput(sequences=tokens, scores=scores if settings.output_scores else None)
+    search = BeamSearch if settings.num_beams > 1 else TokenByToken
+    output = search(settings, decoding, changes, prompt_BT, generators).run()
+    return output if settings.return_dict else output.sequences
 
 
 def generators_of(generator: torch.Generator | None, generators: Sequence[torch.Generator] | None) -> Generators:

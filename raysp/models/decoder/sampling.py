@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.crossing import constant, fetch, number
+from raysp.models.base.outputs import GenerateOutput
 from raysp.models.decoder.attention import Pass, token_mask
 from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation_config import Settings
@@ -201,7 +202,7 @@ class TokenByToken(Search):
         """Texts of the rows still in the batch."""
         self.done_R = torch.zeros_like(self.rows_R, dtype=torch.bool)
 
-    def run(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def run(self) -> GenerateOutput:
         """Return `sequences` (B * n, T), and the scores (B * n, V) of each token if kept."""
         logits_RV = self.decoding(self.prompt_BT).repeat_interleave(self.texts, 0)
         self.decoding.expand(self.texts)
@@ -209,7 +210,8 @@ class TokenByToken(Search):
             self._write(self._next(logits_RV))
             num_done = number(self.done_R.sum()) if self.settings.eos_token_ids else 0
             if self.length >= self.settings.max_length or num_done == len(self.done_R):
-                return self.tokens_RT[:, : self.length], tuple(self.all_scores)
+                scores = tuple(self.all_scores) if self.settings.output_scores else None
+                return GenerateOutput(sequences=self.tokens_RT[:, : self.length], scores=scores)
             if 2 * num_done >= len(self.done_R):
                 self._drop_done()
             logits_RV = self.decoding(self.tokens_RT[self.rows_R, self.length - 1 : self.length])

@@ -20,11 +20,11 @@ from torch.utils.checkpoint import checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import resolved
-from raysp.models.base.outputs import CausalLMOutputWithCrossAttentions
+from raysp.models.base.outputs import CausalLMOutputWithCrossAttentions, GenerateOutput
 from raysp.models.base.weights import Value
 from raysp.models.decoder.attention import Pass, frame_mask, token_mask
 from raysp.models.decoder.cache import KeyValueCache
-from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
+from raysp.models.decoder.generation import GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
 
 logger = logging.getLogger(__name__)

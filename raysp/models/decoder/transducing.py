@@ -43,11 +43,9 @@ class Transducer(Protocol):
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return predicted_RJ for the next tokens after a state, and the new state; None: the first tokens."""
-        ...
 
     def join(self, frames_RKJ: Tensor, predicted_RJ: Tensor) -> Tensor:
         """Return logits (R, K, V + D)."""
-        ...
 
 
 @dataclass(frozen=True)

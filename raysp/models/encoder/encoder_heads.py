@@ -31,7 +31,7 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
-from raysp.models.base.row_layout import Count, Layout
+from raysp.models.base.row_layout import Layout
 from raysp.models.base.weights import write_tensors
 from raysp.models.encoder import languages
 from raysp.models.encoder.heads import (
@@ -348,13 +348,9 @@ class ForXVector(WeighingLayers):
         """Whether the head reads the adapter's frames; a sum over layers has those before the adapter."""
         return self.config.add_adapter and self.layer_weights is None
 
-    def _seen_frames(self, num_inputs: Count) -> Count:
-        """Return the number of frames of each row that the head reads."""
-        raise NotImplementedError
-
     def _tdnn_frames(self, num_inputs_B: Tensor) -> Tensor:
         """Return the number of valid frames of each row after the TDNN."""
-        seen_B = self._seen_frames(num_inputs_B)
+        seen_B = self._get_feat_extract_output_lengths(num_inputs_B, self._adapter_is_seen)
         return tdnn_output_frames(seen_B, self.config.tdnn_kernel, self.config.tdnn_dilation).clamp(min=0)
 
 

@@ -137,12 +137,6 @@ class SpeechModel(Model):
         raise NotImplementedError
 
     @property
-    def base_model(self) -> "SpeechModel":
-        """The model below the head, or the model itself."""
-        base: SpeechModel = getattr(self, self.base_model_prefix, self)
-        return base
-
-    @property
     def min_samples(self) -> int:
         """Samples of the shortest input, which yields one frame."""
         return receptive_samples(*self.config.convolutions)
@@ -157,7 +151,7 @@ class SpeechModel(Model):
         frames = self._get_feat_extract_output_lengths(num_samples)
         return frames * (frames > 0)
 
-    def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
+    def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
         """Return the number of frames for inputs of these lengths; below 1 for too short inputs."""
         return conv_output_frames(input_lengths, *self.config.convolutions)
 
@@ -197,19 +191,6 @@ class SpeechModel(Model):
         end_BS = inputs[:, -self.min_samples :]
         return (end_BS == end_BS[:, -1:]).all(-1)
 
-    def encode(
-        self,
-        inputs: Tensor,
-        layout: Layout,
-        *,
-        mask_time_indices: Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        states: States | None = None,
-    ) -> Encoded:
-        """Return the named output of `forward`; `states` receives each hidden state in addition."""
-        raise NotImplementedError
-
     def encoded(
         self,
         inputs: Tensor,
@@ -219,14 +200,15 @@ class SpeechModel(Model):
         **options: Any,  # noqa: ANN401 - options of `encode`
     ) -> Encoded:
         """Return the output of the encoder, with weights and states as requested, or else as configured."""
-        base = self.base_model
-        return base.encode(
+        base: Any = self.base_model
+        encoded: Encoded = base.encode(
             inputs,
             layout,
             output_attentions=resolved(output_attentions, base.config.output_attentions),
             output_hidden_states=resolved(output_hidden_states, base.config.output_hidden_states),
             **options,
         )
+        return encoded
 
     def layer_sum(self) -> LayerSum | None:
         """Return a receiver of the hidden states, if the head reads their learned sum."""

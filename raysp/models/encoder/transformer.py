@@ -170,6 +170,19 @@ class TransformerConfig(WaveformConfig):
     ctc_loss_reduction: str = "sum"
 
 
+class QuantizerConfig(TransformerConfig):
+    """Fields and defaults of contrastive pre-training (Baevski et al. 2020, section 3)."""
+
+    feat_quantizer_dropout: float = 0.0
+    num_codevectors_per_group: int = 320
+    num_codevector_groups: int = 2
+    contrastive_logits_temperature: float = 0.1
+    num_negatives: int = 100
+    codevector_dim: int = 256
+    proj_codevector_dim: int = 256
+    diversity_loss_weight: float = 0.1
+
+
 class FeatureProjection(nn.Module):
     """Normalisation of the front end's features and projection to the hidden width."""
 

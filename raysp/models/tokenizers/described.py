@@ -2,13 +2,12 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, on_host, padded_length, tensors_of, truncates
@@ -111,7 +110,6 @@ class Added(Protocol):
     @property
     def content(self) -> str:
         """Text of the token."""
-        ...
 
 
 class DescribedTokenizer(PaddingTokenizer, Shareable):
@@ -454,65 +452,6 @@ def is_language(token: str) -> bool:
 
 BLANK = "<blank>"
 """Blank among the tokens of transducers; for CTC it is the padding token."""
-
-
-class CTCTokenizer(Protocol):
-    """Conversion of the ids of a CTC head, without repeats and blanks, to texts."""
-
-    @property
-    def pad_token_id(self) -> int:
-        """Id of padding, which is the blank."""
-        ...
-
-    @property
-    def begins_words(self) -> frozenset[int]:
-        """Ids of the tokens that begin a word, where no token stands between words."""
-        ...
-
-    @property
-    def word_delimiter_token(self) -> str | None:
-        """Token between words."""
-        ...
-
-    @property
-    def encoder(self) -> Mapping[str, int]:
-        """Tokens with their ids, without added tokens."""
-        ...
-
-    @property
-    def joint(self) -> str:
-        """Text between the tokens of a word: a space between phonemes."""
-        ...
-
-    @property
-    def unwritten_ids(self) -> frozenset[int]:
-        """Ids of special tokens that texts leave out, also within a word."""
-        ...
-
-    def ids_of_written(self, text: str) -> list[int]:
-        """Return the ids of a text as the head writes it."""
-        ...
-
-    def decode_collapsed(self, ids: Iterable[int]) -> str:
-        """Return the text of ids."""
-        ...
-
-    def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
-        """Return the text of each row of ids (N,); `counts` (B,) holds the ids per row."""
-        ...
-
-    def written_characters(self, ids: Iterable[int]) -> list[str]:
-        """Return the text of each id within a word; "" for separators of words."""
-        ...
-
-    def get_vocab(self) -> dict[str, int]:
-        """Return {token: id}."""
-        ...
-
-    @property
-    def all_special_tokens(self) -> Sequence[str]:
-        """Tokens that are not text."""
-        ...
 
 
 class Written(dict[int, str]):

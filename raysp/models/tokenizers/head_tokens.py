@@ -8,8 +8,8 @@ from typing import Any
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import short
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
-from raysp.models.tokenizers.described import BLANK, PIECES, CTCTokenizer, class_named
-from raysp.models.tokenizers.named_tokenizers import read_ctc_tokenizer
+from raysp.models.tokenizers.described import BLANK, PIECES, class_named
+from raysp.models.tokenizers.named_tokenizers import CTCTokenizer, read_ctc_tokenizer
 from raysp.words import listed
 
 NAMES_SHOWN = 8

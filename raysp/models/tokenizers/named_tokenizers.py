@@ -15,15 +15,17 @@ from raysp.models.tokenizers.described import (
     PIECES,
     PLAIN,
     TEXT,
-    CTCTokenizer,
     class_named,
     optional_json,
 )
 
 if TYPE_CHECKING:
     from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.pieces import ParakeetTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
 
+CTCTokenizer: TypeAlias = "Wav2Vec2CTCTokenizer | ParakeetTokenizer"
+"""Tokenizer of the ids of a CTC head."""
 TextOrCTCTokenizer: TypeAlias = "Wav2Vec2CTCTokenizer | TextTokenizer"
 
 TOKENIZERS = {PLAIN: "ctc", PHONEMES: "phonemes", PIECES: "pieces", TEXT: "text"}
@@ -61,7 +63,7 @@ def read_tokenizer(
     return tokenizer
 
 
-def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
+def read_ctc_tokenizer(folder: str | Path) -> "CTCTokenizer":
     """Read the tokenizer of a CTC head.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.checkpoints.language_models import NamedModel, open_model
-from raysp.models.tokenizers.described import CTCTokenizer
+from raysp.models.tokenizers.named_tokenizers import CTCTokenizer
 from raysp.ops.transcribing import Transcribing
 from raysp.text.beams.decoder import BeamDecoder, Extras
 from raysp.text.beams.search import Hypothesis, TopFrames

@@ -12,7 +12,7 @@ from raysp.checkpoints.language_models import NamedModel, open_model
 from raysp.crossing import Array
 from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
-from raysp.models.tokenizers.described import CTCTokenizer
+from raysp.models.tokenizers.named_tokenizers import CTCTokenizer
 from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.rows import Stretch, stretches
 from raysp.ops.transcribing import (

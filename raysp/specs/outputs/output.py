@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, SpeakingModel
-    from raysp.models.tokenizers.described import CTCTokenizer
+    from raysp.models.tokenizers.named_tokenizers import CTCTokenizer
     from raysp.ops.forward import OutputOp
     from raysp.ops.step_ops import ColumnOp
 
