@@ -231,9 +231,8 @@ def fetch_file(url: str, storage_options: Mapping[str, object] | None, kind: str
     folder = cache_folder() / kind / _digest_entries(store, [entry])
     with kept(folder, "a file") as is_missing:
         if is_missing:
-            part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-            _copy(store, entry, part / name)
-            place_folder(part, folder)
+            with new_copy(folder) as part:
+                _copy(store, entry, part / name)
     return folder / name
 
 
@@ -293,13 +292,17 @@ def kept(folder: Path, files: str) -> Iterator[bool]:
         raise explain(error, f"keep {files} in", folder.parent) from error
 
 
-def place_folder(part: Path, folder: Path) -> None:
-    """Rename a complete folder, unless another process was faster."""
+@contextlib.contextmanager
+def new_copy(folder: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which is then renamed to `folder`, unless another process was faster."""
+    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
     try:
-        part.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
+        yield part
+        try:
+            part.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -337,16 +340,12 @@ def _locked(place: Path) -> Iterator[bool]:
 
 
 def _download(store: Store, entries: Sequence[Entry], folder: Path, listing: Callable[[Store], list[Entry]]) -> None:
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-    try:
+    with new_copy(folder) as part:
         for entry in (entry for entry in entries if not ADAPTER.fullmatch(entry.path)):
             _copy(store, entry, part / entry.path)
         # After the download: otherwise the copy could mix files of two versions.
         if listing(store) != list(entries):
             raise StoreError(f"{store.url}: the checkpoint changed while it was downloaded; run again")
-        place_folder(part, folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _copy(store: Store, entry: Entry, place: Path) -> None:

@@ -7,7 +7,6 @@ file, `unigrams.txt` with the words that count as known, and `attrs.json` with t
 import contextlib
 import functools
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from raysp.checkpoints.fetching import (
     digest_files,
     fetch_file,
     fetch_folder,
-    place_folder,
+    new_copy,
 )
 from raysp.errors import CheckpointError
 from raysp.storage.store import normalise, scheme_of
@@ -223,9 +222,8 @@ def _opened(path: Path, content: str) -> Ngrams:
         fetching.mark_used(folder)
         if not folder.is_dir():
             model = arpa.parse(path)
-            part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
-            arpa.save(model, part)
-            place_folder(part, folder)
+            with new_copy(folder) as part:
+                arpa.save(model, part)
         fetching.remove_unused(folder.parent)
         return arpa.load(folder)
     return arpa.parse(path)

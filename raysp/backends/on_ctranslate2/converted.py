@@ -1,13 +1,11 @@
 """A Whisper of Hugging Face in CTranslate2's format: converted once by the package's own converter, and kept."""
 
-import shutil
-import tempfile
 from pathlib import Path
 
 from raysp.backends import hf_installed
 from raysp.backends.finding import CTRANSLATE2, package_version
 from raysp.backends.on_ctranslate2.whisper_files import MODEL, TOKENIZER
-from raysp.checkpoints.fetching import cache_folder, digest_files, kept, place_folder
+from raysp.checkpoints.fetching import cache_folder, digest_files, kept, new_copy
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import checkpoint_files, read_json
 
@@ -29,13 +27,8 @@ def ready(folder: Path) -> Path:
     with kept(place, "a converted model") as is_missing:
         if is_missing:
             _require_transformers(folder)
-            part = Path(tempfile.mkdtemp(prefix=f"{place.name}.part-", dir=place.parent))
-            try:
+            with new_copy(place) as part:
                 _convert(folder, part)
-            except BaseException:
-                shutil.rmtree(part, ignore_errors=True)
-                raise
-            place_folder(part, place)
     return place
 
 
