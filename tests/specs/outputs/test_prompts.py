@@ -44,8 +44,6 @@ def theirs(oracle, recording: bytes, **options) -> list[int]:
     ("prompt", "tokens", "start", "beams"),
     [
         ({"language": "en"}, ["en_XX"], "</s>", 3),
-        ({"task": "translate"}, ["<|translate|>"], "</s>", 1),
-        ({"language": "en", "task": "translate"}, ["en_XX", "<|translate|>"], "</s>", 3),
         ({"language": "en", "task": "translate"}, ["en_XX", "<|translate|>"], "</s>", 1),
         ({"language": "deu_Latn"}, [], "en_XX", 3),
     ],

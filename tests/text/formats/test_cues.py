@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pysubs2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.text.formats.cues import Rules, cues_of, single_cue, srt
@@ -109,6 +109,7 @@ class TestSmallWords:
 
 
 class TestRules:
+    @settings(max_examples=40)
     @given(speech(), RULES)
     def test_a_parser_reads_cues_that_keep_all_rules(self, spans, rules):
         cues = list(pysubs2.SSAFile.from_string(srt(cues_of(spans, rules)), format_="srt")) if spans else []

@@ -86,7 +86,7 @@ def whole(found: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
     return [("".join(text for text, *_ in parts), parts[0][1], parts[-1][2]) for parts in words]
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @example(ALL_HOSTILE)
 @given(st.lists(st.tuples(STORED, st.lists(STORED, min_size=1, max_size=6), VALUES), min_size=10, max_size=25))
 def test_readers_of_each_format_read_the_same_texts_times_and_values(given_rows):

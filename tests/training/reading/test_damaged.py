@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import kit
+from tests.soaked import soaked
 from tests.trainings import Sink
 
 VERBS = ("status OUT", "status OUT --json", "report OUT --out PAGE", "gc OUT")
@@ -29,7 +30,8 @@ def whole(tmp_path_factory) -> Path:
     return folder / "model"
 
 
-def damages(data: bytes, chance: random.Random) -> Iterator[bytes]:
+def damages(data: bytes, chance: random.Random, every: int) -> Iterator[bytes]:
+    """Yield damaged files: bytes that are wrong, and another value at each, or every n-th, place of its JSON."""
     place = chance.randrange(max(1, len(data)))
     yield data[:place] + bytes(0xFF ^ one for one in data[place : place + 1]) + data[place + 1 :]
     yield from (data[:place], b"", bytes(len(data)), b"[" * 100_000, b"[]", b"\xff\xfe\xfa")
@@ -38,7 +40,7 @@ def damages(data: bytes, chance: random.Random) -> Iterator[bytes]:
         value = json.loads(first)
     except ValueError:
         return
-    for path in paths(value):
+    for path in [*paths(value)][::every]:
         yield json.dumps(changed(value, path, chance.choice(ODD))).encode() + end + rest
 
 
@@ -61,12 +63,13 @@ def changed(value: object, path: tuple[object, ...], new: object) -> object:
     return copied
 
 
-def test_a_verb_over_a_damaged_training_names_the_file_or_shows_the_training(whole, tmp_path):
+@pytest.mark.parametrize("every", [3, *soaked([1])])
+def test_a_verb_over_a_damaged_training_names_the_file_or_shows_the_training(whole, tmp_path, every):
     verbs, sink = cycle(VERBS), tmp_path / "model"
     files = sorted(str(one.relative_to(whole)) for one in whole.rglob("*") if one.is_file())
     assert len(files) >= 10
     for file in files:
-        for data in damages((whole / file).read_bytes(), random.Random(file)):
+        for data in damages((whole / file).read_bytes(), random.Random(file), every):
             shutil.rmtree(sink, ignore_errors=True)
             shutil.copytree(whole, sink)
             (sink / file).write_bytes(data)
