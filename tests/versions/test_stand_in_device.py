@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.soaked import soaked
-
 
 @pytest.mark.drivers
-@pytest.mark.parametrize("marked", ["not soak", *soaked(["soak"])])
-def test_what_runs_on_a_gpu_runs_on_the_stand_in_and_equals_the_cpu(marked):
+def test_what_runs_on_a_gpu_runs_on_the_stand_in_and_equals_the_cpu():
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, "tests/device"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/device"],
         cwd=Path(__file__).parents[2],
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         capture_output=True,
