@@ -12,9 +12,10 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -377,7 +378,8 @@ class Background:
 
     Ray is started and ended this way. Exceptions of signal handlers, which run in the main thread, cannot leave it half
     started, and Ray does not replace the handler of SIGTERM. The thread stays in the context until the end, because the
-    operating system ends Ray's servers with the thread that started them.
+    operating system ends Ray's servers with the thread that started them. It is no pool of one thread, which forgets
+    its thread where a signal interrupts `submit`.
 
     Args:
         make: returns the context; called in that thread.
@@ -385,20 +387,20 @@ class Background:
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
         self._make = make
-        self._thread = ThreadPoolExecutor(1, "raysp-background")
-        self._held = contextlib.ExitStack()
-        self._entered: Future[object] | None = None
+        self._entered: Future[None] = Future()
+        self._left = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._hold, name="raysp-background")
 
     @property
     def has_begun(self) -> bool:
         """Whether entering the context has started."""
-        return self._entered is not None
+        return self._thread.ident is not None
 
-    def begin(self) -> Future[object]:
-        """Start entering the context, unless already started, and return the result of that."""
-        if self._entered is None:
-            self._entered = self._thread.submit(lambda: self._held.enter_context(self._make()))
-        return self._entered
+    def begin(self) -> None:
+        """Start entering the context; has no effect if already started."""
+        if not self.has_begun:
+            self._thread.start()
 
     def wait(self) -> None:
         """Wait until the context is entered, starting if necessary. A signal ends the wait.
@@ -406,13 +408,28 @@ class Background:
         Raises:
             BaseException: the exception raised on entering.
         """
-        self.begin().result()
+        self.begin()
+        self._entered.result()
 
     def end(self) -> None:
         """Leave the context once it is entered, and wait for that; has no effect if never started."""
-        if self.has_begun and (error := self._thread.submit(self._held.close).exception()):
-            logger.warning("a context entered by a background thread failed on exit", exc_info=error)
-        self._thread.shutdown()
+        self._left.set()
+        if self.has_begun:
+            self._ended.wait()  # a signal that ends `join` makes Python 3.11 take the thread for ended
+            self._thread.join()
+
+    def _hold(self) -> None:
+        try:
+            with self._make():
+                self._entered.set_result(None)
+                self._left.wait()
+        except BaseException as error:
+            if self._entered.done():
+                logger.warning("a context entered by a background thread failed on exit", exc_info=True)
+            else:
+                self._entered.set_exception(error)
+        finally:
+            self._ended.set()
 
 
 @contextlib.contextmanager
