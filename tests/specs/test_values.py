@@ -161,11 +161,9 @@ class TestOverride:
     @pytest.mark.parametrize(
         ("path", "text", "message"),
         [
-            ("sink.ulr", "x", r"--set sink.ulr: Parquet has no field 'ulr' \(did you mean 'url'\?\); its fields are"),
             ("steps.9.pool", "x", "--set steps.9.pool: '9' is not an index of a list of 2"),
             ("sink.url.x", "1", "--set sink.url.x: nothing is below 'sink.url', which is 'out'"),
             ("steps.1.pool.actors", "0", "Pool.actors: found 0"),
-            ("sink.keep", '["id"]', "two columns would be named 'id'"),
         ],
     )
     def test_a_path_that_is_not_there_or_a_value_that_is_not_valid_is_refused(self, path, text, message):
