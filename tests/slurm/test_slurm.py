@@ -124,8 +124,8 @@ def test_two_jobs_on_one_node_have_rays_of_their_own_and_end_with_the_code_of_th
     (cluster.folder / "busy" / "sitecustomize.py").write_text(BUSY_NODE)
     busy = {"PYTHONPATH": str(cluster.folder / "busy"), "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "1"}
     serving = cluster.sbatch(nodes=[node], **busy)
-    failing = cluster.sbatch("run", "code/label.py", "--set", "sink.url=partial", nodes=[node])
     serving.wait_until(lambda: "raysp: to submit: " in serving.log)
+    failing = cluster.sbatch("run", "code/label.py", "--set", "sink.url=partial", nodes=[node])
     (command,) = re.findall(r"^raysp: to submit: (.*)$", serving.log, re.MULTILINE)
     host, port = command.rpartition("/")[2].split(":")
     connect = f"import socket; socket.create_connection(({host!r}, {port}))"
