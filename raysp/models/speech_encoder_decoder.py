@@ -461,13 +461,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         self, options: GenerationConfig, batch: int, ids_BL: Tensor | None, mask_BL: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the tokens to start from, with the start token first, and their mask."""
-        start = options.first_token(self.config)
-        if start is None:
-            raise ValueError(
-                "decoder_start_token_id and bos_token_id are None, expected the start token of texts: set one of them"
-            )
-        starts = tuple(start) if isinstance(start, list | tuple) else (start,)
-        first_B1 = constant(starts, self.device)[:, None].expand(batch, 1)
+        first_B1 = constant(options.start_tokens(self.config), self.device)[:, None].expand(batch, 1)
         if ids_BL is None:
             return first_B1, None
         if number((ids_BL[:, :1] != first_B1).all()):

@@ -160,6 +160,15 @@ class GenerationConfig(Shareable):
         named = (self.decoder_start_token_id, config.decoder_start_token_id, self.bos_token_id)
         return next((token for token in named if token is not None), None)
 
+    def start_tokens(self, config: Any) -> tuple[int, ...]:  # noqa: ANN401 - of a speech-encoder-decoder
+        """Return the first token of texts, or that of each text."""
+        start = self.first_token(config)
+        if start is None:
+            raise ValueError(
+                "decoder_start_token_id and bos_token_id are None, expected the start token of texts: set one of them"
+            )
+        return (start,) if isinstance(start, int) else tuple(start)
+
     def merged(self, other: "GenerationConfig") -> Self:
         """Return these options, replaced by those set in `other`."""
         return replace(self, **other.to_dict())

@@ -79,17 +79,17 @@ class DecoderPass(Pass):
 
 
 class Noted(NamedTuple):
-    """States and weights of a pass."""
+    """States and weights of a pass, under their names in outputs; None: not recorded."""
 
-    states: tuple[Array, ...]
-    attentions: tuple[Array, ...]
-    cross_attentions: tuple[Array, ...] = ()
+    hidden_states: tuple[Array, ...] | None
+    attentions: tuple[Array, ...] | None
+    cross_attentions: tuple[Array, ...] | None = None
 
     @classmethod
     def of(cls, run: Pass) -> "Noted":
         """Return the values that a pass has recorded."""
         cross = tuple(run.cross_attentions) if isinstance(run, DecoderPass) else ()
-        return cls(tuple(run.states), tuple(run.attentions), cross)
+        return cls(tuple(run.states) or None, tuple(run.attentions) or None, cross or None)
 
 
 def attend_to_tokens(

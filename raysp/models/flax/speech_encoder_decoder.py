@@ -180,12 +180,12 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         )
         output = FlaxSeq2SeqLMOutput(
             logits=logits_BLV,
-            decoder_hidden_states=of_decoder.states or None,
-            decoder_attentions=of_decoder.attentions or None,
-            cross_attentions=of_decoder.cross_attentions or None,
+            decoder_hidden_states=of_decoder.hidden_states,
+            decoder_attentions=of_decoder.attentions,
+            cross_attentions=of_decoder.cross_attentions,
             encoder_last_hidden_state=frames_BTH,
-            encoder_hidden_states=run.states or None,
-            encoder_attentions=run.attentions or None,
+            encoder_hidden_states=run.hidden_states,
+            encoder_attentions=run.attentions,
         )
         return self._returned(output, return_dict)
 
@@ -232,8 +232,8 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         encoded, run = self._encode_program(self._params_or_own(params), inputs, mask_BS, **switches)
         output = FlaxBaseModelOutput(
             last_hidden_state=encoded.hidden_BTH,
-            hidden_states=run.states or None,
-            attentions=run.attentions or None,
+            hidden_states=run.hidden_states,
+            attentions=run.attentions,
         )
         return self._returned(output, return_dict)
 
@@ -307,9 +307,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         output = FlaxCausalLMOutputWithCrossAttentions(
             logits=logits_BLV,
             past_key_values=cache,
-            hidden_states=run.states or None,
-            attentions=run.attentions or None,
-            cross_attentions=run.cross_attentions or None,
+            **run._asdict(),
         )
         return self._returned(output, return_dict)
 
@@ -398,12 +396,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
 
     def _first_tokens(self, options: GenerationConfig, rows: int) -> Any:  # noqa: ANN401 - an array of NumPy
         """Return the token (B, 1) that each text begins with."""
-        start = options.first_token(self.config)
-        if start is None:
-            raise ValueError(
-                "decoder_start_token_id and bos_token_id are None, expected the start token of texts: set one of them"
-            )
-        return np.broadcast_to(np.asarray(start, np.int32).reshape(-1, 1), (rows, 1))
+        return np.broadcast_to(np.asarray(options.start_tokens(self.config), np.int32).reshape(-1, 1), (rows, 1))
 
     def _generate(
         self, params: Tree, waves_BS: Array, mask_BS: Array, first_B1: Array, key: Array, settings: Settings

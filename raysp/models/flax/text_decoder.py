@@ -80,9 +80,7 @@ class FlaxTextDecoder(FlaxModel):
         )
         output = FlaxCausalLMOutputWithCrossAttentions(
             logits=logits_BLV,
-            hidden_states=run.states or None,
-            attentions=run.attentions or None,
-            cross_attentions=run.cross_attentions or None,
+            **run._asdict(),
         )
         return self._returned(output, return_dict)
 

@@ -113,8 +113,8 @@ class FlaxWav2Vec2Model(FlaxModel):
         output = FlaxWav2Vec2BaseModelOutput(
             last_hidden_state=encoded.hidden_BTH,
             extract_features=encoded.features_BTC,
-            hidden_states=run.states or None,
-            attentions=run.attentions or None,
+            hidden_states=run.hidden_states,
+            attentions=run.attentions,
         )
         return self._returned(output, return_dict)
 
