@@ -14,8 +14,8 @@ from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training, WorkerGroup
 from raysp.training.objectives.task import Criterion
-from tests.training.criteria import ctc_criterion, speakers_criterion
-from tests.training.objectives.originals import CTC, ENCODERS, extractor_of
+from tests.training.criteria import ctc_criterion, seq2seq_criterion, speakers_criterion
+from tests.training.objectives.originals import CTC, ENCODERS, decoder_config, decoder_model, extractor_of
 from tests.training.teams import assert_equal_curves, parameters, train
 
 pytestmark = pytest.mark.slow
@@ -35,6 +35,11 @@ STEPS = 3
 """Steps of a training: into the second epoch."""
 Target = Callable[[np.random.Generator, int], list[float]]
 """Draws the target of a row of so many samples."""
+
+
+def seq2seq(encoder: str, decoder: str) -> Criterion:
+    model = decoder_model(decoder_config(encoder, decoder, **RANDOM))
+    return seq2seq_criterion(model, extractor_of(encoder))
 
 
 def head(name: str, encoder: str, **fields: object):
@@ -62,6 +67,7 @@ def one_class(random: np.random.Generator, _: int) -> list[float]:
 
 CASES: dict[str, tuple[int, Callable[[], Criterion], Target]] = {
     "letters": (4, lambda: letters("wav2vec2 group"), tokens),
+    "encoder with BART": (2, lambda: seq2seq("wav2vec2 layer", "bart"), tokens),
     "speakers": (2, lambda: speakers("Wav2Vec2ForXVector", "wav2vec2 group"), one_class),
 }
 """Numbers of workers, objectives and targets."""
