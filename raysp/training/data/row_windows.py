@@ -128,7 +128,7 @@ class PieceReader:
             first = end
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Failures:
     """Rows that could not be decoded, counted by one worker."""
 

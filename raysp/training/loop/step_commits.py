@@ -17,7 +17,7 @@ from raysp.training.sink.step_log import StepLog
 from raysp.training.specs.recipe import Checkpoint
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Keeper:
     """Commits of a training."""
 

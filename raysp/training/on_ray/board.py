@@ -29,7 +29,7 @@ class News:
     """An error that no repetition helps."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Board:
     """State of a training that is shared by its workers and its driver; only the first worker reports steps."""
 

@@ -77,7 +77,7 @@ class StepRecord:
         return cast("dict[str, JsonValue]", json.loads(json.dumps(present, default=str)))
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class StepLog:
     """Writer of the log of one run."""
 
