@@ -72,7 +72,7 @@ def test_the_loss_of_a_node_costs_no_row_and_stdout_has_only_the_result(corpus, 
         driver = start_driver(place, tmp_path / "labels.py", "--address", cluster.address)
         while len([*sink.glob("*.parquet")]) < 3 and driver.poll() is None:
             time.sleep(0.02)
-        cluster.nodes.pop(0).kill()
+        cluster.kill_a_node()
         out, said = driver.communicate(timeout=180)
     assert driver.returncode == 0, said
     assert json.loads(out)["shards_committed"] == SHARDS
