@@ -32,7 +32,7 @@ from raysp.words import count
 
 
 class Task(ABC):
-    """Part of a training that depends on its objective; `targets`, `model` and `loss` are all that it must have.
+    """Part of a training that depends on its objective; it must have `of`, `targets`, `model` and `loss`.
 
     It is pickled for workers, so folders come from the argument `plan`.
     """
