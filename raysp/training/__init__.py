@@ -1,1 +1,1 @@
-"""Training of models: objectives, schedules, optimisation, and the loop over steps. It imports torch, and no ray."""
+"""Training of models: objectives, schedules, optimisation, and the loop over steps. Only `on_ray` imports ray."""

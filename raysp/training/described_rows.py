@@ -1,4 +1,4 @@
-"""Rows of a training as they were recorded, from which files of the exported checkpoint are computed."""
+"""Training rows without augmentation, from which further files of the checkpoint (speakers.json) are computed."""
 
 import itertools
 from collections.abc import Iterator

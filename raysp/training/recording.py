@@ -1,4 +1,4 @@
-"""What a run leaves besides its commits: calls of callbacks, rows that failed since the last commit, a report."""
+"""Side effects of a run besides its commits: calls of callbacks, failed rows since the last commit, and a report."""
 
 import contextlib
 import hashlib

@@ -76,7 +76,7 @@ class AugmentedRows:
     num_rows: int
 
     def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
-        """Return the rows of a window by their numbers. Memory of rows as they were read is returned meanwhile."""
+        """Return the rows of a window by their numbers. Each original is freed once its augmented copy exists."""
         factors = self.speeds.of(window.epoch, self.num_rows) if self.speeds else None
         rows, buffer = dict(self.rows(window)), WaveBuffer()
         for row in [*rows]:

@@ -33,8 +33,8 @@ TOO_SHORT = "too_short"
 MOST_PROCESSES = 16
 """With 200 requests a second each, they stay below what an object store serves for one prefix."""
 WORTH_ROWS = 100_000
-"""Rows from which several processes are faster than one, which reads some 4,000 headers a second of a core; each takes
-seconds of a core to import torch."""
+"""Number of rows from which several processes are faster. A core reads about 4,000 headers per second, and each process
+spends seconds importing torch."""
 
 
 @dataclass(frozen=True)

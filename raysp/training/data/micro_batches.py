@@ -25,7 +25,8 @@ class TrainingRow(NamedTuple):
 
 
 Rows = Callable[[Window], Mapping[int, TrainingRow]]
-"""Returns this worker's rows of a window by their numbers. Rows that cannot be decoded are left out, always alike."""
+"""Returns this worker's rows of a window by their numbers. Rows that cannot be decoded are left out, the same ones each
+time."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Losses:
     count: float
     """Divisor of the sum over all workers: rows or tokens; available without waiting for a device."""
     rows_B: Tensor
-    """Loss of each row, of which an evaluation has the mean, without gradients: for tokens the mean over them."""
+    """Loss of each row without gradients, (B,), for the mean of an evaluation. If `count` counts tokens, it is the mean
+    over the tokens of the row."""
 
     @classmethod
     def of(cls, losses_B: Tensor, num_tokens_B: Tensor | None = None) -> "Losses":

@@ -163,11 +163,11 @@ class Failures:
             )
 
     def leave(self, rows: Iterable[ErrorRow]) -> None:
-        """Add rows that a worker has listed, but no step of it."""
+        """Add failed rows that no recorded step lists."""
         self._new.extend(rows)
 
     def take(self) -> tuple[ErrorRow, ...]:
-        """Return the rows that failed since the last call, each once a run."""
+        """Return the rows that failed since the last call, each once per run."""
         return tuple(self._new.popleft() for _ in range(len(self._new)))
 
 

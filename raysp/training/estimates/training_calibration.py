@@ -93,10 +93,10 @@ def calibrate(prepared: Prepared, decoder: Decoder | None = None) -> tuple[Speed
 
 
 def _times(session: Session, largest: Sequence[MicroBatch], timed: Sequence[MicroBatch]) -> tuple[float, float]:
-    """Train on the largest micro-batches, as while a commit is written, then on the other ones.
+    """Run the largest micro-batches with a second copy of the state, as during a commit, then time typical ones.
 
     Returns:
-        Seconds of the step of the other ones, and of an update alone.
+        Seconds of a step of the typical ones, and of an update alone.
 
     Raises:
         PlanError: a micro-batch has no rows, or the memory of the device is too small.

@@ -13,8 +13,8 @@ UPDATES = "updates"
 class MovingAverage:
     """Exponential moving average of weights, on their device.
 
-    At first it forgets faster, so that the initial weights have no lasting part: by `(1 + n) / (10 + n)` after `n`
-    updates, until that exceeds the decay.
+    After `n` updates it keeps the share `(1 + n) / (10 + n)`, at most `decay`, as TensorFlow's moving average does. So
+    the initial weights lose their influence early.
 
     Args:
         weights: weights by name, which the optimiser changes in place, such as `model.stored_weights()`; those that are
@@ -33,7 +33,6 @@ class MovingAverage:
 
     def update(self) -> None:
         """Take in the weights after an update."""
-        # The decay grows at first, as in TensorFlow's moving average, or the initial weights would stay for long.
         updates = int(self.updates)
         torch._foreach_lerp_(self._averages, self._weights, 1 - min(self.decay, (1 + updates) / (10 + updates)))
         self.updates += 1

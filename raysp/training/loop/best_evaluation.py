@@ -63,7 +63,7 @@ class Best:
 
 
 def comparable(metric: str, value: float | None) -> float | None:
-    """Return a value of which lower is better from a metric's value, or the metric from such a value.
+    """Return the value, negated if higher is better, so that lower is better; a second call restores it.
 
     Infinity and NaN become None.
     """

@@ -36,9 +36,11 @@ from raysp.training.sink.step_evaluation import StepEvaluation
 logger = logging.getLogger(__name__)
 
 MEETING_SECONDS = 20.0
-"""Time after which workers meet: well below that after which one that waits takes another for lost."""
+"""Seconds between synchronisations of the workers: far below the time after which the process group of a waiting worker
+times out."""
 MANY_PIECES = 4
-"""Pieces for each worker from which on every piece is read by one worker only."""
+"""Pieces per worker from which on each piece is read by one worker. With fewer, all workers read every piece and share
+its slices."""
 SLICE_ROWS = 64
 """Rows that are decoded together, and that one worker labels."""
 WORST_ROWS = 20
@@ -159,7 +161,10 @@ class Evaluator:
         )
 
     def _own(self) -> list[EvaluatedRow | None]:
-        """Label this worker's rows, None for failed ones. All meet every few seconds, since none waits without end."""
+        """Label this worker's rows; None for failed ones.
+
+        Workers synchronise every `MEETING_SECONDS`, so that the process group does not time out.
+        """
         own: list[EvaluatedRow | None] = []
         met = time.monotonic()
         for rows in self._batches():
@@ -174,7 +179,7 @@ class Evaluator:
 
     def _batches(self) -> Iterator[Sequence[EvaluatedRow | None]]:
         """Yield this worker's rows after each pass; passes do not depend on the number of workers."""
-        # Made for each evaluation: it waits for the updates of weights.
+        # A new predictor for each evaluation: on a GPU it first waits for the last update, which ran on another stream.
         predictor = Predictor(self.plan, self.criterion)
         number, count = self.workers.number, self.workers.count
         pieces = [(number, piece) for number, shard in enumerate(self.shards) for piece in shard.pieces]

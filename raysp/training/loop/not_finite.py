@@ -35,7 +35,7 @@ class NotFinite(NamedTuple):
 
 
 class NotFiniteError(RunError):
-    """A loss or norm that is not finite; the rows of its fault are of all workers, if they are known."""
+    """A step whose loss or norm is not finite. `fault` lists the rows at fault of all workers, if known."""
 
     def __init__(self, fault: NotFinite) -> None:
         super().__init__(fault.message)

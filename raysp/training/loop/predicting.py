@@ -1,4 +1,4 @@
-"""Labels of rows by the model of a training, which are those that `raysp evaluate` gives by its checkpoint."""
+"""Labels of rows by the model of a training, equal to the labels of `raysp evaluate` with its checkpoint."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast

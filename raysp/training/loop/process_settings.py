@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 """Variable that oneDNN reads before its first operation in a process."""
 CACHED_PRIMITIVES = 64
-"""Primitives that oneDNN keeps, of 1,024 otherwise: each has the shapes of one micro-batch, which hardly come again."""
+"""Size of oneDNN's cache (default 1,024). A primitive fits the shapes of one micro-batch, which rarely recur."""
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Variable that cuBLAS reads before its first product in a process."""
 FIXED_WORKSPACE = ":4096:8"

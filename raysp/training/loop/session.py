@@ -62,9 +62,11 @@ class Session:
     _stops: bool = False
     """Whether a worker asked to stop after the last step."""
     _waited: float = 0.0
+    """Seconds spent waiting for rows since the last step."""
     _before: float = 0.0
+    """Time from which the seconds of the current step count."""
     _is_whole: bool = True
-    """Whether the weights belong to `position`, not amid a step."""
+    """Whether the weights are those after `position`; False while a step runs."""
     _earlier: Callable[[], Sequence[StepRecord]] = tuple
     """Reads the last steps before the commit from which the training goes on."""
     _losses: deque[tuple[int, float]] = field(default_factory=partial(deque, maxlen=MOST_LOSSES))
@@ -140,6 +142,7 @@ class Session:
 
         Raises:
             NotFiniteError: loss or norm of a step is not finite; the weights are those before it.
+            RunError: too many rows cannot be decoded, or an evaluation has no finite value of its metric.
         """
         self._before = time.monotonic()
         try:
@@ -172,7 +175,7 @@ class Session:
         update = training.step(at.epoch, at.step, batches, learning_rate=rate, stops=stops)
         if not update.is_finite:
             not_finite = self._not_finite(update)
-            # No weight was changed. Those of a training that diverged replace no commit.
+            # The step changed no weight. Diverged weights are not committed, so that the last good commit stays.
             self._is_whole = not not_finite.is_diverged
             raise NotFiniteError(not_finite)
         self._losses.append((at.done + 1, update.loss))

@@ -22,7 +22,9 @@ SEPARATOR = "|"
 
 
 class TrainingState:
-    """Weights with the state of their optimiser and their moving average, which share their memory with the model.
+    """Everything that a commit saves: weights, state of the optimiser, and moving average.
+
+    The weights share their memory with the model.
 
     Args:
         model: the model that is trained.

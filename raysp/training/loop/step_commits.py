@@ -26,7 +26,7 @@ class Keeper:
     fingerprint: str
     """Fingerprint of the recipe."""
     due: Checkpoint
-    """Steps and longest time between commits."""
+    """The sink of the recipe, which sets the steps and the longest time between commits."""
     log: StepLog
     """Receives the steps, and is written with each commit."""
     last: int | None = None

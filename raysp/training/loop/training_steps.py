@@ -41,7 +41,7 @@ class WorkerGroup:
 
 @dataclass(frozen=True)
 class Update:
-    """Result of a step, the same on all workers but for `failed_rows`."""
+    """Result of a step, equal on all workers except `failed_rows`."""
 
     loss: float
     """Mean over rows or tokens."""
@@ -61,7 +61,7 @@ _LOSS, _COUNT, _ROWS, _STOPS = _SUMS = range(4)
 
 @dataclass(eq=False, repr=False)
 class Training:
-    """Weights, optimiser and order of random numbers.
+    """Steps of a training on one worker: its passes, the sum of the gradients of all workers, and the update.
 
     Attributes:
         criterion: model and loss.

@@ -39,13 +39,13 @@ def new_session(
         failures: the rows that fail, for the records of steps.
         store: the sink; None: nothing is committed.
         workers: the workers that train together.
-        decoder: decoding functions for evaluations, not those by which rows are read meanwhile; None: those of this
-            process.
+        decoder: decoding functions for evaluations and the sounds of augmentations, not shared with the thread that
+            reads rows; None: those of this process.
         run_id: id of the run that commits.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
-        PlanError: as `new_optimizer`.
+        PlanError: as `new_optimizer` and `augmentations_of`.
         RunError: the committed step cannot be used.
     """
     plan = prepared.plan

@@ -125,7 +125,7 @@ class CTCTask(TextTask):
         if spec.adapter is not None:
             options |= {**adapter_options(folder, spec.adapter, is_new=is_new), "strict": False}
         elif not is_new and plan.checkpoint.adapter is not None:
-            options["target_lang"] = plan.checkpoint.language  # whose file has other values than the weights
+            options["target_lang"] = plan.checkpoint.language  # the main weights may hold another adapter
         with loading(plan.recipe.seed, spec.masks):
             model: Model = AutoModelForCTC.from_pretrained(folder, **options, **fields)
             if isinstance(model, ForCTC):

@@ -64,7 +64,7 @@ class Passes:
 
     @contextlib.contextmanager
     def _short_masks(self, num_inputs: int) -> Iterator[None]:
-        """Shorten SpecAugment's spans for rows that are shorter than one, which would have no span."""
+        """Shorten SpecAugment's spans in a micro-batch that is shorter than one span, and would have none."""
         config: Any = self.model.speech_encoder.config
         if not hasattr(config, "mask_time_length"):  # Parakeet has no SpecAugment
             yield

@@ -93,7 +93,7 @@ class SpeakersTask(ClassTask):
         return [known, Embedding(pooling="xvector").op(loaded.summary, loaded)]
 
     def min_samples(self, plan: TrainingPlan) -> int:
-        """Return the samples of the frames that the model needs around each frame."""
+        """Return the number of samples of the shortest input of the model with its x-vector layers."""
         return self.shortest
 
     def loss(self, passes: Passes, batch: MicroBatch) -> Losses:

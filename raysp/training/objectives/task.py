@@ -132,7 +132,7 @@ class Criterion:
 
     @classmethod
     def of(cls, task: Task, plan: TrainingPlan) -> "Criterion":
-        """Return the model as its training begins, in training mode on the plan's device, without its frozen parts.
+        """Return the model with its loss, ready to train: on the plan's device, with its frozen parts and LoRA set.
 
         Raises:
             PlanError, CheckpointError: as `Task.model`; the model has no layer for LoRA.

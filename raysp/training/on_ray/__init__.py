@@ -1,1 +1,1 @@
-"""Trainings: the run of a recipe, from the index of its corpus to the exported checkpoint."""
+"""Workers of a training on Ray: their start and restart, the rows that they read, and their shared state."""

@@ -24,7 +24,7 @@ class News:
     examples: dict[str, str] = field(default_factory=dict)
     """A message of each type, with its row."""
     failed: list[ErrorRow] = field(default_factory=list)
-    """Rows since the last call that no step lists."""
+    """Failed rows since the last call that no reported step lists."""
     failure: RayspError | None = None
     """An error that no repetition helps."""
 
@@ -71,7 +71,7 @@ class Board:
     def leave(
         self, committed: int | None, errors: Counter[str], examples: Mapping[str, str], failed: Sequence[ErrorRow]
     ) -> None:
-        """Record the last commit and the rows that failed, of which `failed` are in no step; arguments as for `add`."""
+        """Record the last commit and the rows that failed; no reported step lists `failed`. Arguments as for `add`."""
         news = self.news
         if committed != news.committed:
             news.committed, self.starts = committed, 1

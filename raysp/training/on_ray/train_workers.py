@@ -48,7 +48,7 @@ MOST_LOSSES = 3
 TIMEOUT_SECONDS = 120
 """Time that workers wait for each other, in which a step must be done."""
 RESIZE_SECONDS = 300.0
-"""Time between two looks for nodes on which more workers could run. They begin again from the last commit then."""
+"""Seconds between checks for nodes that can take more workers, which restart all workers from the last commit."""
 _SETTINGS = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",

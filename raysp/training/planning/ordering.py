@@ -15,7 +15,7 @@ Rows = npt.NDArray[np.int64]
 """Numbers of rows, counted over the corpus."""
 
 LEAST_WINDOW_SHARE = 0.25
-"""Share of a window's seconds under which the rest of an epoch joins the window before it."""
+"""Share of `window_seconds` below which the last window of an epoch is merged into the one before it."""
 HALVINGS = 6
 """Steps of the search for the lowest budget: the last one changes it by a hundredth."""
 

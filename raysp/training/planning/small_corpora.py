@@ -31,7 +31,7 @@ def settled(plan: TrainingPlan, durations: Durations, begun: TrainingRecord | No
             seconds = min(seconds, max(math.ceil(longest), math.floor(of_training / LEAST_STEPS)))
         seconds = _recorded(begun, "batching.seconds") or seconds
         if batching.micro_batches is None:
-            # Each holds the longest row, as one with a row may not be shorter.
+            # A micro-batch holds at least one row, so each must have room for the longest.
             fitting = max(plan.workers.high, int(seconds / longest) if longest else number)
             number = int(_recorded(begun, "batching.micro_batches") or min(number, fitting))
     batching = replace(batching, seconds=seconds, micro_batches=number, window_seconds=window_seconds)

@@ -210,7 +210,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
 def _folders(recipe: Finetune) -> dict[str, Path]:
     """Return the folders of the checkpoints of a recipe on this machine, by the names of their fields."""
     places, language = recipe.objective.checkpoints, recipe.objective.kept_language
-    keeps = recipe.objective.language is not None  # other languages are part of the sink too
+    keeps = recipe.objective.language is not None  # the exported checkpoint keeps the others
     return {
         name: folder_of(url, recipe.source, language=language, keeps_languages=keeps) for name, url in places.items()
     }

@@ -17,7 +17,7 @@ class Workers:
     low: int
     """Number with which the training begins; on a cluster the least."""
     high: int
-    """Largest number; above `low` on clusters only, where workers come and go with the nodes."""
+    """Largest number of workers; equal to `low` except on a cluster, where their number follows the nodes."""
     threads: int
     """CPUs and torch threads of each."""
 
@@ -35,7 +35,7 @@ def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
         cluster: resources of the cluster; None: this machine.
 
     Raises:
-        PlanError: the machine has no GPU or too few, or a step has less micro-batches than workers.
+        PlanError: the machine has no GPU or too few, or a step has fewer micro-batches than workers.
     """
     pool, most = recipe.pool, recipe.batching.micro_batches or MICRO_BATCHES
     if pool.low > most:

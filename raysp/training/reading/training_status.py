@@ -74,7 +74,7 @@ class BestEvaluation:
     """Values of the same weights on the further corpora, by name."""
 
     def sentence(self, whose: str = "") -> str:
-        """Return the best value with its step, `whose` it is, and the values before the training and elsewhere."""
+        """Describe the best value with its step, `whose` as a suffix, and the values before and on further corpora."""
         text = partial(evaluations.text, self.metric)
         of = f", the best of {self.evaluations:,}" if self.evaluations > 1 else ""
         begun = f"; {text(self.before)} before the training" if self.before else ""
@@ -107,10 +107,7 @@ class TrainingStatus(Brief):
     best: BestEvaluation | None
     """None without evaluations."""
     steps_exported: int | None
-    """Updates of the weights of the checkpoint in the sink, which has the best evaluation if there are evaluations.
-
-    None: it is not exported yet.
-    """
+    """Step of the exported weights: of the best evaluation, or the last. None: not exported yet."""
     last_run: RunEntry | None
     has_given_up: bool = False
     """Whether the training ended early, after as many evaluations without progress as its patience allows."""

@@ -1,1 +1,1 @@
-"""The sink of a training: committed steps."""
+"""Files of a training in its sink: index, committed steps, log, record and exported checkpoint."""

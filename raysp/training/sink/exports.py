@@ -5,8 +5,8 @@ weights, are first replaced by a note that is neither, and they are put last. A 
 a folder that does not load. The notes are not removals: a suspended process would not notice that a file was removed
 and made again, but it notices another version.
 
-The record of the checkpoint, `.raysp/export.json`, is written after the notes. It says of which training the files
-are, and with which sizes they are whole.
+The record of the checkpoint, `.raysp/export.json`, is written after the notes. It names the training of the
+files, and their complete sizes.
 """
 
 import hashlib
@@ -41,13 +41,13 @@ class Export:
     fingerprint: str
     """Fingerprint of the recipe."""
     state: str
-    """Digest of the committed steps that the weights are of."""
+    """Digest of the committed steps that the weights come from."""
     epoch: Natural
     """Epoch of the lease of the run that exported it."""
     files: Mapping[str, Natural]
     """Sizes of the files by name."""
     earlier: Sequence[str] = ()
-    """Files of earlier exports that it has not, and that are removed."""
+    """Files of earlier exports that this one lacks; they are removed."""
 
     @classmethod
     def load(cls, store: Store) -> "Export | None":

@@ -72,7 +72,8 @@ class Facts:
     targets: str
     """Hash of the targets of rows that are trained on."""
     counts: Mapping[str, Natural]
-    """Occurrences of each character or class in the texts of rows that are trained on."""
+    """Occurrences of each character, word, token or class in rows that are long enough, also in those that are left out
+    for their target."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class StepEvaluation:
 def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -> int | None:
     """Return the step with the best value of a metric; the first of equal values. None if there is no finite value.
 
-    Only the last evaluations that were measured alike count, except the evaluation before the first step.
+    Only the trailing evaluations with the same `measure` are compared, and never the one before the first step.
 
     Args:
         evaluations: evaluations by step.

@@ -1,8 +1,8 @@
 """Log of a training: a JSON line for each step below `.raysp/log/`, in a file for each commit of each run.
 
 The file of a commit is written before its marker, so that every committed step has its record. A run that goes on from
-an earlier step records the same steps again: the later run counts. Steps after the last commit do not count. What a run
-leaves that no commit covers, rows that failed, is in a last file of the run.
+an earlier step records the same steps again: the later run counts. Steps after the last commit do not count. Failed
+rows that no commit covers are in a last file of the run.
 """
 
 import json
@@ -57,7 +57,8 @@ class StepRecord:
     audio_seconds: float
     """Seconds of audio of the step, of all workers, according to the index."""
     seconds: float
-    """Wall-clock time since the step before, or since the start."""
+    """Wall-clock seconds of the step, with the wait for its rows and the callbacks after the step before; without
+    evaluations and commits."""
     waited: float
     """Seconds of it spent waiting for rows."""
     share: float

@@ -108,7 +108,7 @@ def begin(
         unreadable: shards that cannot be read, with the reasons.
 
     Raises:
-        ChangedError: the recorded training has another recipe, or other rows.
+        ChangedError: the recorded training has another recipe or corpus.
         PlanError: as `TrainingRecord.load`.
         StoreError: the sink cannot be written.
     """
@@ -148,7 +148,7 @@ def remove(store: Store) -> None:
 def _changed(
     store: Store, recorded: Mapping[str, JsonValue], parts: Mapping[str, JsonValue], of_shards: str
 ) -> ChangedError:
-    """Return the error of another recipe, or of other rows; `of_shards` describes other shards."""
+    """Return the error for a changed recipe or corpus; `of_shards` describes the changed shards, if there are any."""
     changed = differences(recorded, parts)
     if not of_shards:
         return ChangedError(

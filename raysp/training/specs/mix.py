@@ -19,8 +19,9 @@ class Mix:
     each row of a part comes once before any of them comes again.
 
     Attributes:
-        parts: patterns of the names of shards (paths below the folder that all urls share, as in ".raysp/index"), each
-            with its weight, such as `{"en/*": 2, "tr/*": 1}`; or a list of patterns, with `temperature`.
+        parts: patterns of the names of shards (paths relative to the common folder of all urls), each with its weight,
+            such as `{"en/*": 2, "tr/*": 1}`; or a list of patterns, with `temperature`. A pattern that matches no shard
+            is refused, with names of shards in the message.
         temperature: weights are the seconds of the parts to the power of `1 / temperature`: 1 keeps their shares, and
             with 100 they are about equal.
     """

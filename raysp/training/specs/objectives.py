@@ -35,7 +35,7 @@ class Objective:
         freeze_steps: steps for which all but the head is not trained, regardless of `freeze`.
         masks: fields of the encoder's configuration for training, such as mask_time_prob or layerdrop.
         random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
-        lora: LoRA, which is trained with the weights that are new in place of all weights.
+        lora: LoRA matrices to train in place of the base model's weights; a head and new weights are trained too.
     """
 
     TASK: ClassVar[str]

@@ -67,10 +67,11 @@ class Schedule:
         epochs: passes over the corpus; or give `steps`.
         steps: updates.
         learning_rate: highest rate of the layers.
-        head_rate: factor of the head's rate; of an encoder-decoder, of the weights that no checkpoint has.
+        head_rate: factor of the learning rate for the head; for an encoder-decoder, for weights that no checkpoint has,
+            such as new cross attention.
         layer_decay: factor of a layer's rate to the next layer's; an encoder and a decoder are counted apart.
         warmup: share of the course over which the rate grows from 0.
-        shape: course after it: "tri_stage", "linear", "cosine" or "constant".
+        shape: how the rate falls after the warm-up: "tri_stage", "linear", "cosine" or "constant".
         final: factor of the rate at the end, but for "constant".
         weight_decay: of matrices.
         clip: largest norm of the gradients; None: no limit.
@@ -216,10 +217,10 @@ class Finetune:
             torch.
         deterministic: whether GPUs use kernels that give the same bits each time, which are slower; an operation that
             has none ends the training. On CPUs the bits are always the same.
-        name: name shown during training.
-        callbacks: functions at the top level of a module, or their names, "module:function", that the calling process
-            calls with a dict of the figures of each step after it, and once at the end of the run. An error of one is
-            logged, and ends no training.
+        name: title of the report and of the model card; None: the name of the sink's folder.
+        callbacks: functions at the top level of a module, or their names, "module:function", called in the calling
+            process with a dict of figures after each step, and once at the end of the run. An error of a callback is
+            logged, and does not end the training.
         max_error_rate: largest share of rows that may fail to decode before training stops.
     """
 
