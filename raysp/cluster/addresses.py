@@ -96,8 +96,8 @@ def check_submitted_version() -> None:
 
     if (submitted_by := os.environ.get(SUBMITTED_BY, __version__)) != __version__:
         raise PlanError(
-            f"submitted by raysp {submitted_by}, the cluster has raysp {__version__}; install the same version here or "
-            f"there, or bring it along: raysp submit --with-raysp raysp=={submitted_by}"
+            f"submitted by raysp {submitted_by}, but the cluster has raysp {__version__}; install the same version "
+            f"here or there, or bring it along: raysp submit --with-raysp raysp=={submitted_by}"
         )
 
 

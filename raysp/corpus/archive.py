@@ -136,7 +136,7 @@ def _member(file: ArchiveFile, header: tarfile.TarInfo) -> Member:
         raise damaged(
             file.url,
             header.offset,
-            f"{shortened(header.name)} claims {count(header.size, 'byte')}, the file has "
+            f"{shortened(header.name)} claims {count(header.size, 'byte')}, but the file has "
             f"{file.num_bytes - header.offset_data:,}",
         )
     return Member(header.name.removeprefix("./"), header.offset, header.offset_data, header.size, header.chksum)

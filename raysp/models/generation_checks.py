@@ -37,7 +37,7 @@ def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: in
     positions = decoder.max_position_embeddings
     if settings.max_length > positions + 1:  # the last token is not an input
         raise CheckpointError(
-            f"{folder}: max_length is {settings.max_length} tokens, the decoder has {positions} positions "
+            f"{folder}: max_length is {settings.max_length} tokens, but the decoder has {positions} positions "
             f"(max_position_embeddings): pass generate={{'max_new_tokens': {positions}}}"
         )
     return settings

@@ -223,7 +223,7 @@ def _built(
         encoder = encoder_config(config["encoder"])
         num_layers = len({match[0] for name in tensors if (match := re.match(r"encoder\.layers\.\d+\.", name))})
         if encoder.num_hidden_layers != num_layers:
-            raise CheckpointError(f"n_layers is {encoder.num_hidden_layers}, the weights have {num_layers}")
+            raise CheckpointError(f"n_layers is {encoder.num_hidden_layers}, but the weights have {num_layers}")
         with without_weights():
             model = make(encoder)
     except (CheckpointError, RuntimeError, TypeError, ArithmeticError, LookupError, AttributeError) as error:

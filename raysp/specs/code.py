@@ -138,8 +138,8 @@ def read(classes: Iterable[type], functions: Mapping[str, object]) -> UserCode:
             )
     if (num_bytes := sum(len(file.content) for file in files.values())) > MAX_BYTES:
         raise SpecError(
-            f"{', '.join(sorted(users))}: the code to ship to workers comes to {num_bytes:,} bytes, the limit is "
-            f"{MAX_BYTES:,}; install large modules as a package"
+            f"{', '.join(sorted(users))}: the code to ship to workers comes to {num_bytes:,} bytes, more than "
+            f"the limit of {MAX_BYTES:,}; install large modules as a package"
         )
     return UserCode(tuple(files[name] for name in sorted(files)), versions)
 

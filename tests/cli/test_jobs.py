@@ -135,5 +135,5 @@ def test_a_password_in_the_address_is_in_no_message_and_no_command(raysp_command
 
 def test_inside_a_job_another_version_is_refused_before_the_pipeline_file_is_read(tmp_path):
     ran = kit.run(["run", tmp_path / "missing.py"], RAYSP_SUBMITTED_BY="9.9.9")
-    said = f"raysp: submitted by raysp 9.9.9, the cluster has raysp {raysp.__version__}; install"
+    said = f"raysp: submitted by raysp 9.9.9, but the cluster has raysp {raysp.__version__}; install"
     assert (ran.code, ran.err.startswith(said)) == (2, True)

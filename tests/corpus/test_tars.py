@@ -82,7 +82,7 @@ DAMAGED = {
     "empty": (b"", "at byte 0: empty file"),
     "no tar": (b"RIFF" * 400, "at byte 0: .*expected a member of a tar file"),
     "gzip": (b"\x1f\x8b" + bytes(2000), "compressed by gzip.*gunzip"),
-    "cut in a member": (WHOLE[:1000], "at byte 0: 'train/0000.wav' claims 1,644 bytes, the file has 488"),
+    "cut in a member": (WHOLE[:1000], "at byte 0: 'train/0000.wav' claims 1,644 bytes, but the file has 488"),
     "cut in a header": (WHOLE[: SECOND + 100], f"at byte {SECOND:,}: .*without an end marker"),
     "cut between members": (WHOLE[:SECOND], f"at byte {SECOND:,}: the end of the file, without an end marker"),
     "checksum": (WHOLE[:SECOND] + b"?" + WHOLE[SECOND + 1 :], f"at byte {SECOND:,}: a header that begins with"),

@@ -168,8 +168,8 @@ def _check_lengths(
         needed, name = most + num_prompt, "max_new_tokens"
     if needed > (size := _positions(kind)):
         raise CheckpointError(
-            f"{folder}: {_origin(name, options)} asks for {needed} tokens with the prompt ({name}), the decoder has "
-            f"{size} positions: pass generate={{'max_new_tokens': {max(1, size - num_prompt)}}} or less"
+            f"{folder}: {_origin(name, options)} asks for {needed} tokens including the prompt ({name}), but the "
+            f"decoder has {size} positions: pass generate={{'max_new_tokens': {max(1, size - num_prompt)}}} or less"
             f"{', or a shorter prompt' if num_prompt > PROMPT_TOKENS else ''}"
         )
     if (least := merged.get("min_new_tokens") or 0) > most:

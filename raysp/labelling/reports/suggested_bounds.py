@@ -191,7 +191,10 @@ def _read(labelling: Labelling, columns: Sequence[str], group: str | None) -> di
             is_of = pc.is_null(values) if value is None else pc.equal(values, pa.scalar(value, values.type))
             groups[value].add(ok.filter(is_of), columns)
         if len(groups) > MOST_GROUPS:
-            raise PlanError(f"{labelling.url}: group={group!r} has over {MOST_GROUPS:,} values; expected few")
+            raise PlanError(
+                f"{labelling.url}: group={group!r} has more than {MOST_GROUPS:,} values, the largest number allowed; "
+                "group by another column"
+            )
     return groups
 
 

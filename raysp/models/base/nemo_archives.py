@@ -61,15 +61,15 @@ def _checked_members(archive: Path, tar: tarfile.TarFile) -> dict[str, tarfile.T
         bounds.check(number, bounds.MOST_MEMBERS, "members")
         path, shown = PurePosixPath(member.name), shortened(member.name)
         if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
-            raise CheckpointError(f"{archive}: holds {shown}, expected plain files in one folder: do not use it")
+            raise CheckpointError(f"{archive}: holds {shown}, expected plain files in one folder: use another archive")
         if member.size > MAX_GROWTH * size:
             raise CheckpointError(
-                f"{archive}: {shown} would have {member.size} bytes, in an archive of {size}: do not use it"
+                f"{archive}: {shown} would have {member.size} bytes, in an archive of {size}: use another archive"
             )
         if member.isfile():
             if path.name in members:
                 raise CheckpointError(
-                    f"{archive}: holds two files named {shortened(path.name)}, expected one: do not use it"
+                    f"{archive}: holds two files named {shortened(path.name)}, expected one: use another archive"
                 )
             members[path.name] = member
     return members
@@ -89,7 +89,9 @@ def _content(
 ) -> bytes:
     member = _member(archive, members, name)
     if member.size > limit:
-        raise CheckpointError(f"{archive}: {name} has {member.size} bytes, expected at most {limit}: do not use it")
+        raise CheckpointError(
+            f"{archive}: {name} has {member.size} bytes, expected at most {limit}: use another archive"
+        )
     file = tar.extractfile(member)
     assert file is not None  # it is a plain file
     return bounds.read(cast("BinaryIO", file), limit)
@@ -108,7 +110,7 @@ def _parsed(archive: Path, text: bytes) -> Mapping[str, Any]:
 
     try:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise CheckpointError(f"{archive}: {CONFIG} has aliases, expected plain values: do not use it")
+            raise CheckpointError(f"{archive}: {CONFIG} has aliases, expected plain values: use another archive")
         config = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]

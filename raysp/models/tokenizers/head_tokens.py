@@ -23,8 +23,8 @@ def check_ids(folder: Path, ids: Iterable[int], size: int, name: str) -> None:
     """
     if (highest := max(ids, default=-1)) >= size:
         raise CheckpointError(
-            f"{folder}: the tokenizer's highest token id is {highest}, the decoder has {size} tokens (config.json, "
-            f"{name}): use the tokenizer that was saved with these weights"
+            f"{folder}: the tokenizer's highest token id is {highest}, but the decoder has {size} tokens "
+            f"(config.json, {name}): use the tokenizer that was saved with these weights"
         )
 
 
@@ -61,7 +61,7 @@ def check_head(folder: Path, tokenizer: CTCTokenizer, size: int, config: Any, to
     named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
     beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - own)
     missing = set(range(size)) - set(tokenizer.get_vocab().values())
-    counts = f"{folder}: tokenizer has {len(tokenizer.get_vocab())} tokens, the head has {size} classes"
+    counts = f"{folder}: tokenizer has {len(tokenizer.get_vocab())} tokens, but the head has {size} classes"
     if names := "" if beyond or not missing else _names_of_last(tokenizer, own, size):
         raise CheckpointError(
             f"{counts}: classes without a token {_some(missing)}: use the {tokens_file} of these weights; if it is "

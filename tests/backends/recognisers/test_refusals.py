@@ -140,7 +140,7 @@ TEMPLATE = "chat_template.jinja"
         ("qwen2_5_omni", "chat_template.json", None, AS_SAVED),
         ("qwen2_audio", "processor_config.json", OF_TEN_SECONDS, r"pads to 1000 frames \(chunk_length 10\), expected "),
         ("omniasr_ctc", "config.json", {"blank_token_id": 99}, "blank_token_id 99, expected the id of a token"),
-        ("omniasr_ctc", "config.json", {"vocab_size": 17}, r"tokenizer has 19 tokens, the head has 17 classes"),
+        ("omniasr_ctc", "config.json", {"vocab_size": 17}, r"tokenizer has 19 tokens, but the head has 17 classes"),
         ("lasr_ctc", "config.json", {"pad_token_id": 2}, "pad_token '<pad>' is id 0, config.json has pad_token_id 2"),
         ("lasr_ctc", "tokenizer.json", None, "tokenizer.json not found, expected the tokens of the head"),
         ("granite_speech5_ctc", "tokenizer_config.json", {"pad_token": "<unk>"}, "both are the CTC blank"),

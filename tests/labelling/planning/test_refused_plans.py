@@ -79,7 +79,7 @@ def searched(lm: str) -> list[object]:
         (written(num_bims=2), CheckpointError, "generate: generation does not support num_bims=2"),
         (written(num_beams="4"), CheckpointError, "generate: num_beams is '4', expected int"),
         (written(eos_token_id=9999), CheckpointError, "generate: eos_token_id has 9999, expected ids below the voc"),
-        (written(max_new_tokens=5000), CheckpointError, "max_length is 5001 tokens, the decoder has .* positions"),
+        (written(max_new_tokens=5000), CheckpointError, "max_length is 5001 tokens, but the decoder has .* positions"),
         (written(seed=1), CheckpointError, "generate: seed acts only with do_sample=True"),
         (written(num_return_sequences=2), CheckpointError, "num_return_sequences is 2; a label holds only one text"),
         (searched("none.arpa"), CheckpointError, "language model '.*none.arpa': no such file; expected an ARPA file"),

@@ -102,7 +102,7 @@ REFUSED = {
 
 LAYOUTS = [
     ("CTC", {"encoder__conv_norm_type": "layer_norm"}, "encoder.conv_norm_type is 'layer_norm'"),
-    ("CTC", {"encoder__n_layers": 9}, "n_layers is 9, the weights have 2"),
+    ("CTC", {"encoder__n_layers": 9}, "n_layers is 9, but the weights have 2"),
     (
         "TDT",
         {"decoding__durations": [0, 1]},

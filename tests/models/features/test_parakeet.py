@@ -61,7 +61,7 @@ def test_a_checkpoint_is_read_by_both(checkpoint):
 
 def test_features_and_tokens_that_do_not_fit_the_model_are_refused(tmp_path):
     save_parakeet(tmp_path, vocab_size=25)
-    with pytest.raises(CheckpointError, match="tokenizer has 20 tokens, the head has 25 classes"):
+    with pytest.raises(CheckpointError, match="tokenizer has 20 tokens, but the head has 25 classes"):
         check_checkpoint(tmp_path)
     save_parakeet(tmp_path)
     ParakeetFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
