@@ -206,7 +206,7 @@ def actors_that_fit(resources: Resources, cpus: int, gpus: float) -> int | None:
 
 
 def shortage_of(actors: int, resources: Resources, cpus: int, gpus: float) -> str:
-    """Return a text on the resources missing for `actors` actors; empty if all are up.
+    """Describe the resources missing for `actors` actors; empty if all are up.
 
     Args:
         actors: number of actors of the model.

@@ -144,7 +144,7 @@ class PagedFile:
                 num_rows = max(1, num_rows // FEWER)
 
     def _row_bytes(self, group: pq.RowGroupMetaData, chunk: pq.ColumnChunkMetaData) -> int:
-        """Return the most bytes of a row of a column of differences between values; 0 for other columns."""
+        """Check the pages of a column. Return a bound on the bytes of a decoded row; 0 without delta encoding."""
         try:
             digest = None if self._digests is None else self._digests[first_page(chunk)]
             shared_bytes = _check_pages(self._file, chunk, digest)
@@ -350,7 +350,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def recording_type(kind: pa.DataType) -> Literal["bytes", "paths", "text", "null", "other"]:
-    """Return what a column of this type holds as recordings: "paths" is a struct with paths, "text" plain text."""
+    """Return the kind of recordings in a column of this type: "paths" is a struct with paths, "text" plain text."""
     kind = plain_type(kind)
     if not pa.types.is_struct(kind):
         return _content(kind)
@@ -505,7 +505,7 @@ def _holds_runs(kind: pa.DataType) -> bool:
 
 
 def schema_without_views(schema: pa.Schema) -> pa.Schema:
-    """Return a schema whose columns have no views; the same one if there are none."""
+    """Return a schema with plain types in place of views; itself if it has none."""
     fields = [field.with_type(without_views(field.type)) for field in schema]
     return schema if fields == [*schema] else pa.schema(fields)
 
@@ -539,7 +539,7 @@ def _most_bytes_a_row(array: "pa.Array[Any]") -> int:
 
 
 def table_without_views(table: pa.Table, except_for: Collection[str] = ()) -> pa.Table:
-    """Return a table whose columns have no views, `except_for` some; the same one if there are none."""
+    """Return a table with plain types in place of views, except in columns `except_for`; itself if it has none."""
     for place, field in enumerate(table.schema):
         kind = without_views(field.type)
         if kind != field.type and field.name not in except_for:

@@ -221,7 +221,7 @@ class Measures(Protocol):
 
 
 def of_rows(measures: MeasuresT, rows: Ints) -> MeasuresT:
-    """Return the measures of some of the rows: those of each array, and of the measures within."""
+    """Return the measures of some rows, with the elements of these rows in each array and in nested measures."""
     whole: Any = measures
 
     def chosen(value: Any) -> Any:  # noqa: ANN401 - of a field

@@ -57,7 +57,7 @@ class Pasts:
 
 
 def with_pasts(block: pa.Table, pasts: Sequence[Past | None]) -> pa.Table:
-    """Return a block with the column of pasts."""
+    """Return a block with the past of each window as a column."""
     values = [None if past is None else vars(past) for past in pasts]
     return block.append_column(PAST, pa.array(values, _TYPE))
 

@@ -84,7 +84,7 @@ _PLACE_TYPE = pa.struct(
 
 
 def with_places(block: pa.Table, places: Sequence[Place | None]) -> pa.Table:
-    """Return a block with the column of places."""
+    """Return a block with the place of each window as a column."""
     values = [None if place is None else vars(place) for place in places]
     return block.append_column(PLACE, pa.array(values, _PLACE_TYPE))
 

@@ -88,7 +88,7 @@ def read_file(
 
 
 def _differing(schema: pa.Schema, columns: list[str] | None) -> str:
-    """Return a text on the first column that is missing or has a wrong type; empty if all are there."""
+    """Describe the first column that is repeated, missing or of a wrong type; empty if all are there."""
     if twice := [name for name in schema.names if schema.names.count(name) > 1]:
         return f"it has several columns {twice[0]!r}"
     for name in ("id", *RESULT_COLUMNS) if columns is None else columns:

@@ -257,7 +257,7 @@ def begin_record(
 
 
 def all_runs(recorded: Record, made: Record) -> tuple[RunEntry, ...]:
-    """Return the recorded runs, and the one of a record that joins them."""
+    """Return the runs of `recorded`, followed by the run of `made` if it is missing there."""
     return recorded.runs if made.runs[0] in recorded.runs else (*recorded.runs, *made.runs)
 
 

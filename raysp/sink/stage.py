@@ -87,7 +87,7 @@ def read(store: Store, staged: Staged, rows: Sequence[int], schema: pa.Schema) -
 
 
 def _fault(table: pa.Table, schema: pa.Schema, rows: Sequence[int]) -> str:
-    """Return how staged results differ from those of some rows; empty if they do not."""
+    """Describe how staged results differ from the expected schema and rows; empty if they do not."""
     if differing := table_files.differing(table.schema, schema):
         return differing
     if not np.array_equal(table.column("row").to_numpy(), rows):

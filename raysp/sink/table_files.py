@@ -121,7 +121,7 @@ def columns_of(schema: pa.Schema) -> str:
 
 
 def differing(schema: pa.Schema, expected: "Iterable[pa.Field[Any]]") -> str:
-    """Return a text on the first column of `expected` that is missing or has another type; empty if all are there."""
+    """Describe the first column of `expected` that is missing or has another type; empty if all are there."""
     for field in expected:
         stored = schema.field(field.name).type if field.name in schema.names else None
         if stored != field.type:

@@ -250,7 +250,7 @@ class Keep(Step):
 
 
 def _importable(function: object) -> object:
-    """Return the name of a function, "module:function", and names unchanged."""
+    """Return the name of a function as "module:function"; a name is returned unchanged."""
     place: object = function
     if not isinstance(function, str):
         module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)

@@ -329,9 +329,9 @@ class AudioRoot:
         return False
 
     def versions(self, paths: Collection[str]) -> dict[str, str]:
-        """Return the current versions of recordings by path, of rows of shards those of their shards.
+        """Return the current versions of recordings by path; a row of a shard has the version of the shard.
 
-        Missing and refused ones are omitted.
+        Missing and refused recordings are omitted.
 
         Args:
             paths: relative to the root.

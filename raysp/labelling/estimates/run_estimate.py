@@ -140,7 +140,10 @@ def estimate(work: Plan | Pipeline, options: EstimateOptions) -> Estimate:
 
 
 def _declared(plan: Plan) -> float | None:
-    """Return the seconds that the source declares for the rows to label; None if it does not, or they are a part."""
+    """Return the seconds that the source declares for the rows to label.
+
+    None: a shard declares no seconds, or only a part of its rows is labelled.
+    """
     seconds = [todo.shard.seconds for todo in plan.todo if todo.shard.seconds is not None]
     is_whole = plan.rows_todo == sum(todo.shard.num_rows for todo in plan.todo)
     return sum(seconds) if is_whole and len(seconds) == len(plan.todo) else None

@@ -398,7 +398,7 @@ def paths_of(shard: Shard, piece: Piece, source: Shards) -> list[str]:
 
 
 def _remedy(shard: Shard, source: Shards) -> str:
-    """Return a text on the paths in the first rows, which hold no recordings, and the remedy."""
+    """Describe the paths in the first rows, which hold no recordings, with the remedy."""
     paths = paths_of(shard, Piece(0, min(SAMPLE_ROWS, shard.num_rows)), source)
     if not paths:
         return ", and no paths; expected recordings. Set source.audio to their column, or embed them"

@@ -151,7 +151,7 @@ def check_same_source(sink: str, record: RunRecord, pipeline: Pipeline) -> None:
 
 
 def explain(unused: Sequence[str]) -> str:
-    """Return a text on why values of a record are not used, and the remedy."""
+    """Explain why values of a record are not used, with the remedy."""
     more = f"; and {len(unused) - SHOWN_PARTS} more" if len(unused) > SHOWN_PARTS else ""
     return (
         f"its record names {'; '.join(unused[:SHOWN_PARTS])}{more}. A sink is untrusted data: none of this is used "

@@ -57,7 +57,7 @@ class Texts:
         return Texts(self.history.gather(1, spread), self.scores.gather(1, places_BK), self.ended.gather(1, places_BK))
 
     def rows(self, rows: Tensor) -> "Texts":
-        """Return these rows."""
+        """Return the texts of the rows with these indices."""
         return Texts(self.history[rows], self.scores[rows], self.ended[rows])
 
     def joined(self, other: "Texts") -> "Texts":

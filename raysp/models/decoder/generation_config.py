@@ -161,7 +161,7 @@ class GenerationConfig(Shareable):
         return next((token for token in named if token is not None), None)
 
     def start_tokens(self, config: Any) -> tuple[int, ...]:  # noqa: ANN401 - of a speech-encoder-decoder
-        """Return the first token of texts, or that of each text."""
+        """Return the first token of all texts, or the first token of each text."""
         start = self.first_token(config)
         if start is None:
             raise ValueError(

@@ -95,7 +95,10 @@ def stitched(windows: Sequence[FrameWindow]) -> Floats:
 
 
 def _matched(before: FrameWindow, window: FrameWindow) -> list[int]:
-    """Return for each class of the previous window the class of a window that differs least from it."""
+    """Return the class of `window` that continues each class of the window `before`.
+
+    Classes are paired one to one, so that their scores differ least in the frames that both windows share.
+    """
     from scipy.optimize import linear_sum_assignment
 
     past_TN = before.scores_TN[window.start - before.start :].astype(np.float64)

@@ -192,9 +192,9 @@ class Signals(Output):
 
 
 def _timed_words(outputs: Sequence[Output], transcript: Output | None) -> str | None:
-    """Return the column of the words of the transcript with times, its own or aligned ones.
+    """Return the name of the column with timed words of the transcript: its own words, or those of an `Align`.
 
-    Without a transcript it is the one of the first text that is aligned.
+    Without a transcript: the column of the first `Align`.
     """
     for output in outputs:
         is_of_text = output is transcript or transcript is None or getattr(output, "of", None) == transcript.name

@@ -214,7 +214,7 @@ class ShardFiles:
         self._record = replace(self._record, moved=moved)
 
     def _remove(self, path: str, written: tuple[str, ...]) -> None:
-        """Remove a file of a row if its content is one that was written."""
+        """Remove a file of a row, unless it was edited: `written` are the hashes of its contents by exports."""
         content = self._content(path)
         if content is not None and _hash(content) in written:
             self._folder.delete(path)

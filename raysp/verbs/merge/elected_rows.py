@@ -23,7 +23,7 @@ def name_of(text: str) -> str:
 
 
 def words_column(schema: pa.Schema, text: str) -> str | None:
-    """Return the column of the words of a transcript with their times and scores; None if there is none."""
+    """Return the name of the column with timed and scored words of a transcript; None if there is none."""
     name = f"{name_of(text)}_words"
     kind = schema.field(name).type if name in schema.names else pa.null()
     if not isinstance(kind, pa.ListType) or not isinstance(kind.value_type, pa.StructType):

@@ -113,7 +113,7 @@ def _unfiltered(pipeline: Pipeline, settings: Settings) -> Pass:
 
 
 def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, digits: int = 3) -> str:
-    """Return a text on the first column in which a label differs from the label of the row alone; empty if all agree.
+    """Describe the first column in which a label differs from the label of the row alone; empty if all agree.
 
     Texts are compared exactly, numbers to `digits` digits.
     """

@@ -345,7 +345,7 @@ def _hash(value: object) -> int:
 
 
 def _differing(labelled: pa.Table, source: pa.Table, column: str) -> str:
-    """Return a text on the first row in which a carried-over column differs from the source; empty if all agree."""
+    """Describe the first row in which a copied column differs from the source; empty if all agree."""
     ours, theirs = labelled.column(column), source.column(column)
     try:
         theirs = cast_column(theirs, ours.type)
