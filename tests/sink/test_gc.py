@@ -69,7 +69,7 @@ def test_it_removes_only_unused_files_and_a_dry_run_lists_them(sink, litter):
 
 
 def test_it_refuses_while_a_living_run_is_at_work(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "0.1")
+    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "0.3")
     looks = []
 
     def clean(_: object) -> None:

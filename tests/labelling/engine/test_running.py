@@ -76,7 +76,7 @@ def test_no_row_is_lost_when_a_model_actor_is_killed(local_ray, make_pipeline, t
 def test_a_run_is_refused_before_it_plans_while_another_one_plans_and_leaves_no_folder(
     without_ray, make_pipeline, small_shards, monkeypatch, tmp_path
 ):
-    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "0.1")
+    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "0.3")
     planned, few = [], small_shards / "part-[019].parquet"
 
     def meanwhile() -> None:

@@ -131,7 +131,7 @@ def test_gc_removes_what_killed_trainings_left_and_nothing_else(sink):
 
 
 def test_gc_is_refused_while_a_training_is_active(words, tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "0.02")
+    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "0.2")
     url, refused = str(tmp_path / "out"), []
 
     def clean(_: object) -> None:
