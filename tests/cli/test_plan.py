@@ -49,7 +49,7 @@ def test_what_a_source_has_beside_its_shards_and_rows_is_noted(raysp_command, re
     for name in ("a.wav", "c.m4a", "d.aac", "e.webm", "f.mp4", "g.wma", "t.txt", "u.txt", "v.json"):
         (tmp_path / "audio" / name).write_bytes(b"x")
     ran = raysp_command("plan", recipe, "--sample", "0", "--set", f"source.url={tmp_path}/audio")
-    assert (ran.complaints, "6 rows" in ran.out) == (["raysp: 3 other files passed over: 2 .txt, 1 .json"], True)
+    assert (ran.complaints, "6 rows" in ran.out) == (["raysp: 3 other files ignored: 2 .txt, 1 .json"], True)
 
 
 def test_a_sample_of_which_no_row_can_be_labelled_is_said_with_the_remedy(raysp_command, recipe, tmp_path):

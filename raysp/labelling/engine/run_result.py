@@ -116,7 +116,7 @@ class RunResult(Counted, Brief):
             "skipped rows": _numbers(self.skipped),
             "kept": "; ".join(step.sentence for step in self.kept),
             "error rows": _numbers(self.errors),
-            "source": count_files(self.passed_over, " passed over") if self.passed_over else "",
+            "source": count_files(self.passed_over, " ignored") if self.passed_over else "",
             "word errors": self.word_errors.sentence if self.word_errors else "",
             "nothing labelled": self.nothing_labelled,
         }

@@ -395,7 +395,7 @@ class Plan(Brief):
             for note in output.notes(settings.checkpoint, pipeline.label.window_seconds)
         ]
         if listing.passed_over:
-            notes.append(count_files(listing.passed_over, " passed over"))
+            notes.append(count_files(listing.passed_over, " ignored"))
         notes += corpus.widened
         if corpus.is_numbered:
             notes.append(f"no column {USUAL_ID!r}: ids are <shard>:<row>")
