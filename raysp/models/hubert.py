@@ -10,6 +10,7 @@ import math
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.base.configuration import Config
@@ -49,8 +50,15 @@ class HubertBatchNormConvEmbedding(nn.Module):
         self.act = activation(config.feat_extract_activation)
 
     def forward(self, hidden_BTH: Tensor, kept_BT: Tensor | None) -> Tensor:
-        """Return the residual (B, T, H); frames outside `kept_BT` count as zero."""
-        x_BHT = self.batch_norm(hidden_BTH.transpose(1, 2))
+        """Return the residual (B, T, H); frames outside `kept_BT` count as zero.
+
+        Training normalises by the running statistics, too, and leaves them unchanged: with statistics of a batch, a row
+        would depend on other rows.
+        """
+        norm = self.batch_norm
+        x_BHT = F.batch_norm(
+            hidden_BTH.transpose(1, 2), norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+        )
         if kept_BT is not None:
             x_BHT = x_BHT.masked_fill(~kept_BT[:, None], 0.0)  # the norm makes padding nonzero
         return self.act(conv1d(self.conv, x_BHT)[:, :, : hidden_BTH.shape[1]]).transpose(1, 2)

@@ -233,13 +233,21 @@ def test_dropout_acts_in_training_and_checkpointing_changes_no_gradients(name, f
         model.gradient_checkpointing_enable({"use_reentrant": True})
 
 
-def test_batch_norms_keep_rows_apart_and_statistics_unchanged_in_training():
-    model = random_model("ParakeetForCTC", dropout=0.0, **still("ParakeetEncoder"))
-    inputs, mask = batch_of("ParakeetForCTC")
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("ParakeetForCTC", {"dropout": 0.0, **still("ParakeetEncoder")}),
+        ("HubertForCTC", {"conv_pos_batch_norm": True, "apply_spec_augment": False, **still("HubertForCTC")}),
+    ],
+)
+def test_batch_norms_keep_rows_apart_and_statistics_unchanged_in_training(name, flags):
+    model = random_model(name, **flags)
+    inputs, mask = batch_of(name)
     expected = model(inputs, mask).logits
     before = {name: value.clone() for name, value in model.named_buffers()}
     assert_close(model.train()(inputs, mask).logits, expected)
-    assert_close(model(inputs[1:2, :80]).logits[0], expected[1, :10])
+    alone = model(inputs[1:2, : lengths_of(name)[1]]).logits[0]
+    assert_close(alone, expected[1, : len(alone)])
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
 
 
