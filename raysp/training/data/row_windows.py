@@ -17,7 +17,7 @@ from raysp.models.labelled_passes import CheckpointSummary
 from raysp.ops.decoding import Decoder
 from raysp.ops.rows import OK, RowStatus, row_statuses, waves_of
 from raysp.text.targets import Targets
-from raysp.training.data.indexing import read_batches, values_of
+from raysp.training.data.indexing import TOO_SHORT, read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.planning.corpus_index import CorpusIndex
 from raysp.training.planning.ordering import Window
@@ -100,7 +100,9 @@ class PieceReader:
             error: tuple[str, str] | None = None
             if status.status != OK or wave is None:
                 error = status.error_type or "", status.error_message or ""
-            elif len(wave) >= self.min_samples:
+            elif len(wave) < self.min_samples:  # the header says more
+                error = TOO_SHORT, f"{count(len(wave), 'sample')}; the model needs at least {self.min_samples}"
+            else:
                 target, num_frames = self.targets(value), self.checkpoint.num_frames(len(wave))
                 if reason := self.targets.misfit(target, num_frames):
                     error = reason, f"{count(len(target.ids), 'label')} and {count(num_frames, 'frame')}"

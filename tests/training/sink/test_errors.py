@@ -49,17 +49,26 @@ def test_each_run_lists_its_rows_once_in_the_records_of_steps(recipe, tmp_path):
     assert all(row["error_message"] for row in found)
 
 
-def test_a_row_whose_decoded_recording_has_fewer_frames_than_its_header_fails_alone(tiny, tmp_path):
+@pytest.mark.parametrize(
+    ("num_samples", "kind", "message"),
+    [
+        (4000, "label_too_long", "20 labels and 12 frames"),
+        (300, "too_short", "300 samples; the model needs at least 400"),
+    ],
+)
+def test_a_row_whose_decoded_recording_is_shorter_than_its_header_fails_alone(
+    tiny, tmp_path, num_samples, kind, message
+):
     samples, rate = soundfile.read(io.BytesIO(wav(8000)))
     file = io.BytesIO()
-    soundfile.write(file, samples[:4000], rate, format="FLAC")
+    soundfile.write(file, samples[:num_samples], rate, format="FLAC")
     flac = bytearray(file.getvalue())
-    assert int.from_bytes(flac[22:26], "big") == 4000
+    assert int.from_bytes(flac[22:26], "big") == num_samples
     flac[22:26] = (8000).to_bytes(4, "big")
     recordings = [{"bytes": one, "path": None} for one in (wav(8000), bytes(flac))]
     columns = {"id": ["0", "1"], "audio": pa.array(recordings, AUDIO), "text": ["abcdefghijklmnopqrst"] * 2}
     write_shard(tmp_path / "in" / "a.parquet", table=pa.table(columns))
     result = finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
-    assert (result.rows, result.is_done, [*result.errors]) == (2, True, ["label_too_long"])
+    assert (result.rows, result.is_done, [*result.errors]) == (2, True, [kind])
     [row] = error_rows_of(tmp_path / "out")
-    assert (row["row"], row["error_message"]) == (1, "20 labels and 12 frames")
+    assert (row["row"], row["error_message"]) == (1, message)
