@@ -48,7 +48,7 @@ def urls(source: "Shards") -> str:
 
 
 def show_indexed(display: Display, done: int, num_shards: int) -> None:
-    """Show the number of indexed shards; called before each further shard."""
+    """Show the number of indexed shards; called before each further shard, and at the end."""
     show_done(display, f"indexed {done:,} of {count(num_shards, 'shard')}")
 
 

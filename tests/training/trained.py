@@ -54,7 +54,7 @@ def indexed(
 ) -> list[tuple[int, int]]:
     """Begin a training, or go on with it, up to its first step: index and record are in the sink then.
 
-    Returns the calls of `on_indexed`, one for each shard that is indexed.
+    Returns the calls of `on_indexed`, one before each shard that is indexed, and one after the last.
     """
     calls: list[tuple[int, int]] = []
 

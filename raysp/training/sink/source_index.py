@@ -148,7 +148,8 @@ class SourceIndex:
         Args:
             shards: the shards.
             make: makes the indexes.
-            on_indexed: called with the numbers of indexed shards and of all shards.
+            on_indexed: called with the numbers of indexed shards and of all shards, before each shard and after the
+                last; never if all are indexed.
 
         Raises:
             ChangedError: recordings were replaced since the recorded training began.
@@ -170,6 +171,8 @@ class SourceIndex:
                     if time.monotonic() - saved > PART_SECONDS:
                         parts.append(self._write_part(unsaved, indexed))
                         unsaved, saved = [], time.monotonic()
+            if absent:
+                on_indexed(len(shards), len(shards))
         except BaseException:
             self._write_part(unsaved, indexed)
             raise
