@@ -1,5 +1,6 @@
 """Losses of all objectives: rows alone, short rows, half precision, targets beyond the model; margins and crops."""
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,9 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raysp.models import Wav2Vec2FeatureExtractor
+from raysp.errors import PlanError
+from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor
+from raysp.models.base.modeling import overridden
 from raysp.training.data.micro_batches import Losses, MicroBatch, seed_micro_batch
 from raysp.training.objectives.passes import Passes
+from raysp.training.objectives.starting_model import loading
 from raysp.training.objectives.task import Criterion
 from tests.training.criteria import classify_criterion, ctc_criterion, seq2seq_criterion, speakers_criterion
 from tests.training.objectives.originals import (
@@ -186,3 +190,10 @@ def test_constant_audio_has_finite_gradients(encoder):
     for name, one in model.named_parameters():
         assert one.grad is None or torch.isfinite(one.grad).all(), name
     assert model.tdnn[-1].kernel.bias.grad.any()
+
+
+def test_an_error_in_loading_that_names_no_mask_stays_as_it_is():
+    with pytest.raises(TypeError, match="unsupported operand"), loading(0, {"layerdrop": 0.0}):
+        operator.add(1, "layerdrop")
+    with pytest.raises(PlanError, match=r"objective\.masks: 'layerdorp'"), loading(0, {"layerdorp": 0.0}):
+        overridden(Wav2Vec2Config(), {"layerdorp": 0.0})
