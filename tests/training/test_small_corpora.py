@@ -2,7 +2,8 @@
 
 import pytest
 
-from raysp import Batching, Evaluation, Schedule, finetune
+from raysp import Batching, Evaluation, Pool, Schedule, finetune
+from tests import kit
 from tests.recipes import a_recipe, second_shard
 from tests.training.trained import indexed, planned, recorded, stopping_after
 
@@ -55,3 +56,17 @@ def test_a_training_that_has_begun_keeps_its_steps(words, tiny, tmp_path):
     before = [recorded(sink, name) for name in ("batching.seconds", "evaluation.every")]
     assert finetune(recipe, should_stop=stopping_after(2)).steps > first.steps
     assert [recorded(sink, name) for name in ("batching.seconds", "evaluation.every")] == before
+
+
+def test_workers_for_which_a_begun_training_has_no_micro_batches_are_refused(words, tiny, tmp_path):
+    def of(actors):
+        fields = {"batching": Batching(), "schedule": Schedule(epochs=1), "pool": Pool(actors, cpus=1)}
+        return a_recipe(words, tiny, tmp_path / "out", **fields)
+
+    indexed(of(1))
+    begun = recorded(tmp_path / "out", "batching.micro_batches")
+    assert begun < 8
+    ran = kit.run(["plan", kit.pipeline_file(tmp_path / "more_workers.py", of(begun + 1))])
+    message = f"pool.actors={begun + 1}: a step has {begun} micro-batch"
+    assert (ran.code, message in ran.err, "or start over with --restart" in ran.err) == (2, True, True)
+    assert planned(of((1, 8))).facts["workers"].startswith(f"{begun} worker")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from raysp.training.planning.ordering import Durations, Epoch
 from raysp.training.planning.training_plan import TrainingPlan
+from raysp.training.planning.workers import refuse_idle
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import MOST_BETWEEN
 
@@ -21,6 +22,9 @@ def settled(plan: TrainingPlan, durations: Durations, begun: TrainingRecord | No
         plan: the plan.
         durations: durations of the rows that are trained on.
         begun: record of the sink; None: nothing has begun.
+
+    Raises:
+        PlanError: a step of the begun training has fewer micro-batches than workers.
     """
     recipe, evaluation = plan.recipe, plan.recipe.evaluation
     batching, epochs, longest = recipe.batching, recipe.schedule.epochs, float(durations.seconds.max())
@@ -34,8 +38,11 @@ def settled(plan: TrainingPlan, durations: Durations, begun: TrainingRecord | No
             # A micro-batch holds at least one row, so each must have room for the longest.
             fitting = max(plan.workers.high, int(seconds / longest) if longest else number)
             number = int(_recorded(begun, "batching.micro_batches") or min(number, fitting))
+    # A training that was begun with fewer workers may have fewer micro-batches than `settle_workers` assumes.
+    refuse_idle(recipe, number, "lower pool.actors, or start over with --restart")
+    workers = replace(plan.workers, low=min(plan.workers.low, number), high=min(plan.workers.high, number))
     batching = replace(batching, seconds=seconds, micro_batches=number, window_seconds=window_seconds)
-    plan = replace(plan, recipe=replace(recipe, batching=batching))
+    plan = replace(plan, workers=workers, recipe=replace(recipe, batching=batching))
     if evaluation is None or evaluation.every is not None:
         return plan
     every = int(_recorded(begun, "evaluation.every") or _between_evaluations(plan, durations))

@@ -38,11 +38,7 @@ def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
         PlanError: the machine has no GPU or too few, or a step has fewer micro-batches than workers.
     """
     pool, most = recipe.pool, recipe.batching.micro_batches or MICRO_BATCHES
-    if pool.low > most:
-        raise PlanError(
-            f"pool.actors={pool.actors}: a step has {count(most, 'micro-batch')}, which is the largest number "
-            "of workers that have work; lower pool.actors, or raise batching.micro_batches"
-        )
+    refuse_idle(recipe, most, "lower pool.actors, or raise batching.micro_batches")
     gpus = _gpus(recipe, cluster)
     device = "cpu" if not gpus else "cuda" if recipe.device == "auto" else recipe.device
     high = max(pool.low, min(pool.high, most))
@@ -53,6 +49,15 @@ def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
         raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")
     number = max(pool.low, min(high, gpus or num_cpus() // (pool.cpus or 1)))
     return Workers(device, number, number, pool.cpus or max(1, num_cpus() // number))
+
+
+def refuse_idle(recipe: Finetune, micro_batches: int, remedy: str) -> None:
+    """Raise PlanError, which ends with a remedy, if a step has fewer micro-batches than workers."""
+    if recipe.pool.low > micro_batches:
+        raise PlanError(
+            f"pool.actors={recipe.pool.actors}: a step has {count(micro_batches, 'micro-batch')}, which is the largest "
+            f"number of workers that have work; {remedy}"
+        )
 
 
 def _gpus(recipe: Finetune, cluster: Resources | None) -> int:
