@@ -67,7 +67,7 @@ class BestEvaluation:
     """Name of the metric that decides."""
     estimate: Estimate
     evaluations: int
-    """Number of evaluated steps."""
+    """Number of compared evaluations: the last ones that were measured alike."""
     before: Estimate | None = None
     """Value before the first step; None: it was not evaluated, or measured otherwise."""
     others: Mapping[str, Estimate] = field(default_factory=dict)
@@ -253,12 +253,14 @@ def _seconds_left(share: float, last: Sequence[StepRecord], committed_at: float 
     return max(0.0, seconds - max(0.0, time.time() - committed_at if committed_at else 0.0))
 
 
-def best_evaluation(by_step: dict[int, StepEvaluation]) -> BestEvaluation | None:
+def best_evaluation(by_step: Mapping[int, StepEvaluation]) -> BestEvaluation | None:
     """Return the best of the evaluations of a training by step; None without any."""
     if (done := evaluations.best(by_step)) is None:
         return None
     metric = by_step[max(by_step)].metric
-    first = by_step.pop(0, None)
+    first = by_step.get(0)
     before = first.metrics.get(metric) if first and first.measure == by_step[done].measure else None
     elsewhere = {name: corpus.estimate for name, corpus in by_step[done].others.items()}
-    return BestEvaluation(done, metric, by_step[done].metrics[metric], len(by_step), before, elsewhere)
+    return BestEvaluation(
+        done, metric, by_step[done].metrics[metric], len(evaluations.alike(by_step)), before, elsewhere
+    )

@@ -55,6 +55,12 @@ class StepEvaluation:
         return self.metrics.get(self.metric, Estimate(None))
 
 
+def alike(evaluations: Mapping[int, StepEvaluation]) -> list[int]:
+    """Return the steps of the last evaluations that were measured alike, the last first, without step 0."""
+    trained = [done for done in sorted(evaluations, reverse=True) if done]
+    return [*takewhile(lambda done: evaluations[done].measure == evaluations[trained[0]].measure, trained)]
+
+
 def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -> int | None:
     """Return the step with the best value of a metric; the first of equal values. None if there is no finite value.
 
@@ -64,13 +70,11 @@ def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -
         evaluations: evaluations by step.
         metric: name of the metric; None: the deciding metric of the last evaluation.
     """
-    trained = [done for done in sorted(evaluations, reverse=True) if done]
-    if not trained:
+    compared = alike(evaluations)
+    if not compared:
         return None
-    last = evaluations[trained[0]]
-    metric = metric or last.metric
-    alike = takewhile(lambda done: evaluations[done].measure == last.measure, trained)
-    values = {done: evaluations[done].metrics.get(metric, Estimate(None)).value for done in alike}
+    metric = metric or evaluations[compared[0]].metric
+    values = {done: evaluations[done].metrics.get(metric, Estimate(None)).value for done in compared}
     sign = -1 if HIGHER_IS_BETTER.get(metric) else 1
     finite = [(sign * value, done) for done, value in values.items() if value is not None and math.isfinite(value)]
     return min(finite)[1] if finite else None

@@ -88,6 +88,14 @@ def test_evaluations_count_once_their_step_is_committed_and_the_last_run_of_a_st
     assert (status(sink).best.estimate.value, status(sink).best.evaluations) == (0.4, 4)
 
 
+def test_the_best_is_of_the_evaluations_that_were_measured_as_the_last_one(sink):
+    sink.train(range(1, 41))
+    for done, wer, measure in ((10, 0.1, "a"), (20, 0.2, "a"), (30, 0.4, "b"), (40, 0.3, "b")):
+        sink.evaluate(done, wer=wer, measure=measure)
+    found = status(sink).best
+    assert (found.steps, found.estimate.value, found.evaluations) == (40, 0.3, 2)
+
+
 def test_a_checkpoint_counts_as_exported_if_this_training_made_it(sink):
     sink.train(range(1, 41))
     assert (status(sink).steps_exported, status(sink).is_complete) == (None, False)
