@@ -48,7 +48,7 @@ class FinetuneResult(Brief):
     metric: str | None = None
     """Name of the metric by which evaluations are compared; None without one."""
     best: float | None = None
-    """Value of `metric` in the best evaluation, whose weights the checkpoint has."""
+    """Value of `metric` in the best evaluation, whose weights the checkpoint has; None: it was measured otherwise."""
     best_step: int | None = None
     """Updates of the weights before the best evaluation."""
     before: float | None = None
@@ -68,7 +68,7 @@ class FinetuneResult(Brief):
         texts: Sequence[tuple[str, str]] = (),
     ) -> Self:
         """Return the result of a run, whose loss is that of the last steps; `before` and `texts` are its fields."""
-        evaluation, best = prepared.plan.recipe.evaluation, session.best
+        evaluation, best = prepared.plan.recipe.evaluation, session.best_by_rule
         return cls(
             sink=prepared.plan.recipe.sink.url,
             fingerprint=prepared.fingerprint,
@@ -86,7 +86,7 @@ class FinetuneResult(Brief):
             waited=progress.waited / progress.seconds if progress.seconds else 0.0,
             metric=evaluation.best if evaluation else None,
             best=comparable(evaluation.best, best.value) if best and evaluation else None,
-            best_step=best.done if best else None,
+            best_step=session.best.done if session.best else None,
             before=before,
             texts=tuple(texts),
         )

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -206,7 +206,7 @@ def _begin(prepared: Prepared, store: FencedStore, *, is_new: bool) -> TrainingR
 
 
 def _follow(
-    steps: Iterator[tuple[StepRecord, int | None]],
+    steps: Generator[tuple[StepRecord, int | None]],
     prepared: Prepared,
     progress: TrainingProgress,
     recording: Recording | None,
@@ -218,12 +218,14 @@ def _follow(
         RunError: a loss is not finite, too many rows cannot be decoded, or the sink cannot be written.
     """
     try:
-        for step, committed in steps:
-            progress.add(step, committed)
-            if recording:
-                recording.add(step)
-            if on_progress:
-                on_progress(progress)
+        # Closed here, also after an error of `on_progress`: the end of a training needs the lease, and Ray.
+        with contextlib.closing(steps):
+            for step, committed in steps:
+                progress.add(step, committed)
+                if recording:
+                    recording.add(step)
+                if on_progress:
+                    on_progress(progress)
     except NotFiniteError as error:
         raise RunError(explained(error.fault, prepared.corpus)) from None
     except StoreError as error:

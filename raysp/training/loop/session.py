@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -80,6 +80,12 @@ class Session:
         return self.keeper.last if self.keeper else None
 
     @property
+    def best_by_rule(self) -> Best | None:
+        """The best evaluation, if it was compared by the metric and normalisation of the recipe's evaluation."""
+        rule = self.evaluator.rule if self.evaluator else None
+        return self.best if self.best and self.best.measure.partition(ROWS)[0] in ("", rule) else None
+
+    @property
     def is_done(self) -> bool:
         """Whether no step is left, or patience has ended."""
         patience = self.evaluator.evaluation.patience if self.evaluator else None
@@ -132,7 +138,7 @@ class Session:
         done = self.best.done if self.best else self.position.done
         self.state.load_result(store, steps.load(store, done) if done != self.position.done else None)
 
-    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[StepRecord, int | None]]:
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Generator[tuple[StepRecord, int | None]]:
         """Run the steps that are left, and yield a record of each with the number of steps committed.
 
         The last step is committed.
@@ -144,12 +150,12 @@ class Session:
             NotFiniteError: loss or norm of a step is not finite; the weights are those before it.
             RunError: too many rows cannot be decoded, or an evaluation has no finite value of its metric.
         """
-        self._before = time.monotonic()
         try:
             if self.is_done:
                 return
             # For comparison; the weights that the training begins with are no candidate for the best.
             before = self._evaluated(self.evaluator)[0] if self.evaluator and self.position.done == 0 else None
+            self._before = time.monotonic()
             for window, rows in self._ahead():
                 for step in range(self.position.step - window.first_step, window.num_steps):
                     record = self._step(window, rows, step, stops=should_stop(), before=before)

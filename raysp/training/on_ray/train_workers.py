@@ -59,7 +59,7 @@ _SETTINGS = {
 
 def train(
     prepared: Prepared, failures: Failures, should_stop: Callable[[], bool], run_id: str, epoch: int
-) -> Iterator[tuple[StepRecord, int | None]]:
+) -> Generator[tuple[StepRecord, int | None]]:
     """Train on the Ray that is connected, else on a local one; yield each step with the number of steps committed.
 
     Args:

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp import ChangedError, Evaluation, RunError, Schedule, ShardError, finetune
+from raysp.training.loop.dev_evaluation import Evaluator
 from tests import kit
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
@@ -21,6 +24,7 @@ from tests.training.trained import (
     planned,
     record_of,
     same,
+    steps_of,
     stopping_after,
     weights,
 )
@@ -158,6 +162,22 @@ def test_an_evaluation_without_a_value_ends_the_training_each_time_and_exports_n
     assert not (tmp_path / "out" / "config.json").exists()
 
 
+def test_the_seconds_of_steps_are_without_evaluations(words, tiny, tmp_path, monkeypatch):
+    evaluate, evaluations = Evaluator.__call__, []
+
+    def slow(evaluator):
+        evaluations.append(evaluator)
+        return evaluate(evaluator)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 1000 * len(evaluations))
+    monkeypatch.setattr(Evaluator, "__call__", slow)
+    monkeypatch.setattr("raysp.training.loop.session.time", clock)
+    result = finetune(evaluated(words, tiny, tmp_path / "out"))
+    assert [*evaluations_of(tmp_path / "out")] == [0, 2, 4, 5]
+    assert all(step["seconds"] < 1000 for step in steps_of(tmp_path / "out"))
+    assert result.wall_seconds < 1000
+
+
 def test_a_failed_evaluation_is_made_again(words, tiny, tmp_path):
     source, file = dev_of(tmp_path, ["one", "two"]), tmp_path / "dev" / "0.parquet"
     recipe = evaluated(words, tiny, tmp_path / "out", source=source, every=5)
@@ -176,12 +196,16 @@ def test_a_failed_evaluation_is_made_again(words, tiny, tmp_path):
 def test_another_measure_of_evaluations_begins_a_new_best(words, tiny, tmp_path, caplog, change):
     """The values before are lower or equal, but of something else."""
     easy = {"source": dev_of(tmp_path, ["e"] * 4, seconds=0.5), "best": "wer" if change == "metric" else "loss"}
-    stopped = finetune(evaluated(words, tiny, tmp_path / "out", **easy), should_stop=stopping_after(3))
+    stopped = finetune(evaluated(words, tiny, tmp_path / "out", **easy), should_stop=stopping_after(2))
     assert stopped.best_step == 2
     fields = {"best": "loss"} if change == "metric" else {}
     if change == "recordings":
         dev_of(tmp_path, ["e"] * 4, seconds=3.0)
-    result = finetune(evaluated(words, tiny, tmp_path / "out", **{**easy, **fields}))
+    changed = evaluated(words, tiny, tmp_path / "out", **{**easy, **fields})
+    before = finetune(changed, should_stop=stopping_after(1))  # it ends without an evaluation
+    assert (before.steps, before.best_step) == (3, 2)
+    assert before.best == (None if change == "metric" else stopped.best)
+    result = finetune(changed)
     assert result.best_step in (4, 5)
     assert result.best >= stopped.best
     assert "evaluations are measured otherwise than before" in caplog.text

@@ -106,6 +106,17 @@ def test_an_interrupted_step_is_never_committed(words, tiny, undisturbed, tmp_pa
     assert same(weights(tmp_path / "out"), weights(undisturbed))
 
 
+def test_a_training_that_the_caller_ends_commits_before_the_error_is_handled(words, tiny, tmp_path):
+    def end(progress):
+        raise KeyError(progress.done)
+
+    sink = raysp.Checkpoint(str(tmp_path / "out"), every=100)
+    with pytest.raises(KeyError) as caught:
+        finetune(again(words, tiny, sink), on_progress=end)
+    assert caught.value.__traceback__  # which holds the training
+    assert [*commits_of(tmp_path / "out")] == [1]
+
+
 def test_another_recipe_or_corpus_is_refused_and_restart_begins_anew(tiny, tmp_path):
     url = write_words(tmp_path / "in", 12)
     recipe = a_recipe(url, tiny, tmp_path / "out", schedule=Schedule(steps=2))
