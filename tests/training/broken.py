@@ -1,4 +1,4 @@
-"""An objective of one's own whose loss is not a number."""
+"""Objectives of one's own whose losses are not numbers, or are no losses."""
 
 from dataclasses import replace
 from typing import ClassVar
@@ -31,3 +31,20 @@ class BrokenTask(CTCTask):
         broken = torch.tensor([row == 7 or (self.spec.all and 7 in self.seen) for row in batch.rows])
         rows = torch.where(broken, torch.nan, losses.rows_B)
         return replace(losses, total=losses.total + rows.sum() - losses.rows_B.sum(), rows_B=rows)
+
+
+@spec
+class UnusableCTC(raysp.CTC):
+    """CTC whose loss returns a wrong value in a field of `Losses`, or for "itself" in their place."""
+
+    TASK: ClassVar[str] = f"{__name__}:UnusableTask"
+    field: str = ""
+
+
+class UnusableTask(CTCTask):
+    """Loss of `UnusableCTC`."""
+
+    def loss(self, passes: Passes, batch: MicroBatch) -> Losses:
+        losses = super().loss(passes, batch)
+        wrong = {"count": 0.0, "total": losses.total.detach(), "rows_B": losses.rows_B[:0]}
+        return replace(losses, **{self.spec.field: wrong[self.spec.field]}) if self.spec.field in wrong else None

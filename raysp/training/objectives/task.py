@@ -1,5 +1,6 @@
 """Tasks: the targets, the model and the loss of an objective, and what follows from them for texts and for classes."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 from torch import nn
 
-from raysp.errors import PlanError
+from raysp.errors import PlanError, RunError
 from raysp.evaluation.comparing import Task as Compared
 from raysp.models.base.modeling import Model
 from raysp.models.loading import LoadedCheckpoint, load_feature_extractor
@@ -154,8 +155,30 @@ class Criterion:
         return self.passes.model
 
     def __call__(self, batch: MicroBatch) -> Losses:
-        """Run the model on a micro-batch of at least one row."""
-        return self.task.loss(self.passes, batch)
+        """Run the model on a micro-batch of at least one row.
+
+        Raises:
+            RunError: the loss of the task returned values that no step can use.
+        """
+        losses = self.task.loss(self.passes, batch)
+        if unusable := _unusable(losses, len(batch.rows)):
+            raise RunError(f"{type(self.task).__name__}.loss returned {unusable}. Correct the objective")
+        return losses
+
+
+def _unusable(losses: object, num_rows: int) -> str:
+    """Return why the losses of a micro-batch cannot be used; empty if they can."""
+    if not isinstance(losses, Losses):
+        return f"a value of type {type(losses).__name__}, expected Losses"
+    total, rows_B = losses.total, losses.rows_B
+    if total.ndim or total.requires_grad != torch.is_grad_enabled():
+        shown = f"shape {tuple(total.shape)} and requires_grad={total.requires_grad}"
+        return f"a total of {shown}, expected a scalar to differentiate"
+    if not 0 < losses.count < math.inf:
+        return f"the count {losses.count}, expected the number of rows or tokens, above 0"
+    if rows_B.shape != (num_rows,):
+        return f"rows_B of shape {tuple(rows_B.shape)}, expected a loss for each of {num_rows} rows"
+    return ""
 
 
 def task_of(plan: TrainingPlan) -> Task:

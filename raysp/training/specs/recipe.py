@@ -53,7 +53,7 @@ class Batching:
 
     seconds: Positive | None = None
     _: KW_ONLY
-    micro_batches: Annotated[int, Field(ge=1)] | None = None
+    micro_batches: Annotated[int, Field(ge=1, le=65_536)] | None = None
     window_seconds: Positive | None = None
     quadratic_seconds: Positive = 60
     curriculum: bool = False
@@ -241,7 +241,7 @@ class Finetune:
     evaluation: Evaluation | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] | None = None
     pool: Pool = field(default_factory=Pool)
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Device = "auto"
     deterministic: bool = False

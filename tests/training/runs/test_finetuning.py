@@ -19,7 +19,7 @@ from raysp.models import check_checkpoint
 from tests import kit
 from tests.corpora import write_shard
 from tests.recipes import MASKS, a_recipe, words_table, write_words
-from tests.training.broken import BrokenCTC, BrokenTask
+from tests.training.broken import BrokenCTC, BrokenTask, UnusableCTC
 from tests.training.optimizers import Interruptible, interruptible
 from tests.training.trained import commits_of, committed_file, same, steps_of, stopping_after, weights
 
@@ -233,3 +233,20 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_the_update_and_names
     for done in commits_of(tmp_path / "out"):
         committed = load_file(committed_file(tmp_path / "out", done, "model.safetensors"))
         assert all(torch.isfinite(value).all() for value in committed.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("itself", "a value of type NoneType, expected Losses"),
+        ("total", r"a total of shape \(\) and requires_grad=False, expected a scalar to differentiate"),
+        ("count", r"the count 0\.0, expected the number of rows or tokens, above 0"),
+        ("rows_B", r"rows_B of shape \(0,\), expected a loss for each of \d+ rows"),
+    ],
+)
+def test_losses_that_no_step_can_use_are_refused(words, tiny, tmp_path, field, message):
+    objective = UnusableCTC(str(tiny), text=raysp.Text("lower"), vocabulary="build", field=field)
+    with pytest.raises(raysp.RunError, match=rf"UnusableTask\.loss returned {message}\. Correct the objective"):
+        finetune(a_recipe(words, tiny, tmp_path / "out", objective=objective))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
