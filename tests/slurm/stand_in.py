@@ -208,8 +208,7 @@ class Slurm:
             file.chmod(0o755)
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_", "AWS_"))}
         path = f"{folder / 'bin'}:{Path(sys.executable).parent}:/usr/bin:/bin:/usr/sbin:/sbin"
-        patient = {"RAY_raylet_start_wait_time_s": "120"}  # on a busy machine a raylet starts later than Ray expects
-        self.environment = {**clean, **patient, "PATH": path, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+        self.environment = {**clean, "PATH": path, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
         addresses = {f"node{number}": f"10.213.0.{number}" for number in range(1, num_nodes + 1)}
         (folder / "hosts").write_text(
             "".join(f"{one} {name}\n" for name, one in {"localhost": "127.0.0.1", **addresses}.items())
