@@ -161,12 +161,12 @@ class Criterion:
             RunError: the loss of the task returned values that no step can use.
         """
         losses = self.task.loss(self.passes, batch)
-        if unusable := _unusable(losses, len(batch.rows)):
+        if unusable := _unusable(losses, batch):
             raise RunError(f"{type(self.task).__name__}.loss returned {unusable}. Correct the objective")
         return losses
 
 
-def _unusable(losses: object, num_rows: int) -> str:
+def _unusable(losses: object, batch: MicroBatch) -> str:
     """Return why the losses of a micro-batch cannot be used; empty if they can."""
     if not isinstance(losses, Losses):
         return f"a value of type {type(losses).__name__}, expected Losses"
@@ -174,10 +174,11 @@ def _unusable(losses: object, num_rows: int) -> str:
     if total.ndim or total.requires_grad != torch.is_grad_enabled():
         shown = f"shape {tuple(total.shape)} and requires_grad={total.requires_grad}"
         return f"a total of {shown}, expected a scalar to differentiate"
-    if not 0 < losses.count < math.inf:
+    # Rows without any token of a target may count 0.
+    if not 0 <= losses.count < math.inf or (losses.count == 0 and any(len(target) for target in batch.targets)):
         return f"the count {losses.count}, expected the number of rows or tokens, above 0"
-    if rows_B.shape != (num_rows,):
-        return f"rows_B of shape {tuple(rows_B.shape)}, expected a loss for each of {num_rows} rows"
+    if rows_B.shape != (len(batch.rows),):
+        return f"rows_B of shape {tuple(rows_B.shape)}, expected a loss for each of {len(batch.rows)} rows"
     return ""
 
 
