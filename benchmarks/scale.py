@@ -11,7 +11,7 @@ import argparse
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from raysp.labelling.engine.execution import OnPiece, Outcome
     from raysp.labelling.engine.job import Message
     from raysp.labelling.planning.run_plan import Plan
-    from raysp.sink.commit import Retry
+    from raysp.sink.commit import Todo
     from raysp.sink.receipts import ShardReceipt
 
 T = TypeVar("T")
@@ -182,7 +182,7 @@ class AnsweringWorkers:
     """Workers that answer at once: each piece has one block, and each commit succeeds."""
 
     def __init__(self, plan: "Plan", receipt: "ShardReceipt") -> None:
-        self.plan, self.receipt = plan, receipt
+        self.plan, self.commits = plan, AnsweringCommits(receipt)
         self.memory: list[float] = []
         """Memory of the process after each tenth of the pieces, from the first one on."""
 
@@ -203,30 +203,24 @@ class AnsweringWorkers:
             yield LabelledPiece(receipt, is_staged=True, num_rows=one.part.num_rows)
         self.memory.append(memory("VmRSS"))
 
-    def commits(self, retries: "Mapping[str, Retry]") -> "AnsweringCommits":
-        """Return commits that succeed."""
-        return AnsweringCommits(self.receipt)
-
 
 class AnsweringCommits:
     """Commits that succeed at once."""
+
+    in_flight: Sized = ()
 
     def __init__(self, receipt: "ShardReceipt") -> None:
         self._receipt = receipt
         self._outcomes: list[Outcome] = []
 
-    def start(self, shard: "Shard", staged_bytes: int) -> None:
+    def start(self, todo: "Todo", staged_bytes: int) -> None:
         """Count a shard as committed."""
-        self._outcomes.append(replace(self._receipt, shard=shard.name))
+        self._outcomes.append(replace(self._receipt, shard=todo.shard.name))
 
-    def finished(self) -> "list[Outcome]":
+    def finished(self, seconds: float = 0.0) -> "list[Outcome]":
         """Return the outcomes since the last call."""
         found, self._outcomes = self._outcomes, []
         return found
-
-    def rest(self) -> "Iterator[list[Outcome]]":
-        """Yield the outcomes since the last call."""
-        yield self.finished()
 
     def stop(self, seconds: float) -> "list[Outcome]":
         """Return the outcomes since the last call."""
