@@ -12,7 +12,7 @@ from raysp.bounds import MOST_CHANNELS
 from raysp.columns import DIGEST
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
-from raysp.specs.values import Column, Count, Device, JsonValue, Listed, NotNegative, Seconds, Url, hashed_fields, spec
+from raysp.specs.values import Column, Count, Device, JsonValue, Listed, NotNegative, Positive, Url, hashed_fields, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,7 +137,7 @@ class Decode(Step):
 
     NOT_HASHED: ClassVar = ("keep_prefix",)
 
-    max_seconds: Seconds = 43200
+    max_seconds: Positive = 43200
     _: KW_ONLY
     channel: Literal["mean", "each"] | Annotated[int, Field(ge=0)] = "mean"
     keep_prefix: bool = False
@@ -176,7 +176,7 @@ class Keep(Step):
 
     min_seconds: NotNegative | None = None
     _: KW_ONLY
-    max_seconds: Seconds | None = None
+    max_seconds: Positive | None = None
     where: Listed[Condition] | str | None = None
 
     def __post_init__(self) -> None:
@@ -380,8 +380,8 @@ class Label(Step):
     checkpoint: Url
     _: KW_ONLY
     outputs: Listed[Output]
-    batch_seconds: Seconds | None = None
-    window_seconds: Seconds = 30
+    batch_seconds: Positive | None = None
+    window_seconds: Positive = 30
     overlap_seconds: NotNegative = 5
     windows: Literal["even", "speech"] = "even"
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16", "int8", "int8_float32", "int8_float16"] = "auto"

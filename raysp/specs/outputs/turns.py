@@ -11,7 +11,7 @@ from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
 from raysp.specs.outputs.speech import Speech
-from raysp.specs.values import Count, JsonValue, NotNegative, Seconds, Url, spec
+from raysp.specs.values import Count, JsonValue, NotNegative, Positive, Url, spec
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Turns(Output):
     checkpoint: Url | None = None
     speakers: Count | tuple[Count, Count] | None = None
     threshold: Annotated[float, Field(gt=0, le=2)] | None = None
-    window_seconds: Seconds = 1.0
-    step_seconds: Seconds = 0.25
+    window_seconds: Positive = 1.0
+    step_seconds: Positive = 0.25
     least_seconds: NotNegative = 1.0
     merge_seconds: NotNegative = 0.5
 

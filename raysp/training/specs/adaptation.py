@@ -5,11 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from raysp.specs.values import Listed, spec
+from raysp.specs.values import Count, Listed, Named, Positive, spec
 
 Language = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """Name of a language as in names of files, such as "tur" or "uzb-script_cyrillic"."""
-Name = Annotated[str, Field(min_length=1)]
 
 
 @spec
@@ -24,8 +23,8 @@ class LoRA:
             keys, values and outputs.
     """
 
-    rank: Annotated[int, Field(ge=1)] = 8
+    rank: Count = 8
     _: KW_ONLY
-    alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 16.0
+    alpha: Positive = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Annotated[Listed[Name], Field(min_length=1)] | None = None
+    targets: Annotated[Listed[Named], Field(min_length=1)] | None = None

@@ -8,8 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from raysp.specs.order import flow_of
 from raysp.specs.pipeline import TEXTS_OF_ROWS, Shards
 from raysp.specs.steps import Decode
-from raysp.specs.values import Listed, spec
-from raysp.training.specs.objectives import Positive, Share
+from raysp.specs.values import Listed, Positive, Share, spec
 
 Decibels = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from raysp.specs.values import Listed, spec
-
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+from raysp.specs.values import Listed, Positive, spec
 
 
 @spec
@@ -26,7 +24,7 @@ class Mix:
             with 100 they are about equal.
     """
 
-    parts: Mapping[str, Weight] | Listed[str]
+    parts: Mapping[str, Positive] | Listed[str]
     _: KW_ONLY
     temperature: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
 

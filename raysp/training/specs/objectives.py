@@ -11,14 +11,12 @@ from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import GenerateValue
 from raysp.specs.text_rules import Text as Text
-from raysp.specs.values import Listed, Url, spec
-from raysp.training.specs.adaptation import Language, LoRA, Name
+from raysp.specs.values import Listed, Named, Positive, Share, Url, spec
+from raysp.training.specs.adaptation import Language, LoRA
 
 if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
 KEEP, BUILD = "keep", "build"
 """Values of `CTC.vocabulary`: the checkpoint's, or a vocabulary built from the texts."""
 LEAST_PIECES, MOST_PIECES = 10, 100_000
@@ -141,8 +139,8 @@ class ClassObjective(Objective):
     METRICS: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "loss")
 
     _: KW_ONLY
-    column: Name
-    classes: Annotated[Listed[Name], Field(min_length=2)] | None = None
+    column: Named
+    classes: Annotated[Listed[Named], Field(min_length=2)] | None = None
     freeze: Literal["feature_encoder", "base"] | None = None
 
     def __post_init__(self) -> None:

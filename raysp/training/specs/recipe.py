@@ -11,12 +11,12 @@ from raysp.specs.order import Flow, flow_of
 from raysp.specs.pipeline import TEXTS_OF_ROWS, ReadPlace, Shards, StorageOptions
 from raysp.specs.steps import EACH, Decode, FunctionName, Keep, Pool, Step, refuse_clash
 from raysp.specs.text_rules import Text as Text
-from raysp.specs.values import Device, Listed, Url, spec
+from raysp.specs.values import Count, Device, Listed, NotNegative, Positive, Share, Url, spec
 from raysp.specs.work_files import load_value
 from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
 from raysp.training.specs.mix import Mix
 from raysp.training.specs.objectives import CTC as CTC
-from raysp.training.specs.objectives import Objective, Positive, Share, TextObjective
+from raysp.training.specs.objectives import Objective, TextObjective
 
 LONGEST_ROW = 120.0
 """Seconds of the longest row of a training whose recipe has no limit; as in `Evaluation`.
@@ -82,16 +82,16 @@ class Schedule:
             optimiser keeps for each parameter is committed.
     """
 
-    epochs: Annotated[int, Field(ge=1)] | None = None
+    epochs: Count | None = None
     _: KW_ONLY
-    steps: Annotated[int, Field(ge=1)] | None = None
+    steps: Count | None = None
     learning_rate: Positive = 3e-4
     head_rate: Positive = 10.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     warmup: Share = 0.1
     shape: Literal["tri_stage", "linear", "cosine", "constant"] = "tri_stage"
     final: Annotated[float, Field(gt=0, le=1)] = FINAL
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    weight_decay: NotNegative = 0.01
     clip: Positive | None = 1.0
     checkpointing: bool = False
     optimizer: FunctionName | None = None
@@ -124,7 +124,7 @@ class Checkpoint:
 
     url: Annotated[Url, Field(min_length=1)]
     _: KW_ONLY
-    every: Annotated[int, Field(ge=1)] = 500
+    every: Count = 500
     minutes: Positive | None = 10.0
     storage_options: StorageOptions = field(default_factory=dict)
     shared: bool = False
@@ -157,9 +157,9 @@ class Evaluation:
     _: KW_ONLY
     others: Mapping[CorpusName, Shards] = field(default_factory=dict)
     column: str | None = None
-    every: Annotated[int, Field(ge=1)] | None = None
+    every: Count | None = None
     best: Literal["wer", "cer", "accuracy", "f1", "eer", "loss"] = "wer"
-    patience: Annotated[int, Field(ge=1)] | None = None
+    patience: Count | None = None
     normalise: str = NORMALISE
     by: Listed[str] = ()
     max_seconds: Positive = 120.0
