@@ -136,12 +136,12 @@ class Failures:
 
     max_error_rate: float
     """Largest share of rows that may fail."""
-    by_type: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
+    by_type: Counter[str] = field(default_factory=Counter, init=False)
+    examples: dict[str, str] = field(default_factory=dict, init=False)
     """A message of each type, with its row."""
-    num_read: int = 0
-    _listed: set[tuple[str, int]] = field(default_factory=set)
-    _new: deque[ErrorRow] = field(default_factory=deque)  # which the thread that reads fills
+    num_read: int = field(default=0, init=False)
+    _listed: set[tuple[str, int]] = field(default_factory=set, init=False)
+    _new: deque[ErrorRow] = field(default_factory=deque, init=False)  # which the thread that reads fills
 
     def add(self, num_read: int, failed: Iterable[ErrorRow]) -> None:
         """Count rows that were read.

@@ -59,20 +59,20 @@ class Session:
     evaluator: Evaluator | None = None
     best: Best | None = field(default=None, init=False)
     position: Position = field(default=Position(0, 0, 0), init=False)
-    _stops: bool = False
+    _stops: bool = field(default=False, init=False)
     """Whether a worker asked to stop after the last step."""
-    _waited: float = 0.0
+    _waited: float = field(default=0.0, init=False)
     """Seconds spent waiting for rows since the last step."""
-    _before: float = 0.0
+    _before: float = field(default=0.0, init=False)
     """Time from which the seconds of the current step count."""
-    _is_whole: bool = True
+    _is_whole: bool = field(default=True, init=False)
     """Whether the weights are those after `position`; False while a step runs."""
-    _earlier: Callable[[], Sequence[StepRecord]] = tuple
+    _earlier: Callable[[], Sequence[StepRecord]] = field(default=tuple, init=False)
     """Reads the last steps before the commit from which the training goes on."""
-    _losses: deque[tuple[int, float]] = field(default_factory=partial(deque, maxlen=MOST_LOSSES))
+    _losses: deque[tuple[int, float]] = field(default_factory=partial(deque, maxlen=MOST_LOSSES), init=False)
     """Last steps of this run, with their losses."""
     # One thread, since all windows come from one generator.
-    _threads: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "raysp-reading"))
+    _threads: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "raysp-reading"), init=False)
 
     @property
     def committed(self) -> int | None:

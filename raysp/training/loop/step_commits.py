@@ -29,12 +29,12 @@ class Keeper:
     """The sink of the recipe, which sets the steps and the longest time between commits."""
     log: StepLog
     """Receives the steps, and is written with each commit."""
-    last: int | None = None
+    last: int | None = field(default=None, init=False)
     """Updates at the last commit; None before the first."""
-    _begun_at: float = field(default_factory=time.monotonic)
-    _best: int | None = None
-    _running: Future[CommittedStep] | None = None
-    _thread: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "raysp-commits"))
+    _begun_at: float = field(default_factory=time.monotonic, init=False)
+    _best: int | None = field(default=None, init=False)
+    _running: Future[CommittedStep] | None = field(default=None, init=False)
+    _thread: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "raysp-commits"), init=False)
 
     def is_due(self, position: Position) -> bool:
         """Return whether it is time for a commit, by the steps, or by the clock if no commit is running."""

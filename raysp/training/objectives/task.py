@@ -167,7 +167,7 @@ class Criterion:
 
 
 def _unusable(losses: object, batch: MicroBatch) -> str:
-    """Return why the losses of a micro-batch cannot be used; empty if they can."""
+    """Describe what makes the losses of a micro-batch unusable; empty if they can be used."""
     if not isinstance(losses, Losses):
         return f"a value of type {type(losses).__name__}, expected Losses"
     total, rows_B = losses.total, losses.rows_B

@@ -175,7 +175,7 @@ class TrainingStatus(Brief):
 
 @dataclass(frozen=True)
 class Exported:
-    """Figures of the exported checkpoint, of all that metrics.json has."""
+    """Figures of metrics.json of the exported checkpoint that status and report show."""
 
     weights_of_step: Natural
     rows: Natural

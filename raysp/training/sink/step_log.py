@@ -85,7 +85,7 @@ class StepLog:
     store: Store
     """The sink."""
     run_id: str
-    _steps: list[StepRecord] = field(default_factory=list)
+    _steps: list[StepRecord] = field(default_factory=list, init=False)
 
     def add(self, step: StepRecord) -> None:
         """Add a step."""
