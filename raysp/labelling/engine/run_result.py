@@ -164,7 +164,9 @@ def describe(examples: Iterable[RowError], shards: Iterable[Shard], pipeline: Pi
         shards: shards of the run.
         pipeline: pipeline of the run, for the id column and storage options.
     """
-    by_name = {shard.name: shard for shard in shards}
+    examples = list(examples)
+    names = {example.shard for example in examples}  # of few shards, whatever the size of the corpus
+    by_name = {shard.name: shard for shard in shards if shard.name in names}
     return tuple(_describe(example, by_name.get(example.shard), pipeline) for example in examples)
 
 

@@ -56,7 +56,7 @@ PER_HEAD_FIELDS = ("architectures", "dtype")  # fields of a configuration that m
 
 
 class Head(SpeechModel):
-    """An encoder with a head; its class tells what its labels are."""
+    """An encoder with a head. The docstring of the class describes its labels."""
 
     def add_encoder(self, *, takes_adapter: bool = False) -> None:
         """Set the base model.

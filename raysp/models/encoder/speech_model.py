@@ -101,7 +101,7 @@ Output = TypeVar("Output", bound=ModelOutput)
 
 
 class Reading(NamedTuple):
-    """What a head reads: the output of the base model's `encode`, its inputs and their layout."""
+    """Input of a head: the output of the base model's `encode`, the inputs of that, and their layout."""
 
     encoded: Encoded
     inputs: Tensor

@@ -263,7 +263,7 @@ def spoken(
 def spoken_by(
     loaded: "LabellingModel | None", checkpoint: "CheckpointSummary", language: str | None
 ) -> "tuple[CheckpointSummary, CTCTokenizer]":
-    """Return what `spoken` does of a language that a loaded model, if one runs here, uses from then on."""
+    """Return the checkpoint and the tokenizer of a language, as `spoken`; a loaded model then uses this language."""
     if loaded is not None and language is not None:
         cast("SpeakingModel", loaded).use_language(language)
     elif loaded is not None:
