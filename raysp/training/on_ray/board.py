@@ -35,17 +35,21 @@ class Board:
 
     news: News = field(default_factory=News)
     starts: int = 0
+    num_workers: int = 0
+    """Workers of the last start."""
     is_stopping: bool = False
 
-    def begin(self, worker: int, committed: int | None) -> bool:
+    def begin(self, worker: int, num_workers: int, committed: int | None) -> bool:
         """Record that a worker starts at a committed step, and return whether it should work.
 
-        Too many starts without a commit between them are a failure.
+        Too many starts without a commit between them are a failure, but for starts with more workers than before, for
+        which nodes came up.
         """
         news = self.news
         if worker == 0:
-            self.starts = self.starts + 1 if committed == news.committed else 1
-            news.committed = committed
+            has_grown = 0 < self.num_workers < num_workers
+            self.starts = self.starts + (not has_grown) if committed == news.committed else 1
+            self.num_workers, news.committed = num_workers, committed
             if self.starts > MOST_STARTS:
                 self.fail(
                     RunError(

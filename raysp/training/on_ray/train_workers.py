@@ -230,7 +230,7 @@ def _work(config: Mapping[str, Any]) -> None:
         with process_settings(plan.workers.threads, deterministic=plan.is_deterministic):
             store = FencedStore(open_store(recipe.sink.url, recipe.sink.storage_options), config["epoch"])
             committed = committed_steps.latest(store)
-            if not ray.get(board.begin.remote(number, committed and committed.position.done)):
+            if not ray.get(board.begin.remote(number, num_workers, committed and committed.position.done)):
                 return
             workers = WorkerGroup(number, num_workers)
             failures = Failures(recipe.max_error_rate)

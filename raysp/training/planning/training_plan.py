@@ -1,17 +1,18 @@
 """Plan of a training: corpus, checkpoint, resolved settings. It reads no audio and writes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 
 from raysp.checkpoints import hub
 from raysp.cluster.resources import Resources, with_absolute_paths
 from raysp.devices import is_accelerator
-from raysp.errors import PlanError
+from raysp.errors import PlanError, SpecError, about
 from raysp.labelling.assembly import whole_rows
 from raysp.labelling.planning.listing import list_corpus, source_of_commit
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
@@ -19,9 +20,9 @@ from raysp.labelling.planning.run_plan import Corpus
 from raysp.labelling.planning.surveying import CheckSchema, holds_text, survey, with_ids
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import read_code, with_places
+from raysp.specs.pipeline import load_function, read_code, with_places
 from raysp.specs.values import JsonValue, hashed_fields, replaced, to_json
-from raysp.text.error_rates import in_language
+from raysp.text.error_rates import in_language, normalisation
 from raysp.training.planning.ordering import Sizes
 from raysp.training.planning.workers import Workers, settle_workers
 from raysp.training.specs.augmentations import OfSounds
@@ -167,7 +168,11 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
             column=recipe.evaluation.column or recipe.objective.target,
             normalise=in_language(recipe.evaluation.normalise, language),
         )
+        with about("evaluation.normalise", SpecError, SpecError):
+            normalisation(evaluation.normalise)  # raises for an unknown name
         recipe = replace(recipe, evaluation=evaluation)
+    for name in cast("Sequence[str]", recipe.callbacks):
+        load_function(name)
     recipe = with_places(recipe, lambda url: url, hub.pinned_checkpoint)
     objective = recipe.objective
     listed_corpus = list_corpus(recipe.source)

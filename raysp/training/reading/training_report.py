@@ -163,12 +163,12 @@ def _metric_charts(evaluations: Mapping[int, StepEvaluation], last_step: int) ->
 def _curves(steps: Sequence[StepRecord]) -> list[Chart]:
     if not steps:
         return []
-    names = ("done", "seconds", "loss", "learning_rate", "norm", "audio_seconds", "waited")
+    names = ("done", "seconds", "loss", "learning_rate", "norm", "audio_seconds", "waited", "rows")
     columns = (np.array([getattr(step, name) for step in steps], np.float64) for name in names)
-    done, wall, loss, rate, norm, audio, waited = columns
+    done, wall, loss, rate, norm, audio, waited, rows = columns
     seconds, weights = np.maximum(wall, 1e-9), np.ones(len(steps))
     return [
-        curve("Loss", "", done, loss, weights),
+        curve("Loss", "", done, np.where(rows > 0, loss, np.nan), weights),
         curve("Learning rate", "", done, rate, weights),
         curve("Gradient norm", "before clipping", done, norm, weights),
         curve("Speed", "seconds of audio a second", done, audio, seconds),

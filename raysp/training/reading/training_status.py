@@ -48,9 +48,10 @@ class LastSteps:
         if not steps:
             return None
         seconds = sum(step.seconds for step in steps) or math.inf
+        losses = [step.loss for step in steps if step.rows]  # a step of which no row could be decoded has no loss
         return cls(
             number=len(steps),
-            loss=sum(step.loss for step in steps) / len(steps),
+            loss=sum(losses) / max(1, len(losses)),
             learning_rate=steps[-1].learning_rate,
             audio_per_second=sum(step.audio_seconds for step in steps) / seconds,
             waited=sum(step.waited for step in steps) / seconds,

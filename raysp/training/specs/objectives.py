@@ -11,7 +11,7 @@ from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import GenerateValue
 from raysp.specs.text_rules import Text as Text
-from raysp.specs.values import Listed, Named, Positive, Share, Url, spec
+from raysp.specs.values import Listed, Named, NotNegative, Positive, Share, Url, spec
 from raysp.training.specs.adaptation import Language, LoRA
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Objective:
     _: KW_ONLY
     freeze: Literal["feature_encoder", "encoder", "base"] | None = None
     freeze_steps: Annotated[int, Field(ge=0)] = 0
-    masks: Mapping[str, float | int | bool] = field(default_factory=dict)
+    masks: Mapping[str, NotNegative | Annotated[int, Field(ge=0)] | bool] = field(default_factory=dict)
     random_weights: bool = False
     lora: LoRA | None = None
 

@@ -35,6 +35,8 @@ def test_loss_rate_and_speed_are_those_of_the_last_fifty_steps(tmp_path):
     sink.train(range(100, 150), loss=2.0, learning_rate=1e-5, audio_seconds=100.0, seconds=4.0, waited=1.0)
     expected = {"number": 50, "loss": 2.0, "learning_rate": 1e-5, "audio_per_second": 25.0, "waited": 0.25}
     assert asdict(status(sink).last_steps) == expected
+    sink.train([150], loss=0.0, rows=0)  # no row of it could be decoded
+    assert status(sink).last_steps.loss == 2.0
 
 
 def test_the_time_left_is_that_since_the_last_commit(sink):

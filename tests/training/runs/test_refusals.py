@@ -1,5 +1,6 @@
 """What specs of a training, its plan and its checkpoint refuse: a row for each fault, with words of its message."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,7 @@ def spec(**fields: Any) -> object:
         (lambda: CTC("c", lora=LoRA(), adapter="tur"), "found lora and adapter, which both choose the weights"),
         (lambda: CTC("c", random_weights=True, freeze="feature_encoder"), "random_weights and freeze, which would"),
         (lambda: CTC("c", adapter="../tur"), r"CTC.adapter: found '../tur'; string should match pattern"),
+        (lambda: CTC("c", masks={"mask_time_prob": -0.1}), "CTC.masks: .*found -0.1; input should be greater than or"),
         (lambda: CTC("c", vocabulary="bpe:9"), r"found vocabulary='bpe:9'; expected a number of tokens from 10 to"),
         (lambda: CTC("c", vocabulary="bpe:100", adapter="tur"), "of adapters consist of characters: use vocabulary='b"),
         (lambda: Mix({"en/*": 1}), r"found parts \['en/\*'\]; expected at least two patterns, each once"),
@@ -264,9 +266,17 @@ def test_a_checkpoint_that_does_not_fit_its_objective_is_refused(at, name):
         finetune(a_recipe(at.words, at.tiny, at.folder / "out", objective=make(at)))
 
 
-def test_a_callback_that_cannot_be_imported_is_refused_before_anything_is_written(at):
-    with pytest.raises(SpecError, match=r"'nowhere:keep' cannot be imported: .*No module named 'nowhere'"):
-        finetune(a_recipe(at.words, at.tiny, at.folder / "out", callbacks=["nowhere:keep"]))
+@pytest.mark.parametrize("verb", [finetune, raysp.estimate])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"callbacks": ["nowhere:keep"]}, "'nowhere:keep' cannot be imported: .*No module named 'nowhere'"),
+        ({"evaluation": dataclasses.replace(DEV, normalise="lettres")}, "evaluation.normalise: found .* 'lettres'"),
+    ],
+)
+def test_callbacks_and_normalisations_that_there_are_not_are_refused_by_plans_too(at, verb, fields, message):
+    with pytest.raises(SpecError, match=message):
+        verb(a_recipe(at.words, at.tiny, at.folder / "out", **fields))
     assert not (at.folder / "out").exists()
 
 
