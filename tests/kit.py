@@ -37,6 +37,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
 from raysp.cli import main
+from tests import forked
 
 CHECKOUT = Path(__file__).parents[1]
 DEMO = CHECKOUT / "pipelines" / "demo"
@@ -365,7 +366,7 @@ def killed_at(phase: str, n: int, line: str | Sequence[object], **variables: str
     """
     with tempfile.TemporaryDirectory() as folder:
         at = {"RAYSP_FAIL_AT": f"{phase}:{n}", "RAYSP_FAIL_FOLDER": folder}
-        ran = run_apart(line, **at, **variables)
+        ran = run_forked(line, **at, **variables)
     assert ran.code == -signal.SIGKILL, f"not killed at {phase}:{n}, but ended with {ran.code}: {ran.err}"
     return ran
 
@@ -383,8 +384,18 @@ def planned(pipeline: raysp.Pipeline, folder: Path, *settings: str) -> Ran:
     return run(["plan", file, "--sample", "0", "--json", *options])
 
 
+def run_forked(line: str | Sequence[object], **variables: str) -> Ran:
+    """Run a command line in a process that is forked once raysp is imported, with the arguments of `run`."""
+    environment = {**os.environ, "RAYSP_ENGINE": "here", **variables}
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        code = forked.python(["-m", "raysp", *_arguments(line)], environment, out, err)
+        out.seek(0)
+        err.seek(0)
+        return Ran(code, out.read(), err.read())
+
+
 def run_apart(line: str | Sequence[object], **variables: str) -> Ran:
-    """Run a command line in a process of its own, with the arguments of `run`."""
+    """Run a command line in a new process, with the arguments of `run`."""
     ran = subprocess.run(
         [sys.executable, "-m", "raysp", *_arguments(line)],
         env={**os.environ, "RAYSP_ENGINE": "here", **variables},

@@ -2,15 +2,16 @@
 
 import os
 import re
+import shlex
 import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests import kit
+from tests import forked, kit
 
 DOCS = kit.CHECKOUT / "docs"
 BLOCK = re.compile(
@@ -48,12 +49,7 @@ class Reader:
         self.is_after_training = False
         """Whether numbers are of trained weights, which another processor may change."""
         (folder / "pipelines").symlink_to(kit.CHECKOUT / "pipelines")
-        program = folder.parent / "bin" / "raysp"
-        program.parent.mkdir()
-        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m raysp "$@"\n')
-        program.chmod(0o755)
-        paths = {"PATH": f"{program.parent}:{os.environ['PATH']}", "PYTHONPATH": str(kit.CHECKOUT)}
-        self._environment = {**os.environ, **paths, "COLUMNS": "100"}
+        self._environment = {**os.environ, "PYTHONPATH": str(kit.CHECKOUT), "COLUMNS": "100"}
 
     def follow(self, block: Block) -> None:
         """Write the file that a block is, or run it and compare what it prints."""
@@ -62,28 +58,33 @@ class Reader:
         elif block.file:
             (self.folder / block.file).write_text(block.text)
         elif block.kind == "python":
-            self._run(sys.executable, "-c", f"import raysp\n{block.text}")
+            self._run("python", "-c", f"import raysp\n{block.text}")
         elif block.kind == "console":
             for step in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
                 command, _, shown = step.partition("\n")
                 self._compare(command, shown.splitlines())
         elif block.text.startswith("raysp "):
             for command in block.text.splitlines():
-                self._run("sh", "-c", command)
+                self._run(*shlex.split(command))
 
-    def _run(self, *command: str, code: int = 0) -> str:
+    def _run(self, program: str, *words: str, code: int = 0) -> str:
         """Return what a command prints, without live lines."""
-        done = subprocess.run(
-            command, cwd=self.folder, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        printed = re.sub(r"^raysp: \d+% .*\n", "", done.stdout.replace(str(self.folder), "~/raysp"), flags=re.MULTILINE)
-        assert done.returncode == code, f"{command} ended with {done.returncode}:\n{printed}"
+        with tempfile.TemporaryFile("w+") as said:
+            if program in ("python", "raysp"):
+                arguments = words if program == "python" else ["-m", "raysp", *words]
+                ended = forked.python(arguments, self._environment, said, said, self.folder)
+            else:
+                ended = subprocess.run([program, *words], cwd=self.folder, stdout=said, stderr=said).returncode
+            said.seek(0)
+            text = said.read().replace(str(self.folder), "~/raysp")
+        printed = re.sub(r"^raysp: \d+% .*\n", "", text, flags=re.MULTILINE)
+        assert ended == code, f"{program} {words} ended with {ended}:\n{printed}"
         return printed
 
     def _compare(self, command: str, shown: list[str]) -> None:
         """Check that the lines shown are printed in this order; "..." stands for anything, alone for any lines."""
         is_refused = any("made by another pipeline" in line for line in shown)
-        printed = self._run("sh", "-c", command, code=2 if is_refused else 0)
+        printed = self._run(*shlex.split(command), code=2 if is_refused else 0)
         if self.is_after_training:
             printed, shown = without_numbers(printed), without_numbers("\n".join(shown)).split("\n")
         wanted = [re.escape(line).replace(re.escape("..."), ".*") for line in shown]

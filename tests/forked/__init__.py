@@ -1,22 +1,63 @@
-"""Workers of Ray that are forked from a process which has imported torch and raysp, instead of importing them again.
+"""Processes that are forked from one which has imported torch and raysp, instead of importing them again.
 
 A run on Ray starts some five processes, and most of what a small run costs is their imports. The Ray that tests share
 starts `launcher` in place of each worker: it asks `server` for a child, which goes on as Ray's own worker would.
+Commands are forked from a second server, which has not imported Ray.
 """
 
+import atexit
+import functools
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from tests.forked.launcher import SOCKET
+from tests.forked.launcher import SOCKET, ask
 
 FOLDER = Path(__file__).parent
+
+
+@contextmanager
+def server(kind: str) -> Iterator[str]:
+    """Start a server of "workers" or of "commands", and return its address. It ends with this process at the latest."""
+    with tempfile.TemporaryDirectory(prefix="raysp-fork-") as folder:
+        address = f"{folder}/socket"
+        command = [sys.executable, str(FOLDER / "server.py"), address, kind]
+        started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert started.stdin is not None
+        assert started.stdout is not None
+        try:
+            started.stdout.readline()  # it listens
+            yield address
+        finally:
+            started.stdin.close()  # the end of this process, however it comes, ends the server
+            started.wait(timeout=30)
+            started.stdout.close()
+
+
+@functools.cache
+def _server_of_commands() -> str:
+    running = ExitStack()
+    atexit.register(running.close)
+    return running.enter_context(server("commands"))
+
+
+def python(
+    arguments: Sequence[str], environment: Mapping[str, str], out: IO[str], err: IO[str], folder: Path | None = None
+) -> int:
+    """Run `python -m` or `python -c` with these arguments and return its exit code, negative for a signal.
+
+    For commands that read no variable while they import what the server has imported.
+    """
+    request = {"command": [*arguments], "environment": dict(environment), "folder": str(folder or Path.cwd())}
+    with open(os.devnull) as nothing:
+        return ask(_server_of_commands(), request, [file.fileno() for file in (nothing, out, err)])
 
 
 @contextmanager
@@ -27,18 +68,7 @@ def workers() -> Iterator[None]:
         return
     from ray._private import ray_constants
 
-    with tempfile.TemporaryDirectory(prefix="raysp-fork-") as folder, pytest.MonkeyPatch.context() as patched:
-        address = f"{folder}/socket"
-        command = [sys.executable, str(FOLDER / "server.py"), address]
-        server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert server.stdin is not None
-        assert server.stdout is not None
-        try:
-            server.stdout.readline()  # it listens
-            patched.setenv(SOCKET, address)
-            patched.setattr(ray_constants, "SETUP_WORKER_FILENAME", str(FOLDER / "launcher.py"))
-            yield
-        finally:
-            server.stdin.close()  # the end of this process, however it comes, ends the server
-            server.wait(timeout=30)
-            server.stdout.close()
+    with server("workers") as address, pytest.MonkeyPatch.context() as patched:
+        patched.setenv(SOCKET, address)
+        patched.setattr(ray_constants, "SETUP_WORKER_FILENAME", str(FOLDER / "launcher.py"))
+        yield

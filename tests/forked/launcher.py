@@ -25,10 +25,15 @@ def main(arguments: list[str]) -> int:
     if any(context.values()) or not is_own or "$" in str(variables) or not command[0].endswith("default_worker.py"):
         start_unforked(arguments)
     request = {"command": command, "environment": {**os.environ, **variables}, "folder": os.getcwd()}
+    return ask(os.environ[SOCKET], request, [0, 1, 2])
+
+
+def ask(address: str, request: dict[str, object], streams: list[int]) -> int:
+    """Have a process forked with these standard streams; return its exit code, negative for a signal."""
     data = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as server:
-        server.connect(os.environ[SOCKET])
-        socket.send_fds(server, [len(data).to_bytes(8, "big")], [0, 1, 2])
+        server.connect(address)
+        socket.send_fds(server, [len(data).to_bytes(8, "big")], streams)
         server.sendall(data)
         return int(server.recv(8) or b"1")
 

@@ -1,6 +1,6 @@
-"""The process that forks workers of Ray.
+"""The process that forks workers of Ray, or commands of Python.
 
-    python server.py SOCKET
+    python server.py SOCKET workers|commands
 
 It ends when its stdin does; its children end with their Ray.
 """
@@ -16,6 +16,8 @@ import selectors
 import signal
 import socket
 import sys
+import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,15 +39,29 @@ MODULES = (
     "raysp.ops.labelling",
     "raysp.training.on_ray.train_workers",
 )
+COMMANDS = (
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "raysp.cli.entry",
+    "raysp.cli.label_verbs",
+    "raysp.labelling.assembly",
+    "raysp.labelling.engine.here",
+    "raysp.labelling.finished.first_rows",
+    "raysp.models.unispeech",
+    "raysp.ops.labelling",
+)
 
 
-def main(address: str) -> None:
-    request = fork_on_request(address)
+def main(address: str, kind: str) -> None:
+    if kind == "commands":
+        import_all(COMMANDS)
+        assert "ray" not in sys.modules, "a command that labels little does not import it"
+    request = fork_on_request(address, are_workers=kind == "workers")
     if request is not None:
         work(request)
 
 
-def fork_on_request(address: str) -> dict[str, Any] | None:
+def fork_on_request(address: str, *, are_workers: bool) -> dict[str, Any] | None:
     """Fork a child for each request; return the request in the child, and None in this process when stdin ends."""
     launchers: dict[int, socket.socket] = {}
     with contextlib.ExitStack() as opened:
@@ -72,7 +88,8 @@ def fork_on_request(address: str) -> dict[str, Any] | None:
                 launcher, _ = listener.accept()
                 opened.enter_context(launcher)
                 request, files = receive(launcher)
-                load(request["environment"])
+                if are_workers:
+                    load(request["environment"])
                 pid = os.fork()
                 if not pid:
                     signal.set_wakeup_fd(-1)
@@ -105,8 +122,12 @@ def load(environment: dict[str, str]) -> None:
 
     # Its own would be drawn from a generator whose state all children inherit, with all ids that they draw later.
     with mock.patch.object(ray.actor, "ActorClassID", _DrawnId):
-        for name in MODULES:
-            importlib.import_module(name)
+        import_all(MODULES)
+
+
+def import_all(names: Iterable[str]) -> None:
+    for name in names:
+        importlib.import_module(name)
     gc.freeze()  # so that collections in a child copy no pages
 
 
@@ -127,11 +148,11 @@ def tell_launchers(launchers: dict[int, socket.socket]) -> None:
         if not pid:
             return
         with launchers.pop(pid) as launcher, contextlib.suppress(OSError):  # the launcher was killed
-            launcher.sendall(str(os.waitstatus_to_exitcode(status) & 0xFF).encode())
+            launcher.sendall(str(os.waitstatus_to_exitcode(status)).encode())
 
 
 def work(request: dict[str, Any]) -> None:
-    """Go on as the worker that Ray's script would have become."""
+    """Go on as the worker that Ray's script would have become, or as `python -m` or `python -c`."""
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
@@ -139,9 +160,16 @@ def work(request: dict[str, Any]) -> None:
         module.seed()
     script, *arguments = request["command"]
     sys.argv[:] = [script, *arguments]
-    sys.path[0] = str(Path(script).parent)
-    runpy.run_path(script, run_name="__main__")
+    sys.path[0] = str(Path(script).parent) if script.endswith(".py") else ""
+    if script == "-m":
+        del sys.argv[0]
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    elif script == "-c":
+        sys.modules["__main__"] = module = types.ModuleType("__main__")
+        exec(compile(arguments[0], "<string>", "exec"), vars(module))
+    else:
+        runpy.run_path(script, run_name="__main__")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
