@@ -8,7 +8,7 @@ Legend: R rows, L tokens, H hidden, A heads, D head, V vocabulary.
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -80,23 +80,17 @@ class BartAttention(SplitAttention):
     layer_names = ("q_proj", "k_proj", "v_proj")
     dropout_name = "attention_dropout"
 
-    def __init__(self, config: BartConfig, source_width: int) -> None:
-        super().__init__(config, config.decoder_attention_heads)
+    def __init__(self, config: BartConfig, *, is_cross: bool) -> None:
+        super().__init__(config, config.decoder_attention_heads, is_cross=is_cross)
+        source_width = config.encoder_width if is_cross else config.d_model
         self.k_proj = StepLinear(source_width, config.d_model)
         self.v_proj = StepLinear(source_width, config.d_model)
         self.q_proj = StepLinear(config.d_model, config.d_model)
         self.out_proj = StepLinear(config.d_model, config.d_model)
 
-    def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return the residual of self-attention."""
-        return self._projected(super().to_tokens(hidden_RLH, run, index))
-
-    def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return the residual of cross-attention."""
-        return self._projected(super().to_encoder(hidden_RLH, run, index))
-
-    def _projected(self, mixed_RLH: Tensor) -> Tensor:
-        return dropped(self.out_proj(mixed_RLH), self.config.dropout, self.training)
+    def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return the residual."""
+        return dropped(self.out_proj(super().forward(hidden_RLH, run, index)), self.config.dropout, self.training)
 
 
 class BartDecoderLayer(nn.Module):
@@ -105,9 +99,9 @@ class BartDecoderLayer(nn.Module):
     def __init__(self, config: BartConfig) -> None:
         super().__init__()
         self.config = config
-        self.self_attn = BartAttention(config, config.d_model)
+        self.self_attn = BartAttention(config, is_cross=False)
         self.self_attn_layer_norm = nn.LayerNorm(config.d_model)
-        self.encoder_attn = BartAttention(config, config.encoder_width)
+        self.encoder_attn = BartAttention(config, is_cross=True)
         self.encoder_attn_layer_norm = nn.LayerNorm(config.d_model)
         self.fc1 = StepLinear(config.d_model, config.decoder_ffn_dim)
         self.fc2 = StepLinear(config.decoder_ffn_dim, config.d_model)
@@ -116,9 +110,9 @@ class BartDecoderLayer(nn.Module):
 
     def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return the layer's output."""
-        hidden_RLH = self.self_attn_layer_norm(hidden_RLH + self.self_attn.to_tokens(hidden_RLH, run, index))
+        hidden_RLH = self.self_attn_layer_norm(hidden_RLH + self.self_attn(hidden_RLH, run, index))
         if run.has_encoder:
-            hidden_RLH = self.encoder_attn_layer_norm(hidden_RLH + self.encoder_attn.to_encoder(hidden_RLH, run, index))
+            hidden_RLH = self.encoder_attn_layer_norm(hidden_RLH + self.encoder_attn(hidden_RLH, run, index))
         output_RLH: Tensor = self.final_layer_norm(hidden_RLH + self.feed_forward(hidden_RLH))
         return output_RLH
 
@@ -128,32 +122,11 @@ class BartDecoderLayer(nn.Module):
         return dropped(self.fc2(inner), self.config.dropout, self.training)
 
 
-class BartDecoder(nn.Module):
-    """Embeddings and layers."""
-
-    layer_class: ClassVar[type[BartDecoderLayer]] = BartDecoderLayer
-
-    def __init__(self, config: BartConfig) -> None:
-        super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id)
-        self.embed_positions = BartPositions(config.max_position_embeddings, config.d_model)
-        self.layers = nn.ModuleList(self.layer_class(config) for _ in range(config.decoder_layers))
-        self.layernorm_embedding = nn.LayerNorm(config.d_model)
-
-
-class BartDecoderWrapper(nn.Module):
-    """Container that gives the decoder its name in checkpoints."""
-
-    def __init__(self, decoder: BartDecoder) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-
 class BartForCausalLM(TextDecoder):
     """BART's decoder as a causal language model."""
 
     config_class: ClassVar[type[Config]] = BartConfig
-    decoder_class: ClassVar[type[BartDecoder]] = BartDecoder
+    layer_class: ClassVar[type[BartDecoderLayer]] = BartDecoderLayer
     base_model_prefix: ClassVar[str] = "model"
     layers_name: ClassVar[str] = "model.decoder.layers"
     embeddings_name: ClassVar[str] = "model.decoder.embed_tokens"
@@ -166,9 +139,20 @@ class BartForCausalLM(TextDecoder):
         config.is_decoder, config.is_encoder_decoder = True, False
         config.add_cross_attention = True  # its layers always have it
         super().__init__(config)
-        self.model = BartDecoderWrapper(self.decoder_class(config))
+        parts = {
+            "embed_tokens": nn.Embedding(config.vocab_size, config.d_model, config.pad_token_id),
+            "embed_positions": BartPositions(config.max_position_embeddings, config.d_model),
+            "layers": nn.ModuleList(self.layer_class(config) for _ in range(config.decoder_layers)),
+            "layernorm_embedding": nn.LayerNorm(config.d_model),
+        }
+        self.model = nn.ModuleDict({"decoder": nn.ModuleDict(parts)})
         self.lm_head = StepLinear(config.d_model, config.vocab_size, bias=False)
         self.tie_weights()
+
+    @property
+    def initial_deviation(self) -> float:
+        """Standard deviation of initial weights."""
+        return self.config.init_std
 
     @property
     def layerdrop(self) -> float:
@@ -181,12 +165,12 @@ class BartForCausalLM(TextDecoder):
         """Return the first hidden_RLH."""
         if token_type_ids is not None:
             raise ValueError(f"token_type_ids given to {type(self).__name__}, which has no token types: omit them")
-        decoder = self.model.decoder
         if inputs_embeds is None:
-            inputs_embeds = decoder.embed_tokens(input_ids)
+            inputs_embeds = self.get_input_embeddings()(input_ids)
             if self.config.scale_embedding:
                 inputs_embeds = inputs_embeds * math.sqrt(self.config.d_model)
-        hidden_RLH: Tensor = decoder.layernorm_embedding(inputs_embeds + decoder.embed_positions(positions))
+        decoder: Any = self.model["decoder"]
+        hidden_RLH: Tensor = decoder["layernorm_embedding"](inputs_embeds + decoder["embed_positions"](positions))
         return dropped(hidden_RLH, self.config.dropout, self.training)
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
@@ -201,12 +185,6 @@ class BartForCausalLM(TextDecoder):
             elif bare.startswith("lm_head."):
                 named[bare] = value
         return named
-
-    def _init_module(self, module: nn.Module) -> None:
-        if isinstance(module, BartPositions):
-            nn.init.normal_(module.weight, std=self.config.init_std)
-        else:
-            super()._init_module(module)
 
 
 __all__ = ["BartConfig", "BartForCausalLM"]

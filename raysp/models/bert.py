@@ -77,8 +77,9 @@ class BertSelfAttention(SplitAttention):
     layer_names = ("query", "key", "value")
     dropout_name = "attention_probs_dropout_prob"
 
-    def __init__(self, config: BertConfig, source_width: int) -> None:
-        super().__init__(config, config.num_attention_heads)
+    def __init__(self, config: BertConfig, *, is_cross: bool) -> None:
+        super().__init__(config, config.num_attention_heads, is_cross=is_cross)
+        source_width = config.encoder_width if is_cross else config.hidden_size
         self.query = StepLinear(config.hidden_size, config.hidden_size)
         self.key = StepLinear(source_width, config.hidden_size)
         self.value = StepLinear(source_width, config.hidden_size)
@@ -103,33 +104,15 @@ class BertResidual(nn.Module):
 class BertAttention(nn.Module):
     """Attention to tokens, or to the frames of an encoder, with its residual."""
 
-    def __init__(self, config: BertConfig, source_width: int) -> None:
+    def __init__(self, config: BertConfig, *, is_cross: bool) -> None:
         super().__init__()
-        self.self = BertSelfAttention(config, source_width)
+        self.self = BertSelfAttention(config, is_cross=is_cross)
         self.output = BertResidual(config, config.hidden_size)
 
-    def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return self-attention with its residual."""
-        attended: Tensor = self.output(self.self.to_tokens(hidden_RLH, run, index), hidden_RLH)
+    def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return attention with its residual."""
+        attended: Tensor = self.output(self.self(hidden_RLH, run, index), hidden_RLH)
         return attended
-
-    def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return cross-attention with its residual."""
-        attended: Tensor = self.output(self.self.to_encoder(hidden_RLH, run, index), hidden_RLH)
-        return attended
-
-
-class BertIntermediate(nn.Module):
-    """The first half of the feed-forward network."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = StepLinear(config.hidden_size, config.intermediate_size)
-        self.act = activation(config.hidden_act)
-
-    def forward(self, hidden_RLH: Tensor) -> Tensor:
-        """Return inner_RLI."""
-        return self.act(self.dense(hidden_RLH))
 
 
 class BertLayer(nn.Module):
@@ -137,76 +120,36 @@ class BertLayer(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.attention = BertAttention(config, config.hidden_size)
-        self.crossattention = BertAttention(config, config.encoder_width) if config.add_cross_attention else None
-        self.intermediate = BertIntermediate(config)
+        self.attention = BertAttention(config, is_cross=False)
+        self.crossattention = BertAttention(config, is_cross=True) if config.add_cross_attention else None
+        self.intermediate = nn.ModuleDict({"dense": StepLinear(config.hidden_size, config.intermediate_size)})
+        self.act = activation(config.hidden_act)
         self.output = BertResidual(config, config.intermediate_size)
 
     def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return the layer's output."""
-        hidden_RLH = self.attention.to_tokens(hidden_RLH, run, index)
+        hidden_RLH = self.attention(hidden_RLH, run, index)
         if self.crossattention is not None and run.has_encoder:
-            hidden_RLH = self.crossattention.to_encoder(hidden_RLH, run, index)
-        output_RLH: Tensor = self.output(self.intermediate(hidden_RLH), hidden_RLH)
+            hidden_RLH = self.crossattention(hidden_RLH, run, index)
+        output_RLH: Tensor = self.output(self.act(self.intermediate["dense"](hidden_RLH)), hidden_RLH)
         return output_RLH
 
 
-class BertEncoder(nn.Module):
-    """Container that gives the layers their name in checkpoints."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.layer = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
-
-
-class BertBody(nn.Module):
-    """Embeddings and layers."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.embeddings = BertEmbeddings(config)
-        self.encoder = BertEncoder(config)
-
-
-class BertPredictionHeadTransform(nn.Module):
-    """A dense layer before the vocabulary."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.dense = StepLinear(config.hidden_size, config.hidden_size)
-        self.act = activation(config.hidden_act)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(self, hidden_RLH: Tensor) -> Tensor:
-        """Return hidden_RLH."""
-        transformed: Tensor = self.LayerNorm(self.act(self.dense(hidden_RLH)))
-        return transformed
-
-
 class BertLMPredictionHead(nn.Module):
-    """Logits over the vocabulary."""
+    """Logits over the vocabulary, after a dense layer."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.transform = BertPredictionHeadTransform(config)
+        norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.transform = nn.ModuleDict({"dense": StepLinear(config.hidden_size, config.hidden_size), "LayerNorm": norm})
+        self.act = activation(config.hidden_act)
         self.decoder = StepLinear(config.hidden_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden_RLH: Tensor) -> Tensor:
         """Return logits_RLV."""
-        return self.decoder(self.transform(hidden_RLH))  # type: ignore[no-any-return]
-
-
-class BertHead(nn.Module):
-    """Container that gives the head its name in checkpoints."""
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__()
-        self.predictions = BertLMPredictionHead(config)
-
-    def forward(self, hidden_RLH: Tensor) -> Tensor:
-        """Return logits_RLV."""
-        return self.predictions(hidden_RLH)  # type: ignore[no-any-return]
+        inner_RLH = self.act(self.transform["dense"](hidden_RLH))
+        return self.decoder(self.transform["LayerNorm"](inner_RLH))  # type: ignore[no-any-return]
 
 
 class BertLMHeadModel(TextDecoder):
@@ -216,7 +159,7 @@ class BertLMHeadModel(TextDecoder):
     base_model_prefix: ClassVar[str] = "bert"
     layers_name: ClassVar[str] = "bert.encoder.layer"
     embeddings_name: ClassVar[str] = "bert.embeddings.word_embeddings"
-    head_name: ClassVar[str] = "cls"
+    head_name: ClassVar[str] = "cls.predictions"
     output_name: ClassVar[str] = "cls.predictions.decoder"
     new_parts: ClassVar[tuple[str, ...]] = (".crossattention.", "cls.predictions.")
     positions_follow_mask: ClassVar[bool] = True
@@ -229,15 +172,16 @@ class BertLMHeadModel(TextDecoder):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
-        self.bert = BertBody(config)
-        self.cls = BertHead(config)
+        layers = nn.ModuleList(BertLayer(config) for _ in range(config.num_hidden_layers))
+        self.bert = nn.ModuleDict({"embeddings": BertEmbeddings(config), "encoder": nn.ModuleDict({"layer": layers})})
+        self.cls = nn.ModuleDict({"predictions": BertLMPredictionHead(config)})
         self.tie_weights()
 
     def embed(
         self, input_ids: Tensor | None, inputs_embeds: Tensor | None, positions: Tensor, token_type_ids: Tensor | None
     ) -> Tensor:
         """Return the first hidden_RLH."""
-        hidden_RLH: Tensor = self.bert.embeddings(input_ids, inputs_embeds, positions, token_type_ids)
+        hidden_RLH: Tensor = self.bert["embeddings"](input_ids, inputs_embeds, positions, token_type_ids)
         return hidden_RLH
 
     def resize_token_embeddings(
@@ -245,9 +189,10 @@ class BertLMHeadModel(TextDecoder):
     ) -> nn.Module:
         """Change the vocabulary size and return the input embeddings; new tokens start as the mean of the old."""
         embeddings = super().resize_token_embeddings(num_tokens, pad_to_multiple_of)
-        bias = self.cls.predictions.bias.detach()
+        head = self.get_submodule(self.head_name)
+        bias = head.get_parameter("bias").detach()
         added = max(0, self.config.vocab_size - len(bias))
-        self.cls.predictions.bias = nn.Parameter(F.pad(bias, (0, added))[: self.config.vocab_size].clone())
+        head.bias = nn.Parameter(F.pad(bias, (0, added))[: self.config.vocab_size].clone())
         self.tie_weights()
         return embeddings
 

@@ -71,33 +71,15 @@ class Conv1D(nn.Module):
 
 
 class GPT2Attention(nn.Module):
-    """Causal self-attention."""
+    """Causal self-attention, or attention to the frames of an encoder, with a query projection of its own."""
 
-    def __init__(self, config: GPT2Config, index: int) -> None:
+    def __init__(self, config: GPT2Config, index: int, *, is_cross: bool) -> None:
         super().__init__()
-        self.config = config
-        self.c_attn = Conv1D(config.n_embd, 3 * config.n_embd)
-        self.c_proj = Conv1D(config.n_embd, config.n_embd)
-        self.scale = attention_scale(config, index)
-
-    def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return the residual."""
-        q_RALD, new = split_joined(self.c_attn(hidden_RLH), self.config.n_head)
-        dropout = self.config.attn_pdrop if self.training else 0.0
-        mixed_RLH = attend_to_tokens(q_RALD, new, run, index, dropout, self.scale)
-        return dropped(self.c_proj(mixed_RLH), self.config.resid_pdrop, self.training)
-
-
-class GPT2CrossAttention(nn.Module):
-    """Attention to the frames of an encoder, with its own query projection."""
-
-    def __init__(self, config: GPT2Config, index: int) -> None:
-        super().__init__()
-        self.config = config
-        self.c_attn = Conv1D(config.encoder_width, 2 * config.n_embd)
-        self.q_attn = Conv1D(config.n_embd, config.n_embd)
-        self.c_proj = Conv1D(config.n_embd, config.n_embd)
-        self.scale = attention_scale(config, index)
+        self.config, self.scale = config, attention_scale(config, index)
+        width = config.n_embd
+        self.c_attn = Conv1D(config.encoder_width, 2 * width) if is_cross else Conv1D(width, 3 * width)
+        self.q_attn = Conv1D(width, width) if is_cross else None
+        self.c_proj = Conv1D(width, width)
 
     def _keys_and_values(self, encoder_BSH: Tensor) -> tuple[Tensor, Tensor]:
         k_BSH, v_BSH = self.c_attn(encoder_BSH).chunk(2, -1)
@@ -105,9 +87,13 @@ class GPT2CrossAttention(nn.Module):
 
     def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return the residual."""
-        q_RALD = split_heads(self.q_attn(hidden_RLH), self.config.n_head)
         dropout = self.config.attn_pdrop if self.training else 0.0
-        mixed_RLH = attend_to_encoder(q_RALD, self._keys_and_values, run, index, dropout, self.scale)
+        if self.q_attn is None:
+            q_RALD, new = split_joined(self.c_attn(hidden_RLH), self.config.n_head)
+            mixed_RLH = attend_to_tokens(q_RALD, new, run, index, dropout, self.scale)
+        else:
+            q_RALD = split_heads(self.q_attn(hidden_RLH), self.config.n_head)
+            mixed_RLH = attend_to_encoder(q_RALD, self._keys_and_values, run, index, dropout, self.scale)
         return dropped(self.c_proj(mixed_RLH), self.config.resid_pdrop, self.training)
 
 
@@ -139,11 +125,11 @@ class GPT2Block(nn.Module):
     def __init__(self, config: GPT2Config, index: int) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.attn = GPT2Attention(config, index)
+        self.attn = GPT2Attention(config, index, is_cross=False)
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self.crossattention: GPT2CrossAttention | None = None
+        self.crossattention: GPT2Attention | None = None
         if config.add_cross_attention:
-            self.crossattention = GPT2CrossAttention(config, index)
+            self.crossattention = GPT2Attention(config, index, is_cross=True)
             self.ln_cross_attn = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
         self.mlp = GPT2MLP(config)
 
@@ -154,17 +140,6 @@ class GPT2Block(nn.Module):
             hidden_RLH = hidden_RLH + self.crossattention(self.ln_cross_attn(hidden_RLH), run, index)
         output_RLH: Tensor = hidden_RLH + self.mlp(self.ln_2(hidden_RLH))
         return output_RLH
-
-
-class GPT2Body(nn.Module):
-    """Embeddings, layers and the last norm."""
-
-    def __init__(self, config: GPT2Config) -> None:
-        super().__init__()
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
-        self.h = nn.ModuleList(GPT2Block(config, index) for index in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
 
 class GPT2LMHeadModel(TextDecoder):
@@ -182,7 +157,13 @@ class GPT2LMHeadModel(TextDecoder):
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)
-        self.transformer = GPT2Body(config)
+        parts = {
+            "wte": nn.Embedding(config.vocab_size, config.n_embd),
+            "wpe": nn.Embedding(config.n_positions, config.n_embd),
+            "h": nn.ModuleList(GPT2Block(config, index) for index in range(config.n_layer)),
+            "ln_f": nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon),
+        }
+        self.transformer = nn.ModuleDict(parts)
         self.lm_head = StepLinear(config.n_embd, config.vocab_size, bias=False)
         self.tie_weights()
 
@@ -191,10 +172,10 @@ class GPT2LMHeadModel(TextDecoder):
     ) -> Tensor:
         """Return the first hidden_RLH."""
         body = self.transformer
-        hidden_RLH: Tensor = body.wte(input_ids) if inputs_embeds is None else inputs_embeds
-        hidden_RLH = hidden_RLH + body.wpe(positions)
+        hidden_RLH: Tensor = body["wte"](input_ids) if inputs_embeds is None else inputs_embeds
+        hidden_RLH = hidden_RLH + body["wpe"](positions)
         if token_type_ids is not None:
-            hidden_RLH = hidden_RLH + body.wte(token_type_ids)
+            hidden_RLH = hidden_RLH + body["wte"](token_type_ids)
         return dropped(hidden_RLH, self.config.embd_pdrop, self.training)
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
@@ -211,7 +192,7 @@ class GPT2LMHeadModel(TextDecoder):
 
     def _init_module(self, module: nn.Module) -> None:
         match module:
-            case GPT2Attention() | GPT2CrossAttention() | GPT2MLP():  # two residual paths a layer (section 2.3)
+            case GPT2Attention() | GPT2MLP():  # two residual paths a layer (section 2.3)
                 std = self.config.initializer_range / math.sqrt(2 * self.config.n_layer)
                 nn.init.normal_(module.c_proj.weight, std=std)
             case Conv1D():

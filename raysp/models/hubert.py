@@ -69,6 +69,7 @@ class HubertPreTrainedModel(SpeechModel):
 
     config_class: ClassVar[type[Config]] = HubertConfig
     base_model_prefix: ClassVar[str] = "hubert"
+    zero_conv_biases: ClassVar[bool] = True
     config: HubertConfig
 
     def build_base(self) -> "HubertModel":
@@ -84,12 +85,6 @@ class HubertPreTrainedModel(SpeechModel):
                 nn.init.normal_(weight, std=math.sqrt(2 / (kernel * weight.shape[1])))
                 module.parametrizations.weight = WeightNorm(weight)
                 nn.init.zeros_(bias)
-            case nn.Conv1d():
-                nn.init.kaiming_normal_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            case nn.BatchNorm1d():
-                module.reset_parameters()
             case _:
                 super()._init_module(module)
 

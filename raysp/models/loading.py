@@ -21,7 +21,7 @@ from raysp.models.base.placing import built
 from raysp.models.base.row_layout import Layout
 from raysp.models.base.weights import Fit, TensorHeader, hold_equal, read_headers
 from raysp.models.encoder.encoder_heads import ForCTC, refuse_shared_names, with_encoder_of
-from raysp.models.encoder.heads import SharedStates, layer_weights_of
+from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import (
     LanguageSwitch,
     adapter_of,
@@ -455,8 +455,7 @@ class LoadedCheckpoint:
         heads: dict[Capability, ModelOutput] = {}
         with self.precision():
             sums = {head: head.layer_sum() for head in weighing}
-            states = SharedStates([*sums.values()]) if sums else None
-            encoded = encoder.encode(inputs, layout, output_hidden_states=hidden_states, states=states)
+            encoded = encoder.encode(inputs, layout, output_hidden_states=hidden_states, states=[*sums.values()])
             for head in readers:
                 heads |= dict.fromkeys(head.gives, head.read(Reading(encoded, inputs, layout, sums.get(head))))
         frames = hidden_frames = None

@@ -8,11 +8,11 @@ decoder.
 Legend: R rows, L tokens, H hidden.
 """
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from raysp.models.bart import BartConfig, BartDecoder, BartDecoderLayer, BartForCausalLM
+from raysp.models.bart import BartConfig, BartDecoderLayer, BartForCausalLM
 from raysp.models.base.configuration import Config
 from raysp.models.decoder.attention import Pass
 
@@ -31,26 +31,21 @@ class MBartDecoderLayer(BartDecoderLayer):
 
     def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
         """Return the layer's output."""
-        hidden_RLH = hidden_RLH + self.self_attn.to_tokens(self.self_attn_layer_norm(hidden_RLH), run, index)
+        hidden_RLH = hidden_RLH + self.self_attn(self.self_attn_layer_norm(hidden_RLH), run, index)
         if run.has_encoder:
-            hidden_RLH = hidden_RLH + self.encoder_attn.to_encoder(self.encoder_attn_layer_norm(hidden_RLH), run, index)
+            hidden_RLH = hidden_RLH + self.encoder_attn(self.encoder_attn_layer_norm(hidden_RLH), run, index)
         return hidden_RLH + self.feed_forward(self.final_layer_norm(hidden_RLH))
-
-
-class MBartDecoder(BartDecoder):
-    """Embeddings, layers and the last norm."""
-
-    layer_class: ClassVar[type[BartDecoderLayer]] = MBartDecoderLayer
-
-    def __init__(self, config: BartConfig) -> None:
-        super().__init__(config)
-        self.layer_norm = nn.LayerNorm(config.d_model)
 
 
 class MBartForCausalLM(BartForCausalLM):
     """mBART's decoder as a causal language model."""
 
     config_class: ClassVar[type[Config]] = MBartConfig
-    decoder_class: ClassVar[type[BartDecoder]] = MBartDecoder
+    layer_class: ClassVar[type[BartDecoderLayer]] = MBartDecoderLayer
     norm_name: ClassVar[str] = "model.decoder.layer_norm"
     config: MBartConfig
+
+    def __init__(self, config: MBartConfig) -> None:
+        super().__init__(config)
+        decoder = cast(nn.ModuleDict, self.model["decoder"])
+        decoder["layer_norm"] = nn.LayerNorm(config.d_model)

@@ -32,7 +32,7 @@ from raysp.models.encoder.fast_conformer import (
     pointwise,
     subsampled,
 )
-from raysp.models.encoder.heads import KeptStates, States
+from raysp.models.encoder.heads import States
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.encoder.transformer import run_layers
 from raysp.models.features.parakeet_features import ParakeetFeatureExtractor
@@ -230,7 +230,7 @@ class ParakeetPreTrainedModel(SpeechModel):
         return (end_BMN == end_BMN[:, -1:, -1:]).all(-1).all(-1)
 
     def _init_module(self, module: nn.Module) -> None:
-        deviation = self.encoder_config.initializer_range
+        deviation = self.initial_deviation
         match module:
             case SelfAttention():
                 nn.init.normal_(module.bias_u, std=deviation)
@@ -239,8 +239,6 @@ class ParakeetPreTrainedModel(SpeechModel):
                 nn.init.normal_(module.weight, std=deviation)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            case nn.BatchNorm1d():
-                module.reset_parameters()
             case _:
                 super()._init_module(module)
 
@@ -298,14 +296,14 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         mask_time_indices: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        states: States | None = None,
+        states: Sequence[States] = (),
     ) -> ParakeetEncoderModelOutput:
-        """Return the named output of `forward`; `states` receives each hidden state in addition.
+        """Return the named output of `forward`; `states` receive each hidden state in addition.
 
         `mask_time_indices` must be None: this architecture masks no frames.
         """
         config = self.encoder_config
-        kept = KeptStates(states) if output_hidden_states else None
+        kept: list[Tensor] = []
         frames = self.frame_layout(layout, self._get_feat_extract_output_lengths(inputs.shape[1]))
         inputs = inputs.to(self.dtype)
         if not (output_attentions or self.training):
@@ -316,11 +314,11 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         if not frames.is_packed:
             waves_WH = sinusoids(frames.num_frames, config.hidden_size, hidden_BTH)
             waves_WH = dropped(waves_WH, config.dropout_positions, self.training)
-        receiver, arguments = states if kept is None else kept, (waves_WH, output_attentions)
-        hidden_BTH, weights = run_layers(self, self.layers, hidden_BTH, frames, *arguments, states=receiver)
+        receivers, arguments = [kept, *states] if output_hidden_states else states, (waves_WH, output_attentions)
+        hidden_BTH, weights = run_layers(self, self.layers, hidden_BTH, frames, *arguments, states=receivers)
         return ParakeetEncoderModelOutput(
             last_hidden_state=frames.unpack(hidden_BTH),
-            hidden_states=None if kept is None else tuple(kept),
+            hidden_states=tuple(kept) if output_hidden_states else None,
             attentions=weights if output_attentions else None,
         )
 

@@ -92,35 +92,15 @@ class SEWDOutput(nn.Module):
         return normalised_BQH
 
 
-class SEWDAttention(nn.Module):
-    """Attention and its output, named as in checkpoints."""
-
-    def __init__(self, config: SEWDConfig) -> None:
-        super().__init__()
-        self.self = DisentangledSelfAttention(config)
-        self.output = SEWDOutput(config, config.hidden_size)
-
-
-class SEWDIntermediate(nn.Module):
-    """The first dense layer of the feed-forward."""
-
-    def __init__(self, config: SEWDConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.act = activation(config.hidden_act)
-
-    def forward(self, hidden_BQH: Tensor) -> Tensor:
-        """Return (B, Q, I), each frame on its own."""
-        return self.act(dense(self.dense, hidden_BQH))
-
-
 class SEWDLayer(nn.Module):
     """Attention and feed-forward, each followed by normalisation."""
 
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__()
-        self.attention = SEWDAttention(config)
-        self.intermediate = SEWDIntermediate(config)
+        attention, output = DisentangledSelfAttention(config), SEWDOutput(config, config.hidden_size)
+        self.attention = nn.ModuleDict({"self": attention, "output": output})
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
+        self.act = activation(config.hidden_act)
         self.output = SEWDOutput(config, config.intermediate_size)
 
     def forward(
@@ -131,9 +111,10 @@ class SEWDLayer(nn.Module):
         with_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output, and attention weights if requested."""
-        attended_BQH, weights_BAQQ = self.attention.self(hidden_BQH, layout, distances, with_weights)
-        hidden_BQH = self.attention.output(attended_BQH, hidden_BQH)
-        return self.output(self.intermediate(hidden_BQH), hidden_BQH), weights_BAQQ
+        attended_BQH, weights_BAQQ = self.attention["self"](hidden_BQH, layout, distances, with_weights)
+        hidden_BQH = self.attention["output"](attended_BQH, hidden_BQH)
+        inner_BQI = self.act(dense(self.intermediate["dense"], hidden_BQH))
+        return self.output(inner_BQI, hidden_BQH), weights_BAQQ
 
 
 class SEWDTransformerEncoder(nn.Module):
@@ -153,9 +134,9 @@ class SEWDTransformerEncoder(nn.Module):
         self._table: Folded[Tensor] = Folded()
 
     def forward(
-        self, hidden_BQH: Tensor, layout: Layout, states: States | None, with_weights: bool
+        self, hidden_BQH: Tensor, layout: Layout, states: Sequence[States], with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the last hidden state and attention weights; `states` receives the first input and all outputs.
+        """Return the last hidden state and attention weights; `states` receive the first input and all outputs.
 
         Without weights and training, a CPU does no work on padding, whose frames are then zero.
         """
@@ -202,14 +183,14 @@ class SEWDEncoder(nn.Module):
         self.upsample = SEWDUpsampling(config)
 
     def forward(
-        self, hidden_BTH: Tensor, layout: Layout, states: States | None, with_weights: bool
+        self, hidden_BTH: Tensor, layout: Layout, states: Sequence[States], with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state, zero after the last whole group of frames, and attention weights.
 
         Args:
             hidden_BTH: Projected features.
             layout: Layout of the frames.
-            states: Receives hidden states, which are squeezed.
+            states: Receive hidden states, which are squeezed.
             with_weights: Return attention weights.
         """
         num_frames, factor = hidden_BTH.shape[1], self.config.squeeze_factor
@@ -238,6 +219,7 @@ class SEWDPreTrainedModel(SpeechModel):
 
     config_class: ClassVar[type[Config]] = SEWDConfig
     base_model_prefix: ClassVar[str] = "sew_d"
+    zero_conv_biases: ClassVar[bool] = True
     config: SEWDConfig
 
     def build_base(self) -> "SEWDModel":
@@ -258,15 +240,6 @@ class SEWDPreTrainedModel(SpeechModel):
     def num_hidden_frames(self, num_samples: Count) -> Count:
         """Return the number of squeezed frames for inputs of these numbers of samples."""
         return self.num_frames(num_samples) // self.config.squeeze_factor
-
-    def _init_module(self, module: nn.Module) -> None:
-        match module:
-            case nn.Conv1d():
-                nn.init.kaiming_normal_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            case _:
-                super()._init_module(module)
 
 
 class SEWDModel(SEWDPreTrainedModel, EncoderModel):

@@ -19,13 +19,13 @@ from raysp.crossing import constant, number
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.configuration import Config
-from raysp.models.base.modeling import Model, warn_of_random
+from raysp.models.base.modeling import Model, resolved, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, GenerateOutput, ModelOutput, Seq2SeqLMOutput
-from raysp.models.base.row_layout import Count, Layout
+from raysp.models.base.row_layout import Layout
 from raysp.models.base.weights import Value
 from raysp.models.decoder.generation import GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
-from raysp.models.decoder.text_decoder import TextDecoder, initial_deviation
+from raysp.models.decoder.text_decoder import TextDecoder
 from raysp.models.encoder.heads import check_labels
 from raysp.models.registry import decoder_types, encoder_types
 
@@ -191,41 +191,11 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         model.new_weights = frozenset({*new, *projection})
         return model.eval()
 
-    # Lengths and widths
-
-    @property
-    def min_samples(self) -> int:
-        """Number of samples of the shortest input, which has one frame."""
-        return int(self.encoder.min_samples)
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples from one frame to the next."""
-        return int(self.encoder.frame_stride)
-
-    @property
-    def hidden_stride(self) -> int:
-        """Samples from one frame of the encoder's `hidden_states` to the next."""
-        return int(self.encoder.hidden_stride)
-
-    def num_hidden_frames(self, num_samples: Count) -> Count:
-        """Return the number of frames of the encoder's `hidden_states`."""
-        return cast(Count, self.encoder.num_hidden_frames(num_samples))
-
-    @property
-    def output_size(self) -> int:
-        """Width of the encoder's `last_hidden_state`, before any projection."""
-        return int(self.encoder.output_size)
-
     @property
     def speech_encoder(self) -> Model:
         """The encoder."""
         encoder: Model = self.encoder
         return encoder
-
-    def num_frames(self, num_samples: Count) -> Count:
-        """Return the number of frames for these numbers of samples, at least 0."""
-        return cast(Count, self.encoder.num_frames(num_samples))
 
     # Weights
 
@@ -248,8 +218,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         """Initialise all weights from torch's generator; return the model."""
         self.encoder.init_weights()
         self.decoder.init_weights()
-        if self.enc_to_dec_proj is not None:
-            self._init_module(self.enc_to_dec_proj)
+        self._init_new_model()
         return self
 
     def _init_new_model(self) -> None:
@@ -257,11 +226,10 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         if self.enc_to_dec_proj is not None:
             self._init_module(self.enc_to_dec_proj)
 
-    @torch.no_grad()
-    def _init_module(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=initial_deviation(self.config.decoder))
-            nn.init.zeros_(module.bias)
+    @property
+    def initial_deviation(self) -> float:
+        """Standard deviation of initial weights, of the decoder."""
+        return float(self.decoder.initial_deviation)
 
     def get_encoder(self) -> Model:
         """Return the model of speech."""
@@ -328,24 +296,23 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             return_dict: False returns a plain tuple.
             kwargs: Arguments of the decoder, with the prefix `decoder_`, and of the encoder, without.
         """
-        own = self.config
         if labels is not None:
-            check_labels(labels, own.decoder.vocab_size)
-        with_weights = own.output_attentions if output_attentions is None else output_attentions
-        with_states = own.output_hidden_states if output_hidden_states is None else output_hidden_states
+            check_labels(labels, self.config.decoder.vocab_size)
+        with_weights = resolved(output_attentions, self.config.output_attentions)
+        with_states = resolved(output_hidden_states, self.config.output_hidden_states)
         of_decoder = {n.removeprefix("decoder_"): value for n, value in kwargs.items() if n.startswith("decoder_")}
         of_encoder = {name: value for name, value in kwargs.items() if not name.startswith("decoder_")}
         if encoder_outputs is None:
-            encoded = self._encode(
+            encoder_outputs = self.encoder(
                 _one_input(inputs, input_values, input_features),
-                attention_mask,
-                with_weights,
-                with_states,
+                attention_mask=attention_mask,
+                output_attentions=with_weights,
+                output_hidden_states=with_states,
+                return_dict=True,
                 **of_encoder,
             )
-        else:
-            encoded = _as_output(encoder_outputs)
-        frames_BTH = self._projected(encoded[0])
+        encoded = _as_output(encoder_outputs)
+        frames_BTH = self._projected(encoded.last_hidden_state)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         decoded = self.decoder(
@@ -369,28 +336,10 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             decoder_attentions=decoded.attentions,
             cross_attentions=decoded.cross_attentions,
             encoder_last_hidden_state=frames_BTH,
-            encoder_hidden_states=getattr(encoded, "hidden_states", None),
-            encoder_attentions=getattr(encoded, "attentions", None),
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attentions=encoded.attentions,
         )
-        return output.to_tuple() if (own.return_dict if return_dict is None else return_dict) is False else output
-
-    def _encode(
-        self,
-        inputs: Tensor,
-        attention_mask: Tensor | Layout | None,
-        with_weights: bool = False,
-        with_states: bool = False,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> ModelOutput:
-        encoded: ModelOutput = self.encoder(
-            inputs,
-            attention_mask=attention_mask,
-            output_attentions=with_weights,
-            output_hidden_states=with_states,
-            return_dict=True,
-            **kwargs,
-        )
-        return encoded
+        return self.returned(output, return_dict)
 
     def _projected(self, frames_BTH: Tensor) -> Tensor:
         return frames_BTH if self.enc_to_dec_proj is None else self.enc_to_dec_proj(frames_BTH)
@@ -444,8 +393,9 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         merged = self._options(generation_config, options)
         with torch.no_grad():
             if encoder_outputs is None:
-                encoder_outputs = self._encode(_one_input(inputs, input_values, input_features), attention_mask)
-            frames_BTH = self._projected(_as_output(encoder_outputs)[0])
+                speech = _one_input(inputs, input_values, input_features)
+                encoder_outputs = self.encoder.encode(speech, self.encoder.input_layout(speech, attention_mask))
+            frames_BTH = self._projected(_as_output(encoder_outputs).last_hidden_state)
         prompt_BL, mask_BL = self._prompt(merged, len(frames_BTH), decoder_input_ids, decoder_attention_mask)
         return generate(
             self.decoder,

@@ -129,9 +129,9 @@ class Wav2Vec2BertEncoder(nn.Module):
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
-        self, hidden_BTH: Tensor, layout: Layout, states: States | None, with_weights: bool
+        self, hidden_BTH: Tensor, layout: Layout, states: Sequence[States], with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the last hidden state and attention weights; `states` receives the first input and all outputs.
+        """Return the last hidden state and attention weights; `states` receive the first input and all outputs.
 
         A layer dropped in training returns its input. Frames of a row's padding after the first are undefined; on a CPU
         they are zero and cost nothing.

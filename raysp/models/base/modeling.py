@@ -100,17 +100,17 @@ class Model(nn.Module):
 
     @property
     def min_samples(self) -> int:
-        """Number of samples of the shortest input, which has one frame."""
-        raise NotImplementedError
+        """Number of samples of the shortest input of the speech encoder, which has one frame."""
+        return self.speech_encoder.min_samples
 
     @property
     def frame_stride(self) -> int:
         """Samples from one frame to the next."""
-        raise NotImplementedError
+        return self.speech_encoder.frame_stride
 
     def num_frames(self, num_samples: Count) -> Count:
         """Return the number of frames for these numbers of samples, at least 0."""
-        raise NotImplementedError
+        return self.speech_encoder.num_frames(num_samples)
 
     @property
     def receptive_samples(self) -> int:
@@ -127,17 +127,16 @@ class Model(nn.Module):
     @property
     def hidden_stride(self) -> int:
         """Samples from one frame of `hidden_states` to the next."""
-        return self.frame_stride
+        return self.speech_encoder.hidden_stride
 
     def num_hidden_frames(self, num_samples: Count) -> Count:
         """Return the number of frames of `hidden_states` for these numbers of samples."""
-        return self.num_frames(num_samples)
+        return self.speech_encoder.num_hidden_frames(num_samples)
 
     @property
     def output_size(self) -> int:
-        """Width of `last_hidden_state`."""
-        config: Any = self.config
-        return int(config.hidden_size)
+        """Width of the encoder's `last_hidden_state`."""
+        return self.speech_encoder.output_size
 
     @property
     def speech_encoder(self) -> "Model":
@@ -162,9 +161,25 @@ class Model(nn.Module):
         if self.device.type != "meta":
             self.init_weights()
 
+    @property
+    def initial_deviation(self) -> float:
+        """Standard deviation of initial weights."""
+        config: Any = self.config
+        return float(config.initializer_range)
+
     def _init_module(self, module: nn.Module) -> None:
         """Initialise the weights that one module holds itself."""
-        raise NotImplementedError
+        match module:
+            case nn.Linear():
+                nn.init.normal_(module.weight, std=self.initial_deviation)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            case nn.Embedding():
+                nn.init.normal_(module.weight, std=self.initial_deviation)
+                if module.padding_idx is not None:
+                    nn.init.zeros_(module.weight[module.padding_idx])
+            case nn.LayerNorm() | nn.GroupNorm() | nn.BatchNorm1d():
+                module.reset_parameters()
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, object] | None = None) -> None:
         """Recompute layers in the backward pass of training: less memory, more time.

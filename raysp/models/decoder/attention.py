@@ -167,14 +167,17 @@ class SplitAttention(nn.Module):
     dropout_name: ClassVar[str]
     """Name of the configuration's field with the dropout of attention weights."""
 
-    def __init__(self, config: Config, num_heads: int) -> None:
+    def __init__(self, config: Config, num_heads: int, *, is_cross: bool) -> None:
         super().__init__()
         self.config: Any = config
-        self.num_heads = num_heads
+        self.num_heads, self.is_cross = num_heads, is_cross
         self._joined = JoinedProduct()
 
-    def to_tokens(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return a mix_RLH of tokens up to and including each token."""
+    def forward(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
+        """Return a mix_RLH of tokens up to and including each token, or with `is_cross` of the encoder's frames."""
+        dropout = getattr(self.config, self.dropout_name) if self.training else 0.0
+        if self.is_cross:
+            return attend_to_encoder(self._queries(hidden_RLH), self._keys_and_values, run, index, dropout)
         layers = [self.get_submodule(name) for name in self.layer_names]
         joined_RLN = self._joined(hidden_RLH, cast(list[nn.Linear], layers))
         new: KeysAndValues
@@ -182,15 +185,7 @@ class SplitAttention(nn.Module):
             queries, new = self._queries(hidden_RLH), self._keys_and_values(hidden_RLH)
         else:
             queries, new = split_joined(joined_RLN, self.num_heads)
-        return attend_to_tokens(queries, new, run, index, self._dropout)
-
-    def to_encoder(self, hidden_RLH: Tensor, run: Pass, index: int) -> Tensor:
-        """Return a mix_RLH of the encoder's frames."""
-        return attend_to_encoder(self._queries(hidden_RLH), self._keys_and_values, run, index, self._dropout)
-
-    @property
-    def _dropout(self) -> float:
-        return getattr(self.config, self.dropout_name) if self.training else 0.0
+        return attend_to_tokens(queries, new, run, index, dropout)
 
     def _queries(self, hidden_RLH: Tensor) -> Tensor:
         return split_heads(getattr(self, self.layer_names[0])(hidden_RLH), self.num_heads)

@@ -361,21 +361,6 @@ class TextDecoder(GeneratingModel):
         self.tie_weights()
         return embeddings
 
-    def _init_module(self, module: nn.Module) -> None:
-        std = initial_deviation(self.config)
-        match module:
-            case nn.Linear():
-                nn.init.normal_(module.weight, std=std)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            case nn.Embedding():
-                nn.init.normal_(module.weight, std=std)
-                if module.padding_idx is not None:
-                    nn.init.zeros_(module.weight[module.padding_idx])
-            case nn.LayerNorm():
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
-
 
 def causal_lm_loss(logits_RLV: Tensor, labels_RL: Tensor, *, shift: bool) -> Tensor:
     """Return the mean cross entropy over labels other than -100; `shift`: a token predicts the next label."""
@@ -392,12 +377,6 @@ def _resized(weight_VH: Tensor, size: int) -> nn.Parameter:
     mean_H = old.float().mean(0).to(old.dtype)
     new = mean_H.expand(max(0, size - len(old)), -1)
     return nn.Parameter(torch.cat([old[:size], new]), requires_grad=weight_VH.requires_grad)
-
-
-def initial_deviation(config: Any) -> float:  # noqa: ANN401 - of any text decoder
-    """Return the standard deviation of initial weights."""
-    named = "init_std" if hasattr(config, "init_std") else "initializer_range"
-    return float(getattr(config, named))
 
 
 def check_heads(width: int, num_heads: int) -> None:

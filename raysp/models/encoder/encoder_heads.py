@@ -85,7 +85,8 @@ class Head(SpeechModel):
         if labels is not None:
             self.check_labels(labels)
         layout, layer_sum = self.input_layout(input_values, attention_mask), self.layer_sum()
-        encoded = self.encoded(input_values, layout, output_attentions, output_hidden_states, states=layer_sum)
+        states = () if layer_sum is None else (layer_sum,)
+        encoded = self.encoded(input_values, layout, output_attentions, output_hidden_states, states=states)
         return self.returned(self.read(Reading(encoded, input_values, layout, layer_sum, labels)), return_dict)
 
     def check_labels(self, labels: Tensor) -> None:

@@ -32,32 +32,6 @@ class States(Protocol):
         """Receive the input of the first layer, then each layer's output."""
 
 
-class KeptStates(list[Tensor]):
-    """A list of hidden states that also passes them to another receiver."""
-
-    def __init__(self, also: States | None) -> None:
-        super().__init__()
-        self._also = also
-
-    def append(self, hidden_BTH: Tensor, /) -> None:
-        """Keep the next state and pass it on."""
-        super().append(hidden_BTH)
-        if self._also is not None:
-            self._also.append(hidden_BTH)
-
-
-class SharedStates:
-    """Several receivers of hidden states."""
-
-    def __init__(self, receivers: Sequence[States]) -> None:
-        self._receivers = receivers
-
-    def append(self, hidden_BTH: Tensor, /) -> None:
-        """Pass the next state to each receiver."""
-        for receiver in self._receivers:
-            receiver.append(hidden_BTH)
-
-
 class LayerSum:
     """Sum of hidden states weighted by the softmax of learned weights; holds one state at a time."""
 

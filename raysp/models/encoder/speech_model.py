@@ -18,7 +18,7 @@ from raysp.models.base.folded import WeightNorm, WeightNormConv1d
 from raysp.models.base.modeling import Model, resolved
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.base.row_layout import Count, Layout
-from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, LayerSum, States
+from raysp.models.encoder.heads import AMSoftmaxLoss, LayerSum, States
 from raysp.models.encoder.transformer import Encoder, EncoderConfig, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
 
@@ -130,6 +130,8 @@ class SpeechModel(Model):
     training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
     input_axes: ClassVar[str] = "(B, S)"
     """Shape of the encoder's input."""
+    zero_conv_biases: ClassVar[bool] = False
+    """Whether initial biases of convolutions are zero instead of random."""
     config: EncoderConfig
 
     def build_base(self) -> "SpeechModel":
@@ -150,6 +152,20 @@ class SpeechModel(Model):
         """Return the number of frames for inputs of these numbers of samples, at least 0."""
         frames = self._get_feat_extract_output_lengths(num_samples)
         return frames * (frames > 0)
+
+    @property
+    def hidden_stride(self) -> int:
+        """Samples from one frame of `hidden_states` to the next."""
+        return self.frame_stride
+
+    def num_hidden_frames(self, num_samples: Count) -> Count:
+        """Return the number of frames of `hidden_states` for inputs of these numbers of samples."""
+        return self.num_frames(num_samples)
+
+    @property
+    def output_size(self) -> int:
+        """Width of `last_hidden_state`."""
+        return self.config.hidden_size
 
     def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
         """Return the number of frames for inputs of these lengths; below 1 for too short inputs."""
@@ -248,18 +264,13 @@ class SpeechModel(Model):
                 nn.init.zeros_(bias)
             case nn.Conv1d():
                 nn.init.kaiming_normal_(module.weight)
-                if module.bias is not None:
+                if module.bias is not None and self.zero_conv_biases:
+                    nn.init.zeros_(module.bias)
+                elif module.bias is not None:
                     bound = math.sqrt(module.groups / (module.in_channels * module.kernel_size[0]))
                     nn.init.uniform_(module.bias, -bound, bound)
-            case nn.Linear():
-                nn.init.normal_(module.weight, std=self.config.initializer_range)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            case nn.Embedding():
-                nn.init.normal_(module.weight, std=self.config.initializer_range)
-            case nn.LayerNorm() | nn.GroupNorm():
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
+            case _:
+                super()._init_module(module)
 
 
 class EncoderModel(SpeechModel):
@@ -325,16 +336,17 @@ class EncoderModel(SpeechModel):
         mask_time_indices: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        states: States | None = None,
+        states: Sequence[States] = (),
     ) -> Encoded:
-        """Return the named output of `forward`; `states` receives each hidden state in addition."""
-        kept = KeptStates(states) if output_hidden_states else None
+        """Return the named output of `forward`; `states` receive each hidden state in addition."""
+        kept: list[Tensor] = []
+        receivers = [kept, *states] if output_hidden_states else states
         hidden_BTH, features_BTC, layout = self.project(inputs, layout)
         if mask_time_indices is not None or self.training:
             mask_time_indices = self.draw_time_mask(layout) if mask_time_indices is None else mask_time_indices
             hidden_BTH = augmented(hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, self.training)
-        hidden_BTH, weights = self.encoder(hidden_BTH, layout, states if kept is None else kept, output_attentions)
-        hidden_states = None if kept is None else tuple(kept)
+        hidden_BTH, weights = self.encoder(hidden_BTH, layout, receivers, output_attentions)
+        hidden_states = tuple(kept) if output_hidden_states else None
         attentions = weights if output_attentions else None
         if not self.gives_features:
             return BaseModelOutput(last_hidden_state=hidden_BTH, hidden_states=hidden_states, attentions=attentions)

@@ -8,7 +8,7 @@ Legend: B batch, T frames, N frames of all rows, C channels of the front end, H 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import accumulate, islice
 from operator import truediv
@@ -339,14 +339,14 @@ class Encoder(nn.Module):
         return self.layer_norm if self.config.do_stable_layer_norm else None
 
     def forward(
-        self, hidden_BTH: Tensor, layout: Layout, states: States | None, with_weights: bool
+        self, hidden_BTH: Tensor, layout: Layout, states: Sequence[States], with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state, whose padding is meaningless, and attention weights.
 
         Args:
             hidden_BTH: Projected features.
             layout: Layout of the frames.
-            states: Receives each layer's input and the last output; a layer dropped in training returns its input.
+            states: Receive each layer's input and the last output; a layer dropped in training returns its input.
             with_weights: Return attention weights.
         """
         hidden_BTH = layout.zeroed(hidden_BTH)
@@ -378,7 +378,7 @@ def run_layers(
     hidden_BTH: Tensor,
     layout: Layout,
     *arguments: Any,  # noqa: ANN401
-    states: States | None,
+    states: Sequence[States],
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Return the output of the last layer and attention weights.
 
@@ -388,20 +388,25 @@ def run_layers(
         hidden_BTH: Frames, as the layout has them.
         layout: Layout of the frames.
         arguments: Further arguments of the layers.
-        states: Receives each layer's input and the last output, side by side.
+        states: Receive each layer's input and the last output, side by side.
     """
     weights, layerdrop = [], getattr(encoder.config, "layerdrop", 0.0)
     # Only the input of a layer is kept for gradients then; the rest is computed again.
     recomputes = encoder.gradient_checkpointing and encoder.training and torch.is_grad_enabled()
     for layer in layers:
-        if states is not None:
-            states.append(layout.unpack(hidden_BTH))
+        if states:
+            _receive(states, layout.unpack(hidden_BTH))
         if encoder.training and layerdrop > 0.0 and torch.rand([]) < layerdrop:
             continue
         run = partial(checkpoint, layer, use_reentrant=False) if recomputes else layer
         hidden_BTH, weights_BATT = run(hidden_BTH, layout, *arguments)
         if weights_BATT is not None:
             weights.append(weights_BATT)
-    if states is not None:
-        states.append(layout.unpack(hidden_BTH))
+    if states:
+        _receive(states, layout.unpack(hidden_BTH))
     return hidden_BTH, tuple(weights)
+
+
+def _receive(states: Sequence[States], hidden_BTH: Tensor) -> None:
+    for receiver in states:
+        receiver.append(hidden_BTH)
