@@ -12,6 +12,7 @@ import raysp
 from tests import kit
 from tests.classifiers import make_classifier, make_frame_classifier, make_speaker_model
 from tests.corpora import damaged, digits_table, write_shard
+from tests.ops.waves import assert_alike
 
 CHECKPOINT = str(kit.CHECKPOINT)
 OUTPUTS = [
@@ -103,20 +104,7 @@ def test_rows_of_every_output_are_equal_under_both_engines(corpus, local_ray):
         assert (result.rows, result.errors) == (6, {"unsupported_format": 1})
     rows = kit.rows(corpus / "here")
     assert sum(all(value is not None for name, value in row.items() if "error" not in name) for row in rows) == 5
-    assert_same(rows, kit.rows(corpus / "ray"))
-
-
-def assert_same(value: object, other: object) -> None:
-    """Compare rows: numbers to 1e-5, since threads add in other orders, all else exactly."""
-    if isinstance(value, dict) and isinstance(other, dict):
-        assert value.keys() == other.keys()
-        assert_same([*value.values()], [*other.values()])
-    elif isinstance(value, list) and isinstance(other, list):
-        assert len(value) == len(other)
-        for one, counterpart in zip(value, other, strict=True):
-            assert_same(one, counterpart)
-    else:
-        assert value == (pytest.approx(other, rel=1e-5, abs=1e-5) if isinstance(other, float) else other)
+    assert_alike(rows, kit.rows(corpus / "ray"), rel=1e-5, abs=1e-5)  # threads add in other orders
 
 
 @pytest.mark.parametrize(

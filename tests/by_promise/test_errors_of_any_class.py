@@ -204,7 +204,7 @@ def test_it_fails_the_row_for_which_it_is_raised(raising, error, place):
         assert [row["error_message"] for row in labelled] == [row["error_message"] for row in rows]
 
 
-@pytest.mark.parametrize("place", ["Map", "Keep behind Label", "a filter by seconds", *OUTPUTS])
+@pytest.mark.parametrize("place", ["Map", "Keep behind Label", "an output of several windows"])
 def test_an_interrupt_stays_one(raising, place):
     with pytest.raises(KeyboardInterrupt):
         raysp.run(raising("KeyboardInterrupt", place), engine="here", progress=False)

@@ -88,10 +88,10 @@ class TestSample:
     def test_the_interval_holds_the_hours_of_all_rows_for_most_seeds(self, pipeline):
         plan = raysp.plan(pipeline)
         exact = sum(sum(seconds_of_shard(shard)) for shard in range(12))
-        found = [raysp.estimate(plan, sample=64, seed=seed).audio_seconds for seed in range(20)]
-        assert len({one.value for one in found}) > 10  # sums of 64 durations from a few, so that some are equal
+        found = [raysp.estimate(plan, sample=64, seed=seed).audio_seconds for seed in range(10)]
+        assert len({one.value for one in found}) > 5  # sums of 64 durations from a few, so that some are equal
         assert all(0.02 < one.margin / one.value < 0.25 for one in found)
-        assert sum(abs(one.value - exact) <= one.margin for one in found) >= 16
+        assert sum(abs(one.value - exact) <= one.margin for one in found) >= 8
 
     @pytest.mark.slow
     def test_a_shard_that_changed_is_named_and_the_others_are_sampled(self, pipeline, tmp_path):

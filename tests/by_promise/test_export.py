@@ -209,16 +209,6 @@ class TestFilesOfEarlierExports:
             assert (again.kept, again.rewritten) == ((1, 0) if to == "srt" else (0, 1))
             assert (path.read_bytes() == edited) == (to == "srt")
 
-    @pytest.mark.parametrize(("to", "edit"), [("ctm", lambda data: data[:-1]), ("dataset", lambda data: b"")])
-    def test_an_edited_file_of_a_label_shard_is_written_again_and_counted(self, made, tmp_path, to, edit):
-        export(tmp_path, made / "out", to)
-        before = exported(tmp_path / to)
-        [name] = [name for name in before if name != "README.md"]
-        (tmp_path / to / name).write_bytes(edit(before[name]))
-        again = export(tmp_path, made / "out", to)
-        assert (again.rewritten, again.first_rewritten, again.kept) == (1, name, 0)
-        assert exported(tmp_path / to) == before
-
 
 @pytest.mark.parametrize("to", ["dataset", "clips"])
 def test_a_card_shows_no_path_of_the_machine(made, tmp_path, to):

@@ -33,18 +33,8 @@ class TestCorpora:
         assert ran.code == 0, ran.err
         assert [row["error_type"] for row in kit.rows(tmp_path / "out")] == [None, "decoder_crashed", None]
 
-    def test_a_fault_that_a_kind_cannot_have_is_refused(self, tmp_path):
-        with pytest.raises(ValueError, match="found the fault 'null_id' for a folder, expected one of parquet"):
-            kit.corpus(tmp_path, faults=["null_id"], kind="folder")
-
 
 class TestCommands:
-    def test_code_and_streams_are_those_of_the_command(self):
-        assert kit.run("models --json").out.startswith("{")
-        ran = kit.run(["status", "there is none"])
-        assert (ran.code, ran.out) == (2, "")
-        assert "there is none" in ran.err
-
     @pytest.mark.drivers
     @pytest.mark.parametrize("when", ["after", *soaked(["before"])])
     @pytest.mark.parametrize("phase", kit.PHASES)
@@ -85,16 +75,6 @@ class TestFiles:
             fsspec.filesystem("memory").rm(files.url("a/1"))
             assert files.changes >= 3
         assert fsspec.filesystem("memory").find(files.url("a")) == []
-
-
-def test_rows_of_a_bucket_are_read(s3, tmp_path):
-    bucket = s3.bucket()
-    kit.corpus(tmp_path, rows=2, shards=2)
-    s3.upload(tmp_path, bucket, "labels/")
-    s3.upload(tmp_path, bucket, "labels/.raysp/")
-    found = kit.rows(s3.url(bucket, "labels"), "id", options=s3.options)
-    assert found == kit.rows(tmp_path, "id")
-    assert len(found) == 2
 
 
 def test_the_kit_imports_nothing_below_raysp():

@@ -47,11 +47,12 @@ def scores_of(expected: dict[str, float]) -> dict[str, float]:
     return {name: pytest.approx(expected[theirs], abs=1e-5) for name, theirs in names.items()}
 
 
-@pytest.mark.parametrize("seconds", [0.3, 9.01])
-def test_scores_are_those_of_the_package(package, seconds):
-    recording = kit.sound(speech(seconds))
-    [row] = labels_alone(CHECKPOINT, raysp.Mos(), [recording])
-    assert row["mos"] == scores_of(package(samples_of(recording)))
+def test_scores_are_those_of_the_package_for_rows_of_any_length_in_one_batch(package):
+    recordings = [kit.sound(speech(seconds)) for seconds in (0.3, 9.01, 2.4)]
+    for row, recording in zip(
+        labels_alone(CHECKPOINT, raysp.Mos(), recordings, batch_seconds=60), recordings, strict=True
+    ):
+        assert row["mos"] == scores_of(package(samples_of(recording)))
 
 
 def test_a_long_recording_has_the_scores_of_the_whole_whatever_its_windows(package, tmp_path):
@@ -62,10 +63,3 @@ def test_a_long_recording_has_the_scores_of_the_whole_whatever_its_windows(packa
     for checkpoint, label in [(CHECKPOINT, windows[1]), (tmp_path / "decoder", windows[0])]:
         [row] = labels_alone(checkpoint, raysp.Mos(), [recording], **label)
         assert row["mos"] == expected
-
-
-def test_a_row_has_the_scores_that_it_has_alone():
-    recordings = [kit.sound(speech(seconds)) for seconds in (2.4, 1.2)]
-    together = labels_alone(CHECKPOINT, raysp.Mos(), recordings, batch_seconds=60)
-    for recording, row in zip(recordings, together, strict=True):
-        assert [row["mos"]] == [alone["mos"] for alone in labels_alone(CHECKPOINT, raysp.Mos(), [recording])]

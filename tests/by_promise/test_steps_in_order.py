@@ -8,12 +8,6 @@ from tests import kit
 from tests.corpora import AUDIO, CHECKPOINT, write_shard
 
 OUTPUTS = (raysp.Transcript(), raysp.Signals())
-SEEN: list[list[str]] = []
-
-
-def every_row(table: pa.Table) -> list[bool]:
-    SEEN.append(table.column_names)
-    return [True] * table.num_rows
 
 
 def write_channels(folder, seconds: list[float], languages: list[str]) -> None:
@@ -49,11 +43,3 @@ def test_filters_act_on_their_sides_of_decode_which_has_its_own_settings(tmp_pat
     silent = labelled(tmp_path, english, raysp.Decode(channel=0, max_seconds=9), long_enough, sink="first")
     assert [row["error_type"] for row in silent][2:] == ["filtered", None]
     assert silent[3]["signal"]["loudness"] < found[1]["signal"]["loudness"] - 20
-
-
-def test_a_function_of_a_filter_sees_all_columns_but_the_recordings(tmp_path):
-    write_channels(tmp_path, [0.5], ["en"])
-    SEEN.clear()
-    any_column = raysp.Keep(where=f"{__name__}:every_row")
-    labelled(tmp_path, any_column, raysp.Decode())
-    assert {tuple(sorted(names)) for names in SEEN} == {("id", "language")}

@@ -42,7 +42,7 @@ def labelled(folder, *outputs, **fields):
 
 
 def test_equal_samples_have_one_digest_in_any_container_batch_and_windows(tmp_path):
-    long, short = joined(8), joined(2)
+    long, short = joined(4), joined(2)
     recordings = [
         *(kit.sound(one, form=form) for one in (long, short) for form in ("WAV", "FLAC")),
         kit.sound(long / np.float32(32_768), subtype="FLOAT"),
@@ -51,10 +51,10 @@ def test_equal_samples_have_one_digest_in_any_container_batch_and_windows(tmp_pa
     ]
     shard_of(tmp_path, recordings)
     output = raysp.Signals(audio_digest=True)
-    settings = [{}, {"batch_seconds": 1}, {"window_seconds": 2, "overlap_seconds": 1}, {"window_seconds": 1}]
+    settings = [{}, {"batch_seconds": 1, "window_seconds": 1, "overlap_seconds": 0.5}]
     found = [
         [row["audio_digest"] for row in labelled(tmp_path, output, name=f"out{number}", **label)]
-        for number, label in enumerate([{"overlap_seconds": 0.5, **label} for label in settings])
+        for number, label in enumerate(settings)
     ]
     assert found.count(found[0]) == len(settings)
     samples = [hashlib.blake2b((one / np.float32(32_768)).tobytes(), digest_size=16) for one in (long, short)]

@@ -15,7 +15,6 @@ import raysp
 from raysp import bounds
 from raysp.corpus.parquet import NotSealedError, SealedFile, seal
 from raysp.corpus.shards import PIECE_BYTES
-from raysp.corpus.tables import PagedFile, read_whole
 from tests import corpora
 from tests.corpora import AUDIO, wav
 
@@ -155,29 +154,6 @@ def test_buffers_that_announce_terabytes_are_refused(tmp_path, writer):
     assert re.search(
         r"a\.arrow: takes more memory to decode than the most allowed \([\d,]+ MB\)\. Write the shard", found
     )
-
-
-@pytest.mark.parametrize("version", ["1.0", "2.0"])
-@pytest.mark.parametrize(
-    ("encoding", "compressions"),
-    [
-        *((None, ("none", "snappy")), ("PLAIN", ("zstd",))),
-        *(("DELTA_LENGTH_BYTE_ARRAY", ("lz4",)), ("DELTA_BYTE_ARRAY", ("gzip", "none"))),
-    ],
-)
-def test_pages_of_every_writer_read_as_they_were_written(version, encoding, compressions):
-    texts = [None, "", "ä" * 300, "b"] * 250
-    table = pa.table({"id": texts, "n": range(1000), "l": [[1, 2], [], None, [3]] * 250})
-    options = {} if encoding is None else {"use_dictionary": False, "column_encoding": {"id": encoding}}
-    for compression in compressions:
-        file = io.BytesIO()
-        written = {"data_page_version": version, "compression": compression, "data_page_size": 200}
-        pq.write_table(table, file, row_group_size=350, **written, **options)
-        paged = PagedFile(pa.BufferReader(file.getvalue()))
-        groups = range(paged.metadata.num_row_groups)
-        found = pa.Table.from_batches(one for group in groups for one in paged.batches(group, 333))
-        assert found.equals(table), compression
-        assert read_whole(pa.BufferReader(file.getvalue()), 10 * MIB).equals(table)
 
 
 # Sealed files --------------------------------------------------------------------------------------------------------

@@ -9,8 +9,6 @@ from random import Random
 from typing import NamedTuple
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +17,6 @@ import raysp
 from raysp.corpus import archive, folders, manifests, sources, tars
 from raysp.corpus.shards import (
     LEAST_SECONDS,
-    READ_AGAIN_BYTES,
-    SECONDS_BY_PATH,
     Group,
     Piece,
     Shard,
@@ -30,7 +26,7 @@ from raysp.corpus.shards import (
 from raysp.corpus.surveys import Reading, survey_all
 from raysp.storage.ranged import open_ranged
 from raysp.storage.store import Entry
-from tests.corpora import AUDIO, a_pipeline, rows_table, write_shard
+from tests.corpora import a_pipeline, rows_table, write_shard
 from tests.corpus.test_tars import write_tar
 
 MOST = 10_000
@@ -129,23 +125,6 @@ def test_pieces_cover_every_row_once(groups, seconds, most_rows):
     assert [piece.first for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
     assert sum(piece.num_rows for piece in pieces) == sum(group.num_rows for group in groups)
     assert all(0 < piece.num_rows <= most_rows for piece in pieces)
-
-
-def test_a_large_group_is_cut_no_finer_than_it_is_worth_to_read_it_again():
-    audio = 24 * HOUR
-    stored = int(audio * 32_000)
-    assert len(cut_groups([Group(8640, 1000, audio)], 300)) == audio / 300
-    slices = len(cut_groups([Group(8640, stored, audio)], 300))
-    assert slices == int(1 + 2 * READ_AGAIN_BYTES / 32_000)
-    assert stored * (slices - 1) / 2 <= READ_AGAIN_BYTES * audio
-
-
-@pytest.mark.parametrize("nulls", [True, False])
-def test_rows_that_are_read_by_path_have_some_seconds_each(tmp_path, nulls):
-    audio = pa.array([{"bytes": None, "path": "a.wav"}] * 50, AUDIO) if nulls else pa.array(["a.wav"] * 50)
-    pq.write_table(pa.table({"audio": audio}), tmp_path / "x.parquet")
-    [group] = sources.survey("parquet", str(tmp_path / "x.parquet"), "", None, ("audio",)).groups
-    assert group.seconds == 50 * SECONDS_BY_PATH
 
 
 # Surveys of many shards ----------------------------------------------------------------------------------------------

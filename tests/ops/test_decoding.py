@@ -4,14 +4,12 @@ import struct
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.audio.waveforms import Windowing
 from raysp.ops.decoding import Decoding
-from raysp.ops.rows import MAX_MESSAGE, ROW_SCHEMA, plain, waves_of, with_waves
-from raysp.storage.audio_root import AudioRoot
+from raysp.ops.rows import MAX_MESSAGE, plain, waves_of, with_waves
 from tests.corpora import AUDIO, wav
 from tests.ops.test_long_rows import flac_of_unknown_length
 
@@ -39,16 +37,6 @@ def piece(recordings: list[object], **columns: list[object]) -> pa.Table:
     return pa.table({"audio": pa.array(values, AUDIO), "id": list(range(len(values))), **columns})
 
 
-def decoded(op: Decoding, rows: pa.Table, first: int = 0) -> list[dict[str, object]]:
-    """Return the rows of all blocks in order, each with its number of samples."""
-    found = [
-        {**row, "samples": None if wave is None else len(wave)}
-        for table in blocks_of(op, rows, first)
-        for row, wave in zip(table.select(ROW_SCHEMA.names).to_pylist(), waves_of(table), strict=True)
-    ]
-    return sorted(found, key=lambda row: row["row"])
-
-
 @settings(deadline=None, max_examples=25)
 @given(waves, st.integers(0, 8), st.integers(0, 8))
 def test_waves_of_a_slice_are_bit_for_bit_the_same_on_the_other_side(given_waves, first, count):
@@ -63,30 +51,6 @@ def test_waves_of_a_slice_are_bit_for_bit_the_same_on_the_other_side(given_waves
             if expected.dtype == np.int16 and not all_int16:
                 expected = expected / np.float32(32768)
             assert (wave.dtype, wave.tobytes()) == (expected.dtype, expected.tobytes())
-
-
-@pytest.mark.lengthy
-@settings(deadline=None, max_examples=40)
-@given(st.lists(st.sampled_from([0, 1, 800, 8000, 20_000, None]), max_size=8), st.floats(0.05, 3), st.integers(0, 99))
-def test_every_row_of_a_piece_is_in_exactly_one_block(lengths, block_seconds, first):
-    rows = piece([b"" if n is None else wav(n) for n in lengths])
-    found = decoded(decoding(block_seconds=block_seconds), rows, first)
-    assert [row["row"] for row in found] == list(range(first, first + len(lengths)))
-    assert [row["samples"] for row in found] == lengths
-    assert [row["seconds"] for row in found] == [None if n is None else n / 16_000 for n in lengths]
-
-
-def test_files_stay_in_their_order_with_errors_in_their_places(tmp_path):
-    names = [f"{number}.wav" for number in range(40)]
-    for number, name in enumerate(names):
-        if number not in (0, 17, 39):
-            (tmp_path / name).write_bytes(wav(400 + number))
-    rows = piece([*names, "/etc/passwd", wav(48_001)])
-    found = decoded(decoding(root=AudioRoot(str(tmp_path)), max_seconds=3), rows)
-    errors = {0: "not_found", 17: "not_found", 39: "not_found", 40: "path_not_allowed", 41: "too_long"}
-    for row in found:
-        expected = errors.get(row["row"])
-        assert (row["error_type"], row["samples"]) == (expected, None if expected else 400 + row["row"])
 
 
 def test_a_block_holds_no_more_than_its_bytes_whatever_headers_claim(monkeypatch):

@@ -129,13 +129,6 @@ def test_the_share_of_letters_of_the_scripts_of_a_language(text, language, share
     assert script_share(text, scripts_of(language)) == (share if share is None else pytest.approx(share))
 
 
-def test_languages_of_recognisers_have_scripts():
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES
-
-    assert {code for code in LANGUAGES if not scripts_of(code)} == set()
-    assert scripts_of("xx") == frozenset()
-
-
 MILLISECONDS = 20_000
 
 

@@ -52,9 +52,3 @@ def test_a_text_that_differs_from_its_characters_keeps_all_words(tmp_path):
     _, shown = cues(tmp_path, {"a b cd": chars("xyz", "w"), "a bcd e fg": chars("a", "k", "lmn", "op")})
     assert shown[0] == [("a b", 0, 1), ("cd", 3, 4)]  # no character begins in b, which is shown after the word before
     assert shown[1] == [("a", 0, 1), ("bcd e", 3, 7), ("fg", 9, 10)]
-
-
-def test_without_characters_a_text_has_no_times_and_without_a_text_there_are_no_words(tmp_path):
-    untimed, shown = cues(tmp_path, {"a b": [], " ": chars("a")})
-    assert shown == [[("a b", 0, 1)], [("", 0, 0.001)]]  # the whole row
-    assert untimed == 1

@@ -5,7 +5,6 @@ from functools import partial
 import numpy as np
 import pytest
 
-from raysp.training.data.augmenting import Speeds
 from raysp.training.data.waveform_augmentation import at_speed, augmented, gain, noise, room
 
 RATE = 16_000
@@ -116,13 +115,3 @@ def test_speed_raises_the_pitch(factor):
     spectrum = np.abs(np.fft.rfft(faster))
     assert spectrum.argmax() * RATE / len(faster) == pytest.approx(440 * factor, abs=1.5)
     assert power(faster) == pytest.approx(power(tone(440)), rel=0.01)
-
-
-def test_speeds_of_rows_depend_on_the_epoch_and_not_on_the_number_of_rows():
-    speeds = Speeds((0.9, 1.0, 1.1), 1)
-    factors = speeds.of(2, 3000)
-    assert np.array_equal(Speeds((0.9, 1.0, 1.1), 1).of(2, 3000), factors)
-    assert np.array_equal(speeds.of(2, 1000), factors[:1000])
-    assert not np.array_equal(speeds.of(3, 3000), factors)
-    assert np.unique(factors, return_counts=True)[1].min() > 900
-    assert np.array_equal(np.unique(factors), speeds.factors)

@@ -14,7 +14,7 @@ import soundfile
 import yaml
 
 import raysp
-from raysp import ShardError, TrustError
+from raysp import ShardError
 from tests.by_promise.export.sinks import RATE, content, digits, long_row, make_long_sink, make_manifest_sink
 from tests.corpora import a_pipeline
 from tests.exports import exported
@@ -108,15 +108,6 @@ class TestManifests:
             for path in (next((manifest / "out").glob("*.parquet")), next((tmp_path / "again").glob("*.parquet")))
         ]
         assert texts[0][:3] == texts[1]
-
-
-class TestTrust:
-    @pytest.mark.parametrize("to", ["dataset", "clips"])
-    def test_the_source_is_not_read_without_it(self, export, tmp_path, to):
-        with pytest.raises(TrustError, match=r"source.url=.*--trust"):
-            export(to)
-        assert not (tmp_path / "dest").exists()
-        assert export(to, trust=True).shards == 2
 
 
 class TestChangedSources:

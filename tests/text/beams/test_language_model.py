@@ -2,7 +2,6 @@
 
 import math
 import random
-import string
 
 import numpy as np
 import pytest
@@ -52,16 +51,6 @@ def test_log_probabilities_are_those_of_kenlm(tmp_path, order):
         expected.append(kenlm.finish(state)[1])
         found = scored(scores, [ids[word] for word in sentence])
         assert found == pytest.approx([one * math.log(10) for one in expected], abs=1e-4)
-
-
-def test_a_packed_model_is_mapped_as_it_was(tmp_path):
-    model = arpa.parse(write_arpa(tmp_path / "words.arpa", sentences(3), 3))
-    arpa.save(model, tmp_path)
-    again = arpa.load(tmp_path)
-    assert again.vocabulary() == model.vocabulary() == sorted({word for one in sentences(3) for word in one})
-    ids = model.ids(WORDS).tolist()
-    assert scored(NgramScores(again), ids) == scored(NgramScores(model), ids)
-    assert again.order == 3
 
 
 GOOD = """\\data\\
@@ -150,20 +139,3 @@ def test_scores_are_those_of_all_alignments_of_the_model_and_of_unknown_words(tm
     expected = ranked(logits[0].tolist(), BLANK, weight)[:15]
     assert [tuple(one.ids.tolist()) for one in found] == [ids for ids, _ in expected]
     assert [one.score for one in found] == pytest.approx([score for _, score in expected], abs=1e-4)
-
-
-def test_rows_with_a_model_do_not_depend_on_their_batch(tmp_path):
-    letters = string.ascii_lowercase[:8]
-    draw = random.Random(0)
-    words = ["".join(draw.choices(letters, k=draw.randint(1, 4))) for _ in range(40)]
-    scores = NgramScores(model := arpa.parse(write_arpa(tmp_path / "lm.arpa", sentences(1, 100, words), 3)))
-    fusion = WordModel(scores, Lexicon(model, None), ["", "", *letters], Weights(0.5, 1.0))
-    delimiters = np.array([False, True, *(False for _ in letters)])
-    search = BeamSearch(8, [fusion], delimiters=delimiters)
-    logits = 3 * torch.randn(5, 50, 10, generator=torch.Generator().manual_seed(1))
-    num_frames = [50, 20, 1, 0, 49]
-    together = search(top_frames(logits, blank=0), num_frames, best=8)
-    for row, frames in enumerate(num_frames):
-        [alone] = search(top_frames(logits[row : row + 1, :frames], blank=0), num_frames[row : row + 1], best=8)
-        found = together[row]
-        assert [(one.ids.tolist(), one.score) for one in alone] == [(one.ids.tolist(), one.score) for one in found]

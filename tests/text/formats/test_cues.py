@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp.text.formats.cues import Rules, cues_of, single_cue, srt
-from raysp.text.formats.line_breaks import SMALL_WORDS, width_of
+from raysp.text.formats.cues import Rules, cues_of, srt
+from raysp.text.formats.line_breaks import width_of
 from raysp.text.times import Span
 
 MARKS = st.sampled_from(["", "", "", "", ",", ".", "?", ";"])
@@ -98,16 +98,6 @@ class TestScriptsWithoutSpaces:
         assert all(width_of(line) <= max_chars for line in lines)
 
 
-class TestSmallWords:
-    @pytest.mark.parametrize("language", SMALL_WORDS)
-    def test_no_line_ends_with_an_article_where_another_end_fits(self, language):
-        words = SMALL_WORDS[language]
-        article, leading = min(words.articles), min(words.leading)
-        text = f"aaaaa bbbbbb ccccc ddddd {article} eeeeee ffffff {leading} gggg hhhhh"
-        [cue] = cues_of(spoken(text, 0.35), Rules(language=language))
-        assert cue.lines[0].split()[-1] not in words.articles | words.leading
-
-
 class TestRules:
     @settings(max_examples=40)
     @given(speech(), RULES)
@@ -177,10 +167,3 @@ CUES = {
 def test_cues_have_their_times_and_lines(case):
     said, rules, expected = CUES[case]
     assert [(cue.start, cue.end, "|".join(cue.lines)) for cue in cues_of(said, rules)] == expected
-
-
-def test_a_text_without_words_is_one_cue_over_the_recording():
-    [cue] = single_cue("one\ntwo " * 5, 3.25, max_chars=12)
-    assert (cue.start, cue.end) == (0, 3250)
-    assert cue.lines == ("one two one", "two one two", "one two one", "two")
-    assert single_cue(" \n", 3.0) == ()
