@@ -38,6 +38,8 @@ MODULES = (
     "raysp.models.unispeech",
     "raysp.ops.labelling",
     "raysp.training.on_ray.train_workers",
+    "raysp.training.loop.worker",
+    "torch._dynamo",  # which optimizers import
 )
 COMMANDS = (
     "pyarrow.dataset",

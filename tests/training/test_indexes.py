@@ -1,6 +1,5 @@
 """Indexes of many rows, which several processes make, or tasks of a cluster: the same as one process makes."""
 
-import json
 import logging
 import os
 import threading
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import wav
+from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import WORDS, a_recipe
 from tests.runs import processes
 from tests.training.trained import indexed
@@ -22,16 +21,16 @@ pytestmark = [pytest.mark.drivers, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory) -> raysp.Shards:
-    """Manifests of so many rows that several processes index them."""
+    """Shards of so many rows that several processes index them; few rows have a recording, which takes long to open."""
     folder = tmp_path_factory.mktemp("many")
-    (folder / "a.wav").write_bytes(wav(800))
+    recordings = [{"bytes": wav(8000 * (1 + length)), "path": None} for length in range(7)]
     for number in range(4):
-        lines = (
-            json.dumps({"audio_filepath": "a.wav", "duration": 0.5 + row % 7, "text": WORDS[row % (6 + number)]})
-            for row in range(26_000 + number)
-        )
-        (folder / f"{number}.jsonl").write_text("\n".join(lines))
-    return raysp.Shards(f"{folder}/*.jsonl", text="text")
+        rows = range(26_000 + number)
+        audio = [None if row % 50 else recordings[row // 50 % 7] for row in rows]
+        texts = [WORDS[row // 50 % (6 + number)] for row in rows]
+        table = pa.table({"id": [*map(str, rows)], "audio": pa.array(audio, AUDIO), "text": texts})
+        write_shard(folder / f"{number}.parquet", table=table, row_group_size=5000)
+    return raysp.Shards(f"{folder}/*.parquet", text="text")
 
 
 def index_of(sink: Path) -> pa.Table:

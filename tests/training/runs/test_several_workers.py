@@ -8,9 +8,8 @@ import torch
 import raysp
 from raysp import Batching, PlanError, RunError, Schedule, finetune
 from tests.corpora import write_shard
-from tests.recipes import MASKS, a_recipe, broken_table, write_words
+from tests.recipes import MASKS, a_recipe, broken_table, second_shard, write_words
 from tests.runs import processes
-from tests.training.objectives.originals import save_decoder
 from tests.training.runs.test_speakers import others
 from tests.training.runs.test_taking_over import take_over
 from tests.training.trained import evaluations_of, same, steps_of, weights
@@ -21,10 +20,17 @@ pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
 
 def several(words, tiny, sink, num_workers: int, **fields):
-    schedule = Schedule(epochs=6, learning_rate=1e-3)
-    batching = Batching(seconds=6, micro_batches=3, window_seconds=10)
-    given = {"schedule": schedule, "objective": {"masks": MASKS}, "batching": batching, **fields}
-    return a_recipe(words, tiny, sink, **{"pool": raysp.Pool(num_workers, cpus=1), **given})
+    """Make a recipe: what follows from its index, its texts and its fields has to be equal on all workers."""
+    few = second_shard(words)
+    given = {
+        "objective": {"vocabulary": "bpe:30", "masks": MASKS, "blank_bias": -1.0, "lora": raysp.LoRA(4, dropout=0.2)},
+        "mix": raysp.Mix({"0*": 1, "1*": 3}),
+        "evaluation": raysp.Evaluation(few, every=9, others={"again": few}),
+        "schedule": Schedule(steps=18, learning_rate=1e-3, optimizer="tests.training.optimizers:nadam"),
+        "batching": Batching(seconds=6, micro_batches=3, window_seconds=10),
+        "pool": raysp.Pool(num_workers, cpus=1),
+    }
+    return a_recipe(words, tiny, sink, **{**given, **fields})
 
 
 def curve(sink: Path) -> list[float]:
@@ -40,8 +46,10 @@ def alone(words, tiny, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_two(local_ray, words, tiny, tmp_path_factory) -> Path:
+    """A training on a named cluster, by as many workers as that has room for."""
     sink = tmp_path_factory.mktemp("by two")
-    assert finetune(several(words, tiny, sink, 2)).is_done
+    recipe = several(words, tiny, sink, 1, pool=raysp.Pool((1, 2), cpus=1))
+    assert finetune(recipe, address="the-one-that-is-connected").is_done
     return sink
 
 
@@ -52,14 +60,15 @@ def check_same_curve(found: Path, expected: Path) -> None:
         torch.testing.assert_close(values[name], value, rtol=1e-3, atol=1e-4)
 
 
-def test_two_workers_have_the_curve_of_one(alone, by_two):
+def test_as_many_workers_as_there_is_room_for_have_the_curve_and_the_evaluations_of_one(alone, by_two):
+    """Before the first step the weights are the same, and so is each value of the evaluation."""
     check_same_curve(by_two, alone)
-
-
-def test_a_named_cluster_trains_with_as_many_workers_as_it_has_room_for(local_ray, words, tiny, alone, tmp_path):
-    recipe = several(words, tiny, tmp_path / "out", 1, pool=raysp.Pool((1, 2), cpus=1))
-    assert finetune(recipe, address="the-one-that-is-connected").is_done
-    check_same_curve(tmp_path / "out", alone)
+    one, two = evaluations_of(alone), evaluations_of(by_two)
+    assert [*one] == [*two]
+    assert one[0] == two[0]
+    assert any(row["hypothesis"] for row in one[0]["worst"])
+    for found in (*one.values(), *two.values()):
+        assert found["others"]["again"]["scores"] == found["scores"]
 
 
 def test_workers_that_leave_no_cpu_for_reading_are_refused(local_ray, words, tiny, tmp_path):
@@ -96,55 +105,24 @@ def test_workers_whose_lease_was_taken_over_end_and_replace_nothing(local_ray, w
     assert {path: (sink / path).read_bytes() for path in paths} == theirs
 
 
-def test_rows_of_all_workers_that_fail_are_in_the_records_of_steps(local_ray, tiny, tmp_path):
-    write_words(tmp_path / "in", 12)
-    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(6))
-    result = finetune(several(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", 2))
-    assert (result.is_done, sum(result.errors.values())) == (True, 6 * result.epochs)
-    assert result.error_examples[0].startswith("z.parquet:")
-    listed = [(row["shard"], row["row"]) for step in steps_of(tmp_path / "out") for row in step.get("errors", ())]
-    assert sorted(listed) == [("z.parquet", row) for row in range(6)]
-
-
-def test_two_workers_have_the_curve_and_the_evaluation_of_one_for_other_objectives(
-    local_ray, words, headless, listener, others, tmp_path
+def test_speakers_that_two_workers_evaluate_have_the_values_of_one_and_all_rows_that_fail_are_in_the_records(
+    local_ray, headless, listener, others, tmp_path
 ):
-    """Before the first step the weights are the same, and so is each value of the evaluation."""
-    decoder = save_decoder("bert", tmp_path / "decoder")
-    objectives = {
-        "texts": raysp.Seq2Seq(str(headless), decoder=str(decoder), lora=raysp.LoRA(4, dropout=0.2)),
-        "speakers": raysp.Speakers(listener, column="speaker", crop_seconds=0.5),
-    }
-    evaluations = {
-        "texts": raysp.Evaluation(raysp.Shards(words, text="text"), every=4),
-        "speakers": raysp.Evaluation(raysp.Shards(others), every=4, best="eer"),
-    }
-    schedule = Schedule(steps=4, learning_rate=1e-3)
-    for kind, objective in objectives.items():
-        fields = {"objective": objective, "evaluation": evaluations[kind], "schedule": schedule}
-        for number in (1, 2):
-            finetune(several(words, headless, tmp_path / f"{kind}{number}", number, **fields))
-        check_same_curve(tmp_path / f"{kind}2", tmp_path / f"{kind}1")
-        one, two = (evaluations_of(tmp_path / f"{kind}{number}") for number in (1, 2))
-        assert two[0] == one[0]
-
-
-def test_mixed_epochs_pieces_and_further_corpora_are_those_of_one_worker(local_ray, words, tiny, tmp_path):
-    """What follows from the index, the texts and the recipe is the same on all workers."""
-    source = raysp.Shards(words, text="text")
+    words = write_words(tmp_path / "in", 18, 12)
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(6))
     fields = {
-        "objective": {"vocabulary": "bpe:30", "masks": MASKS, "blank_bias": -1.0},
-        "mix": raysp.Mix({"0*": 1, "1*": 3}),
-        "evaluation": raysp.Evaluation(source, every=10, others={"again": source}),
-        "schedule": Schedule(epochs=4, learning_rate=1e-3, optimizer="tests.training.optimizers:nadam"),
+        "objective": raysp.Speakers(listener, column="speaker", crop_seconds=0.5),
+        "evaluation": raysp.Evaluation(raysp.Shards(others), every=4, best="eer"),
+        "schedule": Schedule(epochs=1, learning_rate=1e-3),
+        "mix": None,
     }
-    for number in (1, 2):
-        assert finetune(several(words, tiny, tmp_path / f"by {number}", number, **fields)).is_done
-    one, two = curve(tmp_path / "by 1"), curve(tmp_path / "by 2")
-    assert two == pytest.approx(one, abs=1e-4)
-    alone, both = (evaluations_of(tmp_path / f"by {number}") for number in (1, 2))
-    assert [*alone] == [*both]
-    assert alone[0] == both[0]
-    assert any(row["hypothesis"] for row in alone[0]["worst"])
-    for found in (*alone.values(), *both.values()):
-        assert found["others"]["again"]["scores"] == found["scores"]
+    sinks = [tmp_path / "by one", tmp_path / "by two"]
+    for number, sink in enumerate(sinks, 1):
+        result = finetune(several(words, headless, sink, number, **fields))
+        assert (result.is_done, sum(result.errors.values())) == (True, 6)
+        assert result.error_examples[0].startswith("z.parquet:")
+        listed = [(row["shard"], row["row"]) for step in steps_of(sink) for row in step.get("errors", ())]
+        assert sorted(listed) == [("z.parquet", row) for row in range(6)]
+    check_same_curve(sinks[1], sinks[0])
+    one, two = map(evaluations_of, sinks)
+    assert two[0] == one[0]
