@@ -1,8 +1,7 @@
 """Sizes of the house: `python -m tests.house [--traces]`.
 
 Prints lines of raysp by room, lines of the tests by layer, test files that import the inside of raysp, patches of it,
-words of the documentation, and with `--traces` the functions of raysp that a batch, the start of a run and a training
-call.
+words of the documentation, and with `--traces` the functions of raysp that a batch and a training call.
 """
 
 import argparse
@@ -13,11 +12,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
-from tests.house.sizes import CHECKOUT, COLUMNS, inside_imports, layers, patches, rooms, words
+from tests.house.sizes import CHECKOUT, inside_imports, layers, patches, rooms, words
 
 TRACES = {
     "batch": "CTC batch of three rows, decoded block to columns",
-    "start": "`raysp run` of the demo, before its first piece",
     "training": "training of two steps on the demo, recipe to checkpoint",
 }
 
@@ -60,7 +58,9 @@ def figures_of_tests() -> dict[str, int]:
 
 def report() -> Iterator[str]:
     """Yield the tables, without the traces."""
-    yield table(("room", *COLUMNS), [(room, *figures) for room, figures in rooms(CHECKOUT / "raysp").items()])
+    yield table(
+        ("room", "files", "lines", "code"), [(room, *figures) for room, figures in rooms(CHECKOUT / "raysp").items()]
+    )
     yield table(
         ("layer of tests", "files", "lines"), [(name, *figures) for name, figures in layers(CHECKOUT / "tests").items()]
     )
@@ -73,13 +73,11 @@ def report() -> Iterator[str]:
 def main() -> None:
     """Print the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.house", description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--traces", action="store_true", help="trace a batch, the start of a run and a training as well"
-    )
+    parser.add_argument("--traces", action="store_true", help="trace a batch and a training as well")
     tables = report()
     if parser.parse_args().traces:
         rows = [(words, *traced(name).values()) for name, words in TRACES.items()]
-        tables = itertools.chain(tables, [table(("trace", "functions", "files", "modules"), rows)])
+        tables = itertools.chain(tables, [table(("trace", "functions", "files"), rows)])
     sys.stdout.write("\n\n".join(tables) + "\n")
 
 
