@@ -26,6 +26,7 @@ from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Shares, Split, write_c
 from raysp.verbs.export.datasets import DataFiles, ShardBytes, Stored, expected_bytes, in_groups, reason_of
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import Row, id_of, kept_names, stem_of, to_rows
+from raysp.verbs.export.shard_export import Writer
 from raysp.verbs.export.source_audio import Source
 
 GROUP_BYTES = 32 * 1024 * 1024
@@ -110,10 +111,8 @@ class Clips(Cuts):
 
 
 @dataclass(frozen=True)
-class ClipFiles:
+class ClipFiles(Writer):
     """Export of files of clips for each label shard, and a card."""
-
-    named: ClassVar[None] = None
 
     labelling: Labelling
     source: Source
@@ -153,11 +152,6 @@ class ClipFiles:
             )
         return self.kept[self.spec.speaker]
 
-    @property
-    def shard_bytes(self) -> int | None:
-        """Bytes of a file."""
-        return self.spec.shard_bytes
-
     def expected_bytes(self, shard: Shard) -> float:
         """Return the bytes of its recordings as FLAC, half of 16 bits a sample, or as they are stored."""
         return expected_bytes(shard, self.spec.sample_rate)
@@ -165,7 +159,7 @@ class ClipFiles:
     def pack(self, shards: Sequence[Shard], files: ShardFiles) -> None:
         """Write the files of neighbouring label shards."""
         with (
-            DataFiles(files, self.schema, self.shard_bytes, self.spec.splits) as data,
+            DataFiles.begun(files, self.schema, self.spec.shard_bytes, self.spec.splits) as data,
             Decoder() as decoder,
         ):
             cut = partial(_Cutting, self, decoder=decoder, files=files)

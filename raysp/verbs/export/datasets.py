@@ -4,12 +4,11 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import numpy as np
@@ -31,6 +30,7 @@ from raysp.specs.values import spec
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Split, write_card
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import ok_rows
+from raysp.verbs.export.shard_export import Writer
 from raysp.verbs.export.source_audio import Source
 
 GROUP_BYTES = 64 * 1024 * 1024
@@ -74,7 +74,7 @@ class DataFiles:
     A file ends before the row group with which its rows would exceed that, as Arrow tables: `data/NAME-00000.parquet`
     and so on. Neighbours that together are expected to have fewer bytes are written as one label shard. Of several
     splits each has a folder in `data`. So the files depend on the plan and on the rows alone. The first split has a
-    file also without rows. A context manager; files are published as they end.
+    file also without rows. Files are published as they end.
 
     Args:
         files: receives the files.
@@ -83,33 +83,31 @@ class DataFiles:
         splits: names of the splits.
     """
 
-    def __init__(self, files: ShardFiles, schema: pa.Schema, shard_bytes: int | None, splits: Sequence[str]) -> None:
+    def __init__(
+        self, files: ShardFiles, schema: pa.Schema, shard_bytes: int | None, splits: Sequence[str], closing: ExitStack
+    ) -> None:
         self._files, self._schema = files, schema
         self._shard_bytes, self._splits = shard_bytes, splits
-        self._all = ExitStack()
+        self._closing = closing
         self._open: dict[str, _DataFile] = {}
         self._numbers: Counter[str] = Counter()
+
+    @classmethod
+    @contextmanager
+    def begun(
+        cls, files: ShardFiles, schema: pa.Schema, shard_bytes: int | None, splits: Sequence[str]
+    ) -> Iterator[Self]:
+        """Begin the first file, and end all of them; after an error none of those that are open is published."""
+        with ExitStack() as closing:
+            data = cls(files, schema, shard_bytes, splits, closing)
+            data._begin(splits[0])
+            yield data
+            for split in splits:
+                data._end(split)
 
     def group_bytes(self, usual: int) -> int:
         """Return the bytes of recordings of a row group, of which files have several."""
         return usual if self._shard_bytes is None else max(1, min(usual, self._shard_bytes // GROUPS_A_FILE))
-
-    def __enter__(self) -> Self:
-        """Begin the first file."""
-        self._all.__enter__()
-        self._begin(self._splits[0])
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End all files; after an error none of those that are open is published."""
-        if error is not None:
-            self._all.__exit__(kind, error, trace)
-            return
-        with self._all:
-            for split in self._splits:
-                self._end(split)
 
     def write(self, table: pa.Table, split: str) -> None:
         """Write rows as a row group."""
@@ -126,7 +124,7 @@ class DataFiles:
     def _begin(self, split: str) -> _DataFile:
         folder = f"data/{split}" if len(self._splits) > 1 else "data"
         number = "" if self._shard_bytes is None else f"-{self._numbers[split]:05}"
-        closing = self._all.enter_context(ExitStack())
+        closing = self._closing.enter_context(ExitStack())
         scratch = closing.enter_context(
             self._files.file(f"{folder}/{self._files.shard.removesuffix('.parquet')}{number}.parquet")
         )
@@ -199,10 +197,8 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class DatasetFiles:
+class DatasetFiles(Writer):
     """Export of Parquet files for each label shard, and a card."""
-
-    named: ClassVar[None] = None
 
     labelling: Labelling
     source: Source
@@ -221,18 +217,13 @@ class DatasetFiles:
         audio_field = [pa.field(AUDIO_COLUMN, AUDIO)] if self.spec.audio else []
         return pa.schema([*fields[:1], *audio_field, *fields[1:]])
 
-    @property
-    def shard_bytes(self) -> int | None:
-        """Bytes of a file."""
-        return self.spec.shard_bytes
-
     def expected_bytes(self, shard: Shard) -> float:
         """Return the bytes of its recordings, or of its label shard."""
         return expected_bytes(shard, PCM_BYTES) if self.spec.audio else shard.num_rows * LABEL_BYTES
 
     def pack(self, shards: Sequence[Shard], files: ShardFiles) -> None:
         """Write the files of neighbouring label shards."""
-        with DataFiles(files, self.schema, self.shard_bytes, [self.spec.split]) as data:
+        with DataFiles.begun(files, self.schema, self.spec.shard_bytes, [self.spec.split]) as data:
             group_bytes = data.group_bytes(GROUP_BYTES)
             for table in chain.from_iterable(self._tables(shard, files, group_bytes) for shard in shards):
                 files.tally.rows += table.num_rows

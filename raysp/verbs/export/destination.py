@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, Any, BinaryIO, cast
 
 import pyarrow as pa
 from pydantic import Field
@@ -39,7 +39,6 @@ AT_ONCE = 8
 """Files of rows that are written or compared concurrently."""
 MOST_BYTES = 64 * 1024 * 1024
 """Bytes of a file of a row that may be the export's own."""
-CHUNK_BYTES = 1024 * 1024
 WHOLE = ""
 """Name of the record of the whole export, whose files are recorded as for a label shard."""
 Contents = Mapping[str, Annotated[tuple[str, ...], Field(min_length=1)]]
@@ -393,10 +392,7 @@ def _own(contents: Contents) -> Contents:
 
 def hash_of(file: BinaryIO | pa.NativeFile) -> str:
     """Return the hash of the content of an open file."""
-    digest = hashlib.sha256()
-    while chunk := file.read(CHUNK_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return hashlib.file_digest(cast("Any", file), "sha256").hexdigest()
 
 
 def _hash(data: bytes) -> str:

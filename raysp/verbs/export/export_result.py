@@ -66,6 +66,10 @@ class Export(Brief):
         clips = f"{count(self.clips, 'clip')} of " if self.clips is not None else ""
         clips = f"{count(self.utterances, 'utterance')} of " if self.utterances is not None else clips
         splits = ", ".join(f"{name} {number:,}" for name, number in self.splits.items())
+        references = f"{count(self.without_reference, 'row')} without a reference text"
+        kept = f"{count(self.kept, 'file')} that no export wrote or that changed since, such as {self.first_kept}"
+        restored = f"{count(self.rewritten, 'file')} removed or changed since an earlier export"
+        root = f", audio_root={self.audio_root!r}" if self.audio_root else ""
         facts = {
             "shards": f"{count(self.shards, 'label shard')} of {self.sink}{before}",
             "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
@@ -74,13 +78,13 @@ class Export(Brief):
             "splits": splits if len(self.splits) > 1 else "",
             "left out": by_reason(self.left_out),
             "no times": f"{count(self.untimed, 'row')}, whose text spans the whole row" if self.untimed else "",
-            "no reference": self._without_reference,
+            "no reference": f"{references}, whose text is the transcript" if self.without_reference else "",
             "names": f"by id, not by path: {self.not_by_path}" if self.not_by_path else "",
-            "kept": self._kept,
-            "restored": self._rewritten,
+            "kept": f"{kept}: move or delete them and export again to replace them" if self.kept else "",
+            "restored": f"{restored}, such as {self.first_rewritten}" if self.rewritten else "",
             "files": f"{count(self.files, 'file')}, {megabytes(self.num_bytes)}",
             "in": self.dest,
-            "read by": self._read_by,
+            "read by": f"Shards('{self.dest}/**/*.jsonl'{root})" if self.utterances is not None else "",
         }
         return {name: fact for name, fact in facts.items() if fact}
 
@@ -95,24 +99,3 @@ class Export(Brief):
     def exit_code(self) -> int:
         """Exit code: 3 if shards of the plan are not finished or no row was exported, else 0."""
         return INCOMPLETE if self.unfinished or self.nothing_exported else 0
-
-    @property
-    def _read_by(self) -> str:
-        """The source of a pipeline that labels the utterances."""
-        root = f", audio_root={self.audio_root!r}" if self.audio_root else ""
-        return f"Shards('{self.dest}/**/*.jsonl'{root})" if self.utterances is not None else ""
-
-    @property
-    def _without_reference(self) -> str:
-        rows = f"{count(self.without_reference, 'row')} without a reference text"
-        return f"{rows}, whose text is the transcript" if self.without_reference else ""
-
-    @property
-    def _kept(self) -> str:
-        files = f"{count(self.kept, 'file')} that no export wrote or that changed since, such as {self.first_kept}"
-        return f"{files}: move or delete them and export again to replace them" if self.kept else ""
-
-    @property
-    def _rewritten(self) -> str:
-        files = f"{count(self.rewritten, 'file')} removed or changed since an earlier export, such as"
-        return f"{files} {self.first_rewritten}" if self.rewritten else ""

@@ -24,9 +24,9 @@ from raysp.storage.store import HOME, Store, join_url, scheme_of
 from raysp.storage.stores import open_store
 from raysp.verbs.export.destination import WHOLE, Destination, Tally
 from raysp.verbs.export.export_result import Export
-from raysp.verbs.export.formats import Format, Packing, Writing, format_of
+from raysp.verbs.export.formats import Format, format_of
 from raysp.verbs.export.naming import ID
-from raysp.verbs.export.shard_export import Exported, ShardExport, Todo
+from raysp.verbs.export.shard_export import Exported, ShardExport, Todo, Writer
 from raysp.verbs.export.source_audio import Source
 from raysp.words import listed
 from raysp.work import SinkRequest
@@ -115,7 +115,7 @@ def export(
             write = partial(_on_cluster, spread, address)
         else:
             write = partial(spread.in_processes, processes=processes)
-        return _run(labelling, spec.NAME, shard_export, write, on_shard)
+        return _run(labelling, spec, shard_export, write, on_shard)
     except StoreError as error:
         raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
 
@@ -198,7 +198,7 @@ def _destination(
     return Destination(store)
 
 
-def _record(labelling: Labelling, spec: Format, writing: Writing | Packing) -> dict[str, JsonValue]:
+def _record(labelling: Labelling, spec: Format, writing: Writer) -> dict[str, JsonValue]:
     """Return the identity of an export."""
     names = {"names": writing.named.kind} if writing.named else {}
     return {
@@ -231,13 +231,12 @@ def _code(source: Source, spec: Format) -> UserCode:
     return read_code(pipeline, spec)
 
 
-def _packs(shards: Iterable[Shard], writing: Writing | Packing) -> Iterator[list[Shard]]:
+def _packs(shards: Iterable[Shard], spec: Format, writing: Writer) -> Iterator[list[Shard]]:
     """Yield the label shards of the plan that are written together, finished or not: one, or small neighbours."""
+    most = getattr(spec, "shard_bytes", None) or 0
     pack, num_bytes = list[Shard](), 0.0
     for shard in shards:
-        most, expected = 0, 0.0
-        if isinstance(writing, Packing) and writing.shard_bytes is not None:
-            most, expected = writing.shard_bytes, writing.expected_bytes(shard)
+        expected = writing.expected_bytes(shard) if most else 0.0
         if pack and num_bytes + expected >= most:
             yield pack
             pack, num_bytes = [], 0.0
@@ -249,7 +248,7 @@ def _packs(shards: Iterable[Shard], writing: Writing | Packing) -> Iterator[list
 
 def _run(
     labelling: Labelling,
-    to: str,
+    spec: Format,
     export: ShardExport,
     write: Callable[[Sequence[Todo]], Generator[tuple[Todo, Exported]]],
     on_shard: Callable[[int, int], None] | None,
@@ -268,7 +267,7 @@ def _run(
         if on_shard:
             on_shard(finished, len(versions))
 
-    for pack in _packs(labelling.shards.values(), writing):
+    for pack in _packs(labelling.shards.values(), spec, writing):
         names.append(pack[0].name)
         shards = tuple(shard for shard in pack if shard.name in versions)
         parts: list[object] = []
@@ -297,14 +296,14 @@ def _run(
         "seconds": round(total.seconds, 3),
         "left_out": dict(total.left_out.most_common()),
         "splits": dict(total.splits),
-        "clips": total.clips if to == "clips" else None,
-        "utterances": total.clips if to == "utterances" else None,
+        "clips": total.clips if spec.NAME == "clips" else None,
+        "utterances": total.clips if spec.NAME == "utterances" else None,
         "audio_root": getattr(writing, "audio_root", ""),
     }
     return Export(
         sink=labelling.url,
         dest=destination.folder.url,
-        to=to,
+        to=spec.NAME,
         shards=finished,
         shards_before=before,
         unfinished=labelling.unfinished,

@@ -1,14 +1,14 @@
 """Writers of text files: one file per row, or one file of lines per label shard."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 from raysp.corpus.shards import Shard
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import Row, by_channel, every_row, id_of, ok_rows, seconds_of, stem_of, to_rows
 from raysp.verbs.export.naming import Named
+from raysp.verbs.export.shard_export import Writer
 
 Lines = Callable[[Row, str], str]
 """Callable that returns the lines of a row and its id, in a file of a label shard."""
@@ -17,11 +17,11 @@ Count = Callable[[Row, ShardFiles], None]
 
 
 @dataclass(frozen=True)
-class RowFiles:
+class RowFiles(Writer):
     """Export of a file for each row."""
 
     labelling: Labelling
-    named: Named
+    named: Named = field()  # without the default of the base
     suffix: str
     columns: list[str]
     text: Callable[[Row], str]
@@ -53,16 +53,10 @@ class RowFiles:
         """Return the name of a row from the path of a file of it, without the suffix."""
         return path.rpartition(".")[0] if self.channels else path
 
-    def finish(self, destination: Destination, total: Tally) -> int:
-        """Return 0: the export has no other files."""
-        return 0
-
 
 @dataclass(frozen=True)
-class LineFiles:
+class LineFiles(Writer):
     """Export of a file of lines for each label shard."""
-
-    named: ClassVar[None] = None
 
     labelling: Labelling
     suffix: str

@@ -9,8 +9,32 @@ from dataclasses import dataclass
 
 from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
-from raysp.verbs.export.destination import RECORD, Destination, ShardFiles, ShardMark
-from raysp.verbs.export.formats import Packing, Writing
+from raysp.verbs.export.destination import RECORD, Destination, ShardFiles, ShardMark, Tally
+from raysp.verbs.export.naming import Named
+
+
+class Writer:
+    """Export of label shards to one format."""
+
+    named: Named | None = None
+    """Names of the files of rows; None in formats without such files."""
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the files of a label shard."""
+        raise NotImplementedError
+
+    def pack(self, shards: Sequence[Shard], files: ShardFiles) -> None:
+        """Write the files of a label shard, or of small neighbours that share them."""
+        for shard in shards:
+            self(shard, files)
+
+    def expected_bytes(self, shard: Shard) -> float:
+        """Return the bytes that the rows of a label shard probably take in shared files, from the plan alone."""
+        raise NotImplementedError
+
+    def finish(self, destination: Destination, total: Tally) -> int:
+        """Write the files of the whole export, and return the change of the number of files."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -38,17 +62,13 @@ class Exported:
 class ShardExport:
     """Export of one label shard after the other."""
 
-    writing: Writing | Packing
+    writing: Writer
     destination: Destination
 
     def __call__(self, todo: Todo) -> Exported:
         """Write the files of a label shard."""
         files = ShardFiles(self.destination, todo.name)
-        if isinstance(self.writing, Packing):
-            self.writing.pack(todo.shards, files)
-        else:
-            for shard in todo.shards:
-                self.writing(shard, files)
+        self.writing.pack(todo.shards, files)
         return Exported(files.finish(todo.identity), files.lost)
 
     def elsewhere(self, todo: Todo) -> Exported:

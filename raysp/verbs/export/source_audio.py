@@ -90,11 +90,9 @@ class Source:
                 table = sources.read_table(shard, piece, [name], source.storage_options)
                 offsets = table.column(name).to_pylist()
             for row, (path, offset) in enumerate(zip(paths, offsets, strict=True), piece.first):
-                if root is not None and is_read[row] and path is not None:
-                    try:
-                        recordings[row] = join_url(root.url, root.inside(path)), offset
-                    except AudioError:  # it was read before, so another root allowed it
-                        continue
+                # A path outside of the root was read before, so another root allowed it.
+                if root is not None and is_read[row] and (inside := _inside(root, path)) is not None:
+                    recordings[row] = join_url(root.url, inside), offset
         return recordings
 
     def check_places(self) -> None:

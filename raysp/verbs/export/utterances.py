@@ -12,8 +12,9 @@ from raysp.specs.values import spec
 from raysp.text.clipping import Clip
 from raysp.text.formats.safe_values import json_line
 from raysp.verbs.export.cuts import Cuts, RowCuts, only_channel
-from raysp.verbs.export.destination import Destination, ShardFiles, Tally
+from raysp.verbs.export.destination import ShardFiles
 from raysp.verbs.export.export_rows import SPEAKER, Row, id_of, kept_names, stem_of
+from raysp.verbs.export.shard_export import Writer
 from raysp.verbs.export.source_audio import Place, Source, shared_folder
 
 SUFFIX = ".jsonl"
@@ -59,10 +60,8 @@ class Utterances(Cuts):
 
 
 @dataclass(frozen=True)
-class UtteranceFiles:
+class UtteranceFiles(Writer):
     """Export of a manifest for each label shard."""
-
-    named: ClassVar[None] = None
 
     labelling: Labelling
     source: Source
@@ -130,7 +129,3 @@ class UtteranceFiles:
             "row": row["row"],
             **{key: row[name] for name, key in self._kept.items()},
         }
-
-    def finish(self, destination: Destination, total: Tally) -> int:
-        """Return 0: the export has no other files."""
-        return 0

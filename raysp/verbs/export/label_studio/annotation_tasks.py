@@ -22,6 +22,7 @@ from raysp.text.formats.safe_values import json_line, place_name
 from raysp.verbs.export.cuts import Cuts, RowCuts
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import SPEECH, Row, find_spans, id_of, is_by_channel, seconds_of, stem_of
+from raysp.verbs.export.shard_export import Writer
 from raysp.verbs.export.source_audio import Place, Source
 
 SUFFIX = ".json"
@@ -75,10 +76,8 @@ class LabelStudio(Cuts):
 
 
 @dataclass(frozen=True)
-class Tasks:
+class Tasks(Writer):
     """Export of a list of tasks for each label shard."""
-
-    named: ClassVar[None] = None
 
     labelling: Labelling
     source: Source
