@@ -62,8 +62,6 @@ class ElectedRows:
 
     def replaced(self, table: pa.Table, texts: Mapping[int, ElectedText]) -> pa.Table:
         """Return label rows with elected texts by their place."""
-        if not texts:
-            return table
         places = [*texts]
         is_elected = np.zeros(table.num_rows, bool)
         is_elected[places] = True

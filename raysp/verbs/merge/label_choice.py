@@ -24,41 +24,13 @@ PROVENANCE_TYPE = pa.struct(
 )
 
 
-@dataclass(frozen=True)
-class Side:
-    """One of the labellings."""
-
-    labelling: Labelling
-    columns: Sequence[str]
-    """Columns of the merged label shards, without the provenance, which it may not have itself."""
-
-    def cursors(self, shard: Shard) -> tuple[Cursor, Cursor]:
-        """Return readers of a label shard and of the rows left out of it, with the provenance of each row."""
-        names = [*self.columns, *({PROVENANCE} & {*self.labelling.schema.names})]
-        run = footer.read(self.labelling.store, shard.name).entries.get(footer.RUN)
-        labels, rest = self.labelling.tables(shard, names), self.labelling.left_out(shard, names)
-        return Cursor(self._with_provenance(labels, run)), Cursor(self._with_provenance(rest, run))
-
-    def _with_provenance(self, tables: Iterator[pa.Table], run: str | None) -> Iterator[pa.Table]:
-        record = self.labelling.record
-        values = {
-            "sink": self.labelling.url,
-            "run": run,
-            "fingerprint": record.fingerprint,
-            "checkpoint": self.labelling.checkpoint,
-            "checkpoint_digest": self.labelling.checkpoint_digest,
-        }
-        for table in tables:
-            if PROVENANCE not in table.column_names:
-                table = table.append_column(PROVENANCE, pa.array([values] * table.num_rows, PROVENANCE_TYPE))
-            yield table.unify_dictionaries()
-
-
 @dataclass
 class Chooser:
     """Reader of the merged rows of shards, which counts the choices."""
 
-    sides: Sequence[Side]
+    labellings: Sequence[Labelling]
+    columns: Sequence[str]
+    """Columns of the merged label shards, without the provenance, which a labelling may not have itself."""
     rule: Rule
     counts: Counter[int] = field(default_factory=Counter)
     """Rows by the place of the labelling whose label they have."""
@@ -71,19 +43,21 @@ class Chooser:
         Raises:
             StoreError: a label shard cannot be read, or a row is missing from all of them.
         """
-        cursors = [side.cursors(shard) for side, shard in zip(self.sides, shards, strict=True)]
-        (labels, rest), further = cursors[0], cursors[1:]
-        yield self._empty(shards[0])
+        (labels, rest), *further = map(self._cursors, self.labellings, shards)
+        fields = [self.labellings[0].schema.field(name) for name in self.columns]
+        yield pa.schema([*fields, pa.field(PROVENANCE, PROVENANCE_TYPE)]).empty_table()
         first = 0
         for table, end in stretches(labels, rest, 0, shards[0].num_rows):
             tables = [table, *(side_by_side(ok.until(end), rest.until(end)) for ok, rest in further)]
             yield self._chosen(tables, first, end, shards[0].name)
             first = end
 
-    def _empty(self, shard: Shard) -> pa.Table:
-        schema = self.sides[0].labelling.schema
-        fields = [schema.field(name) for name in self.sides[0].columns]
-        return pa.schema([*fields, pa.field(PROVENANCE, PROVENANCE_TYPE)]).empty_table()
+    def _cursors(self, labelling: Labelling, shard: Shard) -> tuple[Cursor, Cursor]:
+        """Return readers of a label shard and of the rows left out of it, with the provenance of each row."""
+        names = [*self.columns, *({PROVENANCE} & {*labelling.schema.names})]
+        run = footer.read(labelling.store, shard.name).entries.get(footer.RUN)
+        labels, rest = labelling.tables(shard, names), labelling.left_out(shard, names)
+        return Cursor(_with_provenance(labels, labelling, run)), Cursor(_with_provenance(rest, labelling, run))
 
     def _chosen(self, tables: Sequence[pa.Table], first: int, end: int, shard: str) -> pa.Table:
         rows = Candidates(tables, first, end - first)
@@ -97,7 +71,7 @@ class Chooser:
             )
         self.counts.update(chosen.best.tolist())
         self.elected += len(chosen.texts)
-        names = [*self.sides[0].columns, PROVENANCE]
+        names = [*self.columns, PROVENANCE]
         offsets = np.cumsum([0, *(table.num_rows for table in tables[:-1])])
         everything = pa.concat_tables([table.select(names) for table in tables]).unify_dictionaries()
         table = everything.take(offsets[chosen.best] + places)
@@ -105,4 +79,18 @@ class Chooser:
 
     @cached_property
     def _elected_rows(self) -> ElectedRows:
-        return ElectedRows.of([side.labelling for side in self.sides], str(self.rule.text))
+        return ElectedRows.of(self.labellings, str(self.rule.text))
+
+
+def _with_provenance(tables: Iterator[pa.Table], labelling: Labelling, run: str | None) -> Iterator[pa.Table]:
+    values = {
+        "sink": labelling.url,
+        "run": run,
+        "fingerprint": labelling.record.fingerprint,
+        "checkpoint": labelling.checkpoint,
+        "checkpoint_digest": labelling.checkpoint_digest,
+    }
+    for table in tables:
+        if PROVENANCE not in table.column_names:
+            table = table.append_column(PROVENANCE, pa.array([values] * table.num_rows, PROVENANCE_TYPE))
+        yield table.unify_dictionaries()

@@ -23,7 +23,7 @@ from raysp.specs.text_rules import Text
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.verbs.merge.label_choice import PROVENANCE, Chooser, Side
+from raysp.verbs.merge.label_choice import PROVENANCE, Chooser
 from raysp.verbs.merge.merge_result import Merge
 from raysp.verbs.merge.rules import Rule, check_number, rule_of
 from raysp.words import listed
@@ -90,11 +90,11 @@ def merge(
     check_number(rule, len(sinks))
     labellings = [Labelling.open(sink, storage_options, trust=trust) for sink in sinks]
     names, not_merged = _names(labellings)
-    sides = _sides(labellings, rule)
+    chooser = Chooser(labellings, _columns(labellings, rule), rule)
     merged = _sink(to, storage_options)
     for labelling in labellings:
         refuse_overlap(labelling.store, merged.store)
-    return _Merging(labellings, sides, rule, merged).run(names, not_merged, on_shard)
+    return _Merging(labellings, chooser, merged).run(names, not_merged, on_shard)
 
 
 def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
@@ -117,8 +117,8 @@ def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
     return names, not_merged
 
 
-def _sides(labellings: Sequence[Labelling], rule: Rule) -> list[Side]:
-    """Return the labellings with the columns of the merged label shards."""
+def _columns(labellings: Sequence[Labelling], rule: Rule) -> tuple[str, ...]:
+    """Return the columns that all labellings have."""
     first, *further = labellings
     schemas = (labelling.schema for labelling in labellings)
     fields = [{field.name: field.type for field in schema if field.name != PROVENANCE} for schema in schemas]
@@ -132,7 +132,7 @@ def _sides(labellings: Sequence[Labelling], rule: Rule) -> list[Side]:
             )
     for labelling in labellings:
         rule.check(labelling.url, labelling.schema)
-    return [Side(labelling, tuple(fields[0])) for labelling in labellings]
+    return tuple(fields[0])
 
 
 def _type(of_column: pa.DataType | None) -> str:
@@ -148,10 +148,10 @@ def _sink(to: str | Parquet | Store, storage_options: GivenOptions | None) -> Si
 class _Merging:
     """Merge of label shards into a sink that records it."""
 
-    def __init__(self, labellings: Sequence[Labelling], sides: Sequence[Side], rule: Rule, sink: Sink) -> None:
-        self._labellings, self._sides, self._rule, self._sink = labellings, sides, rule, sink
+    def __init__(self, labellings: Sequence[Labelling], chooser: Chooser, sink: Sink) -> None:
+        self._labellings, self._chooser, self._sink = labellings, chooser, sink
         self._parts: dict[str, JsonValue] = {
-            **rule.parts,
+            **chooser.rule.parts,
             "merge.fingerprints": [labelling.record.fingerprint for labelling in labellings],
             "merge.checkpoints": [labelling.checkpoint for labelling in labellings],
             "merge.version": MERGE_VERSION,
@@ -166,11 +166,10 @@ class _Merging:
         """Merge the label shards that the sink lacks."""
         store = self._sink.store
         log = RunLog(store, self._begin(names, not_merged))
-        chooser = Chooser(self._sides, self._rule)
         before = rows = 0
         try:
             for number, name in enumerate(names, 1):
-                receipt = self._merge(name, chooser)
+                receipt = self._merge(name)
                 if receipt is None:
                     before += 1
                 else:
@@ -181,7 +180,7 @@ class _Merging:
         finally:
             with suppress(StoreError):  # receipts are read for speed only
                 log.flush()
-        chosen = {labelling.url: chooser.counts[place] for place, labelling in enumerate(self._labellings)}
+        chosen = {labelling.url: self._chooser.counts[place] for place, labelling in enumerate(self._labellings)}
         return Merge(
             self._sink.url,
             self._fingerprint,
@@ -190,7 +189,7 @@ class _Merging:
             before,
             rows,
             chosen,
-            chooser.elected,
+            self._chooser.elected,
             not_merged,
         )
 
@@ -220,7 +219,7 @@ class _Merging:
             )
             yield AbsentShard.of(shard, reason)
 
-    def _merge(self, name: str, chooser: Chooser) -> ShardReceipt | None:
+    def _merge(self, name: str) -> ShardReceipt | None:
         """Write a merged label shard; None if it is there, made from the same labels."""
         store, shard = self._sink.store, self._labellings[0].shards[name]
         made_from = identity_of(*(versions.get(name) for versions in self._versions))
@@ -240,7 +239,7 @@ class _Merging:
             file_id=hash_parts(self._file_parts),
             texts=self._labellings[0].texts,
         )
-        tables = chooser.tables([labelling.shards[name] for labelling in self._labellings])
+        tables = self._chooser.tables([labelling.shards[name] for labelling in self._labellings])
         hashes = Hashes.zeros(shard.num_rows)
         receipt = commit.write(store, label_shard, tables, hashes, expected=existing.version if existing else None)
         if receipt is None and footer.read(store, name).entries.get(MERGED) != made_from:
