@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from itertools import groupby, takewhile
+from itertools import groupby
 from pathlib import PurePosixPath
 from typing import NamedTuple, Protocol
 from urllib.parse import quote, unquote
@@ -114,7 +114,7 @@ def _list(store: Store, paths: Sequence[str]) -> tuple[Mapping[str, str], Sequen
     """List a folder up to a limit of entries; return the versions by path, and the paths after the last entry."""
     names, listed = set(paths), {}
     most = ENTRIES_A_FILE * len(paths)
-    for number, entry in enumerate(store.list(_beginning(paths[0], paths[-1])), 1):
+    for number, entry in enumerate(store.list(os.path.commonprefix(paths)), 1):  # noqa: RUF071 - of characters
         if entry.path in names:
             listed[entry.path] = version_of(entry)
         # Stores list by UTF-8 bytes, the same order as that of Python's strings, so no other path follows.
@@ -123,11 +123,6 @@ def _list(store: Store, paths: Sequence[str]) -> tuple[Mapping[str, str], Sequen
         if number >= most:
             return listed, [path for path in paths if path > entry.path]
     return listed, []
-
-
-def _beginning(first: str, last: str) -> str:
-    same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return "".join(character for character, _ in same)
 
 
 def _ask(store: Store, paths: Sequence[str]) -> Iterator[tuple[str, str]]:

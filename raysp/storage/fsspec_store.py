@@ -59,33 +59,28 @@ class FsspecStore:
 
     def __init__(self, url: str, storage_options: Mapping[str, object] | None = None) -> None:
         self._scheme = (SCHEME.match(url) or [""])[0].rstrip(":/").lower()
-        self._url = url if url.endswith("://") else url.rstrip("/")
+        self.url = url if url.endswith("://") else url.rstrip("/")
         self._options = dict(storage_options or {})
 
     def __reduce__(self) -> tuple[type["FsspecStore"], tuple[str, Mapping[str, object]]]:
         """Pickle the url and the options, with references to the environment: another process connects by itself."""
-        return type(self), (self._url, self._options)
-
-    @property
-    def url(self) -> str:
-        """Url of the folder."""
-        return self._url
+        return type(self), (self.url, self._options)
 
     @cached_property
     def _files(self) -> Files:
         kind = GoogleFiles if self._scheme in GOOGLE else AzureFiles if self._scheme in AZURE else PlainFiles
         with self._explained("reach", ""):
-            return kind(self._url, resolve(self._options))
+            return kind(self.url, resolve(self._options))
 
     @cached_property
     def _root(self) -> str:
-        return self._files.root(self._url)
+        return self._files.root(self.url)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Yield the files whose path begins with `prefix`, at any depth, sorted by path."""
         if self._scheme in UNLISTED:
             raise StoreError(
-                f"{self._url}: a web server does not list its files; give the url of each file of a source. Labels "
+                f"{self.url}: a web server does not list its files; give the url of each file of a source. Labels "
                 "need a folder of a disk or of object storage"
             )
         begins = f"{self._locate('')}/"
@@ -191,16 +186,16 @@ class FsspecStore:
     def _writable(self, path: str) -> str:
         if self._scheme not in ATOMIC:
             raise StoreError(
-                f"{self._url}: {self._scheme}:// can only be read; write to s3://, to {'://, '.join(ATOMIC)}:// or to "
+                f"{self.url}: {self._scheme}:// can only be read; write to s3://, to {'://, '.join(ATOMIC)}:// or to "
                 "a local path"
             )
         return self._locate(path)
 
     def _locate(self, path: str) -> str:
-        return f"{self._root}/{inside(path, self._url)}" if path else self._root
+        return f"{self._root}/{inside(path, self.url)}" if path else self._root
 
     def _place(self, path: str) -> str:
-        return f"{self._url.rstrip('/')}/{path}" if path else self._url
+        return f"{self.url.rstrip('/')}/{path}" if path else self.url
 
     @contextmanager
     def _explained(self, doing: str, path: str) -> Iterator[None]:

@@ -24,7 +24,8 @@ class _Budget:
         self._left = bounds.MOST_ANSWERS_BYTES
 
     def __call__(self, response: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - of httpx or requests
-        if not urlsplit(str(response.url)).path.startswith(_api_path()):
+        api_path = urlsplit(constants.ENDPOINT).path.rstrip("/") + "/api/"
+        if not urlsplit(str(response.url)).path.startswith(api_path):
             return
         body = bytearray()
         for chunk in _chunks(response):
@@ -37,10 +38,6 @@ class _Budget:
                 )
         response._content = bytes(body)
         response._content_consumed = True  # requests has this flag
-
-
-def _api_path() -> str:
-    return urlsplit(constants.ENDPOINT).path.rstrip("/") + "/api/"
 
 
 def _chunks(response: Any) -> Iterator[bytes]:  # noqa: ANN401 - of httpx or requests

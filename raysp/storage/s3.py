@@ -68,18 +68,13 @@ class S3Store:
         if not _BUCKET.fullmatch(self._bucket):
             raise StoreError(f"{url!r}: {self._bucket!r} is not the name of a bucket; write s3://bucket/folder")
         self._prefix = f"{folder}/" if folder else ""
-        self._url = f"s3://{self._bucket}/{folder}".rstrip("/")
+        self.url = f"s3://{self._bucket}/{folder}".rstrip("/")
         self._options = dict(storage_options or {})
         self._client = connect(self._options)
 
     def __reduce__(self) -> tuple[type["S3Store"], tuple[str, Mapping[str, object]]]:
         """Pickle the url and the options, with references to the environment: another process connects by itself."""
-        return type(self), (self._url, self._options)
-
-    @property
-    def url(self) -> str:
-        """Url of the folder, without a trailing slash."""
-        return self._url
+        return type(self), (self.url, self._options)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Yield the files whose path begins with `prefix`, at any depth, sorted by path; 1,000 per request."""
@@ -297,7 +292,7 @@ class S3Store:
                     logger.warning(
                         "%s: this store ignores if-none-match: whether a file exists is checked before it is written, "
                         "so two concurrent runs could write one label shard twice (with the same rows)",
-                        self._url,
+                        self.url,
                     )
             return _honoured[key]
 
@@ -330,10 +325,10 @@ class S3Store:
         return self._client.call(work, doing, self._place(path))
 
     def _place(self, path: str) -> str:
-        return f"{self._url}/{path}" if path else self._url
+        return f"{self.url}/{path}" if path else self.url
 
     def _key(self, path: str) -> str:
-        return self._prefix + inside(path, self._url)
+        return self._prefix + inside(path, self.url)
 
 
 class _Upload:

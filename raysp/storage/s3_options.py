@@ -131,7 +131,5 @@ def _rename(values: dict[str, object], targets: dict[str, object], place: str) -
 def _attempts(retries: object) -> int:
     """Return the attempts for each request. `max_attempts` of botocore counts those after the first."""
     types = {"max_attempts": int, "mode": str, "total_max_attempts": int}
-    counts = _checked(retries, types, "storage_options['config_kwargs']['retries']")
-    return max(
-        1, cast("int", counts.get("total_max_attempts", cast("int", counts.get("max_attempts", ATTEMPTS - 1)) + 1))
-    )
+    counts = cast("dict[str, int]", _checked(retries, types, "storage_options['config_kwargs']['retries']"))
+    return max(1, counts.get("total_max_attempts", counts.get("max_attempts", ATTEMPTS - 1) + 1))
