@@ -16,7 +16,6 @@ from raysp.models.labelled_passes import OWN
 from raysp.words import count, listed, megabytes
 
 if TYPE_CHECKING:
-    from raysp.cluster.doctor import Finding
     from raysp.models.converting import Conversion
     from raysp.models.labelled_passes import CheckpointSummary
 
@@ -268,13 +267,6 @@ def _language_model(summary: "CheckpointSummary") -> str | None:
     )
 
 
-def _print_finding(finding: "Finding") -> None:
-    mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
-    out.print(f"{mark} {escape(finding.what)}: {escape(finding.found)}")
-    if finding.advice:
-        out.print(f"     {escape(finding.advice)}")
-
-
 def doctor() -> None:
     """Check this machine: versions, processors, memory, a local Ray."""
     from raysp.cluster.doctor import examine
@@ -284,7 +276,10 @@ def doctor() -> None:
         findings.append(finding)
         if not is_json():
             with printing(f"{finding.what} cannot be shown"):
-                _print_finding(finding)
+                mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
+                out.print(f"{mark} {escape(finding.what)}: {escape(finding.found)}")
+                if finding.advice:
+                    out.print(f"     {escape(finding.advice)}")
 
     code = 0 if all(finding.ok for finding in findings) else FAILED
     show({"findings": list(map(dataclasses.asdict, findings))}, lambda: None, code)

@@ -32,7 +32,7 @@ from raysp.cli.console import (
     say,
     show,
 )
-from raysp.cli.printed_runs import print_examples, print_failures, print_nothing_labelled
+from raysp.cli.printed_runs import first_of, print_examples, print_failures, print_nothing_labelled
 from raysp.cli.stop_signals import shown_on, stoppable_display
 from raysp.errors import SpecError
 from raysp.words import count, printable
@@ -79,7 +79,7 @@ def evaluate(
     import raysp
 
     measured = metrics.named
-    announce(f"looking at {shards[0]}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''} ...")
+    announce(f"looking at {first_of(shards)} ...")
     with stoppable_display(is_kept=sink is not None and rows is None) as display:
         result = raysp.evaluate(
             checkpoint,

@@ -25,6 +25,7 @@ from raysp.cli.console import (
     show,
 )
 from raysp.cli.printed_runs import (
+    first_of,
     print_examples,
     print_failures,
     print_nothing_labelled,
@@ -32,7 +33,6 @@ from raysp.cli.printed_runs import (
     print_result,
     print_try_out,
     show_indexed,
-    urls,
 )
 from raysp.cli.stop_signals import shown_on, stoppable_display
 from raysp.cluster.addresses import check_submitted_version, uses_cluster
@@ -90,7 +90,7 @@ def plan(
     options = EstimateOptions(sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
     if sample == 0:
         refuse_unused(options.speed_options, "--sample 0 makes no estimate; leave out one of them")
-    announce(f"looking at {urls(loaded.source)} ...")
+    announce(f"looking at {first_of(loaded.source.urls)} ...")
     fields: dict[str, object] = {}
     code = 0
     with Display(err, is_quiet=is_json()) as display:
@@ -122,7 +122,7 @@ def run(
 
     check_submitted_version()
     loaded = on_cluster(load(pipeline, settings, load_pipeline), on)
-    announce(f"looking at {urls(loaded.source)} ...")
+    announce(f"looking at {first_of(loaded.source.urls)} ...")
     result = run_on_display(loaded, rows, on)
     if rows is not None:
         show_try_out(result, command_line("run", pipeline, settings))

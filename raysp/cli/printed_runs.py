@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.labelling.engine.run_result import RunResult
-    from raysp.specs.pipeline import Pipeline, Shards
+    from raysp.specs.pipeline import Pipeline
     from raysp.work import PlanPart
 
 FIRST_ROWS = 5
@@ -41,9 +41,8 @@ LEAST = 5e-4
 """Smaller numbers, such as scores of certain texts, would be 0 with three decimals."""
 
 
-def urls(source: "Shards") -> str:
+def first_of(urls: Sequence[str]) -> str:
     """Return the first url of a source and the number of further urls."""
-    urls = source.urls
     return urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
 
 

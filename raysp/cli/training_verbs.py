@@ -8,7 +8,7 @@ from typer import Option
 
 from raysp.cli.arguments import AGAIN, Engine, RecipeFile, Settings, command_line
 from raysp.cli.console import announce, err, is_json, print_command, print_each, print_fact, print_some, printing, show
-from raysp.cli.printed_runs import print_failures, show_done, show_indexed, urls
+from raysp.cli.printed_runs import first_of, print_failures, show_done, show_indexed
 from raysp.cli.stop_signals import stopping_after_a_step
 from raysp.cluster.addresses import check_submitted_version, is_submitted, uses_cluster
 from raysp.errors import SpecError, refuse_unused
@@ -59,7 +59,7 @@ def finetune(
     # On a cluster a relative path would not say of which machine.
     if uses_cluster(engine, address):
         loaded = with_absolute_paths(loaded)
-    announce(f"looking at {urls(loaded.source)} ...")
+    announce(f"looking at {first_of(loaded.source.urls)} ...")
     with stopping_after_a_step() as stop, Display(err, is_quiet=is_json()) as display:
 
         def planned(prepared: "Prepared") -> None:

@@ -45,26 +45,18 @@ def examine() -> Iterator[Finding]:
 
 
 def _extras() -> Finding:
-    """Look for the packages of each extra of raysp; a missing one is not a failure."""
+    """Look for the packages of each extra of raysp for users; a missing one is not a failure."""
+    lines = [Requirement(line) for line in metadata.requires("raysp") or ()]
     installed: list[str] = []
     missing: list[str] = []
-    for extra, packages in _packages_of_extras().items():
-        (installed if all(any(metadata.distributions(name=name)) for name in packages) else missing).append(extra)
+    for extra in metadata.metadata("raysp").get_all("Provides-Extra") or []:
+        packages = [line.name for line in lines if line.marker and line.marker.evaluate({"extra": extra})]
+        if packages and extra not in DEVELOPMENT:
+            is_there = all(any(metadata.distributions(name=name)) for name in packages)
+            (installed if is_there else missing).append(extra)
     shown = ", ".join(installed) or "none"
     advice = f"not installed: {', '.join(missing)}; pip install 'raysp[NAME]' adds one" if missing else ""
     return Finding("extras", shown, ok=True, advice=advice)
-
-
-def _packages_of_extras() -> dict[str, list[str]]:
-    """Return the packages that each extra adds, without the extras for development."""
-    lines = [Requirement(line) for line in metadata.requires("raysp") or ()]
-    extras = metadata.metadata("raysp").get_all("Provides-Extra") or []
-    packages = {
-        extra: [line.name for line in lines if line.marker and line.marker.evaluate({"extra": extra})]
-        for extra in extras
-        if extra not in DEVELOPMENT
-    }
-    return {extra: names for extra, names in packages.items() if names}
 
 
 def _processors() -> Finding:

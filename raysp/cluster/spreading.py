@@ -86,7 +86,7 @@ class Spread(Generic[Item, Result]):
 
         from raysp.cluster.resources import totals
 
-        task = ray.remote(cast("Any", answer_task)).options(num_cpus=1, scheduling_strategy="SPREAD")
+        task = ray.remote(cast("Any", answer_of)).options(num_cpus=1, scheduling_strategy="SPREAD")
         data, waiting = ray.put(self._data()), deque(items)  # each node receives the data once
         in_flight: dict[Any, Item] = {}
         try:
@@ -142,11 +142,6 @@ def _serve(
         answers.put((item, line))
 
 
-def answer_task(data: bytes, item: object) -> Answer:
-    """Return the answer for an item in a task of a cluster."""
-    return _answer(_function_of(data), item)
-
-
 @functools.lru_cache(maxsize=1)
 def _function_of(data: bytes) -> Callable[[object], object]:
     """Read a function, after the user's code that it is made of."""
@@ -158,7 +153,9 @@ def _function_of(data: bytes) -> Callable[[object], object]:
     return function
 
 
-def _answer(function: Callable[[object], object], item: object) -> Answer:
+def answer_of(data: bytes, item: object) -> Answer:
+    """Return the answer for an item in another process, which may be a task of a cluster."""
+    function = _function_of(data)
     try:
         return (function(item),)
     except RayspError as error:
@@ -171,11 +168,11 @@ def main() -> None:
     """Call the function, and write the answers."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries is no answer
-    function = _function_of(base64.b64decode(sys.stdin.buffer.readline()))
+    data = base64.b64decode(sys.stdin.buffer.readline())
     items: queue.SimpleQueue[object] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, items.put), daemon=True).start()
     while True:
-        answers.write(base64.b64encode(pickle.dumps(_answer(function, items.get()))) + b"\n")
+        answers.write(base64.b64encode(pickle.dumps(answer_of(data, items.get()))) + b"\n")
         answers.flush()
 
 

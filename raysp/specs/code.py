@@ -255,11 +255,10 @@ def _install(code: UserCode) -> None:
     with _lock:
         if any(finder.code == code for finder in _installed):
             return
-        tops = {file.module.partition(".")[0] for finder in _installed for file in finder.code.files}
-        tops |= {file.module.partition(".")[0] for file in code.files}
-        for name in [*sys.modules]:
-            if name.partition(".")[0] in tops - {_MAIN}:
-                del sys.modules[name]
+        codes = [code, *(finder.code for finder in _installed)]
+        tops = {file.module.partition(".")[0] for each in codes for file in each.files} - {_MAIN}
+        for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
+            del sys.modules[name]
         installed = _Finder(code)
         sys.meta_path[:] = [installed, *(finder for finder in sys.meta_path if finder not in _installed)]
         _installed[:] = [installed]

@@ -192,22 +192,23 @@ _NO_SECRETS = ("", True, False, "anon", "browser", "cache", "cloud", "google_def
 """Values of such options that are no secrets; the words name the source of a token in gcsfs."""
 
 
-def refuse_literal_secrets(options: Mapping[str, object], where: str) -> None:
+def refuse_literal_secrets(value: object, where: str, key: str = "") -> None:
     """Raise ValueError if an option whose name indicates a secret, or a url with a password, is not given as an `Env`.
+
+    Args:
+        value: options, or the value of one.
+        where: their name in the message.
+        key: name of the option of a value.
 
     Raises:
         ValueError: the message has the option (never its value) and the remedy.
     """
-    for key, value in options.items():
-        _refuse_literal(value, f"{where}[{key!r}]", str(key))
-
-
-def _refuse_literal(value: object, where: str, key: str) -> None:
     if isinstance(value, Mapping):
-        refuse_literal_secrets(value, where)
+        for name, item in value.items():
+            refuse_literal_secrets(item, f"{where}[{name!r}]", str(name))
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _refuse_literal(item, f"{where}[{index}]", key)
+            refuse_literal_secrets(item, f"{where}[{index}]", key)
     elif isinstance(value, str | bytes | int | float) and value not in _NO_SECRETS and is_secret_name(key):
         raise ValueError(
             f"{where} holds a literal secret; put it into an environment variable and "
@@ -309,7 +310,12 @@ def from_json(value: JsonValue) -> object:
         return fields
     if not isinstance(name, str):
         raise SpecError(f"found type {name!r}; expected the name of a spec")
-    return _class(name)(**fields)
+    import raysp
+
+    cls = imported(name) if ":" in name else getattr(raysp, name, None)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise SpecError(f"type {name!r} is not a spec of raysp; write your own class as 'module:Class'")
+    return cls(**fields)
 
 
 def imported(name: str) -> object:
@@ -326,15 +332,6 @@ def imported(name: str) -> object:
             f"{name!r} cannot be imported: {tracebacks.described(error)}; it must be importable from the folder of the "
             "pipeline file"
         ) from error
-
-
-def _class(name: str) -> type:
-    import raysp
-
-    cls = imported(name) if ":" in name else getattr(raysp, name, None)
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise SpecError(f"type {name!r} is not a spec of raysp; write your own class as 'module:Class'")
-    return cls
 
 
 def check_class(value: object, expected: type, advice: str) -> None:
