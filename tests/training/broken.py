@@ -1,5 +1,6 @@
 """Objectives of one's own whose losses are not numbers, or are no losses."""
 
+import sys
 from dataclasses import replace
 from typing import ClassVar
 
@@ -46,5 +47,7 @@ class UnusableTask(CTCTask):
 
     def loss(self, passes: Passes, batch: MicroBatch) -> Losses:
         losses = super().loss(passes, batch)
+        if self.spec.field == "exit":
+            sys.exit("no")
         wrong = {"count": 0.0, "total": losses.total.detach(), "rows_B": losses.rows_B[:0]}
         return replace(losses, **{self.spec.field: wrong[self.spec.field]}) if self.spec.field in wrong else None

@@ -158,9 +158,14 @@ class Criterion:
         """Run the model on a micro-batch of at least one row.
 
         Raises:
-            RunError: the loss of the task returned values that no step can use.
+            RunError: the loss of the task returned values that no step can use, or called `sys.exit`.
         """
-        losses = self.task.loss(self.passes, batch)
+        try:
+            losses = self.task.loss(self.passes, batch)
+        except SystemExit as error:
+            raise RunError(
+                f"{type(self.task).__name__}.loss called sys.exit({error}). Correct the objective"
+            ) from error
         if unusable := _unusable(losses, batch):
             raise RunError(f"{type(self.task).__name__}.loss returned {unusable}. Correct the objective")
         return losses

@@ -36,7 +36,7 @@ from raysp.training.on_ray.rank_input import READER_CPUS, Feeder, fed_rows, prep
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps
 from raysp.training.sink.step_log import StepRecord
-from raysp.words import count
+from raysp.words import count, megabytes
 
 logger = logging.getLogger(__name__)
 
@@ -79,10 +79,16 @@ def train(
         stack.enter_context(process_kept(_SETTINGS))
         # CPUs for readers too, in addition to the workers, which wait for rows.
         stack.enter_context(local_ray(Resources(cpus=cpus + num_cpus())))
-        if cpus + READER_CPUS > (there := cluster_resources().cpus):
+        there, memory = cluster_resources(), workers.low * (prepared.plan.recipe.pool.memory or 0)
+        if cpus + READER_CPUS > there.cpus:
             raise PlanError(
                 f"pool: {count(workers.low, 'worker')} of {count(workers.threads, 'CPU')} each, and at least "
-                f"{READER_CPUS:g} CPUs for reading; found {there:g} CPUs: lower pool.actors or pool.cpus"
+                f"{READER_CPUS:g} CPUs for reading; found {there.cpus:g} CPUs: lower pool.actors or pool.cpus"
+            )
+        if there.memory is not None and memory > there.memory:
+            raise PlanError(
+                f"pool: {count(workers.low, 'worker')} need {megabytes(memory)} of memory; Ray has "
+                f"{megabytes(there.memory)}: lower pool.actors or pool.memory"
             )
         board, config = stack.enter_context(_board_and_feeder(prepared, run_id, epoch))
         losses, committed = 0, None
@@ -186,7 +192,7 @@ def _fit(prepared: Prepared, config: dict[str, Any]) -> None:
             scaling_config=ScalingConfig(
                 num_workers=low if low == high else (low, high),
                 use_gpu=on_gpu,
-                resources_per_worker={"CPU": plan.workers.threads},
+                resources_per_worker={"CPU": plan.workers.threads, "memory": plan.recipe.pool.memory or 0},
                 elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             ),
             torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo", timeout_s=TIMEOUT_SECONDS),

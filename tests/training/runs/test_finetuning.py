@@ -239,14 +239,15 @@ def test_a_loss_that_is_not_finite_ends_the_training_before_the_update_and_names
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("itself", "a value of type NoneType, expected Losses"),
-        ("total", r"a total of shape \(\) and requires_grad=False, expected a scalar to differentiate"),
-        ("count", r"the count 0\.0, expected the number of rows or tokens, above 0"),
-        ("rows_B", r"rows_B of shape \(0,\), expected a loss for each of \d+ rows"),
+        ("itself", "returned a value of type NoneType, expected Losses"),
+        ("exit", r"called sys.exit\(no\)"),
+        ("total", r"returned a total of shape \(\) and requires_grad=False, expected a scalar to differentiate"),
+        ("count", r"returned the count 0\.0, expected the number of rows or tokens, above 0"),
+        ("rows_B", r"returned rows_B of shape \(0,\), expected a loss for each of \d+ rows"),
     ],
 )
 def test_losses_that_no_step_can_use_are_refused(words, tiny, tmp_path, field, message):
     objective = UnusableCTC(str(tiny), text=raysp.Text("lower"), vocabulary="build", field=field)
-    with pytest.raises(raysp.RunError, match=rf"UnusableTask\.loss returned {message}\. Correct the objective"):
+    with pytest.raises(raysp.RunError, match=rf"UnusableTask\.loss {message}\. Correct the objective"):
         finetune(a_recipe(words, tiny, tmp_path / "out", objective=objective))
     assert not (tmp_path / "out" / "model.safetensors").exists()

@@ -71,9 +71,11 @@ def test_as_many_workers_as_there_is_room_for_have_the_curve_and_the_evaluations
         assert found["others"]["again"]["scores"] == found["scores"]
 
 
-def test_workers_that_leave_no_cpu_for_reading_are_refused(local_ray, words, tiny, tmp_path):
+def test_workers_for_which_ray_has_no_cpus_or_memory_are_refused(local_ray, words, tiny, tmp_path):
     with pytest.raises(PlanError, match=r"3 workers of 1 CPU each, and at least 0.5 CPUs for reading; found 3 CPUs"):
         finetune(several(words, tiny, tmp_path / "out", 3))
+    with pytest.raises(PlanError, match=r"2 workers need .* of memory; Ray has .*: lower pool.actors or pool.memory"):
+        finetune(several(words, tiny, tmp_path / "out", 2, pool=raysp.Pool(2, cpus=1, memory=2**50)))
 
 
 def test_after_a_worker_was_killed_the_weights_are_bit_for_bit_the_same(words, tiny, by_two, tmp_path):
