@@ -24,6 +24,7 @@ from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.row_windows import Failures, read_rows
 from raysp.training.described_rows import described_rows
 from raysp.training.finetune_result import FinetuneResult
+from raysp.training.loop.best_evaluation import refuse_another_rule
 from raysp.training.loop.course import Course
 from raysp.training.loop.not_finite import NotFiniteError, explained
 from raysp.training.loop.predicting import predicted_texts
@@ -105,7 +106,8 @@ def finetune(
                 )
         decoder = stack.enter_context(Decoder())
         prepared = prepare(plan, store, decoder=decoder, on_cluster=by_ray and on_cluster, on_indexed=on_indexed)
-        committed = committed_steps.latest(store, checks=by_ray)
+        if (committed := committed_steps.latest(store, checks=by_ray)) is not None:
+            refuse_another_rule(store.url, committed, prepared.plan.recipe)
         stack.enter_context(lease.work_begun())
         record = _begin(prepared, store, is_new=is_new)
         if on_plan:

@@ -4,11 +4,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
-from raysp.errors import RunError
+from raysp.errors import ChangedError, RunError
 from raysp.evaluation.scores import HIGHER_IS_BETTER
+from raysp.training.loop.course import Course
 from raysp.training.sink.committed_steps import CommittedStep
 from raysp.training.sink.step_evaluation import StepEvaluation
+from raysp.training.specs.recipe import Evaluation, Finetune
 from raysp.words import count
+
+ROWS = ", rows "
+"""Between the rule of a measure and the digest of its rows."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +62,43 @@ class Best:
         return later
 
     @property
+    def rule(self) -> str:
+        """The measure without its rows; empty if it is unknown."""
+        return self.measure.partition(ROWS)[0]
+
+    def exhausts(self, evaluation: Evaluation | None) -> bool:
+        """Return whether the patience of an evaluation has ended."""
+        return evaluation is not None and evaluation.patience is not None and self.misses >= evaluation.patience
+
+    @property
     def metrics(self) -> dict[str, float]:
         """Values for the metrics of a commit."""
         return {"best": self.value, "best_done": self.done, "best_misses": self.misses}
+
+
+def rule_of(evaluation: Evaluation) -> str:
+    """Return the metric by which weights are compared, with the normalisation of the texts that it compares."""
+    best = evaluation.best
+    return f"{best}, texts normalised by {evaluation.normalise!r}" if best in ("wer", "cer") else best
+
+
+def refuse_another_rule(url: str, step: CommittedStep, recipe: Finetune) -> None:
+    """Raise if an evaluation chose the best step that a recipe does not have, and none will be chosen by its own.
+
+    Raises:
+        ChangedError: the recipe has no evaluation any more, or the training is done with another one.
+    """
+    evaluation = recipe.evaluation
+    if (best := Best.read(step)) is None or not best.rule:
+        return
+    expected = rule_of(evaluation) if evaluation else "none"
+    is_done = best.exhausts(evaluation) or Course(recipe.schedule).is_done(step.position)
+    if expected != best.rule and (is_done or evaluation is None):
+        raise ChangedError(
+            f"{url}: step {best.done} is the best by an evaluation that the recipe does not have: {best.rule}; found "
+            f"in the recipe: {expected}. Undo the change of evaluation, use another sink, or start over with --restart",
+            (f"`evaluation` was {best.rule!r}, now {expected!r}",),
+        )
 
 
 def comparable(metric: str, value: float | None) -> float | None:

@@ -26,6 +26,7 @@ from raysp.ops.decoding import Decoder
 from raysp.storage.opened import digest_of
 from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.loop.best_evaluation import ROWS, rule_of
 from raysp.training.loop.predicting import PredictedRows, Predictor
 from raysp.training.loop.training_steps import WorkerGroup
 from raysp.training.objectives.passes import evaluation_mode
@@ -45,8 +46,6 @@ SLICE_ROWS = 64
 """Rows that are decoded together, and that one worker labels."""
 WORST_ROWS = 20
 """Wrong rows that an evaluation keeps."""
-ROWS = ", rows "
-"""Between the rule of a measure and the digest of its rows."""
 
 
 class Compared(NamedTuple):
@@ -112,12 +111,6 @@ class Evaluator:
         self.shards = self.plan.corpora[self.corpus].shards
         self.others = {name: replace(self, corpus=f"evaluation.others.{name}") for name in self.evaluation.others}
 
-    @property
-    def rule(self) -> str:
-        """Metric by which weights are compared, with the normalisation of the texts that it compares."""
-        best = self.evaluation.best
-        return f"{best}, texts normalised by {self.evaluation.normalise!r}" if best in ("wer", "cer") else best
-
     def __call__(self) -> StepEvaluation:
         """Label all rows, and return their metrics, which are the same on all workers but for the intervals."""
         own = self._own()
@@ -139,7 +132,7 @@ class Evaluator:
             classes=compared.classes,
             loss=float(np.mean(losses)) if losses else None,
             normalisation=self.evaluation.normalise if self.task.COMPARED == "recognition" else None,
-            measure=f"{self.rule}{ROWS}{sha256(b''.join(row.digest for row in rows)).hexdigest()[:16]}",
+            measure=f"{rule_of(self.evaluation)}{ROWS}{sha256(b''.join(row.digest for row in rows)).hexdigest()[:16]}",
             failed=len(gathered) - len(rows),
             others={name: evaluator() for name, evaluator in self.others.items()},
         )

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
-from raysp.errors import ChangedError, RunError
+from raysp.errors import RunError
 from raysp.storage.store import Store
 from raysp.training.data.epoch_order import EpochOrder
 from raysp.training.data.micro_batches import Rows, TrainingRow
 from raysp.training.data.row_windows import Failures, micro_batch
-from raysp.training.loop.best_evaluation import Best
+from raysp.training.loop.best_evaluation import Best, rule_of
 from raysp.training.loop.course import Course
-from raysp.training.loop.dev_evaluation import ROWS, Evaluator
+from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.not_finite import NotFinite, NotFiniteError, described_losses, has_grown
 from raysp.training.loop.state import TrainingState
 from raysp.training.loop.step_commits import Keeper
@@ -82,22 +82,20 @@ class Session:
     @property
     def best_by_rule(self) -> Best | None:
         """The best evaluation, if it was compared by the metric and normalisation of the recipe's evaluation."""
-        rule = self.evaluator.rule if self.evaluator else None
-        return self.best if self.best and self.best.measure.partition(ROWS)[0] in ("", rule) else None
+        rule = rule_of(self.evaluator.evaluation) if self.evaluator else None
+        return self.best if self.best and self.best.rule in ("", rule) else None
 
     @property
     def is_done(self) -> bool:
         """Whether no step is left, or patience has ended."""
-        patience = self.evaluator.evaluation.patience if self.evaluator else None
-        has_given_up = patience is not None and self.best is not None and self.best.misses >= patience
-        return has_given_up or self.course.is_done(self.position)
+        evaluation = self.evaluator.evaluation if self.evaluator else None
+        return (self.best is not None and self.best.exhausts(evaluation)) or self.course.is_done(self.position)
 
     def resume(self, store: Store, fingerprint: str) -> None:
         """Load the last committed step, if there is one.
 
         Raises:
             RunError: it was made with another recipe, or over other rows.
-            ChangedError: the recipe has no evaluation any more, or the training is done with another one.
         """
         # With the content of the files: a training on damaged weights would go unnoticed.
         step = steps.latest(store, checks=True)
@@ -115,19 +113,6 @@ class Session:
         if self.keeper:
             self.keeper.last = step.position.done
         self.best = Best.read(step)
-        if self.best is not None:
-            self._refuse_another_rule(store, self.best)
-
-    def _refuse_another_rule(self, store: Store, best: Best) -> None:
-        """Raise if the best step was chosen by an evaluation that the recipe does not have, and will not be again."""
-        rule, expected = best.measure.partition(ROWS)[0], self.evaluator.rule if self.evaluator else "none"
-        if expected != (rule or expected) and (self.is_done or self.evaluator is None):
-            raise ChangedError(
-                f"{store.url}: step {best.done} is the best by an evaluation that the recipe does not have: {rule}; "
-                f"found in the recipe: {expected}. Undo the change of evaluation, use another sink, or start over with "
-                "--restart",
-                (f"`evaluation` was {rule!r}, now {expected!r}",),
-            )
 
     def load_result(self, store: Store) -> None:
         """Load the weights that a training ends with: the best evaluation's, or the last; or their moving average.

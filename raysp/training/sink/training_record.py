@@ -36,6 +36,7 @@ class TrainingRecord:
 
     created: str
     recipe: JsonValue
+    """The recipe of the last run, of which only parts that change no weight may differ from that of the first."""
     fingerprint: str
     parts: Mapping[str, JsonValue]
     """Everything that can change the weights, by dotted name."""
@@ -119,7 +120,7 @@ def begin(
     def joined(recorded: TrainingRecord) -> TrainingRecord:
         if recorded.parts != made.parts:
             raise _changed(store, recorded.parts, made.parts, _described_shards(store, shards, unreadable))
-        return replace(recorded, runs=all_runs(recorded, made))
+        return replace(recorded, recipe=made.recipe, runs=all_runs(recorded, made))
 
     return begin_record(store, RECIPE, made, joined, creates=is_new)
 

@@ -23,6 +23,7 @@ from tests.training.trained import (
     evaluations_of,
     planned,
     record_of,
+    recorded,
     same,
     steps_of,
     stopping_after,
@@ -204,6 +205,7 @@ def test_another_measure_of_evaluations_begins_a_new_best(words, tiny, tmp_path,
     changed = evaluated(words, tiny, tmp_path / "out", **{**easy, **fields})
     before = finetune(changed, should_stop=stopping_after(1))  # it ends without an evaluation
     assert (before.steps, before.best_step) == (3, 2)
+    assert recorded(tmp_path / "out", "evaluation.best") == changed.evaluation.best
     assert before.best == (None if change == "metric" else stopped.best)
     result = finetune(changed)
     assert result.best_step in (4, 5)
@@ -220,6 +222,7 @@ def test_an_evaluation_that_has_chosen_weights_cannot_be_taken_away_or_changed_a
     finetune(recipe)
     with pytest.raises(ChangedError, match="found in the recipe: loss"):
         finetune(evaluated(words, tiny, tmp_path / "out", best="loss"))
+    assert recorded(tmp_path / "out", "evaluation.best") == "wer"
     assert finetune(recipe).metric == "wer"
 
 
