@@ -48,7 +48,7 @@ def alone(words, tiny, tmp_path_factory) -> Path:
 def by_two(local_ray, words, tiny, tmp_path_factory) -> Path:
     """A training on a named cluster, by as many workers as that has room for."""
     sink = tmp_path_factory.mktemp("by two")
-    recipe = several(words, tiny, sink, 1, pool=raysp.Pool((1, 2), cpus=1))
+    recipe = several(words, tiny, sink, 1, pool=raysp.Pool((1, 2), cpus=1, memory=2**20))
     assert finetune(recipe, address="the-one-that-is-connected").is_done
     return sink
 
