@@ -27,18 +27,6 @@ def test_the_text_is_compared_with_a_column_of_the_source(tmp_path):
     assert found[5]["agreement"] is None
 
 
-@pytest.mark.parametrize(
-    ("outputs", "message"),
-    [
-        ([raysp.Agreement("text"), raysp.Transcript()], "found none there. Put Transcript\\('pred'\\) before it"),
-        ([raysp.Transcript("a"), raysp.Agreement("text")], "found 'a' there"),
-    ],
-)
-def test_a_transcript_has_to_come_before_it(outputs, message):
-    with pytest.raises(raysp.SpecError, match=message):
-        raysp.Label("checkpoint", outputs=outputs)
-
-
 def respelled(rows: pa.Table) -> dict[str, list[str | None]]:
     return {"respelled": [text and f"{text.upper()} {text}" for text in rows["text"].to_pylist()]}
 

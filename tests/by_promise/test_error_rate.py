@@ -69,25 +69,9 @@ def check_corrected(pipeline: raysp.Pipeline, expected: dict[str, list[str]] | N
     assert (again.rows_todo, len(again.done)) == (0, len(expected or ALL_OK))
 
 
-def test_status_and_report_have_the_reason_of_the_stop_until_another_run(corpus, raysp_command):
-    write_recordings(corpus, ALL_BAD)
-    with pytest.raises(raysp.RunError) as stopped:
-        run(by_path(corpus))
-    sink = by_path(corpus).sink.url
-    reason = json.loads(raysp_command("status", sink, "--json").out)["stopped"]
-    assert reason
-    assert str(stopped.value).startswith(reason)
-    shown = " ".join(raysp_command("status", sink).out.split())
-    assert re.search(r"stopped:? \d+ of \d+ rows failed .* more than max_error_rate=0.5", shown), shown
-    page = Path(sink) / ".raysp" / "report.html"
-    assert raysp_command("report", sink).code == 0
-    assert "more than max_error_rate=0.5" in page.read_text()
-    write_recordings(corpus, {})
-    run(by_path(corpus))
-    assert json.loads(raysp_command("status", sink, "--json").out)["stopped"] is None
-
-
-def test_a_corrected_input_is_labelled_by_the_same_command(corpus):
+def test_status_and_report_have_the_reason_of_the_stop_until_the_same_command_labels_a_corrected_input(
+    corpus, raysp_command
+):
     write_recordings(corpus, ALL_BAD)
     expected = r"rows failed.*more than max_error_rate=0.5; for example .*\. For .*Correct the input.*run again$"
     with pytest.raises(raysp.RunError, match=expected) as stopped:
@@ -96,8 +80,17 @@ def test_a_corrected_input_is_labelled_by_the_same_command(corpus):
     assert len(str(stopped.value)) < 900
     assert "\n" not in str(stopped.value)
     assert statuses(by_path(corpus)) == {}
+    sink = by_path(corpus).sink.url
+    reason = json.loads(raysp_command("status", sink, "--json").out)["stopped"]
+    assert reason
+    assert str(stopped.value).startswith(reason)
+    shown = " ".join(raysp_command("status", sink).out.split())
+    assert re.search(r"stopped:? \d+ of \d+ rows failed .* more than max_error_rate=0.5", shown), shown
+    assert raysp_command("report", sink).code == 0
+    assert "more than max_error_rate=0.5" in (Path(sink) / ".raysp" / "report.html").read_text()
     write_recordings(corpus, {})
     check_corrected(by_path(corpus))
+    assert json.loads(raysp_command("status", sink, "--json").out)["stopped"] is None
 
 
 def test_rows_that_a_step_behind_label_fails_in_the_last_commits_count(corpus, monkeypatch, raysp_command):

@@ -41,22 +41,30 @@ def is_withdrawn(row: dict[str, object], source: dict[str, object]) -> bool:
     return kept and reason and all(row[name] is None for name in LABELS)
 
 
-def test_the_labels_of_the_ids_go_and_all_other_rows_stay(sink, tmp_path, raysp_command):
+def test_the_labels_of_the_ids_go_all_other_rows_stay_and_unknown_ids_are_refused(sink, raysp_command):
     before = rows(sink)
+    ran = raysp_command("forget", sink, IDS[0], "nobody")
+    assert ran.code == 2
+    assert ran.err.startswith(f"raysp: {sink}: no row has the id 'nobody'; give ids as in the column `id`")
+    assert raysp_command("forget", sink.parent / "in", "x").code == 2
+    with pytest.raises(raysp.PlanError, match="found no id to forget"):
+        raysp.forget(str(sink), [])
+    assert rows(sink) == before
+    assert not (sink / ".raysp" / "forgotten.json").exists()
     untouched = (sink / "a.parquet").stat().st_mtime_ns
     ran = raysp_command("forget", sink, IDS[4], IDS[5])
     assert (ran.code, ran.err) == (0, "")
-    shown = " ".join(ran.out.split())
-    assert "withdrawn 2 rows labels 1 removed, in 1 label shard" in shown
+    assert "withdrawn 2 rows labels 1 removed, in 1 label shard" in " ".join(ran.out.split())
     after = rows(sink)
     assert [row for row in after if row["id"] not in IDS[4:6]] == [row for row in before if row["id"] not in IDS[4:6]]
     assert all(is_withdrawn(after[place], before[place]) for place in (4, 5))
     assert (sink / "a.parquet").stat().st_mtime_ns == untouched
     assert pq.read_schema(sink / "b.parquet").equals(pq.read_schema(sink / "a.parquet"))
+    assert json.loads(raysp_command("forget", sink, IDS[0], "--json").out)["labels"] == 1
 
 
 def test_every_verb_counts_them_and_none_labels_them_again(sink, tmp_path, raysp_command):
-    pipeline = made(tmp_path)
+    pipeline, before = made(tmp_path), rows(sink)
     raysp_command("report", sink)
     raysp.forget(str(sink), [IDS[0], IDS[5]])
     assert not (sink / ".raysp" / "report.html").exists()
@@ -74,14 +82,8 @@ def test_every_verb_counts_them_and_none_labels_them_again(sink, tmp_path, raysp
     assert raysp_command("report", sink).code == 0
     raysp_command("export", sink, tmp_path / "made", "--to", "jsonl")
     exported = "".join(file.read_text() for file in (tmp_path / "made").rglob("*.jsonl"))
-    assert IDS[1] in exported
-    assert IDS[0] not in exported
-
-
-def test_a_shard_that_is_labelled_again_leaves_them_without_labels(sink, tmp_path):
-    raysp.forget(str(sink), [IDS[0]])
-    before = rows(sink)
-    assert raysp.retry(str(sink), shards=["*.parquet"], trust=True).rows == 8
+    assert (IDS[1] in exported, IDS[0] in exported) == (True, False)
+    assert raysp.retry(str(sink), shards=["*.parquet"], trust=True).rows == 8  # labelled again, they have no labels
     assert is_withdrawn(rows(sink)[0], before[0])
     assert [row["status"] for row in rows(sink)].count("ok") == 6
 
@@ -131,17 +133,3 @@ def test_a_row_of_an_uncommitted_shard_whose_ids_cannot_be_read_is_withdrawn_by_
     (tmp_path / "in" / "b.parquet").write_bytes(good)
     assert raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], trust=True).shards_committed == 1
     assert [row["id"] for row in rows(tmp_path / "out") if row["error_type"] == "withdrawn"] == [IDS[1]] * 2
-
-
-def test_unknown_ids_are_refused_and_nothing_changes(sink, raysp_command):
-    before = rows(sink)
-    ran = raysp_command("forget", sink, IDS[0], "nobody")
-    assert ran.code == 2
-    assert ran.err.startswith(f"raysp: {sink}: no row has the id 'nobody'; give ids as in the column `id`")
-    assert rows(sink) == before
-    assert not (sink / ".raysp" / "forgotten.json").exists()
-    assert raysp_command("forget", sink.parent / "in", "x").code == 2
-    with pytest.raises(raysp.PlanError, match="found no id to forget"):
-        raysp.forget(str(sink), [])
-    ran = raysp_command("forget", sink, IDS[0], "--json")
-    assert json.loads(ran.out)["labels"] == 1

@@ -145,6 +145,11 @@ def test_corrections_of_recordings_inside_of_shards_copy_no_audio(tmp_path):
     assert {row["text"] for row in again} == {"x"}
 
 
+DATA = {"id": "a", "audio_filepath": "/a.wav", "offset": 0, "duration": 1, "text": "a", "shard": "a", "row": 0}
+ANNOTATIONS = (None, {"result": [None]}, {"result": [{"type": "textarea", "from_name": "transcription"}]})
+ODD = "an annotation of entry 0 is not of the form that Label Studio writes"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -152,9 +157,17 @@ def test_corrections_of_recordings_inside_of_shards_copy_no_audio(tmp_path):
         ('{"a": 1}', "entry 0 has no data and annotations"),
         ('[{"id": 1, "transcription": "a"}]', "JSON-MIN"),
         ('[{"data": {"audio": "a"}, "annotations": []}]', "lack id, audio_filepath"),
+        (json.dumps([{"data": DATA, "annotations": [None]}]), ODD),
+        (json.dumps([{"data": DATA, "annotations": [{"result": [None]}]}]), ODD),
+        (
+            json.dumps(
+                [{"data": DATA, "annotations": [{"result": [{"type": "textarea", "from_name": "transcription"}]}]}]
+            ),
+            ODD,
+        ),
     ],
 )
-def test_another_export_is_refused_by_name(tmp_path, content, message):
+def test_another_export_or_form_of_annotations_is_refused_with_its_entry(tmp_path, content, message):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(raysp.SpecError, match=message):
         raysp.corrections(f"{tmp_path}/a.json", f"{tmp_path}/out.jsonl")
@@ -164,18 +177,3 @@ def test_another_export_is_refused_by_name(tmp_path, content, message):
 def test_a_template_without_its_fields_is_refused(audio):
     with pytest.raises(raysp.SpecError, match=r"expected a url with fields of \{path\}, \{id\}, \{shard\}, \{row\}"):
         raysp.LabelStudio(audio=audio)
-
-
-@pytest.mark.parametrize(
-    "annotation",
-    [
-        None,
-        {"result": [None]},
-        {"result": [{"type": "textarea", "from_name": "transcription"}]},
-    ],
-)
-def test_an_annotation_of_another_form_is_refused_with_its_entry(tmp_path, annotation):
-    data = {"id": "a", "audio_filepath": "/a.wav", "offset": 0, "duration": 1, "text": "a", "shard": "a", "row": 0}
-    (tmp_path / "a.json").write_text(json.dumps([{"data": data, "annotations": [annotation]}]))
-    with pytest.raises(raysp.SpecError, match="an annotation of entry 0 is not of the form that Label Studio writes"):
-        raysp.corrections(f"{tmp_path}/a.json", f"{tmp_path}/out.jsonl")

@@ -1,15 +1,13 @@
 """`Mos`: the scores that speechmos' own loop gives, in whatever windows and company a recording is rated."""
 
-import io
-
 import numpy as np
 import pytest
-import soundfile
 
 import raysp
 from tests import kit
-from tests.corpora import CHECKPOINT, digits_table, labels_alone, samples_of
+from tests.corpora import CHECKPOINT, labels_alone, samples_of
 from tests.golden.checkpoints import encoder_decoder
+from tests.ops.spoken_digits import spoken
 
 LIBROSA = """
 import types
@@ -30,16 +28,9 @@ def package(tmp_path, monkeypatch):
     return lambda samples: dnsmos.run(samples, 16_000)
 
 
-def speech(seconds: float, noise: float = 0.0) -> np.ndarray:
-    """Return spoken digits with pauses, and white noise."""
-    draw, num_samples = np.random.default_rng(1), int(16_000 * seconds)
-    words: list[np.ndarray] = []
-    rows = digits_table(40).column("audio").to_pylist()
-    while sum(map(len, words)) < num_samples:
-        samples, rate = soundfile.read(io.BytesIO(rows[len(words) % len(rows)]["bytes"]), dtype="float32")
-        words.append(np.repeat(samples, 16_000 // rate))
-        words.append(np.zeros(4_000, np.float32))
-    return np.clip(np.concatenate(words)[:num_samples] + noise * draw.standard_normal(num_samples), -1, 1)
+def speech(seconds: float) -> np.ndarray:
+    """Return spoken digits with pauses."""
+    return np.resize(samples_of(spoken([0.25] * 20)[0]), round(16_000 * seconds))
 
 
 def scores_of(expected: dict[str, float]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Ids and kept columns of every type are compared with the source, and counted if they occur twice."""
 
 import decimal
+import uuid
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,13 @@ VIEWS = {
     "list of string views": pa.array([["a"], ["b"], None], pa.list_(pa.string_view())),
     "struct of string views": pa.array([{"a": "x"}, {"a": None}, None], pa.struct([("a", pa.string_view())])),
     "map of string views": pa.array([[("k", "v")], [], None], pa.map_(pa.string(), pa.string_view())),
+    "list views": pa.array([["ana", "bo"], None, ["c" * 40]], pa.list_view(pa.string())),
+    "views in lists": pa.array([[[1, 2], None], None, []], pa.list_(pa.list_view(pa.int32()))),
+    "views in lists of size 2": pa.array([["x", "y"], None, [None, "z"]], pa.list_(pa.string_view(), 2)),
+    "runs": pa.RunEndEncodedArray.from_arrays(pa.array([2, 3], pa.int32()), pa.array(["ana", None])),
+    "lists of size 0": pa.array([[], None, []], pa.list_(pa.string())).cast(pa.list_(pa.string(), 0)),
+    "uuids": pa.array([uuid.UUID(int=1), None, uuid.UUID(int=3)], pa.uuid()),
+    "bytes of truth": pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, None, 0], pa.int8())),
 }
 """Types that Parquet does not store."""
 

@@ -18,21 +18,6 @@ def labelled(*outputs: object, number: int = len(WAVES), **columns: list[str | N
     return label_arrays(CHECKPOINT, outputs, WAVES[:number], columns, RATE, dtype="float32", device="cpu")
 
 
-def test_a_text_that_the_model_hears_has_the_times_and_scores_of_the_transcript():
-    texts = [f"{text.capitalize()}, !" for text in ROWS.column("text").to_pylist()]
-    rows = labelled(raysp.Transcript(words=True, chars=True), raysp.Align("said", chars=True), said=texts)
-    heard = [(row, text) for row, text in zip(rows, texts, strict=True) if row["pred_text"] == text[:-3].upper()]
-    assert len(heard) > 8
-    for row, text in heard:
-        assert [word["word"] for word in row["aligned_words"]] == text.split()
-        assert row["aligned_skipped"] == 2
-        known = [one for one in row["aligned_chars"] if one["start"] is not None]
-        assert [one["char"].upper() for one in known] == [one["char"] for one in row["pred_chars"]]
-        for one, same in zip([row["aligned_words"][0], *known], [*row["pred_words"], *row["pred_chars"]], strict=True):
-            assert (one["start"], one["end"]) == (same["start"], same["end"])
-            assert one["score"] == pytest.approx(same["score"], abs=1e-5)
-
-
 def test_rows_without_a_path_have_no_score():
     expected = {
         "one": None,
@@ -66,6 +51,7 @@ def test_given_phonemes_are_aligned_unknown_ones_are_counted_and_letters_are_an_
         (lambda: [raysp.Align("a", of="pred")], r"found text='a' and of='pred'"),
         (lambda: [raysp.Align(of="pred"), raysp.Transcript()], r"outputs.0 Align\(of='pred'\) .* found none there"),
         (lambda: [raysp.Transcript("a"), raysp.Align(of="pred")], r"found 'a' there. Put Transcript\('pred'\)"),
+        (lambda: [raysp.Agreement("text"), raysp.Transcript()], r"found none there. Put Transcript\('pred'\) before"),
     ],
 )
 def test_a_text_that_is_not_there_is_refused(outputs, message):

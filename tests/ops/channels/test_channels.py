@@ -1,32 +1,19 @@
 """Channels: each has the label that it has as a recording of its own, and a row holds them all."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
 
-import raysp
-from tests.ops.channels.calls import RATE, TIMED, Row, Wave, encoded, labelled, of_one_length, side
+from tests.ops.channels.calls import RATE, Row, Wave, encoded, labelled, of_one_length, side
 
 pytestmark = pytest.mark.lengthy
 
 OF_ROWS = ("id", "row", "seconds", "status", "error_type", "error_message")
 MOST_CHANNELS = 16
 WINDOWS = {"window_seconds": 1, "overlap_seconds": 0.25}
-OUTPUTS = [
-    TIMED,
-    raysp.Embedding("frames", pooling="none", dtype="float16"),
-    raysp.Signals(),
-    raysp.Align(of="pred"),
-]
 
 
 def outputs_of(row: Row) -> Row:
     return {name: value for name, value in row.items() if name not in OF_ROWS}
-
-
-def as_lists(rows: Sequence[Row]) -> Row:
-    return {name: [outputs_of(one)[name] for one in rows] for name in outputs_of(rows[0])}
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +22,6 @@ def calls() -> list[list[Wave]]:
     first, second, third = side(0, [0, 0.5, 0.2]), side(1, [1.2, 0.1]), side(2, [0])
     rows = [[first, second], [third], [second[: 3 * RATE // 2], third, first], [first[:100], third[:100]]]
     return [of_one_length(row) for row in rows]
-
-
-@pytest.mark.slow
-def test_labels_are_those_of_each_channel_as_a_recording_of_its_own_to_the_bit(tmp_path, calls):
-    found = labelled(tmp_path / "each", [encoded(row) for row in calls], outputs=OUTPUTS, **WINDOWS)
-    alone = labelled(
-        tmp_path / "alone", [encoded([one]) for row in calls for one in row], "mean", outputs=OUTPUTS, **WINDOWS
-    )
-    rest = iter(alone)
-    for row, channels in zip(found, calls, strict=True):
-        expected = [next(rest) for _ in channels]
-        assert {one["status"] for one in expected} == {row["status"]}
-        assert {one["seconds"] for one in expected} == {row["seconds"]}
-        is_ok = row["pred_text"] is not None
-        assert outputs_of(row) == (as_lists(expected) if is_ok else dict.fromkeys(outputs_of(row)))
-    assert [row["status"] for row in found] == ["ok", "ok", "ok", "skipped"]
-    assert all(text for row in found[:3] for text in row["pred_text"])
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ import raysp
 from raysp import CheckpointError, PlanError, SpecError
 from tests import kit
 from tests.models.encoder.many_languages import lay_out
-from tests.ops.waves import assert_alike
 
 TWENTY = [f"{a}{b}{c}" for a in "aegkt" for b in "ou" for c in "mn"]
 LANG = raysp.Column("lang")
@@ -40,30 +39,6 @@ def labeller(checkpoint, *outputs, **fields):
 
 def labelled(checkpoint, rows, *outputs):
     return labeller(checkpoint, *outputs)(rows).to_pylist()
-
-
-@pytest.mark.slow
-def test_every_row_of_twelve_languages_has_the_label_that_it_has_alone_with_its_adapter(checkpoint):
-    languages = [TWENTY[7 * place % 20] for place in range(12)]
-    rows = rows_of(languages, text=["a", "25 a"] * 6)
-
-    def outputs(language):
-        return (
-            raysp.Transcript(language=language, words=True, chars=True),
-            raysp.Transcript("searched", language=language, beams=4, nbest=2, words=True),
-            raysp.Align("text", chars=True),
-            raysp.Align("text", name="wild", unknown="wildcard"),
-            raysp.Embedding(),
-        )
-
-    mixed = labelled(checkpoint, rows, *outputs(LANG))
-    assert {row["status"] for row in mixed} == {"ok"}
-    assert len({row["pred_text"] for row in mixed}) == 12
-    for language in languages[::4]:
-        label_alone = labeller(checkpoint, *outputs(language))
-        for place in (place for place, one in enumerate(languages) if one == language):
-            [alone] = label_alone(rows.slice(place, 1)).to_pylist()
-            assert_alike(mixed[place], {**alone, "row": mixed[place]["row"]}, rel=1e-6, abs=1e-5)
 
 
 def test_a_row_without_a_known_language_or_a_whole_adapter_is_an_error_row_with_the_way_out(checkpoint, tmp_path):

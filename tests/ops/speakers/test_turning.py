@@ -52,15 +52,6 @@ def test_turns_by_vectors_are_those_of_a_row_alone_in_any_batch(vectors):
         assert_alike(turns_of(vectors, [wave], output, window_seconds=5, batch_seconds=0.1)[0], turns)
 
 
-def test_turns_by_classes_of_frames_are_those_of_a_row_alone(frames):
-    output = raysp.Turns(threshold=0.5, merge_seconds=0.1, least_seconds=0)
-    waves = [spoken(2, 1), spoken(8, 0)]
-    together = turns_of(frames, waves, output, window_seconds=5)
-    assert max(len({turn["speaker"] for turn in turns}) for turns in together) > 1
-    for turns, wave in zip(together, waves, strict=True):
-        assert_alike(turns_of(frames, [wave], output, window_seconds=5)[0], turns)
-
-
 def test_what_can_change_a_label_is_in_the_fingerprint():
     changes = [
         {"speakers": 2}, {"threshold": 0.4}, {"window_seconds": 2.0}, {"step_seconds": 0.3}, {"least_seconds": 2.0},

@@ -61,12 +61,3 @@ def test_the_begin_of_a_hot_word_is_kept_by_few_beams_until_it_is_complete():
     [[plain]] = BeamSearch(2)(frames, lengths)
     [[boosted]] = BeamSearch(2, [hot({"bbb": 12.0})])(frames, lengths)
     assert (tuple(plain.ids.tolist()), tuple(boosted.ids.tolist())) == (ids_of("aaa"), ids_of("bbb"))
-
-
-def test_the_lift_of_a_word_that_is_not_completed_is_taken_back():
-    logits = likely({"a": 0.0, "b": -1.0}, {"_": 0.0}, {"a": 0.0}, {"_": 0.0})
-    frames, lengths = top_frames(logits, blank=BLANK), [4]
-    [[plain]] = BeamSearch(4)(frames, lengths)
-    [[boosted]] = BeamSearch(4, [hot({"bb": 20.0})])(frames, lengths)
-    assert boosted.ids.tolist() == plain.ids.tolist()
-    assert boosted.score == pytest.approx(plain.score, abs=1e-9)

@@ -118,14 +118,6 @@ def test_a_row_in_a_batch_equals_the_row_alone_to_the_last_bit(sharpness):
         assert searched(logits[row : row + 1, :frames], 8, 8) == [together[row]]
 
 
-def test_the_best_tokens_of_frames_are_those_of_greedy_decoding_to_the_last_bit():
-    logits = random_logits(1, 3, 50, 30, sharpness=3)
-    logits[0, 0] = 1.0
-    (ids, log_probs), theirs = top_frames(logits, blank=4).best(4), best_frames(logits)
-    np.testing.assert_array_equal(ids, theirs.ids)
-    np.testing.assert_array_equal(log_probs, theirs.log_probs)
-
-
 def aligned(logits: torch.Tensor, *texts: tuple[int, ...], blank: int = 0, kept: int = 16) -> CTCTokens:
     """Align the tokens of each row with all its frames."""
     letters = [chr(97 + token) if token != blank else "" for token in range(logits.shape[-1])]
