@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from tests import kit
@@ -47,34 +46,6 @@ class TestCommands:
         again = kit.run(line)
         assert again.code == 0, again.err
         assert kit.rows(tmp_path / "out") == kit.rows(tmp_path / "whole")
-
-
-class TestFiles:
-    @pytest.mark.parametrize(
-        ("how", "error", "failed", "remains"),
-        [
-            ("error", OSError, [2], [1, 3]),
-            ("lost", OSError, [2], [1, 2, 3]),
-            ("full", OSError, [2, 3], [1]),
-            ("death", SystemExit, [2, 3], [1]),
-        ],
-    )
-    def test_files_fail_as_asked(self, how, error, failed, remains):
-        found = []
-        with kit.failing_files() as files:
-            files.fail_at(2, how)
-            for n in (1, 2, 3):
-                try:
-                    fsspec.filesystem("memory").pipe_file(files.url(f"a/{n}"), b"x")
-                except error:
-                    found.append(n)
-            assert found == failed
-            files.revive()
-            found = fsspec.filesystem("memory").find(files.url("a"))
-            assert found == [f"/a/{n}" for n in remains]
-            fsspec.filesystem("memory").rm(files.url("a/1"))
-            assert files.changes >= 3
-        assert fsspec.filesystem("memory").find(files.url("a")) == []
 
 
 def test_the_kit_imports_nothing_below_raysp():

@@ -8,15 +8,12 @@ import soundfile
 import raysp
 from tests.corpora import CHECKPOINT
 from tests.ops.spoken_digits import spoken
-from tests.ops.waves import assert_alike
 
 FIGURES = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
            "eight": "8", "nine": "9"}  # fmt: skip
 PAUSES = ([0.3] * 6, [0.2, 0.3, 0.6, 0.2, 0.4, 0.3, 0.2, 0.5, 0.3, 0.2], [0.5, 0.3, 0.2])
 """Pauses before the words of three recordings; in windows of 4 s the second one has several."""
 WINDOWS = {"window_seconds": 4, "overlap_seconds": 1}
-SCORES = {"rel": 0, "abs": 1e-5, "only": "score"}
-"""Tolerance of scores; times are equal."""
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +53,3 @@ def test_figures_have_the_times_of_their_words(recordings, every, windows):
         starts = [word["start"] for word in row["aligned_words"]]
         assert starts == pytest.approx([word["start"] for word in expected["aligned_words"]], abs=0.1)
         assert starts == pytest.approx([start for _, start in words], abs=0.35)
-
-
-def test_rows_alone_equal_rows_of_a_batch_with_both_backends(recordings):
-    def of_outputs(rows: list[dict]) -> list[dict]:
-        return [{name: row[name] for name in ("aligned_score", "aligned_words")} for row in rows]
-
-    together = of_outputs(aligned(recordings))
-    for place in (0, 2):
-        assert_alike(of_outputs(aligned(recordings[place : place + 1])), together[place : place + 1], **SCORES)
-    assert_alike(of_outputs(aligned(recordings, backend="transformers")), together, **SCORES)

@@ -8,28 +8,13 @@ import pytest
 
 from raysp import CheckpointError
 from raysp.checkpoints import hub
-from raysp.checkpoints.hub import hub_id
 from raysp.models import check_checkpoint
 from tests import hub_server
 from tests.corpora import CHECKPOINT
-from tests.hub_server import COMMIT, lay_out
+from tests.hub_server import COMMIT
 from tests.storage.limited import MIB, bomb, limited
 
 OTHER = "f" * 40
-
-
-def test_an_id_is_pinned_to_its_commit_and_a_folder_stays_a_folder(tmp_path, monkeypatch):
-    hub_server.use_cache(monkeypatch, tmp_path / "hub")
-    monkeypatch.chdir(tmp_path)
-    lay_out(tmp_path / "hub", CHECKPOINT)
-    for name in ("owner/name", "owner/name@v1.0", f"owner/name@{COMMIT}"):
-        assert hub.pinned(name) == f"owner/name@{COMMIT}"
-    assert hub.pinned("owner/name", revision="v1.0") == f"owner/name@{COMMIT}"
-    assert hub.pinned(f"owner/none@{OTHER}") == f"owner/none@{OTHER}"  # what is pinned is not looked up
-    for folder in (CHECKPOINT, str(CHECKPOINT)):
-        assert hub.pinned(folder) is folder
-    assert hub_id(f"owner/name@{COMMIT}") == hub_id("owner/name") == "owner/name"  # of a base model
-    assert [hub_id(elsewhere) for elsewhere in (str(CHECKPOINT), "s3://bucket/name", "name")] == [None] * 3
 
 
 def test_a_hub_is_queried_once_for_a_commit_and_its_files(tmp_path, monkeypatch):

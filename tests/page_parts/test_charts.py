@@ -18,19 +18,6 @@ def texts(axis: Axis) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("last", "expected"),
-    [
-        (1, ["0", "1"]),
-        (16, ["0", "5", "10", "15"]),
-        (120_000, ["0", "50k", "100k"]),
-        (4_000_000, ["0", "1M", "2M", "3M", "4M"]),
-    ],
-)
-def test_steps_are_whole_numbers_from_zero(last, expected):
-    assert texts(count_axis(last)) == expected
-
-
-@pytest.mark.parametrize(
     ("values", "options", "expected"),
     [
         ([0.02, 0.36], {}, ["0", "0.1", "0.2", "0.3", "0.4"]),

@@ -68,9 +68,3 @@ def test_processes_of_which_one_is_killed_make_the_index_that_one_makes(many, ti
     assert "a process that indexes rows ended with signal SIGKILL; this process does the rest for it" in warning
     assert index_of(tmp_path / "out") == alone
     assert indexed(recipe) == []
-
-
-def test_tasks_of_a_cluster_make_the_index_that_one_process_makes(many, tiny, tmp_path, alone, local_ray):
-    recipe = a_recipe("", tiny, tmp_path / "out", source=many)
-    indexed(recipe, engine="ray", address="the-one-that-is-connected")
-    assert index_of(tmp_path / "out") == alone

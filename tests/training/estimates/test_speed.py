@@ -41,23 +41,25 @@ def test_the_speed_is_that_of_a_worker_without_the_first_step_and_without_waitin
     )
 
 
-def test_steps_on_another_device_give_no_speed(recipe, parts, tmp_path):
-    for number, other in enumerate(({"device": "cuda"}, {"cpus_per_worker": 8}, {"dtype": "bfloat16"})):
-        train(tmp_path / str(number), parts, resolved={**ALIKE, **other})
-        with pytest.raises(PlanError, match=r"--like .*: its last run has no steps on float32 on cpu, 1 CPU a worker"):
-            raysp.estimate(recipe, like=str(tmp_path / str(number)))
+ANOTHER_DEVICE = r"--like .*: its last run has no steps on float32 on cpu, 1 CPU a worker"
+ANOTHER_TRAINING = r"{}(.|\n)*name the sink of a training that is alike, or state the speed"
 
 
-def test_a_training_that_differs_in_what_speed_depends_on_is_refused(recipe, parts, tmp_path):
-    for number, (other, message) in enumerate(
-        (
-            ({"checkpoint_digest": "other"}, "checkpoint_digest 'other', here"),
-            ({"schedule.checkpointing": True}, "schedule.checkpointing True, here False"),
-            ({"objective.freeze": "base"}, "objective.freeze 'base', here None"),
-            ({"objective.lora": {"rank": 4}}, "lora True, here False"),
-        )
-    ):
-        train(tmp_path / str(number), parts, **other)
-        with pytest.raises(PlanError, match="name the sink of a training that is alike, or state the speed") as raised:
-            raysp.estimate(recipe, like=str(tmp_path / str(number)))
-        assert message in str(raised.value)
+@pytest.mark.parametrize(
+    ("resolved", "others", "message"),
+    [
+        ({"device": "cuda"}, {}, ANOTHER_DEVICE),
+        ({"cpus_per_worker": 8}, {}, ANOTHER_DEVICE),
+        ({"dtype": "bfloat16"}, {}, ANOTHER_DEVICE),
+        ({}, {"checkpoint_digest": "other"}, ANOTHER_TRAINING.format("checkpoint_digest 'other', here")),
+        ({}, {"schedule.checkpointing": True}, ANOTHER_TRAINING.format("schedule.checkpointing True, here False")),
+        ({}, {"objective.freeze": "base"}, ANOTHER_TRAINING.format("objective.freeze 'base', here None")),
+        ({}, {"objective.lora": {"rank": 4}}, ANOTHER_TRAINING.format("lora True, here False")),
+    ],
+)
+def test_steps_on_another_device_or_of_a_training_that_differs_in_its_speed_are_refused(
+    recipe, parts, tmp_path, resolved, others, message
+):
+    train(tmp_path, parts, resolved={**ALIKE, **resolved}, **others)
+    with pytest.raises(PlanError, match=message):
+        raysp.estimate(recipe, like=str(tmp_path))

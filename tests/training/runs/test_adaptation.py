@@ -61,6 +61,7 @@ def test_the_adapter_of_a_checkpoint_on_the_hub_is_trained_further(words, many_l
         torch.testing.assert_close(after[name], value, rtol=0, atol=1e-3)
     assert any(not torch.equal(after[name], value) for name, value in before.items())
     assert load_checkpoint(tmp_path / "out").text_tokenizer.target_lang == "fra"
+    assert "base_model: owner/name\n" in (tmp_path / "out" / "README.md").read_text()  # without the commit
 
 
 def test_a_kept_language_begins_with_its_own_adapter_whatever_the_other_weights_are(words, many_languages, tmp_path):
