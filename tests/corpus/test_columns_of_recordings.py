@@ -162,18 +162,6 @@ def test_a_shard_whose_recordings_are_all_null_becomes_error_rows_beside_others(
         plan(a_pipeline(f"{tmp_path}/in", tmp_path / "empty"))
 
 
-def test_a_labeller_reads_paths_below_its_root(tmp_path):
-    (tmp_path / "a.wav").write_bytes(RECORDINGS[0])
-    rows = pa.table({"id": ["a"], "audio": ["a.wav"]})
-    with raysp.Labeller(a_pipeline().steps, audio_root=str(tmp_path)) as labeller:
-        assert labeller(rows).column("status").to_pylist() == ["ok"]
-    with (
-        raysp.Labeller(a_pipeline().steps) as labeller,
-        pytest.raises(PlanError, match=r"set source\.audio_root to the folder"),
-    ):
-        labeller(rows)
-
-
 class _Keys(pe.KmsClient):
     """Keys that are not wrapped."""
 

@@ -55,11 +55,6 @@ def encoder_config(kind: str, **fields: object):
     return registry.config_class(kind)(**{**SMALL, **heads, **ENCODERS[kind][0], **fields})
 
 
-def test_each_architecture_of_an_encoder_has_its_expectation():
-    assert sorted(ENCODERS) == registry.encoder_types()
-    assert sorted(DECODERS) == registry.decoder_types()
-
-
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_each_parameter_of_an_encoder_has_the_rate_of_its_layer_and_the_head_has_its_own(kind):
     for name, cls in registry.architectures_of(kind).items():

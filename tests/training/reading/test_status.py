@@ -107,14 +107,6 @@ def test_a_checkpoint_counts_as_exported_if_this_training_made_it(sink):
     assert status(sink).steps_exported is None  # that of the training before --restart
 
 
-@pytest.mark.parametrize(("patience", "misses", "has_given_up"), [(2, 1, False), (2, 2, True), (None, 9, False)])
-def test_a_training_is_done_once_its_patience_is_at_an_end(tmp_path, patience, misses, has_given_up):
-    sink = Sink(tmp_path / "model", evaluation={"patience": patience})
-    sink.commit(20, best=0.5, best_done=10, best_misses=misses)
-    found = status(sink)
-    assert (found.has_given_up, found.is_done, found.share) == (has_given_up, has_given_up, 0.5)
-
-
 def test_gc_removes_what_killed_trainings_left_and_nothing_else(sink):
     sink.train(range(1, 11))
     sink.export(10)

@@ -113,6 +113,12 @@ def undecodable(at: Places) -> str:
 KEPT = {"vocabulary": "keep", "text": Text()}
 
 
+def vocabulary(at: Places, content: str) -> dict[str, Any]:
+    """Return the fields of a head with the vocabulary of a file."""
+    (at.folder / "vocab.json").write_text(content)
+    return {"objective": {"vocabulary": str(at.folder / "vocab.json")}}
+
+
 def by(optimizer: str) -> dict[str, Any]:
     """Return the schedule by an optimiser of a user."""
     return {"schedule": Schedule(steps=2, optimizer=f"tests.training.optimizers:{optimizer}")}
@@ -149,6 +155,16 @@ ROW: dict[str, tuple[Callable[[Places], dict[str, Any]], str]] = {
     "vocabulary: fewer tokens than characters": (
         lambda at: {"objective": {"vocabulary": "bpe:10"}},
         "found 'bpe:10'; the texts have 15 characters: set it to 'bpe:18' or more",
+    ),
+    "vocabulary: no file": (lambda at: {"objective": {"vocabulary": "x"}}, "expected 'keep', 'build' or a vocab.json"),
+    "vocabulary: a list": (lambda at: vocabulary(at, "[1]"), "expected an object of tokens with the ids 0, 1"),
+    "vocabulary: ids with a gap": (
+        lambda at: vocabulary(at, '{"<pad>": 0, "<unk>": 2, "|": 3}'),
+        "expected an object of tokens with the ids 0, 1, 2",
+    ),
+    "vocabulary: no delimiter": (
+        lambda at: vocabulary(at, '{"<pad>": 0, "<unk>": 1, "a": 2}'),
+        r"found none of the tokens \|; add one",
     ),
     "masks": (lambda at: {"objective": {"masks": {"mask_tiem_prob": 0.1}}}, r"objective.masks: .*mask_tiem_prob"),
     "vocabulary: of characters, for a model of pieces": (
