@@ -9,7 +9,7 @@ import safetensors.torch
 
 import raysp
 from tests import hub_server
-from tests.corpora import rows_table, write_shard
+from tests.corpora import a_pipeline, rows_table, write_shard
 from tests.hub_server import COMMIT
 from tests.models.encoder.many_languages import lay_out
 
@@ -75,14 +75,11 @@ def test_of_a_checkpoint_on_storage_a_pipeline_fetches_the_adapters_that_its_row
 @pytest.fixture
 def fingerprint(tmp_path):
     """Return the fingerprint of labelling by a checkpoint in a language."""
-    write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2).append_column("number", [[1, 2]]))
+    write_shard(tmp_path / "in" / "a.parquet")
 
     def planned(checkpoint: Path, language: object) -> str:
         label = raysp.Label(str(checkpoint), outputs=[raysp.Transcript(language=language)])
-        sink = raysp.Parquet(f"{tmp_path}/out")
-        return raysp.plan(
-            raysp.Pipeline(raysp.Shards(f"{tmp_path}/in"), steps=[raysp.Decode(), label], sink=sink)
-        ).fingerprint
+        return raysp.plan(a_pipeline(f"{tmp_path}/in", tmp_path / "out", steps=[raysp.Decode(), label])).fingerprint
 
     return planned
 

@@ -74,7 +74,7 @@ def numbers_of(shards: list[Shard]) -> list[list[int]]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_changed_manifest_is_cut_again_behind_the_slices_that_did_not_change(tmp_path, seed):
     draw, path = Random(seed), tmp_path / "m.jsonl"
     rows = [{"audio_filepath": "x.wav", "n": n} for n in range(draw.choice([1, 4_000, MOST, 25_000]))]
