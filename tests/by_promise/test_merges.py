@@ -237,19 +237,6 @@ class TestMerges:
         recorded = json.loads(pq.read_metadata(tmp_path / "scored" / "a.parquet").metadata[b"raysp.merge"])
         assert {*recorded} == {"merge.by", "merge.fingerprints", "merge.checkpoints", "merge.version"}
 
-    def test_what_cannot_be_merged_is_refused(self, sinks, tmp_path):
-        made = sinks(["a"], ["b"], ["c"])
-        for by, options, message in (
-            ("vote", {"text": "pred_score"}, "found a column of float, expected texts; columns of texts are"),
-            ("agreement", {"text": "gone"}, "text='gone': found no such column"),
-            ("vote", {"text": "status"}, "text='status': found no such column"),
-            ("vote", {"normalise": "leters"}, "normalisation 'leters', expected one of none"),
-            ("pred_score", {"normalise": "lower"}, "normalise: without effect: by='pred_score' compares no texts"),
-            ("pred_score", {"text": "pred_text"}, "text: without effect"),
-        ):
-            with pytest.raises((raysp.PlanError, raysp.SpecError), match=message):
-                raysp.merge(*made, to=str(tmp_path / "to"), by=by, **options)
-
 
 class TestByColumn:
     SCORES = ([-0.5, -0.5, None, -0.1, None, -0.5], [-0.4, -0.5, -3.0, None, None, None])
@@ -298,15 +285,24 @@ class TestByColumn:
         assert of_each(kit.rows(to), "pred_text") == [*"BBBB", None, "A"]
 
     def test_what_cannot_be_merged_is_refused(self, sinks, tmp_path):
-        a, b = sinks(["a"], ["b"])
-        for names, by, message in (
-            ((a,), "pred_score", "found 1 labelling, expected 2 or more"),
-            ((a, a), "pred_score", "found the same sink twice"),
-            ((a, b), "pred_text", "by='pred_text': found a column of string, expected numbers; columns of numbers"),
-            ((a, b), "signal.noise", "by='signal.noise': found no such column"),
+        a, b, c = sinks(["a"], ["b"], ["c"])
+        for names, by, options, message in (
+            (
+                (a, b, c),
+                "vote",
+                {"text": "pred_score"},
+                "found a column of float, expected texts; columns of texts are",
+            ),
+            ((a, b, c), "agreement", {"text": "gone"}, "text='gone': found no such column"),
+            ((a, b, c), "vote", {"text": "status"}, "text='status': found no such column"),
+            ((a, b, c), "vote", {"normalise": "leters"}, "normalisation 'leters', expected one of none"),
+            ((a,), "pred_score", {}, "found 1 labelling, expected 2 or more"),
+            ((a, a), "pred_score", {}, "found the same sink twice"),
+            ((a, b), "pred_text", {}, "by='pred_text': found a column of string, expected numbers; columns of numbers"),
+            ((a, b), "signal.noise", {}, "by='signal.noise': found no such column"),
         ):
             with pytest.raises((raysp.PlanError, raysp.SpecError), match=message):
-                raysp.merge(*names, to=str(tmp_path / "to"), by=by)
+                raysp.merge(*names, to=str(tmp_path / "to"), by=by, **options)
         assert not (tmp_path / "to").exists()
         with pytest.raises(raysp.PlanError, match="the same folder"):
             raysp.merge(a, b, to=f"{a}/more", by="pred_score")

@@ -2,6 +2,7 @@
 
 import operator
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -9,8 +10,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp import PlanError, SpecError
-from raysp.ops.rows import RowStatus
-from raysp.ops.step_ops import Keeping, apply, meets
+from raysp.ops.step_ops import meets
 from tests.corpora import CHECKPOINT, digits_table
 
 OPERATORS = {
@@ -33,14 +33,6 @@ KINDS = {
 }
 
 
-def judged(keeping: Keeping, columns: pa.Table, seconds: list[float | None] | None = None) -> list[RowStatus]:
-    statuses = [RowStatus(row) for row in range(columns.num_rows)]
-    for row_status, value in zip(statuses, seconds or [None] * len(statuses), strict=True):
-        row_status.seconds = value
-    apply(keeping, statuses, columns)
-    return statuses
-
-
 @given(st.data(), st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(OPERATORS)))
 def test_every_operator_does_what_python_does_and_null_never_meets_it(data, kind, compare):
     values, type_ = KINDS[kind]
@@ -51,11 +43,12 @@ def test_every_operator_does_what_python_does_and_null_never_meets_it(data, kind
     assert meets(column, compare, value).tolist() == expected
 
 
-@given(st.lists(st.floats(0, 10), max_size=6), st.none() | st.floats(0, 10), st.none() | st.floats(0, 10))
-def test_a_duration_is_kept_from_the_least_to_the_most_both_included(seconds, low, high):
-    statuses = judged(Keeping(where=None, min_seconds=low, max_seconds=high), pa.table({"a": seconds}), seconds)
-    expected = [(low is None or low <= s) and (high is None or s <= high) for s in seconds]
-    assert [row_status.status == "ok" for row_status in statuses] == expected
+def test_a_duration_is_kept_from_the_least_to_the_most_both_included():
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
+    waves = [np.zeros(num_samples, np.float32) for num_samples in (1599, 1600, 3200, 3201)]
+    with raysp.Labeller([raysp.Decode(), raysp.Keep(0.1, max_seconds=0.2), label]) as labeller:
+        statuses = labeller.arrays(waves, 16_000).column("status").to_pylist()
+    assert statuses == ["skipped", "ok", "ok", "skipped"]
 
 
 def steps_of(*conditions: tuple[str, str, object]) -> list[object]:

@@ -45,13 +45,11 @@ def files(sink, dest, to="srt", **options) -> list[str]:
 
 
 class TestFolders:
-    def test_files_have_the_names_and_folders_of_their_recordings(self, folder, tmp_path):
+    def test_files_have_the_names_and_folders_of_their_recordings_or_ids_if_they_are_asked_for(self, folder, tmp_path):
         assert files(folder / "out", tmp_path / "dest") == SRT
         found = raysp.export(str(folder / "out"), to="srt", dest=str(tmp_path / "dest"))
         assert (found.names, found.not_by_path) == ("path", "")
-
-    def test_ids_name_files_if_they_are_asked_for(self, folder, tmp_path):
-        found = files(folder / "out", tmp_path / "dest", names="id")
+        found = files(folder / "out", tmp_path / "by id", names="id")
         assert found[-1] == "in-00000/x.wav.srt"
         assert "in-00000/interviews_rec_48.wav~1.srt" in found
 
@@ -83,9 +81,6 @@ class TestFolders:
 
 
 class TestOtherSources:
-    def test_excerpts_of_one_file_are_numbered_by_their_line(self, manifest, tmp_path):
-        assert files(manifest / "out", tmp_path / "dest", trust=True) == ["long.srt", "long~2.srt", "short.srt"]
-
     def test_without_trust_a_manifest_is_not_read_and_the_result_has_the_reason(self, manifest, tmp_path):
         found = raysp.export(str(manifest / "out"), to="srt", dest=str(tmp_path / "dest"))
         assert sorted(exported(tmp_path / "dest")) == [
@@ -98,7 +93,7 @@ class TestOtherSources:
         assert "--trust" in found.facts["names"]
         with pytest.raises(TrustError, match="--trust"):
             raysp.export(str(manifest / "out"), to=raysp.Srt(names="path"), dest=str(tmp_path / "other"))
-        assert files(manifest / "out", tmp_path / "trusted", trust=True)[0] == "long.srt"
+        assert files(manifest / "out", tmp_path / "trusted", trust=True) == ["long.srt", "long~2.srt", "short.srt"]
 
     def test_paths_of_a_parquet_file_are_relative_to_their_root(self, tmp_path):
         make_folder_sink(tmp_path / "made", ["calls/a.wav", "calls/b.wav"])

@@ -57,13 +57,6 @@ def archive(program: bytes, **members: bytes) -> bytes:
     return file.getvalue()
 
 
-def older(state: bytes) -> bytes:
-    """Return a file in the format before PyTorch 1.6."""
-    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
-    parts = [0x1950A86A20F9469CFC6C, 1001, system]
-    return b"".join(pickle.dumps(part, 2) for part in parts) + state + pickle.dumps([], 2)
-
-
 def state(value: object, name: object = "lm_head.weight") -> bytes:
     return archive(pickled({name: value}), _0=bytes(16))
 
@@ -111,15 +104,12 @@ def files(mark: Path) -> dict[str, tuple[bytes, str]]:
     """
     runs = "its pickle names posix.system, which plain weights never need"
     damaged = r"it is damaged, truncated or no file of torch.save \({}.*\)"
-    of_others = Call(torch._utils._rebuild_meta_tensor_no_storage, torch.float32, (1 << 40,), (1,), False)
     return {
         "a command": (state(shell(mark)), runs),
-        "a command in the older format": (older(pickled({"w": shell(mark)})), runs),
         "an allocation": (
             state(Call(torch.FloatTensor, 1 << 40)),
             "reading it takes more than 536,870,912 bytes of memory beyond the size of the file",
         ),
-        "no values": (state(of_others), "is a tensor of torch.float32 and torch.strided on meta; expected a dense one"),
         "a sparse tensor": (
             saved(torch.eye(3).to_sparse()),
             "is a tensor of torch.float32 and torch.sparse_coo on cpu",
