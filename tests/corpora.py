@@ -127,25 +127,6 @@ def rewrite(path: Path, change: Callable[[pa.Table], pa.Table] = lambda table: t
     seal(path)
 
 
-def write_label_shard(path: Path, columns: Mapping[str, Any], row_group_size: int | None = None) -> None:
-    """Write a label shard with some columns; the others that every one has are those of rows that are ok."""
-    table = pa.table(dict(columns))
-    rows, nulls = np.arange(table.num_rows), pa.nulls(table.num_rows, pa.string())
-    usual = {
-        "id": pa.array(rows.astype(str), pa.string()),
-        "row": pa.array(rows, pa.int64()),
-        "seconds": pa.array(rows + 0.5, pa.float64()),
-        "status": pa.array(["ok"] * table.num_rows, pa.string()),
-        "error_type": nulls,
-        "error_message": nulls,
-    }
-    for name, column in usual.items():
-        table = table if name in table.column_names else table.append_column(name, column)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, row_group_size=row_group_size, write_page_checksum=True)
-    seal(path)
-
-
 def with_columns(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
     """Return label rows with other columns: Arrow arrays as they are, other values in the type of the old column."""
     for name, values in columns.items():

@@ -157,14 +157,7 @@ ODD = "an annotation of entry 0 is not of the form that Label Studio writes"
         ('{"a": 1}', "entry 0 has no data and annotations"),
         ('[{"id": 1, "transcription": "a"}]', "JSON-MIN"),
         ('[{"data": {"audio": "a"}, "annotations": []}]', "lack id, audio_filepath"),
-        (json.dumps([{"data": DATA, "annotations": [None]}]), ODD),
-        (json.dumps([{"data": DATA, "annotations": [{"result": [None]}]}]), ODD),
-        (
-            json.dumps(
-                [{"data": DATA, "annotations": [{"result": [{"type": "textarea", "from_name": "transcription"}]}]}]
-            ),
-            ODD,
-        ),
+        *((json.dumps([{"data": DATA, "annotations": [one]}]), ODD) for one in ANNOTATIONS),
     ],
 )
 def test_another_export_or_form_of_annotations_is_refused_with_its_entry(tmp_path, content, message):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raysp import Schedule
-from raysp.models import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel, TextTokenizer, registry
+from raysp.models import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel, registry
 from raysp.training.loop.course import Course
 from raysp.training.loop.optimizing import FlatGradients, group_parameters, new_optimizer, num_layers_above
 from raysp.training.objectives.starting_model import head_names
@@ -14,7 +14,6 @@ from tests.models.decoder_oracles import BART, BERT, GPT2, save_parts
 from tests.models.oracles import make_oracle
 from tests.recipes import SMALL
 from tests.training.conftest import small_model
-from tests.training.criteria import encoder_decoder
 
 ENCODERS: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
     "hubert": ({}, ()),
@@ -85,7 +84,7 @@ def test_layers_of_an_encoder_and_of_its_decoder_are_counted_apart(kind):
 def test_the_head_of_an_encoder_decoder_is_what_no_checkpoint_has(tmp_path):
     encoder, decoder = save_parts(tmp_path)
     make_oracle(feat_extract_norm="layer", hidden_size=16).save_pretrained(encoder)
-    model = encoder_decoder(encoder, TextTokenizer.from_pretrained(decoder), decoder=decoder)
+    model = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(encoder, decoder)
     head = head_names(model)
     expected = {name for name, _ in model.named_parameters() if "crossattention" in name or "enc_to_dec" in name}
     assert head == expected

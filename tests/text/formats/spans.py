@@ -60,6 +60,4 @@ def words(draw, texts=TEXTS, most: int = 12) -> list[Span]:
 
 
 WILD_NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
-WILD = st.lists(st.builds(Span, TEXTS, WILD_NUMBERS, WILD_NUMBERS, WILD_NUMBERS), max_size=8)
-"""Spans as no model writes them."""
 STORED_WILD = st.lists(st.builds(Span, STORED, WILD_NUMBERS, WILD_NUMBERS, WILD_NUMBERS), max_size=8)
