@@ -1,7 +1,12 @@
 """Results and help of commands, and a pipeline file for them."""
 
 import functools
+import json
+import os
 import re
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +28,30 @@ def write_recipe(folder: Path, text: str = RECIPE, **changes: object) -> Path:
     path = folder / "recipe_for_the_cli.py"
     path.write_text(text.format(**values))
     return path
+
+
+TOGETHER = """
+import contextlib, io, json, shlex, sys
+from raysp.cli import main
+
+found = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            exec(words, {}) if "\\n" in words else main(shlex.split(words))
+            sys.exit()
+        except SystemExit as stop:
+            found.append([int(stop.code or 0), out.getvalue(), err.getvalue()])
+print(json.dumps(found))
+"""
+
+
+def run_together(commands: Sequence[str], folder: Path, **variables: str) -> list[kit.Ran]:
+    """Run commands of raysp, and programs of several lines, in one process of their own with environment variables."""
+    line = [sys.executable, "-c", TOGETHER, json.dumps(commands)]
+    done = subprocess.run(line, cwd=folder, env={**os.environ, **variables}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [kit.Ran(*one) for one in json.loads(done.stdout)]
 
 
 class Option(NamedTuple):

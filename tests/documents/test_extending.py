@@ -17,6 +17,7 @@ import pytest
 import raysp
 from tests import kit
 from tests.backends.recognisers import tiny
+from tests.commands import run_together
 from tests.corpora import CHECKPOINT, a_pipeline, digits_table, wav, write_shard
 
 REPOSITORY = Path(__file__).parents[2]
@@ -91,14 +92,13 @@ def extended(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(extended, tmp_path):
-    """Run a module of Python in an empty folder, with the copy as raysp."""
+    """Run commands and programs in an empty folder, in one process with the copy as raysp; return what they print."""
 
-    def run(*arguments: object, path: Path = extended, code: int = 0) -> str:
-        environment = {**os.environ, "PYTHONPATH": f"{path}", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", *map(str, arguments)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout if not code else done.stderr
+    def run(*commands: str, refused: str = "") -> list[str]:
+        ran = run_together(commands, tmp_path, PYTHONPATH=f"{extended}", OMP_NUM_THREADS="1")
+        for command, one in zip(commands, ran, strict=True):
+            assert one.code == (2 if command == refused else 0), one.err
+        return [one.out or one.err for one in ran]
 
     return run
 
@@ -124,16 +124,17 @@ def test_the_copy_follows_the_architecture(extended):
 
 
 @pytest.mark.drivers
-def test_the_architecture_equals_transformers(extended, run, tmp_path):
+def test_the_architecture_equals_transformers(extended, tmp_path):
     shutil.copytree(REPOSITORY / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__", "test_*"))
     shutil.copytree(extended / "raysp", tmp_path / "raysp")
     shutil.copytree(CHECKPOINT.parents[1], tmp_path / "pipelines")
     test = EXTENSIONS["An architecture"].files["tests/models/test_data2vec_audio.py"]
     (tmp_path / "tests" / "models" / "test_data2vec_audio.py").write_text(test)
     (tmp_path / "pyproject.toml").write_text((REPOSITORY / "pyproject.toml").read_text())
-    ran = run("pytest", "-q", "tests/models/test_data2vec_audio.py", path=tmp_path)
-    assert ran.startswith("." * 12), ran
-    assert "data2vec-audio" in run("raysp", "models")
+    command = [sys.executable, "-m", "pytest", "-q", "tests/models/test_data2vec_audio.py"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}", "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout[:12]) == (0, "." * 12), ran.stdout + ran.stderr
 
 
 @pytest.mark.drivers
@@ -143,9 +144,9 @@ def test_the_recogniser_of_transformers_labels(run, tmp_path):
     transcript = raysp.Transcript(prompt="Write the digits.")
     pipeline = a_pipeline(steps=[raysp.Decode(), raysp.Label("flamingo", outputs=[transcript])])
     kit.pipeline_file(tmp_path / "label.py", pipeline)
-    assert "Transcript(prompt=)" in run("raysp", "inspect", "flamingo")
-    run("raysp", "run", "label.py")
-    rows = json.loads(run("raysp", "head", "out", "--rows", 2, "--json"))["rows"]
+    inspected, _, head = run("inspect flamingo", "run label.py", "head out --rows 2 --json")
+    assert "Transcript(prompt=)" in inspected
+    rows = json.loads(head)["rows"]
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert all(row["pred_text"] for row in rows)
 
@@ -164,14 +165,22 @@ def test_the_verb_the_output_and_the_kind_of_source_label_an_archive(run, tmp_pa
         "    sink=raysp.Parquet('out'),\n"
         ")\n"
     )
-    assert "outputs       Transcript, Align, Embedding, Peak" in run("raysp", "inspect", CHECKPOINT)
-    run("raysp", "run", "label.py")
-    run("raysp", "verify", "label.py", "--sample", 3)
-    rows = json.loads(run("raysp", "head", "out", "--rows", 2, "--json"))["rows"]
+    models, inspected, _, _, as_json, head, text = run(
+        "models",
+        f"inspect {CHECKPOINT}",
+        "run label.py",
+        "verify label.py --sample 3",
+        "head out --rows 2 --json",
+        "head out",
+        "head --help",
+    )
+    assert "data2vec-audio" in models
+    assert "outputs       Transcript, Align, Embedding, Peak" in inspected
+    rows = json.loads(as_json)["rows"]
     assert [row["id"] for row in rows] == ["0.wav", "1.wav"]
     assert all(max(row["peak"]) > min(row["peak"]) >= 0 for row in rows)
-    assert "0.wav" in run("raysp", "head", "out")
-    assert "raysp head out --rows 20" in run("raysp", "head", "--help")
+    assert "0.wav" in head
+    assert "raysp head out --rows 20" in text
 
 
 @pytest.mark.drivers
@@ -181,12 +190,12 @@ def test_verbs_act_on_the_kind_of_work(run, tmp_path):
         "counting = Counting(source=raysp.Shards(['a.parquet', 'b.parquet']), sink=raysp.Parquet('out'))\n"
         "if __name__ == '__main__':\n    counting.run()\n"
     )
-    assert "a.parquet" in run("raysp", "plan", "counted.py")
-    run("counted")
-    assert "files  2" in run("raysp", "status", "out")
-    run("raysp", "gc", "out")
-    run("raysp", "report", "out")
-    assert "a count, without label shards; read it" in run("raysp", "verify", "out", code=2)
+    program = "import runpy\nrunpy.run_path('counted.py', run_name='__main__')"
+    commands = ["plan counted.py", program, "status out", "gc out", "report out", "verify out"]
+    plan, _, status, _, _, verified = run(*commands, refused="verify out")
+    assert "a.parquet" in plan
+    assert "files  2" in status
+    assert "a count, without label shards; read it" in verified
 
 
 @pytest.mark.drivers
@@ -194,4 +203,4 @@ def test_the_output_of_a_user_runs_beside_the_pipeline_file(run, tmp_path):
     for name, text in OWN_OUTPUT.items():
         (tmp_path / name).write_text(text)
     (tmp_path / "pipelines").symlink_to(REPOSITORY / "pipelines")
-    assert "peak" in run("raysp", "run", "label_peak.py", "--rows", 3)
+    assert "peak" in run("run label_peak.py --rows 3")[0]

@@ -1,16 +1,13 @@
 """What macOS lacks, taken away from raysp on Linux in processes of their own (`lacking`)."""
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import raysp
 from tests import kit
+from tests.commands import run_together
 from tests.runs import row_hash
 from tests.versions.lacking.lacking_calls import VARIABLE
 
@@ -28,32 +25,6 @@ print(process_clock.read_times(os.getpid()), devices.num_cpus() >= 1, devices.me
 """
 
 
-COMMANDS = """
-import contextlib, io, json, sys
-from raysp.cli import main
-
-found = []
-for words in json.loads(sys.argv[1]):
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        try:
-            exec(words, {}) if "\\n" in words else main(words.split())
-            sys.exit()
-        except SystemExit as stop:
-            found.append([int(stop.code or 0), out.getvalue(), err.getvalue()])
-print(json.dumps(found))
-"""
-
-
-def run_commands(commands: Sequence[str], folder: Path) -> dict[str, kit.Ran]:
-    """Run commands of raysp, and programs of several lines, in one process without what macOS has not."""
-    variables = {**os.environ, VARIABLE: "macos", "PYTHONPATH": f"{LACKING}{os.pathsep}{kit.CHECKOUT}"}
-    line = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
-    done = subprocess.run(line, cwd=folder, env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    return {words: kit.Ran(*one) for words, one in zip(commands, found, strict=True)}
-
-
 FINETUNE = f"finetune {kit.CHECKOUT}/pipelines/finetune_ctc.py"
 A_CLUSTER = "run label.py --address 127.0.0.1:1"
 SEVERAL_WORKERS = f"{FINETUNE} --set sink.url=trained --set pool.actors=2"
@@ -66,7 +37,9 @@ def test_macos_labels_as_linux_does_trains_and_refuses_what_it_lacks(tmp_path):
     raysp.run(corpus.pipeline(tmp_path / "out", outputs=outputs), engine="here", progress=False)
     corpus.file(tmp_path / "label.py", tmp_path / "new", outputs=outputs)
     training = f"{FINETUNE} --steps 1 --set batching.seconds=8"
-    done = run_commands(["run label.py", training, A_CLUSTER, SEVERAL_WORKERS, LACKED], tmp_path)
+    commands = ["run label.py", training, A_CLUSTER, SEVERAL_WORKERS, LACKED]
+    variables = {VARIABLE: "macos", "PYTHONPATH": f"{LACKING}{os.pathsep}{kit.CHECKOUT}"}
+    done = dict(zip(commands, run_together(commands, tmp_path, **variables), strict=True))
     assert {words: done[words].err for words in ("run label.py", training, LACKED) if done[words].code} == {}
     assert row_hash(tmp_path / "new") == row_hash(tmp_path / "out")
     assert done[LACKED].out.splitlines()[:2] == ["macOS False", "False"]
