@@ -75,7 +75,7 @@ OBJECTIVES: dict[str, Callable[[Path], object]] = {
     "classes": lambda folder: Classify(str(tiny_checkpoint(folder, head=False)), column="speaker", masks=STILL),
     "speakers": lambda folder: Speakers(str(tiny_listener(folder)), column="speaker", crop_seconds=0.35, masks=STILL),
     "texts of a decoder": seq2seq,
-    **{name: of_encoder(name) for name in ("UniSpeechForCTC", "SEWDForCTC", "Wav2Vec2BertForCTC")},
+    **{name: of_encoder(name) for name in ("SEWDForCTC", "Wav2Vec2BertForCTC")},
 }
 
 
@@ -88,12 +88,12 @@ def test_steps_of_every_objective_and_encoder_cost_one_wait_each(name, words, tm
         given = {"objective": objective, "schedule": Schedule(steps=num_steps, learning_rate=1e-3), "dtype": "float32"}
         return finetune(a_recipe(words, tmp_path, sink, device=device, **given))
 
-    for num_steps in (4, 2, 4):  # constants are made in the first
+    for num_steps in (2, 1, 2):  # constants are made in the first
         with counted() as counts:
             found = trained(num_steps, NAME)
         waits.append(counts.waits + counts.blocking)
-    assert sum(waits[2].values()) - sum(waits[1].values()) == 2, waits[2] - waits[1]
+    assert sum(waits[2].values()) - sum(waits[1].values()) == 1, waits[2] - waits[1]
     if "CTC" not in name:
-        assert found.loss == pytest.approx(trained(4, "cpu").loss, rel=1e-3)
+        assert found.loss == pytest.approx(trained(2, "cpu").loss, rel=1e-3)
         auto = raysp.models.SpeechEncoderDecoderModel if "decoder" in name else AutoModel
         assert_same_weights(tmp_path / f"{NAME} 2", tmp_path / "cpu 3", auto)
