@@ -7,7 +7,7 @@ import pytest
 import raysp
 from raysp import ChangedError, CheckpointError, PlanError
 from tests import kit
-from tests.backends.runs import pipeline, write_corpus
+from tests.backends.runs import pipeline
 from tests.backends.theirs import tiny_waveform_model
 from tests.here import run_without_ray, without_packages
 from tests.models.oracles import transformers
@@ -17,11 +17,6 @@ VERSION = f"transformers {transformers.__version__}"
 
 def left_open(folder, checkpoint, **label) -> raysp.Pipeline:
     return pipeline(folder, checkpoint, **{"backend": None, **label})
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path)
 
 
 def test_a_model_of_raysp_is_taken_first_and_leaves_the_fingerprint_as_it_was(corpus, tiny):

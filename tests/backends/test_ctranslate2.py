@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 import raysp
 from raysp import CheckpointError, PlanError
-from tests.backends.runs import pipeline, write_corpus
+from tests.backends.runs import pipeline
 from tests.backends.theirs import (
     RATE,
     WINDOW_SECONDS,
@@ -96,11 +96,6 @@ def test_texts_are_those_of_the_package_for_each_row_in_any_batch(converted, out
         if "length_penalty" not in options:
             found = [row["pred_score"] for row in rows]
             np.testing.assert_allclose(found, [score for _, score, _ in expected], atol=1e-5)
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path)
 
 
 def test_a_run_labels_every_row_once_and_joins_the_words_of_windows(corpus, converted, monkeypatch):

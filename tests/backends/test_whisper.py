@@ -10,17 +10,12 @@ import torch
 
 import raysp
 from raysp import CheckpointError, PlanError
-from tests.backends.runs import pipeline, write_corpus
+from tests.backends.runs import pipeline
 from tests.backends.theirs import RATE, labelling, waves, written
 from tests.models.oracles import transformers
 from tests.ops.waves import block_of, labels
 
 LENGTHS = (5_000, 9_000, 16_000, 25_000, 320, 32_000)
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path)
 
 
 @pytest.mark.slow

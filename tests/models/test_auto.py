@@ -1,96 +1,65 @@
+"""Auto classes: each class of a model is found by its configuration, and what is not known is named with what is."""
+
 import json
 
 import pytest
 import torch
 
-import raysp.models
-from raysp import CheckpointError
-from raysp.models import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForAudioFrameClassification,
-    AutoModelForAudioXVector,
-    AutoModelForCausalLM,
-    AutoModelForCTC,
-    AutoModelForRNNT,
-    AutoModelForSpeechSeq2Seq,
-    AutoModelForTDT,
-    AutoProcessor,
-)
+from raysp import CheckpointError, models
 
-CONFIGS = [getattr(raysp.models, name) for name in raysp.models.__all__ if name.endswith("Config")]
-CONFIGS = {cls.model_type: cls for cls in CONFIGS if hasattr(cls, "model_type")}
-DECODERS = {"bart", "bert", "gpt2", "mbart"}
-PARAKEET = {
-    "parakeet_encoder": {AutoModel: "ParakeetEncoder"},
-    "parakeet_ctc": {AutoModel: "ParakeetForCTC", AutoModelForCTC: "ParakeetForCTC"},
-    "parakeet_rnnt": {AutoModel: "ParakeetForRNNT", AutoModelForRNNT: "ParakeetForRNNT"},
-    "parakeet_tdt": {AutoModel: "ParakeetForTDT", AutoModelForTDT: "ParakeetForTDT"},
+AUTO = {
+    "ForCTC": "AutoModelForCTC",
+    "ForSequenceClassification": "AutoModelForAudioClassification",
+    "ForAudioFrameClassification": "AutoModelForAudioFrameClassification",
+    "ForXVector": "AutoModelForAudioXVector",
+    "ForRNNT": "AutoModelForRNNT",
+    "ForTDT": "AutoModelForTDT",
+    "LMHeadModel": "AutoModelForCausalLM",
+    "ForCausalLM": "AutoModelForCausalLM",
+    "Model": "AutoModel",
+    "Encoder": "AutoModel",
 }
-"""Classes whose names do not begin with that of their configuration."""
-ENDINGS = {
-    AutoModel: "Model",
-    AutoModelForCTC: "ForCTC",
-    AutoModelForAudioClassification: "ForSequenceClassification",
-    AutoModelForAudioFrameClassification: "ForAudioFrameClassification",
-    AutoModelForAudioXVector: "ForXVector",
-    AutoModelForRNNT: "ForRNNT",
-    AutoModelForTDT: "ForTDT",
+"""Endings of the names of classes, each with what makes them."""
+OTHERS = ("Flax", "Auto", "SpeechEncoderDecoder")
+MADE = {
+    name: next(auto for ending, auto in AUTO.items() if name.endswith(ending))
+    for name in models.__all__
+    if name.endswith(tuple(AUTO)) and not name.startswith(OTHERS)
 }
 
 
-def expected_of(model_type, auto):
-    """Return the name of the class that an auto class has for a model type; empty for none."""
-    if model_type in DECODERS:
-        return ""
-    if model_type in PARAKEET:
-        return PARAKEET[model_type].get(auto, "")
-    name = CONFIGS[model_type].__name__.removesuffix("Config") + ENDINGS[auto]
-    return name if name in raysp.models.__all__ else ""
-
-
-@pytest.mark.parametrize("model_type", sorted(CONFIGS.keys() - {"speech-encoder-decoder"}))
-def test_every_architecture_is_found_by_its_names(model_type):
-    has_vocabulary = "parakeet" not in model_type and model_type not in DECODERS
-    config = AutoConfig.for_model(model_type, **({"vocab_size": 20} if has_vocabulary else {}))
-    assert type(config) is CONFIGS[model_type]
-    for auto in ENDINGS:
+def test_every_class_is_found_by_its_configuration_and_no_other_auto_class_makes_one_of_it():
+    assert {*MADE.values()} == {*AUTO.values()}
+    by_type = {}
+    for name, auto in MADE.items():
+        cls = getattr(models, name)
+        config = models.AutoConfig.for_model(cls.config_class.model_type)
+        assert type(config) is cls.config_class
+        by_type.setdefault(type(config), {"AutoModel"} if "Parakeet" in name else set()).add(auto)
+        if getattr(config, "vocab_size", 0) is None:
+            config.vocab_size = 20
         with torch.device("meta"):
-            if name := expected_of(model_type, auto):
-                assert type(auto.from_config(config)) is getattr(raysp.models, name)
-            else:
-                with pytest.raises(CheckpointError, match=r"has none of the classes|expects one of"):
-                    auto.from_config(config)
-    if model_type in DECODERS:
-        with torch.device("meta"):
-            assert AutoModelForCausalLM.from_config(config).config_class is CONFIGS[model_type]
+            assert type(getattr(models, auto).from_config(config)) is cls
+    for kind, autos in by_type.items():
+        for other in {*AUTO.values()} - autos:
+            with pytest.raises(CheckpointError, match=r"has none of the classes|expects one of"):
+                getattr(models, other).from_config(kind())
 
 
 def test_what_is_not_known_is_named_with_what_is(checkpoint):
     with pytest.raises(CheckpointError, match="model_type is 'unispeech', AutoModelForSpeechSeq2Seq expects"):
-        AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint)
+        models.AutoModelForSpeechSeq2Seq.from_pretrained(checkpoint)
     processor = json.loads((checkpoint / "processor_config.json").read_text())
     extractor = {**processor["feature_extractor"], "feature_extractor_type": "OtherFeatureExtractor"}
+    unknown = "is 'whisper'.* expect.* one of .*unispeech"
     for auto, file, changes, message in (
-        (AutoModelForCTC, "config.json", {"model_type": "whisper"}, "is 'whisper'.* expect.* one of .*unispeech"),
-        (AutoConfig, "config.json", {"model_type": "whisper"}, "is 'whisper'.* expect.* one of .*unispeech"),
-        (AutoConfig, "config.json", {"model_type": 3}, "model_type is 3, expected a name"),
-        (
-            AutoProcessor,
-            "processor_config.json",
-            {"processor_class": "OtherProcessor"},
-            "'OtherProcessor', expected",
-        ),
-        (
-            AutoFeatureExtractor,
-            "processor_config.json",
-            {"feature_extractor": extractor},
-            "'OtherFeatureExtractor', ",
-        ),
+        ("AutoModelForCTC", "config.json", {"model_type": "whisper"}, unknown),
+        ("AutoConfig", "config.json", {"model_type": "whisper"}, unknown),
+        ("AutoConfig", "config.json", {"model_type": 3}, "model_type is 3, expected a name"),
+        ("AutoProcessor", "processor_config.json", {"processor_class": "OtherProcessor"}, "'OtherProcessor', expected"),
+        ("AutoFeatureExtractor", "processor_config.json", {"feature_extractor": extractor}, "'OtherFeatureExtractor',"),
     ):
         path = checkpoint / file
         path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
         with pytest.raises(CheckpointError, match=message):
-            auto.from_pretrained(checkpoint)
+            getattr(models, auto).from_pretrained(checkpoint)

@@ -6,16 +6,7 @@ import pytest
 import torch
 import transformers
 
-from raysp import CheckpointError
-from raysp.models import (
-    UniSpeechConfig,
-    UniSpeechForCTC,
-    UniSpeechForSequenceClassification,
-    UniSpeechModel,
-    check_checkpoint,
-    checkpoint_files,
-    load_model,
-)
+from raysp import CheckpointError, models
 from tests.models.oracles import save_checkpoint
 
 
@@ -26,7 +17,7 @@ def edit_json(path: Path, **changes):
 
 
 def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
-    summary = check_checkpoint(checkpoint)
+    summary = models.check_checkpoint(checkpoint)
     oracle = transformers.UniSpeechForCTC.from_pretrained(checkpoint)
     assert summary.path == checkpoint
     assert (summary.model_type, summary.architecture) == ("unispeech", "UniSpeechForCTC")
@@ -38,21 +29,21 @@ def test_a_whole_checkpoint_is_described_without_its_weights(checkpoint):
     assert summary.dtype == "float32"
     (checkpoint / "README.md").write_text("not a part of a label")
     files = "config.json model.safetensors processor_config.json tokenizer_config.json vocab.json"
-    assert [path.name for path in checkpoint_files(checkpoint)] == files.split()
+    assert [path.name for path in models.checkpoint_files(checkpoint)] == files.split()
 
 
 def test_shards_load_and_only_those_that_the_index_lists(checkpoint):
-    expected = load_model(checkpoint).state_dict()
-    UniSpeechForCTC.from_pretrained(checkpoint).save_pretrained(checkpoint, max_shard_size="0.02 MB")
+    expected = models.load_model(checkpoint).state_dict()
+    models.UniSpeechForCTC.from_pretrained(checkpoint).save_pretrained(checkpoint, max_shard_size="0.02 MB")
     assert not (checkpoint / "model.safetensors").exists()
     (checkpoint / "model-other.safetensors").write_bytes(b"not listed, so not read")
-    check_checkpoint(checkpoint)
-    found = load_model(checkpoint).state_dict()
+    models.check_checkpoint(checkpoint)
+    found = models.load_model(checkpoint).state_dict()
     theirs = transformers.UniSpeechForCTC.from_pretrained(checkpoint).state_dict()
     for name, value in expected.items():
         assert torch.equal(found[name], value)
         assert torch.equal(theirs[name], value)
-    shards = [path.name for path in checkpoint_files(checkpoint) if path.suffix == ".safetensors"]
+    shards = [path.name for path in models.checkpoint_files(checkpoint) if path.suffix == ".safetensors"]
     assert len(shards) > 2
     assert "model-other.safetensors" not in shards
 
@@ -62,18 +53,18 @@ def test_an_index_cannot_name_files_elsewhere(checkpoint):
     place = checkpoint / "model.safetensors.index.json"
     for name in ("../weights.safetensors", "/etc/passwd", "x.bin"):
         place.write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
-        for read in (check_checkpoint, load_model, checkpoint_files):
+        for read in (models.check_checkpoint, models.load_model, models.checkpoint_files):
             with pytest.raises(CheckpointError, match="expected a safetensors file in the same folder"):
                 read(checkpoint)
     place.write_text(json.dumps({"weight_map": {"lm_head.weight": "model-00001-of-00002.safetensors"}}))
     with pytest.raises(CheckpointError, match=r"'model-00001-of-00002.safetensors' not found though"):
-        check_checkpoint(checkpoint)
+        models.check_checkpoint(checkpoint)
     place.unlink()
     for name in ("../pytorch_model.bin", "model.safetensors", "/etc/passwd"):
         index = {"weight_map": {"lm_head.weight": name}}
         (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps(index))
         with pytest.raises(CheckpointError, match="expected a pickle file in the same folder"):
-            UniSpeechForCTC.from_pretrained(checkpoint, allow_pickle=True)
+            models.UniSpeechForCTC.from_pretrained(checkpoint, allow_pickle=True)
 
 
 UNFIT = [
@@ -111,7 +102,7 @@ def test_what_does_not_fit_is_refused_with_both_sides(checkpoint):
         before = (checkpoint / file).read_text()
         edit_json(checkpoint / file, **changes)
         with pytest.raises(CheckpointError, match=message):
-            check_checkpoint(checkpoint)
+            models.check_checkpoint(checkpoint)
         (checkpoint / file).write_text(before)
 
 
@@ -119,16 +110,16 @@ def test_files_that_disagree_and_a_nested_vocabulary_without_its_language_are_re
     old = {"sampling_rate": 8000, "feature_extractor_type": "Wav2Vec2FeatureExtractor"}
     (checkpoint / "preprocessor_config.json").write_text(json.dumps(old))
     with pytest.raises(CheckpointError, match=r"differ: \{'sampling_rate': \(8000, 16000\)\}"):
-        check_checkpoint(checkpoint)
+        models.check_checkpoint(checkpoint)
     (checkpoint / "preprocessor_config.json").unlink()
     vocab = json.loads((checkpoint / "vocab.json").read_text())
     (checkpoint / "vocab.json").write_text(json.dumps({"eng": vocab, "deu": vocab}))
     with pytest.raises(
         CheckpointError, match=r"holds the languages deu, eng and tokenizer_config.json has no target_la"
     ):
-        check_checkpoint(checkpoint)
+        models.check_checkpoint(checkpoint)
     edit_json(checkpoint / "tokenizer_config.json", target_lang="deu")
-    assert check_checkpoint(checkpoint).vocab_size == 20
+    assert models.check_checkpoint(checkpoint).vocab_size == 20
 
 
 def test_damaged_json_is_refused(checkpoint):
@@ -137,7 +128,7 @@ def test_damaged_json_is_refused(checkpoint):
         for content in (b"", b"{", b"[]", b"\xff\xfe{}", b"[" * 100_000):
             (checkpoint / file).write_bytes(content)
             with pytest.raises(CheckpointError, match=file.replace(".", r"\.")):
-                check_checkpoint(checkpoint)
+                models.check_checkpoint(checkpoint)
         (checkpoint / file).write_bytes(before)
 
 
@@ -170,35 +161,35 @@ def test_damaged_weights_are_refused(checkpoint):
     path = checkpoint / "model.safetensors"
     for content in damaged_weights(path.read_bytes()).values():
         path.write_bytes(content)
-        for read in (check_checkpoint, load_model):
+        for read in (models.check_checkpoint, models.load_model):
             with pytest.raises(CheckpointError, match=r"not a complete safetensors file.*copy the file again"):
                 read(checkpoint)
 
 
 def test_a_head_is_made_new_with_a_warning_and_never_for_labels(whole, tmp_path, caplog):
-    UniSpeechModel.from_pretrained(whole).save_pretrained(tmp_path)
+    models.UniSpeechModel.from_pretrained(whole).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"missing lm_head.weight, lm_head.bias; unexpected none"):
-        UniSpeechForCTC.from_pretrained(tmp_path, strict=True)
-    model = UniSpeechForCTC.from_pretrained(tmp_path, vocab_size=7)
+        models.UniSpeechForCTC.from_pretrained(tmp_path, strict=True)
+    model = models.UniSpeechForCTC.from_pretrained(tmp_path, vocab_size=7)
     assert "randomly initialised, train them before use: lm_head.bias, lm_head.weight" in caplog.text
     assert model(torch.randn(1, 2000)).logits.shape[-1] == 7
     edit_json(tmp_path / "config.json", architectures=["UniSpeechForCTC"])
     with pytest.raises(CheckpointError, match=r"missing lm_head.weight, lm_head.bias; unexpected none"):
-        load_model(tmp_path)
+        models.load_model(tmp_path)
     with pytest.raises(CheckpointError, match=r"lm_head.weight is \(20, 32\), expected \(7, 32\)"):
-        UniSpeechForCTC.from_pretrained(whole, vocab_size=7)
-    model = UniSpeechForCTC.from_pretrained(whole, vocab_size=7, ignore_mismatched_sizes=True)
+        models.UniSpeechForCTC.from_pretrained(whole, vocab_size=7)
+    model = models.UniSpeechForCTC.from_pretrained(whole, vocab_size=7, ignore_mismatched_sizes=True)
     assert model.lm_head.out_features == 7
     assert model.new_weights == {"lm_head.weight", "lm_head.bias"}
 
 
 def test_a_configuration_is_changed_on_the_way(whole):
-    model = UniSpeechForSequenceClassification.from_pretrained(
+    model = models.UniSpeechForSequenceClassification.from_pretrained(
         whole, num_labels=3, problem_type="multi_label_classification", mask_time_prob=0.2, torch_dtype="bfloat16"
     )
     assert (model.config.num_labels, model.config.mask_time_prob, model.dtype) == (3, 0.2, torch.bfloat16)
     loss = model(torch.randn(2, 2000, dtype=torch.bfloat16), labels=torch.tensor([[1, 0, 1], [0, 0, 1]])).loss
     assert loss.isfinite()
-    config = UniSpeechConfig.from_pretrained(whole)
-    given = UniSpeechForCTC.from_pretrained(whole, config=config, layerdrop=0.0)
+    config = models.UniSpeechConfig.from_pretrained(whole)
+    given = models.UniSpeechForCTC.from_pretrained(whole, config=config, layerdrop=0.0)
     assert given.config.layerdrop == 0.0

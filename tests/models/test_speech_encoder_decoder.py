@@ -4,17 +4,8 @@ import pytest
 import safetensors.torch
 import torch
 
-import raysp.models
-from raysp import CheckpointError
-from raysp.models import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    BertConfig,
-    SpeechEncoderDecoderConfig,
-    SpeechEncoderDecoderModel,
-    UniSpeechConfig,
-)
+from raysp import CheckpointError, models
+from raysp.models import AutoModel, SpeechEncoderDecoderModel
 from tests.models.cases import width_of
 from tests.models.decoder_oracles import (
     BERT,
@@ -28,7 +19,7 @@ from tests.models.decoder_oracles import (
     waves_and_mask,
 )
 from tests.models.oracles import TINY, fields_of, transformers
-from tests.models.parity import assert_equal_gradients, inputs_and_mask
+from tests.models.parity import assert_equal_gradients, check_names, inputs_and_mask
 
 
 @pytest.fixture(scope="module", params=["bert", "gpt2", "another width"])
@@ -53,37 +44,24 @@ def labels_of():
     return labels
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_outputs_equal_theirs(pair, masked):
+def test_outputs_equal_theirs_and_checkpoints_go_both_ways(pair, tmp_path):
     oracle, model = pair
     waves, mask = waves_and_mask()
-    kwargs = {"attention_mask": mask} if masked else {}
-    kwargs |= {"labels": labels_of(), "output_hidden_states": True, "output_attentions": True}
-    with torch.inference_mode():
-        ours, theirs = model(waves, **kwargs), oracle(waves, **kwargs)
-    assert [*ours] == ["past_key_values" if name == "cache" else name for name in theirs]
-    assert_close(ours.loss, theirs.loss)
-    assert_close(ours.logits, theirs.logits)
-    for name in ("decoder_hidden_states", "decoder_attentions", "cross_attentions", "encoder_last_hidden_state"):
-        assert_close(ours[name], theirs[name])
-    assert len(ours.encoder_attentions) == len(theirs.encoder_attentions) == 2
-    if not masked:
-        assert_close(ours.encoder_hidden_states, theirs.encoder_hidden_states)
-
-
-@pytest.mark.slow
-def test_checkpoints_go_both_ways(pair, tmp_path):
-    oracle, model = pair
-    assert model.state_dict().keys() == oracle.state_dict().keys()
-    model.save_pretrained(tmp_path)
-    again, info = transformers.SpeechEncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(info.values()), info
-    ours = SpeechEncoderDecoderModel.from_pretrained(tmp_path)
-    for name, value in oracle.state_dict().items():
-        assert torch.equal(again.state_dict()[name], value), name
-        assert torch.equal(ours.state_dict()[name], value), name
-    assert ours.get_output_embeddings().weight is ours.get_input_embeddings().weight
-    assert not any(name in safetensors.torch.load_file(tmp_path / "model.safetensors") for name in ours.tied_weights())
+    asked = {"labels": labels_of(), "output_hidden_states": True, "output_attentions": True}
+    for masks in ({}, {"attention_mask": mask}):
+        with torch.inference_mode():
+            ours, theirs = model(waves, **masks, **asked), oracle(waves, **masks, **asked)
+        assert [*ours] == ["past_key_values" if name == "cache" else name for name in theirs]
+        assert_close(ours.loss, theirs.loss)
+        assert_close(ours.logits, theirs.logits)
+        for name in ("decoder_hidden_states", "decoder_attentions", "cross_attentions", "encoder_last_hidden_state"):
+            assert_close(ours[name], theirs[name])
+        assert len(ours.encoder_attentions) == len(theirs.encoder_attentions) == 2
+        if not masks:
+            assert_close(ours.encoder_hidden_states, theirs.encoder_hidden_states)
+    check_names(oracle, model, tmp_path)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert not model.tied_weights().keys() & safetensors.torch.load_file(tmp_path / "model.safetensors").keys()
 
 
 def test_gradients_equal_theirs(tmp_path):
@@ -189,25 +167,25 @@ def test_labels_are_shifted_and_need_their_tokens(bart):
 # Making one
 
 
-def test_a_configuration_is_made_of_two_and_read_back(tmp_path):
-    encoder, decoder = UniSpeechConfig(**TINY), BertConfig(**BERT)
-    config = SpeechEncoderDecoderConfig(encoder=encoder, decoder=decoder)
-    assert (config.encoder, config.decoder) == (encoder, decoder)
-    assert not config.decoder.is_decoder
-    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder, decoder_start_token_id=4)
+def test_a_configuration_is_made_of_two_and_read_by_theirs(tmp_path):
+    encoder, decoder = models.UniSpeechConfig(**TINY), models.BertConfig(**BERT)
+    config = models.SpeechEncoderDecoderConfig(encoder=encoder, decoder=decoder)
+    assert (config.encoder, config.decoder, config.decoder.is_decoder) == (encoder, decoder, False)
+    config = models.SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder, decoder_start_token_id=4)
     assert config.decoder.is_decoder
     assert config.decoder.add_cross_attention
-    assert config.is_encoder_decoder
     config.save_pretrained(tmp_path)
-    assert SpeechEncoderDecoderConfig.from_pretrained(tmp_path) == config == AutoConfig.from_pretrained(tmp_path)
+    assert models.AutoConfig.from_pretrained(tmp_path) == config
     theirs = transformers.SpeechEncoderDecoderConfig.from_pretrained(tmp_path)
     assert (theirs.decoder_start_token_id, theirs.decoder.hidden_size, theirs.encoder.hidden_size) == (4, 32, 32)
     assert type(theirs.encoder).__name__ == "UniSpeechConfig"
 
 
 def test_ready_parts_are_put_together_and_share_their_configuration():
-    encoder = AutoModel.from_config(UniSpeechConfig(**TINY))
-    decoder = AutoModelForCausalLM.from_config(BertConfig(**BERT, is_decoder=True, add_cross_attention=True))
+    encoder = AutoModel.from_config(models.UniSpeechConfig(**TINY))
+    decoder = models.AutoModelForCausalLM.from_config(
+        models.BertConfig(**BERT, is_decoder=True, add_cross_attention=True)
+    )
     model = SpeechEncoderDecoderModel(encoder=encoder, decoder=decoder)
     assert model.encoder is encoder
     assert model.decoder.config is model.config.decoder
@@ -217,45 +195,46 @@ def test_ready_parts_are_put_together_and_share_their_configuration():
     assert all(m.config is model.config.encoder for m in model.encoder.modules() if hasattr(m, "config"))
 
 
-def test_checkpoints_that_cannot_be_put_together_are_refused(tmp_path):
+def test_parts_that_cannot_be_put_together_are_refused(bart, tmp_path):
     encoder, decoder = save_parts(tmp_path)
-    for parts, options, error, message in (
-        ((None, decoder), {}, ValueError, "encoder_pretrained_model_name_or_path and encoder_model are None"),
+    config, narrow, model = models.UniSpeechConfig(**TINY), models.BertConfig(**BERT), bart[1]
+    narrow.cross_attention_hidden_size = 20
+    of_folders = SpeechEncoderDecoderModel.from_encoder_decoder_pretrained
+    of_configs = models.SpeechEncoderDecoderConfig
+    with pytest.raises(ValueError, match="encoder_pretrained_model_name_or_path and encoder_model are None"):
+        of_folders(None, decoder)
+    with pytest.raises(ValueError, match="from_tf=True given, which raysp does not take"):
+        of_folders(encoder, decoder, from_tf=True)
+    for call, message in (
+        (lambda: of_folders(encoder, encoder), "'unispeech', AutoModelForCausalLM expects one of bart"),
+        (lambda: of_folders(decoder, decoder), "model_type is 'bert', AutoModel expects one of hubert"),
+        (lambda: of_configs(encoder=config, decoder={"model_type": "t5"}), "decoder has model_type 't5', expected one"),
         (
-            (encoder, decoder),
-            {"from_tf": True},
-            ValueError,
-            "from_tf=True given, which raysp does not take",
+            lambda: of_configs(encoder={"model_type": "x"}, decoder=narrow),
+            "encoder has model_type 'x', expected one of",
         ),
-        ((encoder, encoder), {}, CheckpointError, "'unispeech', AutoModelForCausalLM expects one of bart"),
-        ((decoder, decoder), {}, CheckpointError, "model_type is 'bert', AutoModel expects one of hubert"),
-    ):
-        with pytest.raises(error, match=message):
-            SpeechEncoderDecoderModel.from_encoder_decoder_pretrained(*parts, **options)
-
-
-def test_parts_that_are_not_supported_are_refused(bart):
-    encoder, decoder, model = UniSpeechConfig(**TINY), BertConfig(**BERT), bart[1]
-    with pytest.raises(CheckpointError, match=r"decoder has model_type 't5', expected one of bart, bert, gpt2, mbart"):
-        SpeechEncoderDecoderConfig(encoder=encoder, decoder={"model_type": "t5"})
-    with pytest.raises(CheckpointError, match="encoder has model_type 'whisper', expected one of hubert, sew-d, unisp"):
-        SpeechEncoderDecoderConfig(encoder={"model_type": "whisper"}, decoder=decoder)
-    decoder.cross_attention_hidden_size = 20
-    with pytest.raises(CheckpointError, match="cross_attention_hidden_size is 20, expected the width"):
-        SpeechEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
-    for part, message in (
-        (model.decoder, "encoder is BartForCausalLM, expected a speech model without a head"),
-        (model.encoder, "decoder is UniSpeechModel, expected a text decoder, of bart, bert"),
+        (
+            lambda: of_configs.from_encoder_decoder_configs(config, narrow),
+            "cross_attention_hidden_size is 20, expected",
+        ),
+        (
+            lambda: SpeechEncoderDecoderModel(model.config, model.decoder),
+            "encoder is BartForCausalLM, expected a speech",
+        ),
+        (
+            lambda: SpeechEncoderDecoderModel(model.config, *[model.encoder] * 2),
+            "decoder is UniSpeechModel, expected a",
+        ),
     ):
         with pytest.raises(CheckpointError, match=message):
-            SpeechEncoderDecoderModel(model.config, part, part)
+            call()
 
 
 @pytest.mark.parametrize("name", ["HubertModel", "SEWDModel", "UniSpeechModel", "Wav2Vec2Model", "Wav2Vec2BertModel"])
 def test_every_encoder_of_the_table_goes_with_a_decoder(name, tmp_path):
-    encoder = getattr(raysp.models, name).config_class(**fields_of(name, {"num_hidden_layers": 1}))
-    config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
-        encoder, BertConfig(**BERT), decoder_start_token_id=3, pad_token_id=0
+    encoder = getattr(models, name).config_class(**fields_of(name, {"num_hidden_layers": 1}))
+    config = models.SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder, models.BertConfig(**BERT), decoder_start_token_id=3, pad_token_id=0
     )
     model = SpeechEncoderDecoderModel(config).eval()
     inputs, mask = inputs_and_mask(LENGTHS if width_of(name) is None else (40, 25, 31), width_of(name))

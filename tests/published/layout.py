@@ -5,7 +5,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
-FLAX, TENSORFLOW = "flax_model.msgpack", "tf_model.h5"
 CONFIG = (".gitattributes", "README.md", "config.json")
 FRONT = (*CONFIG, "preprocessor_config.json")
 LETTERS = (*FRONT, "special_tokens_map.json", "vocab.json")
@@ -45,8 +44,6 @@ class Layout:
     """Further fields of a `Label` step, for what is smaller than published."""
     language: str | None = None
     """Language of a transcript, of a recogniser that needs one."""
-    refused: str = ""
-    """Pattern of the error message; empty: it opens, if need be after `raysp convert`."""
 
     @property
     def is_regression(self) -> bool:

@@ -29,12 +29,3 @@ class SpeechRegression(transformers.Wav2Vec2PreTrainedModel):
     def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any) -> Any:
         hidden = self.wav2vec2(input_values, attention_mask=attention_mask).last_hidden_state
         return transformers.modeling_outputs.SequenceClassifierOutput(logits=self.classifier(hidden.mean(1)))
-
-
-class Nothing(torch.nn.Module):
-    """One weight, of a model that is not read."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.config = config
-        self.weight = torch.nn.Parameter(torch.zeros(2))

@@ -2,19 +2,10 @@
 
 from typing import Any
 
-from tests.published.layout import (
-    CONFIG,
-    FLAX,
-    FRONT,
-    LETTERS,
-    PICKLE,
-    SAFETENSORS,
-    TENSORFLOW,
-    TOKENS,
-    Layout,
-)
+from tests.published.layout import CONFIG, FRONT, LETTERS, PICKLE, SAFETENSORS, TOKENS, Layout
 
 BOTH = (PICKLE, SAFETENSORS)
+FLAX, TENSORFLOW = "flax_model.msgpack", "tf_model.h5"
 UNTYPED: dict[str, Any] = {
     "do_normalize": True, "feature_size": 1, "padding_side": "right", "padding_value": 0.0,
     "return_attention_mask": True, "sampling_rate": 16000,
@@ -247,20 +238,5 @@ SEQUENCES = {
     "openai/whisper-small": whisper(PICKLE, TENSORFLOW),
     "openai/whisper-large-v3-turbo": whisper(),
 }
-REFUSED = {
-    "Qwen/Qwen2-Audio-7B-Instruct": Layout(
-        "Nothing",
-        PROMPTED,
-        written={"model_type": "qwen2_audio", "architectures": ["Qwen2AudioForConditionalGeneration"]},
-        refused=r"raysp has no model of type 'qwen2_audio'; transformers .* refuses it too: ",
-    ),
-    "Systran/faster-whisper-small": Layout(
-        "Nothing",
-        ("README.md", "config.json", "model.bin", "tokenizer.json", "vocabulary.txt"),
-        contents={"config.json": '{"alignment_heads": [[5, 3]], "lang_ids": [50259], "suppress_ids": [1, 2]}'},
-        refused=r'a model of CTranslate2 .*: pass backend="ctranslate2" to Label, or use the checkpoint that it was',
-    ),
-}
-"""Layouts that raysp refuses: their reason and the way out are in the message."""
 
-TABLE: dict[str, Layout] = {**CTC, **ENCODERS, **SEQUENCES, **REFUSED}
+TABLE: dict[str, Layout] = {**CTC, **ENCODERS, **SEQUENCES}

@@ -11,15 +11,10 @@ import raysp
 from raysp import CheckpointError, PlanError
 from tests import kit
 from tests.backends.recognisers.loops import LANGUAGES, written
-from tests.backends.runs import pipeline, write_corpus
+from tests.backends.runs import pipeline
 from tests.backends.theirs import labelling, waves
 from tests.here import without_packages
 from tests.ops.waves import block_of, labels
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path)
 
 
 @pytest.fixture

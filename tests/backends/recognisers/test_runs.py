@@ -12,15 +12,10 @@ import raysp
 from raysp import PlanError
 from tests import kit
 from tests.backends.recognisers.loops import written
-from tests.backends.runs import pipeline, write_corpus
+from tests.backends.runs import pipeline
 from tests.backends.theirs import RATE, labelling, waves
 from tests.here import install_package, run_without_ray
 from tests.ops.waves import block_of, labels
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path)
 
 
 def recording_of(corpus):

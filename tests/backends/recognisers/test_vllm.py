@@ -12,7 +12,7 @@ import pytest
 import raysp
 from raysp import CheckpointError
 from tests.backends.recognisers.loops import LANGUAGES
-from tests.backends.runs import pipeline, write_corpus
+from tests.backends.runs import pipeline
 from tests.backends.theirs import labelling, together_and_alone, waves
 from tests.here import install_package, run_without_ray
 from tests.ops.waves import block_of, labels
@@ -43,11 +43,6 @@ def clean(monkeypatch):
 def vllm(tmp_path, monkeypatch):
     """Install a version that is supported."""
     install(tmp_path / "packages", "0.32.0", monkeypatch)
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    return write_corpus(tmp_path)
 
 
 def edited(folder: Path, copy: Path, **values) -> Path:

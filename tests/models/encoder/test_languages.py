@@ -8,14 +8,7 @@ import torch
 import transformers
 
 import raysp
-from raysp import CheckpointError
-from raysp.models import (
-    Wav2Vec2CTCTokenizer,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Processor,
-    check_checkpoint,
-    load_checkpoint,
-)
+from raysp import CheckpointError, models
 from tests.corpora import rows_table
 from tests.models.encoder import many_languages
 
@@ -35,8 +28,10 @@ def checkpoint(tmp_path):
     english.save_pretrained(tmp_path)
     english.save_adapter(tmp_path, "eng")
     model_of(1).save_adapter(tmp_path, "fra")
-    tokenizer = Wav2Vec2CTCTokenizer({"eng": VOCABULARY, "fra": FRENCH}, target_lang="eng")
-    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(return_attention_mask=True), tokenizer).save_pretrained(tmp_path)
+    tokenizer = models.Wav2Vec2CTCTokenizer({"eng": VOCABULARY, "fra": FRENCH}, target_lang="eng")
+    models.Wav2Vec2Processor(models.Wav2Vec2FeatureExtractor(return_attention_mask=True), tokenizer).save_pretrained(
+        tmp_path
+    )
     return tmp_path
 
 
@@ -55,7 +50,7 @@ def test_a_tokenizer_of_another_language_than_the_weights_is_refused(checkpoint)
         r"tokenizer_config.json has target_lang 'fra', but adapter layers and head of the weights differ from "
         r"adapter.fra.safetensors and equal those of adapter.eng.safetensors: set it to 'eng', or write the weights"
     )
-    for opened in (check_checkpoint, load_checkpoint, labeller, labeller_of_transformers):
+    for opened in (models.check_checkpoint, models.load_checkpoint, labeller, labeller_of_transformers):
         with pytest.raises(CheckpointError, match=message):
             opened(checkpoint)
 
@@ -66,10 +61,10 @@ def test_an_adapter_of_the_announced_language_wins_over_weights_that_differ(chec
     name = next(name for name in weights if name.endswith("adapter_layer.linear_2.weight"))
     weights[name][-1] += 1
     safetensors.torch.save_file(weights, path)
-    assert check_checkpoint(checkpoint).adapter == "adapter.eng.safetensors"
+    assert models.check_checkpoint(checkpoint).adapter == "adapter.eng.safetensors"
     theirs = transformers.Wav2Vec2ForCTC.from_pretrained(checkpoint, target_lang="eng")
     waves = torch.randn(1, 4000, generator=torch.Generator().manual_seed(0))
-    model = load_checkpoint(checkpoint).model
+    model = models.load_checkpoint(checkpoint).model
     assert torch.equal(model.get_parameter(name), weights[name])
     with torch.inference_mode():
         torch.testing.assert_close(model(waves).logits, theirs(waves).logits, atol=1e-4, rtol=1e-4)

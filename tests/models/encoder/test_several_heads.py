@@ -5,15 +5,7 @@ import json
 import pytest
 import torch
 
-from raysp import CheckpointError
-from raysp.models import (
-    UniSpeechConfig,
-    UniSpeechForCTC,
-    UniSpeechForSequenceClassification,
-    check_checkpoint,
-    load_checkpoint,
-    save_heads,
-)
+from raysp import CheckpointError, models
 from tests.models.oracles import TINY
 from tests.models.parity import assert_close
 
@@ -21,11 +13,13 @@ CLASSES = {"classifier_proj_size": 24, "id2label": {0: "cat", 1: "dog", 2: "owl"
 WAVES = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
 
 
-def two_heads(checkpoint, **flags) -> tuple[UniSpeechForCTC, UniSpeechForSequenceClassification]:
+def two_heads(checkpoint, **flags) -> tuple[models.UniSpeechForCTC, models.UniSpeechForSequenceClassification]:
     """Make a CTC model and a classifier over its encoder, as after training with the encoder frozen."""
     torch.manual_seed(3)
-    ctc = UniSpeechForCTC.from_pretrained(checkpoint)
-    classifier = UniSpeechForSequenceClassification(UniSpeechConfig(**{**TINY, **CLASSES, **flags})).init_weights()
+    ctc = models.UniSpeechForCTC.from_pretrained(checkpoint)
+    classifier = models.UniSpeechForSequenceClassification(
+        models.UniSpeechConfig(**{**TINY, **CLASSES, **flags})
+    ).init_weights()
     classifier.unispeech = ctc.unispeech
     return ctc, classifier.eval()
 
@@ -34,8 +28,8 @@ def two_heads(checkpoint, **flags) -> tuple[UniSpeechForCTC, UniSpeechForSequenc
 @pytest.mark.parametrize("is_weighted", [False, True], ids=["last layer", "weighted layers"])
 def test_each_head_loads_as_it_was_and_both_read_one_pass_of_the_encoder(checkpoint, is_weighted):
     originals = two_heads(checkpoint, use_weighted_layer_sum=is_weighted)
-    save_heads(originals, checkpoint)
-    loaded, passes = load_checkpoint(checkpoint), []
+    models.save_heads(originals, checkpoint)
+    loaded, passes = models.load_checkpoint(checkpoint), []
     heads = (loaded.model, *loaded.more_heads)
     for model, original in zip(heads, originals, strict=True):
         assert type(model) is type(original)
@@ -55,15 +49,15 @@ def test_each_head_loads_as_it_was_and_both_read_one_pass_of_the_encoder(checkpo
 
 def test_heads_that_do_not_fit_each_other_are_refused(checkpoint, tmp_path):
     ctc, classifier = two_heads(checkpoint)
-    alone = UniSpeechForSequenceClassification(UniSpeechConfig(**TINY)).init_weights()
+    alone = models.UniSpeechForSequenceClassification(models.UniSpeechConfig(**TINY)).init_weights()
     with pytest.raises(CheckpointError, match="the encoders of UniSpeechForSequenceClassification and UniSpeechFor"):
-        save_heads([ctc, alone], tmp_path)
+        models.save_heads([ctc, alone], tmp_path)
     with pytest.raises(CheckpointError, match=r"weights of the same name, classifier.bias, classifier.weight"):
-        save_heads([classifier, classifier], tmp_path)
-    save_heads([ctc, classifier], checkpoint)
+        models.save_heads([classifier, classifier], tmp_path)
+    models.save_heads([ctc, classifier], checkpoint)
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(
         json.dumps({**config, "architectures": ["UniSpeechForCTC", "UniSpeechModel"]})
     )
     with pytest.raises(CheckpointError, match="expected heads over one encoder"):
-        check_checkpoint(checkpoint)
+        models.check_checkpoint(checkpoint)

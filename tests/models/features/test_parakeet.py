@@ -5,16 +5,7 @@ import pytest
 import torch
 import transformers
 
-from raysp import CheckpointError
-from raysp.models import (
-    AutoProcessor,
-    AutoTokenizer,
-    ParakeetFeatureExtractor,
-    ParakeetForCTC,
-    ParakeetProcessor,
-    ParakeetTokenizer,
-    check_checkpoint,
-)
+from raysp import CheckpointError, models
 from tests.models.parity import assert_close
 from tests.models.tokenizers.word_pieces import save_parakeet
 
@@ -34,11 +25,11 @@ def checkpoint(tmp_path):
 
 
 def test_a_checkpoint_is_read_by_both(checkpoint):
-    ours = AutoProcessor.from_pretrained(checkpoint)
+    ours = models.AutoProcessor.from_pretrained(checkpoint)
     theirs = transformers.AutoProcessor.from_pretrained(checkpoint)
-    assert (type(ours), type(ours.tokenizer)) == (ParakeetProcessor, ParakeetTokenizer)
+    assert (type(ours), type(ours.tokenizer)) == (models.ParakeetProcessor, models.ParakeetTokenizer)
     assert type(theirs).__name__ == "ParakeetProcessor"
-    assert type(AutoTokenizer.from_pretrained(checkpoint)) is ParakeetTokenizer
+    assert type(models.AutoTokenizer.from_pretrained(checkpoint)) is models.ParakeetTokenizer
     audio = waves()
     found, expected = ours(audio, sampling_rate=16000), theirs(audio, sampling_rate=16000)
     assert_close(found["input_features"], expected["input_features"])
@@ -46,7 +37,7 @@ def test_a_checkpoint_is_read_by_both(checkpoint):
     labelled = ours(audio[:2], text=texts, sampling_rate=16000)["labels"]
     assert torch.equal(labelled, theirs(audio[:2], text=texts, sampling_rate=16000)["labels"])
     model, original = (
-        ParakeetForCTC.from_pretrained(checkpoint),
+        models.ParakeetForCTC.from_pretrained(checkpoint),
         transformers.ParakeetForCTC.from_pretrained(checkpoint),
     )
     ids = model.generate(**found)
@@ -62,9 +53,9 @@ def test_a_checkpoint_is_read_by_both(checkpoint):
 def test_features_and_tokens_that_do_not_fit_the_model_are_refused(tmp_path):
     save_parakeet(tmp_path, vocab_size=25)
     with pytest.raises(CheckpointError, match="tokenizer has 20 tokens, but the head has 25 classes"):
-        check_checkpoint(tmp_path)
+        models.check_checkpoint(tmp_path)
     save_parakeet(tmp_path)
-    ParakeetFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
+    models.ParakeetFeatureExtractor(feature_size=80).save_pretrained(tmp_path)
     (tmp_path / "processor_config.json").unlink()
     with pytest.raises(CheckpointError, match="80 mel bins every 160 samples, the model expects num_mel_bins 16"):
-        check_checkpoint(tmp_path)
+        models.check_checkpoint(tmp_path)

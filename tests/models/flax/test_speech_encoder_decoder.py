@@ -1,22 +1,19 @@
+"""The encoder-decoder in JAX against its sister in PyTorch, which is loaded from the same folder."""
+
 import numpy as np
 import pytest
 import torch
 
-import raysp.models
-from raysp import CheckpointError
+from raysp import CheckpointError, models
 from raysp.models import SpeechEncoderDecoderModel
-from tests.models.flax.sisters import (
-    BART,
-    DECODERS,
-    ENCODERS,
-    WAVES,
-    assert_close,
-    speech_encoder_decoder,
-    token_ids,
-    waves_and_mask,
-)
+from tests.models.decoder_oracles import token_ids, waves_and_mask
+from tests.models.flax.sisters import BART, DECODERS, ENCODERS, WAVES, speech_encoder_decoder
 
 pytestmark = pytest.mark.slow
+
+
+def assert_close(ours, theirs, tolerance=1e-4):
+    np.testing.assert_allclose(np.asarray(ours), theirs.detach().numpy(), atol=tolerance, rtol=tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +22,15 @@ def bert(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bert")
     sister = speech_encoder_decoder("wav2vec2", "bert")
     sister.save_pretrained(folder)
-    return sister, raysp.models.FlaxAutoModel.from_pretrained(folder)
+    return sister, models.FlaxAutoModel.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("decoder", ["bart", pytest.param("gpt2", marks=pytest.mark.drivers)])
 def test_outputs_equal_those_of_the_sister_in_pytorch(decoder, tmp_path):
     sister = speech_encoder_decoder("wav2vec2 adapters", decoder)
     sister.save_pretrained(tmp_path)
-    model = raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path)
-    (waves, mask), ids = waves_and_mask(), token_ids()
+    model = models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    (waves, mask), ids = waves_and_mask(), token_ids(3)
     token_mask = torch.ones_like(ids)
     token_mask[1, :2] = 0
     flags = {"output_hidden_states": True, "output_attentions": True}
@@ -60,7 +57,7 @@ SEARCHES = {
 def test_tokens_are_those_of_the_sister_in_pytorch(decoder, tmp_path):
     sister, options = speech_encoder_decoder("wav2vec2", decoder), {"max_new_tokens": 9, **SEARCHES[decoder]}
     sister.save_pretrained(tmp_path)
-    model = raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path)
+    model = models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path)
     waves, mask = waves_and_mask()
     ours = model.generate(waves.numpy(), mask.numpy(), **options)
     assert np.asarray(ours.sequences).tolist() == sister.generate(waves, mask, **options).tolist()
@@ -70,7 +67,7 @@ def test_weights_written_by_the_flax_class_are_those_of_pytorch(tmp_path):
     for encoder, decoder in zip(ENCODERS, DECODERS, strict=False):
         sister, folder = speech_encoder_decoder(encoder, decoder), tmp_path / decoder
         sister.save_pretrained(folder / "one")
-        raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(folder / "one").save_pretrained(folder / "two")
+        models.FlaxSpeechEncoderDecoderModel.from_pretrained(folder / "one").save_pretrained(folder / "two")
         mine, theirs = sister.state_dict(), SpeechEncoderDecoderModel.from_pretrained(folder / "two").state_dict()
         assert mine.keys() == theirs.keys()
         assert [name for name, value in mine.items() if not torch.equal(value, theirs[name])] == []
@@ -87,11 +84,9 @@ def test_half_precision_converts_parameters_that_a_folder_keeps(bert, jax, tmp_p
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(model.to_fp16(half))} == {"float16"}
     model.save_pretrained(tmp_path, params=half)
     assert SpeechEncoderDecoderModel.from_pretrained(tmp_path).dtype == torch.bfloat16
-    again, params = raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(
-        tmp_path, dtype="bfloat16", _do_init=False
-    )
+    again, params = models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path, dtype="bfloat16", _do_init=False)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"bfloat16"}
-    (waves, mask), ids = waves_and_mask(), token_ids()
+    (waves, mask), ids = waves_and_mask(), token_ids(3)
     found = again(waves.numpy(), mask.numpy(), ids.numpy(), params=params).logits
     with torch.no_grad():
         expected = sister(waves, mask, ids).logits
@@ -121,15 +116,15 @@ def test_what_cannot_be_is_refused(bert):
 
 
 def test_parts_without_a_class_in_jax_are_refused(tmp_path):
-    parts = {"encoder": raysp.models.Wav2Vec2Config(**WAVES), "decoder": raysp.models.MBartConfig(**BART)}
-    config = raysp.models.SpeechEncoderDecoderConfig(**parts)
+    parts = {"encoder": models.Wav2Vec2Config(**WAVES), "decoder": models.MBartConfig(**BART)}
+    config = models.SpeechEncoderDecoderConfig(**parts)
     with pytest.raises(
         CheckpointError, match="decoder has model_type 'mbart', expected bart or bert or gpt2 in JAX: use "
     ):
-        raysp.models.FlaxSpeechEncoderDecoderModel(config, _do_init=False)
-    raysp.models.HubertConfig(**WAVES).save_pretrained(tmp_path)
+        models.FlaxSpeechEncoderDecoderModel(config, _do_init=False)
+    models.HubertConfig(**WAVES).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="model_type is 'hubert', FlaxAutoModel has speech-encoder-decoder, wav2"):
-        raysp.models.FlaxAutoModel.from_pretrained(tmp_path)
+        models.FlaxAutoModel.from_pretrained(tmp_path)
     with pytest.raises(ImportError, match="that raysp does not have: use 'HubertModel', or one of FlaxAutoModel, "):
         exec("from raysp.models import FlaxHubertModel")
 
