@@ -1,3 +1,5 @@
+import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,3 +21,24 @@ def recogniser(tmp_path_factory) -> Callable[[str], Path]:
         return {**BUILDERS, **CTC_BUILDERS}[name](tmp_path_factory.mktemp(name))
 
     return built
+
+
+@pytest.fixture
+def edited(tmp_path, recogniser):
+    """Return the function that returns a copy of a checkpoint with other values in a JSON file, or without a file."""
+
+    def copy(name: str, file: str = "generation_config.json", values: object = (), **more: object) -> Path:
+        folder = shutil.copytree(recogniser(name), tmp_path / "copies" / name, dirs_exist_ok=True)
+        if values is None:
+            (folder / file).unlink()
+        elif isinstance(values, str):
+            (folder / file).write_text(values)
+        else:
+            settings = json.loads((folder / file).read_text())
+            part = settings.get("feature_extractor") if file == "processor_config.json" else None
+            values = {**dict(values), **more}
+            (part if isinstance(part, dict) and values.keys() & part.keys() else settings).update(values)
+            (folder / file).write_text(json.dumps(settings))
+        return folder
+
+    return copy

@@ -97,6 +97,15 @@ def load(folder: Path, name: str) -> tuple[Any, Any]:
     return transformers.AutoProcessor.from_pretrained(folder), model
 
 
+def let_write(model: Any, ids: Sequence[int], **options: object) -> None:
+    """Let a model write tokens, whatever it hears."""
+    generate = model.generate
+    model.generate = lambda **inputs: generate(
+        **{**inputs, **options},
+        prefix_allowed_tokens_fn=lambda _, row: [ids[len(row) - inputs["input_ids"].shape[1]]],
+    )
+
+
 def written(folder: Path, name: str, recordings: Sequence[np.ndarray]) -> list[str]:
     """Return the texts of recordings."""
     processor, model = load(folder, name)

@@ -14,7 +14,7 @@ import torch
 
 import raysp
 from raysp import CheckpointError
-from tests.backends.recognisers.loops import LANGUAGES, written
+from tests.backends.recognisers.loops import LANGUAGES, let_write, written
 from tests.backends.recognisers.tiny_ctc import BUILDERS as CTC_BUILDERS
 from tests.backends.recognisers.tiny_ctc import TRANSDUCER_BUILDERS
 from tests.backends.recognisers.tiny_omni import BUILDERS
@@ -30,7 +30,14 @@ TIMED = {*CTC_BUILDERS, *TRANSDUCER_BUILDERS}
 MAPS = ("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "TDT", "MULTIMODAL_LM")
 OTHERS = {"dia", "pop2piano", "vibevoice"}
 """Model types of these maps that write audio or notes."""
+QUICK = ("cohere_asr", "qwen2_audio", "qwen3_asr", "voxtral", "nemotron3_5_asr", "omniasr_ctc", "SEWForCTC")
+"""Of each kind of model and processor one or two; `make test-drivers` has the others."""
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
+
+
+def by_drivers(names):
+    """Return names as parameters, of which `make test` has the quick ones."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.drivers) for name in names]
 
 
 def opened_by() -> dict[str, str]:
@@ -53,7 +60,7 @@ def test_the_page_of_models_has_each_class_of_transformers_that_recognises_speec
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*BUILDERS, *CTC_BUILDERS])
+@pytest.mark.parametrize("name", by_drivers([*BUILDERS, *CTC_BUILDERS]))
 def test_texts_scores_and_times_alone_and_together_are_those_of_transformers(recogniser, name):
     folder, recordings = recogniser(name), waves(LENGTHS if name in TIMED else LENGTHS[:2])
     outputs = [raysp.Transcript(language=LANGUAGES.get(name), words=name in TIMED)]
@@ -80,7 +87,7 @@ def test_texts_scores_and_times_alone_and_together_are_those_of_transformers(rec
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*CTC_BUILDERS, "SEWForCTC"])
+@pytest.mark.parametrize("name", by_drivers([*CTC_BUILDERS, "SEWForCTC"]))
 def test_frames_of_every_length_are_those_of_the_logits(recogniser, tmp_path, name):
     folder = tiny_waveform_model(tmp_path, name) if name == "SEWForCTC" else recogniser(name)
     summary = labelling(folder, raysp.Transcript()).loaded.summary
@@ -156,7 +163,7 @@ def test_a_model_that_padding_changes_here_is_refused_when_it_is_loaded(recognis
         loaded.check_padding()
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_recordings_of_several_chunks_or_none_have_the_texts_of_transformers(recogniser):
     folder, recordings = recogniser("voxtral"), waves((33 * RATE, 9_000))
     op = labelling(folder, raysp.Transcript(), window_seconds=70)
@@ -167,11 +174,8 @@ def test_recordings_of_several_chunks_or_none_have_the_texts_of_transformers(rec
     assert [row["pred_text"] for row in together] == [row["pred_text"] for row in alone]
 
 
-LONG = ("omniasr", "qwen2_audio")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*LONG, *soaked(sorted({*BUILDERS, *CTC_BUILDERS} - {*LONG}))])
+@pytest.mark.parametrize("name", ["qwen2_audio", *soaked(sorted({*BUILDERS, *CTC_BUILDERS} - {"qwen2_audio"}))])
 def test_the_last_second_of_the_longest_window_is_heard(recogniser, name):
     summary = labelling(recogniser(name), raysp.Transcript(language=LANGUAGES.get(name))).loaded.summary
     seconds = min((summary.max_samples or 31 * summary.sample_rate) // summary.sample_rate, 31)
@@ -192,30 +196,25 @@ OPTIONS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", by_drivers(OPTIONS))
 def test_prompts_keywords_tasks_and_languages_change_the_text(recogniser, name):
     ops = [labelling(recogniser(name), raysp.Transcript(**one), windows_alone=True) for one in OPTIONS[name]]
     scores = [labels(op, block_of(waves([24_000])))[0]["pred_score"] for op in ops]
     assert scores[0] != scores[1]
 
 
-@pytest.mark.parametrize(
-    ("raw", "text"),
-    [
+@pytest.mark.slow
+def test_segments_of_moss_are_read(recogniser, tmp_path):
+    folder = shutil.copytree(recogniser("moss_transcribe_diarize"), tmp_path / "copy")
+    file = folder / "generation_config.json"
+    settings, tokenizer = json.loads(file.read_text()), transformers.AutoTokenizer.from_pretrained(folder)
+    for raw, text in (
         ("[0.00][S01]Hello there.[7.56][7.90][S02] And you?[01:02]", "Hello there. And you?"),
         ("[0.00][S01]cut off", "[0.00][S01]cut off"),
-    ],
-)
-def test_segments_of_moss_are_read(recogniser, tmp_path, raw, text):
-    folder = shutil.copytree(recogniser("moss_transcribe_diarize"), tmp_path / "copy")
-    settings = json.loads((folder / "generation_config.json").read_text())
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    settings["max_new_tokens"] = len(ids := [*tokenizer.encode(raw), tokenizer.eos_token_id])
-    (folder / "generation_config.json").write_text(json.dumps({**settings, "suppress_tokens": None}))
-    op = labelling(folder, raysp.Transcript())
-    model, generate = op.loaded.search.model, op.loaded.search.model.generate
-    model.generate = lambda **inputs: generate(
-        **inputs, prefix_allowed_tokens_fn=lambda _, row: [ids[len(row) - inputs["input_ids"].shape[1]]]
-    )
-    [row] = labels(op, block_of(waves([16_000]))).values()
-    assert row["pred_text"] == text
+    ):
+        ids = [*tokenizer.encode(raw), tokenizer.eos_token_id]
+        file.write_text(json.dumps({**settings, "max_new_tokens": len(ids), "suppress_tokens": None}))
+        op = labelling(folder, raysp.Transcript())
+        let_write(op.loaded.search.model, ids)
+        [row] = labels(op, block_of(waves([16_000]))).values()
+        assert row["pred_text"] == text
