@@ -14,14 +14,7 @@ from tokenizers import Tokenizer
 import raysp
 from raysp import CheckpointError, PlanError
 from tests.backends.runs import pipeline
-from tests.backends.theirs import (
-    RATE,
-    WINDOW_SECONDS,
-    labelling,
-    tiny_whisper,
-    waves,
-    windows_of,
-)
+from tests.backends.theirs import RATE, WINDOW_SECONDS, labelling, tiny_whisper, waves, windows_of
 from tests.corpora import label_arrays, wav
 from tests.here import run_without_ray
 from tests.models.oracles import transformers

@@ -7,17 +7,9 @@ import torch
 
 import raysp
 from tests import kit
+from tests.backends import theirs
 from tests.backends.runs import pipeline, write_corpus
-from tests.backends.theirs import (
-    RATE,
-    labelling,
-    tiny_spectrogram_classifier,
-    tiny_waveform_model,
-    tiny_writer,
-    together_and_alone,
-    waves,
-    written,
-)
+from tests.backends.theirs import RATE, labelling, tiny_waveform_model, waves
 from tests.models.oracles import transformers
 from tests.ops.waves import assert_alike
 
@@ -26,7 +18,7 @@ LENGTHS = (5_000, 9_000, 9_000, 16_000, 1_700, 3_210)
 
 def rows_of(folder, output, **options) -> list[dict]:
     """Compare rows of a batch with the same rows alone, and return them."""
-    together, alone = together_and_alone(labelling(folder, output, **options), waves(LENGTHS))
+    together, alone = theirs.together_and_alone(labelling(folder, output, **options), waves(LENGTHS))
     for rows in zip(together, alone, strict=True):
         assert_alike(*({name: row[name] for name in row if name.startswith(("pred", "emb"))} for row in rows))
     return together
@@ -73,13 +65,13 @@ def test_other_outputs_do_not_depend_on_the_batch(tmp_path, name, output):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["Moonshine", "Speech2Text"])
 def test_texts_of_other_decoders_are_those_of_a_loop_over_rows(tmp_path, name):
-    folder = tiny_writer(tmp_path, name)
-    assert [row["pred_text"] for row in rows_of(folder, raysp.Transcript())] == written(folder, waves(LENGTHS))
+    folder = theirs.tiny_writer(tmp_path, name)
+    assert [row["pred_text"] for row in rows_of(folder, raysp.Transcript())] == theirs.written(folder, waves(LENGTHS))
 
 
 @pytest.mark.slow
 def test_a_classifier_of_spectrograms_has_the_longest_window_that_it_takes(tmp_path):
-    folder = tiny_spectrogram_classifier(tmp_path / "classes")
+    folder = theirs.tiny_spectrogram_classifier(tmp_path / "classes")
     rows_of(folder, raysp.Classes(top_k=2), window_seconds=1.2)
     write_corpus(tmp_path)
     outputs = {"outputs": [raysp.Classes()]}

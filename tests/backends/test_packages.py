@@ -102,16 +102,10 @@ def test_a_package_replaces_no_model_of_raysp(tmp_path, monkeypatch, tiny):
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (
-            "import no_such_module",
-            "package raysp-loudness 0.1, raysp_loudness:Loudness: describe failed with ModuleNot",
-        ),
+        ("import no_such_module", "raysp-loudness 0.1, raysp_loudness:Loudness: describe failed with ModuleNot"),
         ("class Loudness:\n    def describe(self, folder):\n        return {}", "describe returned {}, expected a Che"),
         ("class Loudness: ...", "describe failed with AttributeError"),
-        (
-            f"{CODE['raysp_loudness']}\ndel LoudnessModel.run\n",
-            "a model with summary, device, dtype and run; it has no",
-        ),
+        (f"{CODE['raysp_loudness']}\ndel LoudnessModel.run\n", "with summary, device, dtype and run; it has no"),
     ],
 )
 def test_errors_name_the_package(package, checkpoint, tmp_path, code, words):

@@ -103,11 +103,7 @@ NOISY = {"feature_extractor": {"feature_extractor_type": "WhisperFeatureExtracto
     ("file", "values", "words"),
     [
         ("config.json", {"model_type": "eardrum"}, r"model_type is 'eardrum', which transformers [\d.]+ does not read"),
-        (
-            "config.json",
-            {"architectures": ["WhisperModel"]},
-            "expected one of WhisperForConditionalGeneration, Whisper",
-        ),
+        ("config.json", {"architectures": ["WhisperModel"]}, "expected one of WhisperForConditionalGeneration, Wh"),
         ("config.json", {"quantization_config": {"bits": 4}}, "use the checkpoint with its original weights"),
         ("config.json", {"max_source_positions": 70}, "expected a multiple of 70 positions"),
         ("adapter_config.json", {}, "merge it into the model"),

@@ -10,11 +10,7 @@ import torch
 
 import raysp.models
 from raysp import CheckpointError
-from raysp.models import (
-    AutoModelForCTC,
-    UniSpeechConfig,
-    UniSpeechForCTC,
-)
+from raysp.models import AutoModelForCTC, UniSpeechConfig, UniSpeechForCTC
 from tests.models.cases import batch_of
 from tests.models.oracles import random_model, transformers
 from tests.models.parity import waves_and_mask
@@ -48,22 +44,14 @@ def test_names_resolve_when_first_used():
     for name in raysp.models.__all__:
         assert getattr(raysp.models, name).__name__ == name
         assert name in dir(raysp.models)
-    assert {*FORWARD, "AutoProcessor", "Wav2Vec2BertProcessor", "UniSpeechForPreTrainingOutput"} < {
-        *raysp.models.__all__
-    }
+    assert {"AutoProcessor", "Wav2Vec2BertProcessor", "UniSpeechForPreTrainingOutput"} < {*raysp.models.__all__}
     with pytest.raises(AttributeError, match="attribute Missing"):
         _ = raysp.models.Missing
     code = "import sys, raysp.models, raysp.text; sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-MISSING = (
-    "BatchEncoding",
-    "BertForCausalLM",
-    "PreTrainedTokenizer",
-    "Speech2TextFeatureExtractor",
-    "Speech2TextProcessor",
-)
+MISSING = ("BatchEncoding", "BertForCausalLM", "PreTrainedTokenizer", "Speech2TextProcessor")
 
 
 def test_a_missing_class_is_an_error_with_its_replacement():

@@ -67,6 +67,7 @@ def test_an_index_cannot_name_files_elsewhere(checkpoint):
             models.UniSpeechForCTC.from_pretrained(checkpoint, allow_pickle=True)
 
 
+OF_FEATURES = {"feature_extractor": {"feature_extractor_type": "SeamlessM4TFeatureExtractor"}}
 UNFIT = [
     ("config.json", {"model_type": "bert"}, "model_type is 'bert', expected one of .*unispeech"),
     ("config.json", {"architectures": ["os"]}, r"architectures is \['os'\], expected .*UniSpeechForCTC"),
@@ -91,8 +92,8 @@ UNFIT = [
     ("processor_config.json", {"feature_extractor": {"sampling_rate": 0}}, "sampling_rate .* is 0, expected"),
     (
         "processor_config.json",
-        {"feature_extractor": {"feature_extractor_type": "SeamlessM4TFeatureExtractor"}},
-        "feature_extractor_type is 'SeamlessM4TFeatureExtractor', expected 'Wav2Vec2FeatureExtractor'",
+        OF_FEATURES,
+        "type is 'SeamlessM4TFeatureExtractor', expected 'Wav2Vec2FeatureExtractor'",
     ),
 ]
 

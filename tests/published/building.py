@@ -1,7 +1,6 @@
 """Lays a checkpoint out as it is published, with small random weights made by the classes of transformers."""
 
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import safetensors.torch
 import torch
 
 from tests.models.oracles import transformers
-from tests.published import others
 from tests.published.layout import PICKLE, SAFETENSORS, Layout
 
 WAVEFORM = {
@@ -27,6 +25,30 @@ OLD_NAMES = {
     "parametrizations.weight.original1": "weight_v",
 }
 """Names of weight norm before torch 2: those of all checkpoints that were saved or converted from such."""
+
+
+class _Head(torch.nn.Module):
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.dense = torch.nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = torch.nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        return self.out_proj(torch.tanh(self.dense(pooled)))
+
+
+class SpeechRegression(transformers.Wav2Vec2PreTrainedModel):
+    """Numbers from the mean of frames: dense, tanh, out_proj."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.wav2vec2 = transformers.Wav2Vec2Model(config)
+        self.classifier = _Head(config)
+        self.post_init()
+
+    def forward(self, input_values: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any) -> Any:
+        hidden = self.wav2vec2(input_values, attention_mask=attention_mask).last_hidden_state
+        return transformers.modeling_outputs.SequenceClassifierOutput(logits=self.classifier(hidden.mean(1)))
 
 
 def lay_out(layout: Layout, folder: Path) -> Path:
@@ -50,8 +72,6 @@ def lay_out(layout: Layout, folder: Path) -> Path:
             torch.save(
                 renamed(model.state_dict()) if model else safetensors.torch.load_file(folder / SAFETENSORS), path
             )
-        elif name.startswith("adapter."):
-            _write_adapter(layout, model, path)
         else:
             path.write_text(_text(layout, name, model), encoding="utf-8")
     for path in folder.iterdir():
@@ -70,24 +90,9 @@ def _model(layout: Layout) -> torch.nn.Module:
     return model.eval()
 
 
-def _write_adapter(layout: Layout, model: Any, path: Path) -> None:
-    """Write adapters and head of a language: those of the model for its own, random ones for another."""
-    language = path.name.split(".")[1]
-    width, weights = len(layout.vocab[language]), {}
-    own = language == layout.tokenizer["target_lang"]
-    generator = torch.Generator().manual_seed(zlib.crc32(language.encode()))
-    for name, tensor in model._get_adapters().items():
-        shape = (width, *tensor.shape[1:]) if name.startswith("lm_head.") else tensor.shape
-        weights[name] = tensor.detach().clone() if own else 0.3 * torch.randn(shape, generator=generator)
-    if path.suffix == ".bin":
-        torch.save(weights, path)
-    else:
-        safetensors.torch.save_file(weights, path, metadata={"format": "pt"})
-
-
 def class_named(name: str) -> Any:
-    """Return a class of transformers, or of `others.py`."""
-    return getattr(others, name, None) or getattr(transformers, name)
+    """Return a class of transformers, or the one that it has not."""
+    return SpeechRegression if name == "SpeechRegression" else getattr(transformers, name)
 
 
 def made(name: str, fields: Mapping[str, Any]) -> Any:

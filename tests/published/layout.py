@@ -16,7 +16,7 @@ class Layout:
     """One published checkpoint. Widths and depths are small; all else is as in its files."""
 
     builds: str
-    """Class that makes the weights: of transformers, or of `others.py` where transformers has none."""
+    """Class that makes the weights: of transformers, or `SpeechRegression`."""
     files: Sequence[str]
     """Files on the main branch."""
     _: KW_ONLY

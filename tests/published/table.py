@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tests.models.encoder.many_languages import vocabulary
+from tests.models.tokenizers.phonemes import PHONEMES, SETTINGS
 from tests.published.layout import CONFIG, FRONT, LETTERS, PICKLE, SAFETENSORS, TOKENS, Layout
 
 BOTH = (PICKLE, SAFETENSORS)
@@ -63,15 +65,7 @@ def grosman(vocab: dict[str, int], *weights: str) -> Layout:
     )
 
 
-PHONEMES = letters("", ("<pad>", "<s>", "</s>", "<unk>", *"nstəlaikdmɛ", "aɪ", "tʃ", "oː", "eɪ", "ts."))
-ESPEAK = {
-    **SPECIAL, "do_lower_case": False, "word_delimiter_token": None, "phone_delimiter_token": " ",
-    "phonemizer_lang": "en-us", "phonemizer_backend": "espeak", "do_phonemize": True, "return_attention_mask": True,
-    "do_normalize": True, "tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer",
-}  # fmt: skip
-LANGUAGES = {"eng": "-'" + LATIN, "deu": LATIN + "äöüß", "tur": LATIN + "çğıöşü", "uzb-script_cyrillic": "абвгдежзий"}
-NESTED = {name: letters(tokens) for name, tokens in LANGUAGES.items()}
-
+LANGUAGES = ["eng", "deu", "tur", "uzb-script_cyrillic"]
 CTC = {
     "facebook/wav2vec2-base-960h": Layout(
         "Wav2Vec2ForCTC",
@@ -105,23 +99,17 @@ CTC = {
         outputs=TEXTS,
         fields={**LARGE, "vocab_size": len(PHONEMES), "pad_token_id": 0},
         written={"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer"},
-        vocab=PHONEMES,
+        vocab={token: index for index, token in enumerate(PHONEMES)},
         special=SPECIAL,
         front=TYPED,
-        tokenizer=ESPEAK,
+        tokenizer={**SETTINGS, "do_lower_case": False, "return_attention_mask": True, "do_normalize": True},
     ),
     "facebook/mms-1b-all": Layout(
-        "Wav2Vec2ForCTC",
-        (*TOKENS, *BOTH, *(f"adapter.{name}.{kind}" for name in LANGUAGES for kind in ("bin", "safetensors"))),
+        "many_languages",
+        (*TOKENS, SAFETENSORS, *(f"adapter.{name}.safetensors" for name in LANGUAGES)),
         outputs=TEXTS,
-        fields={**LARGE, "vocab_size": len(NESTED["eng"]), "pad_token_id": 0, "adapter_attn_dim": 8},
-        vocab=NESTED,
-        special=SPECIAL,
-        front=TYPED,
-        tokenizer={
-            **SPECIAL, "do_lower_case": False, "word_delimiter_token": "|", "replace_word_delimiter_char": " ",
-            "target_lang": "eng", "tokenizer_class": "Wav2Vec2CTCTokenizer", "clean_up_tokenization_spaces": True,
-        },
+        vocab={name: vocabulary(number) for number, name in enumerate(LANGUAGES)},
+        tokenizer={"target_lang": "eng"},
     ),
     "ylacombe/w2v-bert-2.0-mongolian-colab-CV16.0": Layout(
         "Wav2Vec2BertForCTC",

@@ -18,6 +18,7 @@ from tests.published.layout import Layout
 
 RATE = 16_000
 CLASSES = {
+    "many_languages": "Wav2Vec2ForCTC",
     "whisper": "WhisperForConditionalGeneration",
     "parakeet": "ParakeetForCTC",
     "parakeet_tdt": "ParakeetForTDT",

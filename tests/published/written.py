@@ -11,6 +11,7 @@ import torch
 
 from tests.backends import theirs
 from tests.backends.recognisers import tiny
+from tests.models.encoder import many_languages as languages
 from tests.models.oracles import transformers
 from tests.models.tokenizers.word_pieces import save_parakeet, save_transducer
 from tests.published.building import WAVEFORM, renamed
@@ -40,6 +41,11 @@ def whisper(folder: Path, layout: Layout) -> None:
     }.items():
         (folder / name).write_text(json.dumps(values))
     (folder / "merges.txt").write_text("#version: 0.2\n")
+
+
+def many_languages(folder: Path, layout: Layout) -> None:
+    """Write an MMS of several languages, in English."""
+    languages.lay_out(folder, [*layout.vocab])
 
 
 def parakeet(folder: Path, layout: Layout) -> None:

@@ -9,17 +9,8 @@ import torch
 import raysp.models
 from raysp import CheckpointError
 from raysp.models import BertLMHeadModel
-from tests.models.decoder_oracles import (
-    BART,
-    BERT,
-    CONFIGS,
-    GPT2,
-    assert_close,
-    frames_and_mask,
-    make_decoder,
-    theirs_generated,
-    token_ids,
-)
+from tests.models import decoder_oracles as oracles
+from tests.models.decoder_oracles import BART, BERT, GPT2, assert_close, frames_and_mask, token_ids
 from tests.models.oracles import transformers
 from tests.models.parity import assert_equal_gradients
 
@@ -54,7 +45,7 @@ def class_of(kind):
 
 
 def make_pair(kind, folder, **flags):
-    oracle = make_decoder(kind, getattr(transformers, CLASSES[kind]), **{**NO_DROPOUT[kind], **flags})
+    oracle = oracles.make_decoder(kind, getattr(transformers, CLASSES[kind]), **{**NO_DROPOUT[kind], **flags})
     oracle.save_pretrained(folder)
     return oracle, class_of(kind).from_pretrained(folder)
 
@@ -165,7 +156,7 @@ def test_faults_are_named(pair):
             (ids, model(ids).past_key_values),
             {},
             TypeError,
-            r"attention_mask is of KeyValueCache, .* as past_key_values=",
+            "attention_mask is of KeyValueCache, .* as past_key_values=",
         ),
     ):
         with pytest.raises(error, match=message):
@@ -180,12 +171,12 @@ def test_a_continued_text_equals_theirs(pair):
     """Without an encoder, alone and padded on the left."""
     oracle, model = pair
     ids = token_ids()
-    assert torch.equal(model.generate(ids), theirs_generated(oracle, ids))
+    assert torch.equal(model.generate(ids), oracles.theirs_generated(oracle, ids))
     mask = torch.ones_like(ids)
     mask[1, :3] = 0
     for options in ({"num_beams": 1}, {"num_beams": 3}):
         ours = model.generate(ids, attention_mask=mask, max_new_tokens=6, **options)
-        theirs = theirs_generated(oracle, ids, attention_mask=mask, max_new_tokens=6, **options)
+        theirs = oracles.theirs_generated(oracle, ids, attention_mask=mask, max_new_tokens=6, **options)
         assert torch.equal(ours, theirs)
 
 
@@ -257,7 +248,7 @@ def test_tied_weights_with_different_values_are_refused_with_both_names(tmp_path
 
 @pytest.mark.parametrize(("kind", "source"), [("bart", "ForConditionalGeneration"), ("mbart", "Model")])
 def test_the_decoder_is_taken_out_of_a_whole_model(kind, source, tmp_path):
-    config = CONFIGS[kind][0](**BART)
+    config = oracles.CONFIGS[kind][0](**BART)
     torch.manual_seed(0)
     whole = getattr(transformers, type(config).__name__.removesuffix("Config") + source)(config).eval()
     whole.save_pretrained(tmp_path)

@@ -10,30 +10,16 @@ from raysp import CheckpointError, models
 from raysp.models import AutoProcessor, ParakeetForCTC, convert_nemo
 from tests.checkpoints.pickles.hostile import shell
 from tests.kit import run
-from tests.models.encoder.nemo_archives import (
-    CONFIG,
-    TEXTS,
-    TOKENIZER,
-    WEIGHTS,
-    config_of,
-    members_of,
-    random_model,
-    saved,
-    sentencepiece_model,
-    weights_of,
-    write_archive,
-)
-
-PADDED = {"user_defined_symbols": ["<pad>"]}
-"""Options of a vocabulary with a piece for padding, as multilingual models have it."""
+from tests.models.encoder import nemo_archives as nemo
+from tests.models.encoder.nemo_archives import CONFIG, TOKENIZER, WEIGHTS, members_of, saved, write_archive
 
 
 def made(head: str, **options):
     """Return a random model, its tokenizer, and that as sentencepiece reads it."""
-    proto = sentencepiece_model(**options)
+    proto = nemo.sentencepiece_model(**options)
     pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
     pad = pieces.piece_to_id("<pad>") if "user_defined_symbols" in options else pieces.vocab_size()
-    return random_model(head, pieces.vocab_size(), pad), proto, pieces
+    return nemo.random_model(head, pieces.vocab_size(), pad), proto, pieces
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +27,11 @@ def ctc():
     return made("CTC")
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "mode"),
-    [("CTC", {"kind": "unigram"}, "w:gz"), ("RNNT", {}, "w"), ("TDT", PADDED, "w")],
-)
+PADDED = {"user_defined_symbols": ["<pad>"]}
+KINDS = [("CTC", {"kind": "unigram"}, "w:gz"), ("RNNT", {}, "w"), ("TDT", PADDED, "w")]
+
+
+@pytest.mark.parametrize(("kind", "options", "mode"), KINDS)
 def test_an_archive_becomes_a_checkpoint_of_the_same_weights_and_tokens(kind, options, mode, tmp_path):
     model, proto, pieces = made(kind, **options)
     archive, name = write_archive(tmp_path / "model.nemo", members_of(model, proto), mode), f"ParakeetFor{kind}"
@@ -60,7 +47,7 @@ def test_an_archive_becomes_a_checkpoint_of_the_same_weights_and_tokens(kind, op
         assert getattr(found.config, field, None) == getattr(model.config, field, None), field
     processor = AutoProcessor.from_pretrained(tmp_path / "out")
     assert processor.feature_extractor.feature_size == 16
-    for text in {*TEXTS, "the hat", "mats"}:
+    for text in {*nemo.TEXTS, "the hat", "mats"}:
         ids = processor.tokenizer(text)["input_ids"]
         assert ids == pieces.encode(text)
         assert processor.decode(ids, **({"group_tokens": False} if kind == "CTC" else {})).strip() == text
@@ -71,9 +58,9 @@ def test_an_archive_becomes_a_checkpoint_of_the_same_weights_and_tokens(kind, op
 
 def test_the_command_converts_a_hybrid_model_by_its_ctc_head(ctc, tmp_path):
     model, proto, _ = ctc
-    config = yaml.safe_dump({**config_of(model), "aux_ctc": {"decoder": {}}, "joint": {}}).encode()
+    config = yaml.safe_dump({**nemo.config_of(model), "aux_ctc": {"decoder": {}}, "joint": {}}).encode()
     others = {"joint.enc.weight": torch.ones(2), "decoder.prediction.x": torch.ones(2)}
-    members = {CONFIG: config, TOKENIZER: proto, WEIGHTS: saved({**weights_of(model, "ctc_decoder."), **others})}
+    members = {CONFIG: config, TOKENIZER: proto, WEIGHTS: saved({**nemo.weights_of(model, "ctc_decoder."), **others})}
     archive = write_archive(tmp_path / "model.nemo", members)
     ran = run(["convert", archive, tmp_path / "out"])
     assert (ran.code, ran.err) == (0, "")
@@ -103,11 +90,7 @@ REFUSED = {
 LAYOUTS = [
     ("CTC", {"encoder__conv_norm_type": "layer_norm"}, "encoder.conv_norm_type is 'layer_norm'"),
     ("CTC", {"encoder__n_layers": 9}, "n_layers is 9, but the weights have 2"),
-    (
-        "TDT",
-        {"decoding__durations": [0, 1]},
-        r"durations is \[0, 1\], and the joint network has 4 outputs beside tokens",
-    ),
+    ("TDT", {"decoding__durations": [0, 1]}, r"durations is \[0, 1\], and the joint network has 4 outputs beside"),
 ]
 """Changes of an archive's configuration, by part__field."""
 
