@@ -12,6 +12,7 @@ from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, tiny_waveform_model, waves
 from tests.models.oracles import transformers
 from tests.ops.waves import assert_alike
+from tests.soaked import by_drivers
 
 LENGTHS = (5_000, 9_000, 9_000, 16_000, 1_700, 3_210)
 
@@ -25,7 +26,7 @@ def rows_of(folder, output, **options) -> list[dict]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Wav2Vec2ConformerForCTC", "SEWForCTC", "WavLMForCTC"])
+@pytest.mark.parametrize("name", [*by_drivers("Wav2Vec2ConformerForCTC", "SEWForCTC"), "WavLMForCTC"])
 def test_texts_of_ctc_models_are_those_of_a_loop_over_rows(tmp_path, name):
     folder = tiny_waveform_model(tmp_path, name)
     extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
@@ -47,10 +48,12 @@ def test_texts_of_ctc_models_are_those_of_a_loop_over_rows(tmp_path, name):
     ("name", "output"),
     [
         ("WavLMForXVector", raysp.Embedding(pooling="xvector")),
-        ("WavLMForAudioFrameClassification", raysp.Segments()),
-        ("UniSpeechSatForSequenceClassification", raysp.Classes(top_k=2)),
-        ("WavLMModel", raysp.Embedding(layer=(0, 1, 2, -1))),
         ("UniSpeechSatForPreTraining", raysp.Embedding()),
+        *by_drivers(
+            ("WavLMForAudioFrameClassification", raysp.Segments()),
+            ("UniSpeechSatForSequenceClassification", raysp.Classes(top_k=2)),
+            ("WavLMModel", raysp.Embedding(layer=(0, 1, 2, -1))),
+        ),
     ],
 )
 def test_other_outputs_do_not_depend_on_the_batch(tmp_path, name, output):
@@ -63,7 +66,7 @@ def test_other_outputs_do_not_depend_on_the_batch(tmp_path, name, output):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["Moonshine", "Speech2Text"])
+@pytest.mark.parametrize("name", ["Moonshine", *by_drivers("Speech2Text")])
 def test_texts_of_other_decoders_are_those_of_a_loop_over_rows(tmp_path, name):
     folder = theirs.tiny_writer(tmp_path, name)
     assert [row["pred_text"] for row in rows_of(folder, raysp.Transcript())] == theirs.written(folder, waves(LENGTHS))

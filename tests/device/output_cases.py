@@ -1,10 +1,11 @@
 """Every output, search and kind of decoding, with the checkpoint of each; importable without pytest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import raysp
+from raysp.ops.labelling import Labelling
 
 ARPA = """\\data\\
 ngram 1=5
@@ -23,6 +24,20 @@ ngram 2=2
 
 \\end\\
 """
+
+
+def labelling(checkpoint: Path, outputs: Sequence[Any], device: str, dtype: str) -> Labelling:
+    """Return the op that labels rows in batches of several rows and windows."""
+    return Labelling(
+        str(checkpoint),
+        lambda loaded: [output.op(loaded.summary, loaded) for output in outputs],
+        batch_seconds=8,
+        dtype=dtype,
+        device=device,
+        window_seconds=2.5,
+        overlap_seconds=0.5,
+        reads=tuple({output.text for output in outputs if getattr(output, "text", None)}),
+    )
 
 
 def generating(**options: object) -> raysp.Transcript:

@@ -86,6 +86,7 @@ def _checkpoint(run: list[str]) -> str:
     return next(value.partition("=")[2] for value in run if ".checkpoint=" in value)
 
 
+@pytest.mark.drivers
 @pytest.mark.parametrize("steps", [pytest.param(steps, id=_checkpoint(steps[1])) for steps in commands()])
 def test_each_command_of_the_page_runs(steps, recordings, hub, raysp_command):
     convert, run = steps

@@ -14,9 +14,16 @@ from tests.corpora import AUDIO, wav
 from tests.published import theirs
 from tests.published.layout import PICKLE, SAFETENSORS, Layout
 from tests.published.table import TABLE
+from tests.soaked import by_drivers
 
 ALWAYS = {"Mos", "Speech", "Signals"}
 """Outputs that need nothing of a checkpoint."""
+ALIKE = {
+    *("jonatasgrosman/wav2vec2-large-xlsr-53-english", "openai/whisper-tiny.en", "openai/whisper-small"),
+    *("facebook/wav2vec2-xls-r-300m-en-to-15@refs/pr/3", "facebook/mms-lid-126", "anton-l/wav2vec2-base-superb-sd"),
+    *("Qwen/Qwen3-ASR-1.7B-hf", "CohereLabs/cohere-transcribe-03-2026"),
+}
+"""Layouts of the kind of another; they are opened by the drivers."""
 
 
 def text_of(layout: Layout) -> str:
@@ -44,7 +51,7 @@ def labelled(name: str, layout: Layout, wave: bytes) -> dict[str, Any]:
     return label(rows).to_pylist()[0]
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("name", [*sorted(TABLE.keys() - ALIKE), *by_drivers(*sorted(ALIKE))])
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM in transformers, with a mask
 def test_a_published_checkpoint_opens_by_its_name_and_a_row_has_the_label_of_transformers(
     name, hub, laid_out, raysp_command, tmp_path

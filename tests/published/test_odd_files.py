@@ -26,20 +26,17 @@ TOKENS = {**SPECIAL, "bos_token": "<s>", "eos_token": "</s>", "word_delimiter_to
 LAYOUT = Layout("Wav2Vec2ForCTC", (), outputs=("Transcript",))
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> dict[int, Path]:
-    """Checkpoints of transformers, by the classes of their heads."""
-    folders = {}
-    for size in (30, 34):
-        layout = Layout("Wav2Vec2ForCTC", (*LETTERS, SAFETENSORS), fields={"vocab_size": size, "pad_token_id": 29},
-                        front=TYPED, vocab=VOCAB, special=SPECIAL)  # fmt: skip
-        folders[size] = lay_out(layout, tmp_path_factory.mktemp(f"of {size}"))
-    return folders
+def made(folder: Path, size: int = 30) -> Path:
+    """Write a checkpoint of transformers whose head has so many classes."""
+    folder.mkdir()
+    fields = {"vocab_size": size, "pad_token_id": 29}
+    files = {"front": TYPED, "vocab": VOCAB, "special": SPECIAL}
+    return lay_out(Layout("Wav2Vec2ForCTC", (*LETTERS, SAFETENSORS), fields=fields, **files), folder)
 
 
 @pytest.fixture
-def folder(made, tmp_path) -> Path:
-    return Path(shutil.copytree(made[30], tmp_path / "checkpoint"))
+def folder(tmp_path) -> Path:
+    return made(tmp_path / "checkpoint")
 
 
 def write(path: Path, value: object) -> None:
@@ -47,9 +44,7 @@ def write(path: Path, value: object) -> None:
 
 
 def edit(path: Path, **values: object) -> None:
-    write(
-        path, {name: value for name, value in {**json.loads(path.read_text()), **values}.items() if value is not None}
-    )
+    write(path, {**json.loads(path.read_text()), **values})
 
 
 def halved(folder: Path) -> None:
@@ -95,8 +90,8 @@ def test_files_of_other_releases_open_with_the_text_of_transformers(kind, folder
     assert row["pred_text"] == text_of_theirs(folder) != ""
 
 
-def test_a_head_wider_than_its_vocabulary_is_refused_with_the_names_that_open_it(made, tmp_path):
-    folder = Path(shutil.copytree(made[34], tmp_path / "wide"))
+def test_a_head_wider_than_its_vocabulary_is_refused_with_the_names_that_open_it(tmp_path):
+    folder = made(tmp_path / "wide", 34)
     write(folder / "tokenizer_config.json", TOKENS)
     with pytest.raises(CheckpointError, match=r"classes without a token 32, 33: use the vocab.json of these") as error:
         check_checkpoint(folder)

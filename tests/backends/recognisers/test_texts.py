@@ -21,7 +21,7 @@ from tests.backends.recognisers.tiny_omni import BUILDERS
 from tests.backends.theirs import RATE, labelling, tiny_waveform_model, together_and_alone, waves
 from tests.models.oracles import transformers
 from tests.ops.waves import block_of, labels
-from tests.soaked import soaked
+from tests.soaked import by_drivers, soaked
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 LENGTHS = (24_000, 9_000, 33_333)
@@ -35,9 +35,9 @@ QUICK = ("cohere_asr", "qwen2_audio", "qwen3_asr", "voxtral", "nemotron3_5_asr",
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
 
-def by_drivers(names):
+def quick_first(names):
     """Return names as parameters, of which `make test` has the quick ones."""
-    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.drivers) for name in names]
+    return [*(name for name in names if name in QUICK), *by_drivers(*(name for name in names if name not in QUICK))]
 
 
 def opened_by() -> dict[str, str]:
@@ -60,7 +60,7 @@ def test_the_page_of_models_has_each_class_of_transformers_that_recognises_speec
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", by_drivers([*BUILDERS, *CTC_BUILDERS]))
+@pytest.mark.parametrize("name", quick_first([*BUILDERS, *CTC_BUILDERS]))
 def test_texts_scores_and_times_alone_and_together_are_those_of_transformers(recogniser, name):
     folder, recordings = recogniser(name), waves(LENGTHS if name in TIMED else LENGTHS[:2])
     outputs = [raysp.Transcript(language=LANGUAGES.get(name), words=name in TIMED)]
@@ -87,7 +87,7 @@ def test_texts_scores_and_times_alone_and_together_are_those_of_transformers(rec
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", by_drivers([*CTC_BUILDERS, "SEWForCTC"]))
+@pytest.mark.parametrize("name", quick_first([*CTC_BUILDERS, "SEWForCTC"]))
 def test_frames_of_every_length_are_those_of_the_logits(recogniser, tmp_path, name):
     folder = tiny_waveform_model(tmp_path, name) if name == "SEWForCTC" else recogniser(name)
     summary = labelling(folder, raysp.Transcript()).loaded.summary
@@ -196,7 +196,7 @@ OPTIONS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", by_drivers(OPTIONS))
+@pytest.mark.parametrize("name", quick_first(OPTIONS))
 def test_prompts_keywords_tasks_and_languages_change_the_text(recogniser, name):
     ops = [labelling(recogniser(name), raysp.Transcript(**one), windows_alone=True) for one in OPTIONS[name]]
     scores = [labels(op, block_of(waves([24_000])))[0]["pred_score"] for op in ops]

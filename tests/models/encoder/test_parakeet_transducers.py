@@ -25,8 +25,8 @@ OF_DURATIONS = {"durations": [[0, 1, 2, 3, 4], [0, 1], [1, 2], [0, 1, 2, 4, 8]]}
 OF_ENCODER = {key: values for key, values in OF_PARAKEET.items() if key != "hidden_act"}
 
 
-def drawn_for(kind, seed):
-    draw = random.Random(f"{kind} {seed}")
+def drawn_for(kind):
+    draw = random.Random(f"{kind} 0")
     table = {**OF_TRANSDUCERS, **(OF_DURATIONS if kind == "TDT" else {}), **OF_ENCODER}
     flags = {key: draw.choice(values) for key, values in table.items()}
     flags["encoder_config"] = {"hidden_act": draw.choice(OF_PARAKEET["hidden_act"])}
@@ -145,9 +145,9 @@ def check_rows_alone(model, features, mask):
         assert torch.exp(path.scores_BS).le(1).all()
 
 
-@pytest.mark.parametrize(("kind", "seed"), [("RNNT", 0), ("TDT", 0)])
-def test_a_random_configuration_gives_their_numbers_and_tokens_and_the_same_rows_alone(kind, seed, tmp_path):
-    oracle, model = make_pair(kind, tmp_path / "theirs", **drawn_for(kind, seed))
+@pytest.mark.parametrize("kind", ["RNNT", "TDT"])
+def test_a_random_configuration_gives_their_numbers_and_tokens_and_the_same_rows_alone(kind, tmp_path):
+    oracle, model = make_pair(kind, tmp_path / "theirs", **drawn_for(kind))
     features, mask = inputs_and_mask(MELS, model.encoder_config.num_mel_bins)
     check_outputs(oracle, model, features, mask)
     check_searches(oracle, in_their_way(model), features, mask)
