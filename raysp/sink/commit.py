@@ -150,7 +150,7 @@ def outcomes(
 
     def read(shard: Shard) -> ShardReceipt | ChangedError:
         try:
-            return footer.read_expected(store, shard, fingerprint, file_id)
+            return footer.read_expected(store, shard, fingerprint, file_id).receipt
         except ChangedError as error:
             return error
 

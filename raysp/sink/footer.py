@@ -252,8 +252,8 @@ def hashes(store: Store, shard: Shard, footer: LabelFooter) -> Hashes:
         raise refusal(store, shard.name, error) from error
 
 
-def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:
-    """Return the receipt from the label shard of this input and pipeline.
+def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "") -> LabelFooter:
+    """Read the metadata of the label shard of this input and pipeline.
 
     Args:
         store: the sink.
@@ -265,19 +265,15 @@ def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "
         ChangedError: It was made from other input or by another pipeline, has other columns, or is not a label shard of
             raysp.
     """
-    return expect(store, read(store, shard.name).receipt, shard, fingerprint, file_id)
-
-
-def expect(store: Store, receipt: ShardReceipt, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:
-    """Return the receipt of a footer that was read, after the checks of `read_expected`."""
-    if differing := differences(receipt, shard, fingerprint, file_id):
+    labels = read(store, shard.name)
+    if differing := differences(labels.receipt, shard, fingerprint, file_id):
         raise ChangedError(
             f"{store.url}/{shard.name}: this label shard was made from other input or by another "
             f"pipeline ({'; '.join(differing)}); move it, use another sink, or label the shard again with "
             f"`{label_again(shard.name)}`",
             differing,
         )
-    return receipt
+    return labels
 
 
 def differences(receipt: ShardReceipt, shard: Shard, fingerprint: str, file_id: str = "") -> tuple[str, ...]:

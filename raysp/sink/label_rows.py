@@ -37,26 +37,19 @@ class DamagedLabelsError(StoreError):
 
 def read_labels(store: Store, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
     """Yield a label shard in batches limited by bytes, an empty table first; see `read_file`."""
-    return read_file(store, shard.name, shard.num_rows, columns, input_id=shard.input_id)
+    return read_file(store, shard.name, shard, columns)
 
 
 def read_file(
-    store: Store,
-    name: str,
-    num_rows: int,
-    columns: list[str] | None = None,
-    *,
-    input_id: str | None = None,
-    most_rows: int = ROWS_A_BATCH,
+    store: Store, name: str, shard: Shard | None, columns: list[str] | None = None, *, most_rows: int = ROWS_A_BATCH
 ) -> Iterator[pa.Table]:
     """Yield a label shard in batches limited by bytes, an empty table first; all that is read is compared with digests.
 
     Args:
         store: the sink.
         name: name of the label shard.
-        num_rows: rows of its shard.
+        shard: its shard, whose input and number of rows are compared; None: they are not.
         columns: columns to read; None: all.
-        input_id: input id of its shard; None: it is not compared.
         most_rows: rows of a batch at most.
 
     Raises:
@@ -67,13 +60,13 @@ def read_file(
     with footer.opened(store, name) as file:
         sealed = SealedFile.of(file)
         reader = sealed.pages()
-        if input_id is not None and footer.input_id(sealed) != input_id:
+        if shard is not None and footer.input_id(sealed) != shard.input_id:
             raise NotSealedError("its rows belong to another input")
         empty = table_without_views(reader.schema.remove_metadata().empty_table())
         if differing := _differing(empty.schema, columns):
             raise _damaged(store, name, differing)
         yield empty if columns is None else empty.select(columns)
-        last = -1
+        last, num_rows = -1, shard.num_rows if shard is not None else bounds.MOST_SHARD_ROWS
         try:
             for group in range(reader.metadata.num_row_groups):
                 num_rows_a_batch = min(most_rows, rows_a_batch(reader.metadata.row_group(group), columns))
@@ -201,16 +194,12 @@ class Cursor:
         self._tables = tables
         self._held: list[pa.Table] = []
 
-    def until(self, end: int) -> pa.Table | None:
-        """Return all next rows before `end`; None if there were no tables at all."""
-        return self._take(end, last=end)
+    def until(self, end: int, *, last: int | None = None) -> pa.Table | None:
+        """Return the next rows before `end`, of the tables up to one that ends with row `last` (None: `end`) or later.
 
-    def some(self, end: int) -> pa.Table | None:
-        """Return the next rows before `end`, from one table; empty if no rows are left, None without tables."""
-        return self._take(end, last=0)
-
-    def _take(self, end: int, last: int) -> pa.Table | None:
-        """Return the next rows before `end` of the tables up to one that ends with row `last` or a later one."""
+        It is empty if no rows are left, None if there were no tables at all.
+        """
+        last = end if last is None else last
         while not any(table.num_rows and table.column("row")[-1].as_py() >= last for table in self._held):
             if (table := next(self._tables, None)) is None:
                 break
@@ -226,7 +215,7 @@ class Cursor:
 def stretches(labels: Cursor, rest: Cursor, first: int, end: int) -> Iterator[tuple[pa.Table, int]]:
     """Yield the rows from `first` to `end` in batches, each with the row number that follows it."""
     while first < end:
-        batch = labels.some(end)
+        batch = labels.until(end, last=0)  # of one table
         assert batch is not None
         first = batch.column("row")[-1].as_py() + 1 if batch.num_rows else end
         yield side_by_side(batch, rest.until(first)), first

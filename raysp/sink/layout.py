@@ -6,6 +6,7 @@ and files never collide with folders. All functions are pure and access no store
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raysp.corpus.shards import Piece
@@ -116,10 +117,9 @@ def plan_path(number: int) -> str:
     return f"{PLAN}{number:05d}.arrow"
 
 
-def parse_plan_path(path: str) -> int | None:
-    """Return the number of a part of the plan from its path; None for other paths."""
-    match = _PLAN_PART.fullmatch(path)
-    return int(match[1]) if match else None
+def plan_numbers(paths: Iterable[str]) -> list[int]:
+    """Return the numbers of the parts of the plan among some paths."""
+    return [int(match[1]) for match in map(_PLAN_PART.fullmatch, paths) if match]
 
 
 def lease_path(epoch: int) -> str:

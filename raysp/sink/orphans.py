@@ -43,7 +43,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     record = run_record.load(store)
     if record is None:
         return
-    shards = {shard.name: shard for shard in plan_record.load(store)}
+    shards = plan_record.load(store)
     file_id = hash_parts(record.file_parts)
     done, _ = committed(store, shards.values(), record.fingerprint, file_id=file_id)
     staged = {shard.name: (shard.input_id, record.staged_as) for shard in shards.values()}

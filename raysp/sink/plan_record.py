@@ -63,8 +63,8 @@ def record(store: Store, shards: Iterable[Shard], *, supersede: bool = False) ->
         number += 1
 
 
-def load(store: Store) -> list[Shard]:
-    """Return all recorded shards in the order of recording; empty if nothing was recorded.
+def load(store: Store) -> dict[str, Shard]:
+    """Return all recorded shards by name, in the order of recording; empty if nothing was recorded.
 
     Raises:
         StoreError: a part is damaged, or holds other values than `record` writes.
@@ -74,12 +74,11 @@ def load(store: Store) -> list[Shard]:
         for supersedes, shard in _read(store, layout.plan_path(number)):
             if supersedes or shard.name not in shards:
                 shards[shard.name] = shard
-    return list(shards.values())
+    return shards
 
 
 def _parts(store: Store) -> list[int]:
-    numbers = (layout.parse_plan_path(entry.path) for entry in store.list(layout.PLAN))
-    return [number for number in numbers if number is not None]
+    return layout.plan_numbers(entry.path for entry in store.list(layout.PLAN))
 
 
 def _encode(shards: Sequence[Shard], *, supersede: bool) -> bytes:

@@ -19,7 +19,7 @@ from raysp.corpus.sources import cast_column
 from raysp.errors import ChangedError, RunError, StoreError
 from raysp.sink import commit, fault_injection, footer, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry, Todo
-from raysp.sink.footer import Hashes
+from raysp.sink.footer import Hashes, LabelFooter
 from raysp.sink.label_rows import Cursor, DamagedLabelsError, read_labels, read_rest, stretches
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.sorting import in_order
@@ -44,9 +44,8 @@ def find_error_rows(
         if store.stat(shard.name) is None:
             return None
         try:
-            labels = footer.read(store, shard.name)
-            receipt = footer.expect(store, labels.receipt, shard, fingerprint)
-            return _retry(store, shard, labels.write_id) if receipt.counts.errors else None
+            labels = footer.read_expected(store, shard, fingerprint)
+            return _retry(store, shard, labels.write_id) if labels.receipt.counts.errors else None
         except (ChangedError, DamagedLabelsError) as error:
             if damaged is not None:
                 damaged[shard.name] = str(error)
@@ -86,7 +85,7 @@ def commit_staged(store: Store, label_shard: LabelShard, retry: Retry | None = N
             if _is_planned(store, shard, retry):
                 raise
     # Of a retry, usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
-    receipt = written or footer.read_expected(store, shard, label_shard.fingerprint, label_shard.file_id)
+    receipt = written or footer.read_expected(store, shard, label_shard.fingerprint, label_shard.file_id).receipt
     with fault_injection.passing("stage_removed"):
         # Only those listed at the beginning: another run may have staged later ones.
         stage.remove(store, staged)
@@ -113,12 +112,7 @@ def _write_id(store: Store, name: str) -> str:
 
 
 def rewrite(
-    store: Store,
-    label_shard: LabelShard,
-    before: footer.LabelFooter,
-    retry: Retry | None = None,
-    *,
-    expected: str | None,
+    store: Store, label_shard: LabelShard, before: LabelFooter, retry: Retry | None = None, *, expected: str | None
 ) -> ShardReceipt | None:
     """Write a label shard again from its rows, of which a retry replaces some.
 

@@ -198,9 +198,9 @@ def begin(store: Store, made: RunRecord, *, replaces_record: bool = False) -> Ru
 
     With `replaces_record` the sink holds no result, so the recorded pipeline is replaced without a check.
 
-    Otherwise the pipeline must produce the same labels, and its places, options and pool replace the recorded ones (see
-    `_latest`). The settings are kept from the first plan. If the id in the names of staged results is the recorded one,
-    the steps after the last `Label` may change until a shard is committed.
+    Otherwise the pipeline must produce the same labels, and its places, options and pool replace the recorded ones,
+    unless it lacks the recorded `audio_root`. The settings are kept from the first plan. If the id in the names of
+    staged results is the recorded one, the steps after the last `Label` may change until a shard is committed.
 
     Args:
         store: the sink.
@@ -268,9 +268,11 @@ def _replaced(made: RunRecord, recorded: RunRecord) -> RunRecord:
 def _joined(store: Store, recorded: RunRecord, made: RunRecord) -> RunRecord:
     """Return the recorded pipeline with another run, whose labels must be the same."""
     recorded = continued(store, recorded, made)
+    # Without the root, rows that were read by path could not be checked again.
+    keeps_root = names_audio_root(recorded.pipeline) and not names_audio_root(made.pipeline)
     return replace(
         recorded,
-        pipeline=_latest(recorded.pipeline, made.pipeline),
+        pipeline=recorded.pipeline if keeps_root else made.pipeline,
         runs=all_runs(recorded, made),
         root=made.root or recorded.root,
         settings=recorded.settings or made.settings,
@@ -295,12 +297,6 @@ def is_open(store: Store, recorded: RunRecord, staged_as: str) -> bool:
     if recorded.staged_as != staged_as:
         return False
     return not any(layout.is_label_shard(entry.path) for entry in store.list())
-
-
-def _latest(recorded: JsonValue, current: JsonValue) -> JsonValue:
-    """Return the pipeline to record, of two with the same labels: the latest with an `audio_root`, if one has it."""
-    # Without the root, rows that were read by path could not be checked again.
-    return recorded if names_audio_root(recorded) and not names_audio_root(current) else current
 
 
 def names_audio_root(pipeline: JsonValue) -> bool:

@@ -125,8 +125,8 @@ class Sink:
         _, *other_kinds = KINDS.values()
         return next((kind for kind in other_kinds if self.store.stat(kind.record) is not None), None)
 
-    def shards(self) -> list[Shard]:
-        """Return the recorded shards, in the order of recording; empty if nothing was recorded."""
+    def shards(self) -> dict[str, Shard]:
+        """Return the recorded shards by name, in the order of recording; empty if nothing was recorded."""
         return plan_record.load(self.store)
 
     def absent(self) -> tuple[AbsentShard, ...]:
@@ -176,8 +176,7 @@ class SinkState:
         record = sink.record()
         if record is None:
             return cls()
-        shards = {shard.name: shard for shard in sink.shards()}
-        return cls(record, shards, sink.absent(), sink.holds_results(record.staged_as))
+        return cls(record, sink.shards(), sink.absent(), sink.holds_results(record.staged_as))
 
     @property
     def binding_record(self) -> RunRecord | None:

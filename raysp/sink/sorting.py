@@ -61,10 +61,6 @@ class Sorter:
         if self._held_bytes > self._num_bytes // 2:
             self._write_run()
 
-    def numbers(self) -> pa.Table:
-        """Return the columns `NUMBERS` of all rows."""
-        return pa.concat_tables([*self._numbers, *map(_numbers, self._held)])
-
     def slices(self) -> Iterator[pa.Table]:
         """Yield all rows in order, in slices of a quarter of `num_bytes` if they do not fit. A row is never split."""
         if not self._offsets:
@@ -97,7 +93,7 @@ class Sorter:
         """Yield, slice by slice, the part of each row (or window) and the place in that part."""
         parts = np.repeat(np.arange(len(self._part_rows)), self._part_rows)
         places = np.concatenate([np.arange(count) for count in self._part_rows])
-        numbers = self.numbers()
+        numbers = pa.concat_tables(self._numbers)
         order = np.asarray(_order(numbers), np.int64)
         rows = numbers.column("row").to_numpy()[order] // self._numbers_a_row
         ends = np.append(np.flatnonzero(rows[1:] != rows[:-1]) + 1, len(rows))

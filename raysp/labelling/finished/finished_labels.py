@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ import pyarrow as pa
 from raysp.columns import ROW_COLUMNS
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
+from raysp.labelling.planning.listing import real_place
 from raysp.labelling.planning.trust import open_recorded
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import committed
@@ -22,7 +22,7 @@ from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import Store, scheme_of
+from raysp.storage.store import Store
 from raysp.work import SinkRequest
 
 
@@ -55,9 +55,10 @@ class Labelling:
     def of(cls, sink: Sink, record: RunRecord) -> "Labelling":
         """Read the plan of a sink and which shards are committed."""
         shards, absent = sink.shards(), {missing.name: missing for missing in sink.absent()}
-        done, foreign = committed(sink.store, shards, record.fingerprint, file_id=hash_parts(record.file_parts))
-        by_name = {shard.name: shard for shard in shards}
-        return cls(sink.store, record, by_name, done, absent, foreign)
+        done, foreign = committed(
+            sink.store, shards.values(), record.fingerprint, file_id=hash_parts(record.file_parts)
+        )
+        return cls(sink.store, record, shards, done, absent, foreign)
 
     @property
     def url(self) -> str:
@@ -151,7 +152,7 @@ def refuse_overlap(sink: Store, destination: Store) -> None:
     Raises:
         PlanError: they overlap; the message has both folders.
     """
-    ours, theirs = (place_of_sink(store.url).rstrip("/") for store in (sink, destination))
+    ours, theirs = (real_place(store.url).rstrip("/") for store in (sink, destination))
     if f"{ours}/".startswith(f"{theirs}/") or f"{theirs}/".startswith(f"{ours}/"):
         raise PlanError(
             f"{destination.url}: is in the same folder as the sink {sink.url}, whose readers would see its files; "
@@ -162,8 +163,3 @@ def refuse_overlap(sink: Store, destination: Store) -> None:
 def identity_of(*parts: object) -> str:
     """Return a hash of values that identify an export: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
-
-
-def place_of_sink(url: str) -> str:
-    """Return the url of a sink; for a local folder its real path."""
-    return url if scheme_of(url) else os.path.realpath(url)

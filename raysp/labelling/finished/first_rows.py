@@ -6,7 +6,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp import bounds
 from raysp.columns import OK, STATUS
 from raysp.sink.label_rows import read_file
 from raysp.sink.sinks import Sink
@@ -16,11 +15,7 @@ ROWS_A_BATCH = 256
 
 
 def first_rows(
-    url: str,
-    num_rows: int,
-    storage_options: Mapping[str, object] | None = None,
-    *,
-    names: Sequence[str] | None = None,
+    url: str, num_rows: int, storage_options: Mapping[str, object] | None = None, *, names: Sequence[str] | None = None
 ) -> pa.Table:
     """Return the first rows of label shards that are ok; an empty table if none are.
 
@@ -49,7 +44,7 @@ def first_rows(
 
 def _ok_rows(sink: Sink, names: Sequence[str] | None) -> Iterator[pa.Table]:
     for name in sink.label_shards() if names is None else names:
-        for table in read_file(sink.store, name, bounds.MOST_SHARD_ROWS, most_rows=ROWS_A_BATCH):
+        for table in read_file(sink.store, name, None, most_rows=ROWS_A_BATCH):
             yield table.filter(pc.equal(table.column(STATUS), pa.scalar(OK)))
 
 

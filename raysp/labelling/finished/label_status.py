@@ -71,10 +71,7 @@ class Withdrawn:
 
     def facts(self, sink: str) -> dict[str, str]:
         """Facts to print, by name."""
-        named = (
-            (self.recordings, "recording", self.ids),
-            (self.shards, "shard", self.shard_names),
-        )
+        named = ((self.recordings, "recording", self.ids), (self.shards, "shard", self.shard_names))
         gone = [_some(number, noun, names) for number, noun, names in named if number]
         remedy = f"no longer in the source; `raysp forget {sink} ID...` removes their labels"
         forgotten = f"{_some(self.forgotten, 'id', self.forgotten_ids)}; their labels were removed"
@@ -240,7 +237,7 @@ def label_status(request: SinkRequest) -> Status:
     committed: dict[str, ShardReceipt] = {}
     failed: dict[str, str] = {}
     foreign: dict[str, str] = {}
-    for name, outcome in outcomes(store, shards, record.fingerprint, file_id=hash_parts(record.file_parts)):
+    for name, outcome in outcomes(store, shards.values(), record.fingerprint, file_id=hash_parts(record.file_parts)):
         match outcome:
             case ShardReceipt():
                 committed[name] = outcome
@@ -251,7 +248,7 @@ def label_status(request: SinkRequest) -> Status:
     counted = [*committed.values()]
     counts = ((receipt.shard, receipt.counts) for receipt in counted)
     rest = {name for name, rows in counts if rows.rows and rows.skipped.get(WITHDRAWN) == rows.rows}
-    staged = stage.listed(store, shards, record.staged_as)
+    staged = stage.listed(store, shards.values(), record.staged_as)
     begun = staged.keys() - committed
     runs = record.runs
     recent, stopped = recent_pieces(store, runs[-1].run_id) if runs else ([], "")
@@ -260,10 +257,10 @@ def label_status(request: SinkRequest) -> Status:
     return Status(
         sink=store.url,
         fingerprint=record.fingerprint,
-        shards=len({*(shard.name for shard in shards), *absent}),
+        shards=len({*shards, *absent}),
         shards_committed=len(committed),
         shards_staged=len(begun),
-        rows=sum(shard.num_rows for shard in shards),
+        rows=sum(shard.num_rows for shard in shards.values()),
         counts=sum((receipt.counts for receipt in counted), Counts()),
         kept=kept_rows(recorded_rules(record), counted),
         word_errors=sum((receipt.word_errors for receipt in counted), WordErrors()) or None,
@@ -275,10 +272,9 @@ def label_status(request: SinkRequest) -> Status:
         holder=holder.words if holder else "",
         rows_staged=sum(
             tile.rows.num_rows
-            for shard in shards
-            if shard.name in begun
-            for piece in shard.pieces
-            for tile in stage.tiles(piece, staged[shard.name])
+            for name in begun
+            for piece in shards[name].pieces
+            for tile in stage.tiles(piece, staged[name])
         ),
         rows_per_second=_speed(recent),
         last_receipt=max((receipt.finished for receipt in recent), default=None),

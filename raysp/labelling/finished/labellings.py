@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
-from raysp.labelling.finished.finished_labels import Labelling, place_of_sink
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.labelling.planning.listing import real_place
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
 from raysp.words import count, listed
@@ -44,7 +45,7 @@ def open_both(
 def refuse_same_sinks(labellings: Sequence[Labelling]) -> None:
     """Raise PlanError if two labellings are of one sink."""
     for index, labelling in enumerate(labellings):
-        if any(place_of_sink(labelling.url) == place_of_sink(earlier.url) for earlier in labellings[:index]):
+        if any(real_place(labelling.url) == real_place(earlier.url) for earlier in labellings[:index]):
             raise PlanError(f"{labelling.url}: found the same sink twice; give the sinks of labellings of one corpus")
 
 
@@ -56,9 +57,8 @@ def match(a: Labelling, b: Labelling) -> ShardMatch:
     """
     common = [name for name in a.shards if name in b.shards]
     other = [name for name in common if not _is_same_input(a.shards[name], b.shards[name])]
-    finished = [name for name in common if name in a.done & b.done]
     shards = ShardMatch(
-        compared=tuple(name for name in finished if name not in other),
+        compared=tuple(name for name in common if name in a.done & b.done and name not in other),
         only_a=tuple(name for name in a.shards if name not in b.shards),
         only_b=tuple(name for name in b.shards if name not in a.shards),
         other_input=tuple(other),

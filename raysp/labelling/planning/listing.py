@@ -91,8 +91,12 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     shards: list[tuple[Shard, Cut]] = []
     unreadable: dict[str, str] = {}
     for kind, origin in _origins(listings):
-        kind = kind.within(source.audio_root)
-        shards += _cut(kind, origin, root, recorded or {}, source.storage_options, unreadable, recut=recut)
+        for shard, cut, reason in _cut(
+            kind.within(source.audio_root), origin, root, recorded or {}, source, recut=recut
+        ):
+            shards.append((shard, cut))
+            if reason:
+                unreadable[shard.name] = reason
     shards.sort(key=lambda shard: shard[0].name)
     listed, cuts = [shard for shard, _ in shards], [cut for _, cut in shards]
     if listed and len(unreadable) == len(listed):
@@ -237,16 +241,9 @@ def count_files(by_suffix: Mapping[str, int], done: str = "") -> str:
 
 
 def _cut(
-    kind: SourceKind,
-    origin: Origin,
-    root: str,
-    recorded: Mapping[str, Shard],
-    storage_options: Mapping[str, object],
-    unreadable: dict[str, str],
-    *,
-    recut: bool,
-) -> Iterator[tuple[Shard, Cut]]:
-    """Cut a file or folder into shards, and name their label shards; a file that cannot be cut joins `unreadable`."""
+    kind: SourceKind, origin: Origin, root: str, recorded: Mapping[str, Shard], source: Shards, *, recut: bool
+) -> Iterator[tuple[Shard, Cut, str]]:
+    """Cut a file or folder into named shards; one that cannot be cut is a shard with the reason."""
     place = _relative(origin.url, root) if origin.url != root else ""
     if kind.is_folder:  # in the folder's place, and named after it
         name = PurePosixPath(origin.url).name or "audio"
@@ -268,16 +265,14 @@ def _cut(
         slices.pop()
     reason = ""
     try:
-        cuts = kind.cut(origin, slices, storage_options, recut=recut)
+        cuts = kind.cut(origin, slices, source.storage_options, recut=recut)
     except (ShardError, StoreError, OSError, EOFError) as error:
         if slices or kind.is_folder or not isinstance(error, ShardError):
             raise PlanError(f"source: {origin.url}: {error}") from error
         [entry] = origin.entries
         cuts, reason = [Cut(entry.num_bytes, entry.version)], str(error)
     for name, cut in zip(names, cuts, strict=False):
-        if reason:
-            unreadable[name] = reason
-        yield Shard(name, origin.url, cut.num_bytes, cut.version, 0, "", (), kind.name, cut.part), cut
+        yield Shard(name, origin.url, cut.num_bytes, cut.version, 0, "", (), kind.name, cut.part), cut, reason
 
 
 def _relative(url: str, root: str) -> str:
@@ -296,7 +291,7 @@ def _with_label_shards(shards: Sequence[Shard], labels: str, source: Shards) -> 
     sink = Sink.open(labels, options_beside(labels, source.urls[0], source.storage_options))
     with about("source.labels", PlanError, RayspError):
         record = sink.existing_record()
-        labelled = {recorded.name: recorded for recorded in sink.shards()}
+        labelled = sink.shards()
         done, foreign = commit.committed(sink.store, [*labelled.values()], record.fingerprint)
         versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in done}
     absent = [shard.name for shard in shards if shard.name not in versions]
@@ -325,10 +320,10 @@ def refuse_listed_sink(source: Shards, listed: Sequence[Shard], sink_url: str) -
     Raises:
         PlanError: sink and source overlap; the message has the url and the label shard.
     """
-    sinks = {normalise(sink_url), _real(normalise(sink_url))}
-    shards = {place for shard in listed for place in (shard.url, _real(shard.url))}
+    sinks = {normalise(sink_url), real_place(normalise(sink_url))}
+    shards = {place for shard in listed for place in (shard.url, real_place(shard.url))}
     folders = {shard.url for shard in listed if sources.kind_named(shard.kind).is_folder}
-    files = shards.difference(folders, map(_real, folders))
+    files = shards.difference(folders, map(real_place, folders))
     patterns: list[tuple[str, str, str]] = []
     for url in source.urls:
         if (place := normalise(url)) in files:
@@ -336,7 +331,7 @@ def refuse_listed_sink(source: Shards, listed: Sequence[Shard], sink_url: str) -
         root, pattern = split_glob(place)
         if not pattern or (not scheme_of(place) and Path(place).is_dir()):
             root, pattern = place, "**/*.parquet"
-        patterns += [(url, join_url(top, ""), pattern) for top in (root or "/", _real(root or "/"))]
+        patterns += [(url, join_url(top, ""), pattern) for top in (root or "/", real_place(root or "/"))]
     for sink, shard in product(sinks, listed):
         place = join_url(sink, shard.name)
         lists = (
@@ -358,7 +353,7 @@ def refuse_listed_sink(source: Shards, listed: Sequence[Shard], sink_url: str) -
             )
 
 
-def _real(place: str) -> str:
+def real_place(place: str) -> str:
     """Return a local path with its links resolved; urls are unchanged."""
     return place if scheme_of(place) else os.path.realpath(place)
 

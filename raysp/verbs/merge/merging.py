@@ -202,7 +202,7 @@ class _Merging:
             entry.started, pipeline, self._fingerprint, self._parts, self._file_parts, runs, first.record.root
         )
         run_record.begin(self._sink.store, record)
-        planned = {shard.name: shard for shard in self._sink.shards()}
+        planned = self._sink.shards()
         unmerged = {name: reason for name, reason in not_merged.items() if name not in planned}
         absent.record(self._sink.store, self._absent(unmerged))
         fresh = [first.shards[name] for name in names if planned.get(name) != first.shards[name]]

@@ -122,7 +122,7 @@ def verify(
         refuse_unused({"seed": seed or None}, "it chooses the rows of sample=, and there is none; leave it out")
     recorded = read_recorded(SinkRequest(sink, storage_options, pipeline, trust))
     record, store = recorded.record, recorded.sink.store
-    shards = recorded.sink.shards()
+    shards = [*recorded.sink.shards().values()]
     outside = recorded.outside(shards)
     if sample:
         recorded.trusted_pipeline(shards)
@@ -219,8 +219,8 @@ class _Check:
             if self.store.stat(shard.name) is None:
                 checked.differences.append("not committed: there is no label shard; run again")
                 return checked
-            receipt = footer.read_expected(self.store, shard, self.record.fingerprint, self.file_id)
-            self._check_rows(shard, receipt, checked)
+            labels = footer.read_expected(self.store, shard, self.record.fingerprint, self.file_id)
+            self._check_rows(shard, labels.receipt, checked)
             self._check_source(shard, checked)
             self._check_recordings(shard, checked)
         except ChangedError as error:

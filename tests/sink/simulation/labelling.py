@@ -117,7 +117,7 @@ class Driver:
 
     def _plan(self, store: Store) -> tuple[list[Shard], list[Todo]]:
         record = run_record.load(store)
-        recorded = {shard.name: shard for shard in plan_record.load(store)} if record else {}
+        recorded = plan_record.load(store) if record else {}
         if record and self.kind == "plain":
             if record.fingerprint != self.fingerprint and run_record.is_open(store, record, STAGE_ID):
                 record = replace(record, fingerprint=self.fingerprint)
