@@ -184,11 +184,8 @@ def shown(
         on_progress: also called with each state.
         progress: False shows nothing.
     """
-    if not progress:
-        yield in_turn(on_plan), in_turn(on_progress)
-        return
     last: deque[Progress] = deque(maxlen=1)
-    with Display() as display:
+    with Display(is_quiet=not progress) as display:
         yield in_turn(display.plan, on_plan), in_turn(last.append, display.progress, on_progress)
     if last and last[0].counts.blocks:
         with display.drawing():

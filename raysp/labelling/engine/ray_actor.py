@@ -82,7 +82,6 @@ class ModelActor:
         try:
             self._job = job = ray.get(self._job_ref)
             fault_injection.adopt(job.fault_injection)
-            self._store = job.store
             self._models = Model.of(job)
         except Exception as error:
             return f"node {socket.gethostname()}: {tracebacks.described(error)}"
@@ -96,7 +95,7 @@ class ModelActor:
         """Label and stage a piece; the process ends if its device fails."""
         message: Message | LostReader
         try:
-            for message in label_piece(self._job, self._models, todo, self._blocks, self._store, self._name):
+            for message in label_piece(self._job, self._models, todo, self._blocks, self._job.store, self._name):
                 if isinstance(message, LabelledPiece) and not message.is_staged:
                     self._so_far[todo] = message
         except ReadingError as error:

@@ -5,13 +5,12 @@ values, and a run that continues another one adds to its counters. Runs without 
 run starts for itself exports nothing.
 """
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from raysp.cluster.addresses import is_connected
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink import sinks
 
@@ -32,8 +31,6 @@ class Metric(NamedTuple):
 
     name: str
     description: str
-    read: Callable[[Progress], Mapping[str, float | None]]
-    """Returns values by the value of `label`, or by ""; None: not known yet. Those of a counter never decrease."""
     label: str = ""
     """Label besides `sink`; empty: no other label."""
 
@@ -47,87 +44,92 @@ METRICS = (
     Metric(
         "raysp_rows_total",
         "Rows of staged pieces, which no later run labels again, by status: ok, skipped or error",
-        lambda progress: progress.staged.by_status,
         "status",
     ),
-    Metric(
-        "raysp_audio_seconds_total",
-        "Decoded audio in staged pieces",
-        lambda progress: {"": progress.staged.audio_seconds},
-    ),
-    Metric(
-        "raysp_errors_total",
-        "Error rows of staged pieces, by error_type",
-        lambda progress: progress.staged.errors,
-        "error_type",
-    ),
+    Metric("raysp_audio_seconds_total", "Decoded audio in staged pieces"),
+    Metric("raysp_errors_total", "Error rows of staged pieces, by error_type", "error_type"),
     Metric(
         "raysp_blocks_labelled_total",
         "Labelled blocks; those of a piece that is labelled again after crashes count once",
-        lambda progress: {"": progress.counts.blocks},
     ),
     Metric(
         "raysp_shards_committed_total",
         "Label shards that the run committed, each once; those committed before it are not included",
-        lambda progress: {"": progress.new_commits},
     ),
-    Metric(
-        "raysp_pieces_in_flight",
-        "Pieces taken by workers and not staged yet; 0 after the run",
-        lambda progress: {"": len(progress.in_flight)},
-    ),
-    Metric(
-        "raysp_rtfx",
-        "Seconds of audio labelled per second of wall-clock time, the start of the run included",
-        lambda progress: {"": progress.rtfx},
-    ),
-    Metric(
-        "raysp_padding_efficiency",
-        "Share of the samples computed by the model that are audio and not padding",
-        lambda progress: {"": progress.padding_efficiency},
-    ),
+    Metric("raysp_pieces_in_flight", "Pieces taken by workers and not staged yet; 0 after the run"),
+    Metric("raysp_rtfx", "Seconds of audio labelled per second of wall-clock time, the start of the run included"),
+    Metric("raysp_padding_efficiency", "Share of the samples computed by the model that are audio and not padding"),
     Metric(
         "raysp_wait_share",
         "Share of the time of model actors, since the first block of each, in which they waited for input",
-        lambda progress: {"": progress.wait_share},
     ),
     Metric(
         "raysp_batch_memory_bytes",
         "Highest memory of a model actor so far: allocated by torch on its GPU, or resident if it computes on CPUs",
-        lambda progress: {"": progress.memory_bytes or None},
     ),
 )
 
 
-class Exporter:
-    """Writes the metrics of one run. A failure to write is logged once, and never ends the run.
+def values_of(progress: Progress) -> dict[str, Mapping[str, float | None]]:
+    """Return the values of each metric by the value of its label, or by ""; None: not known yet.
+
+    Those of a counter never decrease.
+    """
+    single = {
+        "raysp_audio_seconds_total": progress.staged.audio_seconds,
+        "raysp_blocks_labelled_total": progress.counts.blocks,
+        "raysp_shards_committed_total": progress.new_commits,
+        "raysp_pieces_in_flight": len(progress.in_flight),
+        "raysp_rtfx": progress.rtfx,
+        "raysp_padding_efficiency": progress.padding_efficiency,
+        "raysp_wait_share": progress.wait_share,
+        "raysp_batch_memory_bytes": progress.memory_bytes or None,
+    }
+    by_label = {"raysp_rows_total": progress.staged.by_status, "raysp_errors_total": progress.staged.errors}
+    return {**by_label, **{name: {"": value} for name, value in single.items()}}
+
+
+class Exporter(AbstractContextManager["Exporter"]):
+    """Writes the metrics of one run. A failure to write is logged once, and never ends the run. Ray is connected.
 
     Args:
         sink: url of the sink.
-        write: callable for the values of each metric, by name.
+        progress: the state of the run, which is written a last time at the end.
     """
 
-    def __init__(self, sink: str, write: Mapping[str, Write]) -> None:
+    def __init__(self, sink: str, progress: Progress) -> None:
+        from ray.util.metrics import Counter, Gauge
+
         self._tags = {SINK: TRY_OUT if sinks.is_trial(sink) else sink}
-        self._write = write
+        self._progress = progress
+        self._write: dict[str, Write] = {}
+        for metric in METRICS:
+            declared = metric.name, metric.description, (SINK, metric.label) if metric.label else (SINK,)
+            self._write[metric.name] = Counter(*declared).inc if metric.is_counter else Gauge(*declared).set
         self._written: dict[tuple[str, str], float] = {}
         """Values of counters so far, by name and label."""
         self._last = float("-inf")
         self._failed = False
 
-    def __call__(self, progress: Progress) -> None:
-        """Write a state of the run, unless one was written less than `WRITE_SECONDS` ago."""
-        if time.monotonic() - self._last >= WRITE_SECONDS:
-            self.write(progress)
+    def __exit__(self, *_: object) -> None:
+        """Write the last state of the run."""
+        self._progress.in_flight.clear()
+        self.write()
 
-    def write(self, progress: Progress) -> None:
-        """Write a state of the run."""
+    def __call__(self, _: Progress) -> None:
+        """Write the state of the run, unless it was written less than `WRITE_SECONDS` ago."""
+        if time.monotonic() - self._last >= WRITE_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write the state of the run."""
         self._last = time.monotonic()
         if self._failed:
             return
         try:
+            values = values_of(self._progress)
             for metric in METRICS:
-                for label, value in metric.read(progress).items():
+                for label, value in values[metric.name].items():
                     before = self._written.get((metric.name, label), 0.0)
                     if value is None or (metric.is_counter and value <= before):
                         continue
@@ -138,23 +140,3 @@ class Exporter:
         except Exception as error:
             self._failed = True
             logger.warning("metrics are not written any more (%s: %s)", type(error).__name__, error)
-
-
-@contextlib.contextmanager
-def exported(sink: str, progress: Progress) -> Iterator[Callable[[Progress], None]]:
-    """Yield a function that writes states of a run, if Ray is connected; at the end its last state is written."""
-    if not is_connected():
-        yield lambda _: None
-        return
-    from ray.util.metrics import Counter, Gauge
-
-    write: dict[str, Write] = {}
-    for metric in METRICS:
-        declared = metric.name, metric.description, (SINK, metric.label) if metric.label else (SINK,)
-        write[metric.name] = Counter(*declared).inc if metric.is_counter else Gauge(*declared).set
-    exporter = Exporter(sink, write)
-    try:
-        yield exporter
-    finally:
-        progress.in_flight.clear()
-        exporter.write(progress)

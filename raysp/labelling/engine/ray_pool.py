@@ -15,6 +15,7 @@ from typing import Any, cast
 import ray
 
 from raysp import tracebacks
+from raysp.bounds import plain
 from raysp.cluster import resources
 from raysp.cluster.waiting import Waiting
 from raysp.corpus.shards import Piece
@@ -50,6 +51,8 @@ WAIT_SECONDS = 0.2
 """Longest wait for Ray: no signal handler runs meanwhile."""
 NODE_LABEL = "ray.io/node-id"
 """Label that Ray gives to every node."""
+MOST_REASON = 500
+"""Characters of the reason why an actor failed to start."""
 DIED = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 """Errors of calls to an actor whose process ended."""
 
@@ -74,9 +77,6 @@ class _Actor:
     node: str = ""
     name: str = ""
     is_loaded: bool = False
-    is_dead: bool = False
-    is_counting: bool = False
-    """Whether a request for its counts is not answered yet."""
     reading: int = 0
     died_with: int = 0
     """Number of pieces that it had when it died."""
@@ -184,8 +184,7 @@ class RayPool:
         self._looked = now
         self._capacity = self._room()
         for actor in self._actors:
-            if actor.works and not actor.is_counting:
-                actor.is_counting = True
+            if actor.works and actor not in self._counting.values():
                 self._counting[actor.handle.so_far.remote()] = actor
 
     def _grow(self) -> None:
@@ -232,14 +231,12 @@ class RayPool:
         return frozenset(self._failed_nodes) if takes else frozenset()
 
     def _end(self, actor: _Actor) -> None:
-        actor.is_dead = True
-        if actor in self._actors:
-            self._actors.remove(actor)
+        self._actors.remove(actor)
         ray.kill(actor.handle)
 
     def _started(self, actor: _Actor, ref: "ray.ObjectRef[Any]") -> None:
         """Record that an actor has a place, or has loaded its model."""
-        if actor.is_dead:
+        if actor not in self._actors:  # it has ended
             return
         try:
             answer = ray.get(ref)
@@ -267,7 +264,7 @@ class RayPool:
             f"{self._plan.pipeline.label.checkpoint}: {self._crashed_loads} consecutive processes crashed while "
             "loading this model, most likely out of memory: lower pool.actors, or raise pool.memory"
         )
-        self._load_failed(reason if self._crashed_loads >= MOST_LOADS else _line(error), actor)
+        self._load_failed(reason if self._crashed_loads >= MOST_LOADS else plain(error, MOST_REASON), actor)
 
     def _load_failed(self, reason: str, actor: _Actor) -> None:
         """Start the next actor elsewhere or later; raise RunError if no actor can load the model."""
@@ -321,7 +318,6 @@ class RayPool:
                 yield from self._ended(*self._in_flight.pop(ref), ref)
 
     def _so_far(self, actor: _Actor, ref: "ray.ObjectRef[Any]") -> Iterator[Message]:
-        actor.is_counting = False
         try:
             state = ray.get(ref)
         except DIED:
@@ -346,7 +342,7 @@ class RayPool:
 
     def _died(self, actor: _Actor, work: _Work, error: Exception) -> Iterator[Message]:
         """Note the death of an actor over one of its pieces."""
-        if not actor.is_dead:
+        if actor in self._actors:
             actor.died_with = len(actor.works)
             self._log.event("actor_lost", actor=actor.name, node=actor.node)
             self._end(actor)
@@ -407,7 +403,3 @@ class RayPool:
         self._left -= 1
         rows = f"rows {work.todo.part.first} to {work.todo.part.end}"
         return ShardFailure(work.todo.name, f"{rows}: {why}. See the logs of the workers for the cause, and run again")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]

@@ -167,25 +167,23 @@ def describe(examples: Iterable[RowError], shards: Iterable[Shard], pipeline: Pi
     examples = list(examples)
     names = {example.shard for example in examples}  # of few shards, whatever the size of the corpus
     by_name = {shard.name: shard for shard in shards if shard.name in names}
-    return tuple(_describe(example, by_name.get(example.shard), pipeline) for example in examples)
+    return tuple(
+        f"{shard} row {row}{_id_of(by_name.get(shard), row, pipeline)}: {kind}: {message}"
+        for shard, row, kind, message in examples
+    )
 
 
-def _describe(example: RowError, shard: Shard | None, pipeline: Pipeline) -> str:
-    row_id = None if shard is None else _id_of(shard, example.row, pipeline)
-    named = "" if row_id is None else f" ({row_id:.200})"
-    return f"{example.shard} row {example.row}{named}: {example.error_type}: {example.message}"
-
-
-def _id_of(shard: Shard, row: int, pipeline: Pipeline) -> str | None:
-    """Return the id of a row; None if it has none or it cannot be read."""
+def _id_of(shard: Shard | None, row: int, pipeline: Pipeline) -> str:
+    """Return the id of a row in parentheses; empty if it has none or it cannot be read."""
     column = pipeline.source.id
-    is_costly = not kind_named(shard.kind).reads_columns_alone and shard.num_bytes > MOST_BYTES
-    if column is None or is_costly:  # None: ids are <shard>:<row>
-        return None
+    if shard is None or column is None:  # None: ids are <shard>:<row>
+        return ""
+    if not kind_named(shard.kind).reads_columns_alone and shard.num_bytes > MOST_BYTES:
+        return ""
     try:
         ids = read_columns(pipeline.source, shard, Piece(row, row + 1), [column]).column(column)
         value = ids[0].as_py() if len(ids) else None
     except (RayspError, OSError, ValueError) as error:
         logger.debug("%s row %d: its id cannot be read: %s", shard.name, row, error)
-        return None
-    return None if value is None else f"{column} {value!r}"
+        return ""
+    return "" if value is None else f" ({f'{column} {value!r}':.200})"

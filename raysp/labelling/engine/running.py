@@ -29,7 +29,6 @@ from raysp.labelling.planning.trust import read_recorded
 from raysp.ops.rows import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, lease
 from raysp.sink.commit import RESULT_SCHEMA
-from raysp.sink.footer import RUN
 from raysp.sink.label_rows import read_labels
 from raysp.sink.receipts import TextColumns
 from raysp.sink.run_log import RunLog
@@ -128,7 +127,7 @@ def retry(
         RunError: Ray failed; committed shards remain.
     """
     recorded = read_recorded(SinkRequest(url, storage_options, pipeline, trust))
-    pipeline = recorded.trusted_pipeline(recorded.sink.shards())
+    pipeline = recorded.trusted_pipeline(recorded.sink.shards().values())
     options = RunOptions(engine, address, on_plan, on_progress, progress)
     return label_corpus(pipeline, options, again=(shards,) if isinstance(shards, str) else shards)
 
@@ -230,17 +229,16 @@ def _label(
     failed: dict[str, str] = {}
     if plan.todo:
         with run_progress.ending(log, progress):
-            job = Job.of(plan, faults)
-            job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
+            job = Job.of(plan, entry.run_id, faults)
             if plan.engine == "here":
                 workers: Workers = Here(plan, job, Begins(job.store, entry.run_id, plan.stage_id))
             else:
                 own_ray.wait()
-                from raysp.labelling.engine.ray_metrics import exported
+                from raysp.labelling.engine.ray_metrics import Exporter
                 from raysp.labelling.engine.ray_pool import RayPool
 
                 workers = RayPool(plan, replace(job, hang_seconds=hang_seconds()), log)
-                on_progress = in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
+                on_progress = in_turn(stack.enter_context(Exporter(plan.pipeline.sink.url, progress)), on_progress)
             failed = Execution(plan, own, log, progress, on_progress, workers)()
     if not failed:
         forget_begun(store)

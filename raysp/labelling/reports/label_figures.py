@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_columns import complaints_of_groups, keys_of, kind_of
 from raysp.labelling.finished.number_columns import numbers_in
 from raysp.labelling.planning.surveying import holds_text
-from raysp.labelling.reports.row_error_rates import OTHERS, Errors, Groups, Measured, counts_of
+from raysp.labelling.reports.row_error_rates import OTHERS, Errors, Groups, counts_of
 from raysp.pages.axes import Floats
 from raysp.sink.receipts import texts_of
 from raysp.text.error_rates import DEFAULT, Normalisation, normalisation
@@ -35,13 +34,6 @@ MOST_BY, MOST_CANDIDATES = 3, 8
 """Columns by which rows are grouped by default, and the columns among which they are chosen."""
 FEW_VALUES = 20
 MOST_SAMPLED = 50_000
-
-
-class Example(NamedTuple):
-    """One row without a label."""
-
-    id: str
-    message: str
 
 
 @dataclass(frozen=True)
@@ -140,8 +132,8 @@ class Rows:
     def __init__(self, columns: Chosen, rules: Normalisation | None = None) -> None:
         self.columns = columns
         self.samples = {name: Sample() for name in (SECONDS, *columns.numbers)}
-        self.examples: dict[str, list[Example]] = {}
-        """A few rows without a label by reason."""
+        self.examples: dict[str, list[tuple[str, str]]] = {}
+        """Ids and messages of a few rows without a label by reason."""
         self.errors = Errors()
         self.too_long = 0
         """Rows whose texts are too long to be compared."""
@@ -168,10 +160,10 @@ class Rows:
         for name in self.columns.numbers:
             self.samples[name].add(numbers_in(table.column(name))[is_ok])
         self._add_examples(table.filter(pa.array(~is_ok)))
-        measured = Measured(is_ok, np.nan_to_num(seconds), *self._compare(shard, table, is_ok))
+        measured = is_ok, np.nan_to_num(seconds), *self._compare(shard, table, is_ok)
         bands = [None if np.isnan(value) else BAND_NAMES[np.searchsorted(BANDS, value, "right")] for value in seconds]
         for name, groups in self._groups.items():
-            groups.add(bands if name == SECONDS else keys_of(table.column(name)), measured)
+            groups.add(bands if name == SECONDS else keys_of(table.column(name)), *measured)
 
     def _add_examples(self, table: pa.Table) -> None:
         kinds, messages = texts_of(table.column("error_type")), texts_of(table.column("error_message"))
@@ -179,7 +171,7 @@ class Rows:
             if kind and (kind in self.examples or len(self.examples) < MOST_TYPES):
                 examples = self.examples.setdefault(kind, [])
                 if len(examples) < MOST_EXAMPLES:
-                    examples.append(Example(str(keys_of(table.column("id").slice(index, 1))[0]), messages[index] or ""))
+                    examples.append((str(keys_of(table.column("id").slice(index, 1))[0]), messages[index] or ""))
 
     def _compare(self, shard: str, table: pa.Table, is_ok: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
         """Return the indexes of the rows that have a reference and a label, and their errors."""

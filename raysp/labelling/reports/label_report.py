@@ -166,7 +166,9 @@ def _problems(status: Status, rows: Rows) -> list[dict[str, object]]:
             "kind": short(kind, MOST_CELL),
             "rows": count(number, "row"),
             "remedy": "" if kind in (FILTERED, WITHDRAWN) else printable(remedy(kind)),
-            "examples": [(short(row.id, 80), short(row.message, MOST_MESSAGE)) for row in rows.examples.get(kind, ())],
+            "examples": [
+                (short(id_, 80), short(message, MOST_MESSAGE)) for id_, message in rows.examples.get(kind, ())
+            ],
         }
         for kind, number in [*status.errors_by_type.items()][:MOST_TYPES]
     ]

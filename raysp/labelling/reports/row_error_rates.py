@@ -14,6 +14,7 @@ import numpy.typing as npt
 from raysp.evaluation.intervals import Bootstrap, Ints
 from raysp.evaluation.recognition import TextMeasures
 from raysp.evaluation.scores import Columns, Key, Scores, score
+from raysp.pages.axes import Floats
 
 MOST_UNITS = 1000
 MOST_GROUPS = 200
@@ -64,23 +65,6 @@ class Group:
     errors: Errors = field(default_factory=Errors)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Values of some rows that groups are made of.
-
-    Attributes:
-        is_ok: whether each row has a label.
-        seconds: seconds of audio; 0 if unknown.
-        compared: indexes of the M rows whose texts are compared.
-        counts: their errors, (M, 8).
-    """
-
-    is_ok: npt.NDArray[np.bool_]
-    seconds: npt.NDArray[np.float64]
-    compared: Ints
-    counts: Ints
-
-
 class Groups(dict[Key, Group]):
     """Rows by the values of a column. Values that come after `most` others are one group, with the key `OTHERS`."""
 
@@ -88,17 +72,27 @@ class Groups(dict[Key, Group]):
         super().__init__()
         self.most = most
 
-    def add(self, values: Sequence[Key], rows: Measured) -> None:
-        """Add rows with these values."""
+    def add(
+        self, values: Sequence[Key], is_ok: npt.NDArray[np.bool_], seconds: Floats, compared: Ints, counts: Ints
+    ) -> None:
+        """Add rows.
+
+        Args:
+            values: value of each row.
+            is_ok: whether each row has a label.
+            seconds: seconds of audio; 0 if unknown.
+            compared: indexes of the M rows whose texts are compared.
+            counts: their errors, (M, 8).
+        """
         numbers: dict[Key, int] = {}
         keys = (None if value != value else value for value in values)
         places = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
-        num_rows, num_ok, seconds = (
-            np.bincount(places, weights, minlength=len(numbers)) for weights in (None, rows.is_ok, rows.seconds)
+        num_rows, num_ok, num_seconds = (
+            np.bincount(places, weights, minlength=len(numbers)) for weights in (None, is_ok, seconds)
         )
         for key, number in numbers.items():
             group = self.setdefault(key if key in self or len(self) < self.most else OTHERS, Group())
             group.rows += int(num_rows[number])
             group.ok += int(num_ok[number])
-            group.seconds += float(seconds[number])
-            group.errors.add(rows.counts[places[rows.compared] == number])
+            group.seconds += float(num_seconds[number])
+            group.errors.add(counts[places[compared] == number])

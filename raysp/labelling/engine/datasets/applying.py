@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -12,7 +13,7 @@ from raysp.cluster.resources import shortage_of
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.engine.datasets.labeller import Labeller
-from raysp.labelling.engine.datasets.table_job import PLACE, TableColumns, TableJob, table_job
+from raysp.labelling.engine.datasets.table_job import PLACE, TableJob, table_job, table_source
 from raysp.labelling.engine.job import sleep_while_waiting
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.labelling.planning.surveying import try_filters
@@ -81,8 +82,7 @@ def apply(
             "such as ray.data.read_parquet(...); for a pyarrow.Table use raysp.Labeller"
         )
     resources = cluster_resources()
-    columns = TableColumns(id, audio, keep, row, audio_root, storage_options)
-    job = table_job(steps, columns, lambda _: resources)
+    job = table_job(steps, table_source(id, audio, audio_root, storage_options), keep, row, resources)
     schema = dataset.schema(fetch_if_missing=False)
     types = {} if schema is None else dict(zip(schema.names, schema.types, strict=True))
     if schema is not None and isinstance(schema.base_schema, pa.Schema):
@@ -93,7 +93,9 @@ def apply(
     pool, settings = job.pipeline.label.pool, job.settings
     if short := shortage_of(pool.low, resources, settings.cpus_per_actor.number, settings.gpus_per_actor):
         logger.warning("%s; the dataset waits until the cluster has them, or lower the pool of the Label step", short)
-
+    of_threads: dict[str, Any] = {}
+    if is_accelerator(settings.device):
+        of_threads = {"max_concurrent_calls_per_actor": BLOCKS_AT_ONCE, "enable_true_multi_threading": True}
     labelled = dataset.map_batches(
         TableActor,
         fn_constructor_args=[job],
@@ -102,19 +104,10 @@ def apply(
         num_cpus=settings.cpus_per_actor.number,
         num_gpus=settings.gpus_per_actor or None,
         memory=pool.memory,
-        compute=_actors(pool.low, pool.high, settings.device),
+        compute=ActorPoolStrategy(min_size=pool.low, max_size=pool.high, **of_threads),
     )
     # Ray Data calls no function for blocks without rows, so columns come from a block of its own.
     empty = job.label_schema(
         {name: kind for name, kind in types.items() if isinstance(kind, pa.DataType)}
     ).empty_table()
     return labelled.union(ray.data.from_arrow(empty))
-
-
-def _actors(low: int, high: int, device: str) -> ActorPoolStrategy:
-    """Return the actors of the model, which are given the next block while they label one on an accelerator."""
-    if not is_accelerator(device):
-        return ActorPoolStrategy(min_size=low, max_size=high)
-    return ActorPoolStrategy(
-        min_size=low, max_size=high, max_concurrent_calls_per_actor=BLOCKS_AT_ONCE, enable_true_multi_threading=True
-    )
