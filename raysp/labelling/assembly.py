@@ -30,7 +30,7 @@ from raysp.labelling.planning.planned_checkpoint import (
     located_outputs,
     refuse_changed,
 )
-from raysp.labelling.planning.run_plan import Settings
+from raysp.labelling.planning.run_plan import Pass
 from raysp.labelling.planning.settings import windowing
 from raysp.ops.blocks import BlockOp, windowing_of
 from raysp.ops.channels import gather
@@ -56,16 +56,12 @@ _NO_FUNCTIONS: Functions = MappingProxyType({})
 
 
 def reading(
-    pipeline: Pipeline,
-    settings: Settings,
-    shard: Shard,
-    *,
-    decoder: Decoder | None = None,
-    functions: Functions = _NO_FUNCTIONS,
+    step: Pass, shard: Shard, decoder: Decoder | None = None, functions: Functions = _NO_FUNCTIONS
 ) -> Callable[[pa.Table, int], Iterator[pa.Table]]:
     """Return the op that makes blocks of the rows of a shard: `decoding`; without audio `RowReading`."""
+    pipeline = step.pipeline
     if pipeline.reads_audio:
-        return decoding(pipeline, settings, shard, decoder=decoder, functions=functions)
+        return decoding(step, shard, decoder, functions)
     from raysp.ops.row_reading import RowReading
 
     source, flow = pipeline.source, pipeline.flow
@@ -75,24 +71,23 @@ def reading(
 
 
 def decoding(
-    pipeline: Pipeline,
-    settings: Settings,
+    step: Pass,
     shard: Shard | None,
-    *,
-    decoder: Decoder | None = None,
+    decoder: Decoder | None,
     functions: Functions = _NO_FUNCTIONS,
+    *,
     cuts_at_pauses: bool = True,
 ) -> Decoding:
     """Return the op that decodes rows of a shard, filters them, and adds columns.
 
     Args:
-        pipeline: the pipeline.
-        settings: resolved settings of the pipeline.
+        step: the `Label` step with its settings.
         shard: the shard whose rows are decoded; None: rows of a table, of no shard.
         decoder: decoding functions; None: those of this process.
         functions: functions of steps that cannot be imported.
         cuts_at_pauses: whether the model of speech is loaded if it cuts rows; False for durations from headers.
     """
+    pipeline, settings = step
     label, source, flow = pipeline.label, pipeline.source, pipeline.flow
     cut = windowing(settings.checkpoint, label)
     past_seconds = max((output.past_seconds for output in label.outputs), default=0.0)
@@ -101,21 +96,21 @@ def decoding(
         keep_prefix=pipeline.decoding.keep_prefix,
         block_seconds=settings.block_seconds,
         together=label.language_column,
-        cut_at_pauses=speech_windows(pipeline, settings) if cuts_at_pauses else None,
+        cut_at_pauses=speech_windows(step) if cuts_at_pauses else None,
         past_samples=round(past_seconds * cut.sample_rate),
     )
 
 
-def speech_windows(pipeline: Pipeline, settings: Settings) -> "SpeechWindows | None":
+def speech_windows(step: Pass) -> "SpeechWindows | None":
     """Return the function that cuts recordings at pauses; None if windows are even. It loads the model of speech.
 
     Raises:
         CheckpointError: the model is not installed, or is not the planned one.
     """
-    label, checkpoint = pipeline.label, settings.checkpoint
+    label, checkpoint = step.pipeline.label, step.settings.checkpoint
     if label.windows != "speech":
         return None
-    check_packaged(SPEECH, settings.file_digests)
+    check_packaged(SPEECH, step.settings.file_digests)
     from raysp.models.silero_vad import SileroVAD
     from raysp.ops.speech.pauses import SpeechWindows
 
@@ -181,25 +176,17 @@ def _late_ops(
     return carrying, LateSteps(ops, audio=source.audio, sample_rate=rate, outputs=outputs) if late else None
 
 
-def measuring(
-    recipe: ReadsCorpus,
-    checkpoint: "CheckpointSummary",
-    shard: Shard,
-    *,
-    late: Sequence[Step],
-    decoder: Decoder | None = None,
-) -> Decoding:
+def measuring(recipe: ReadsCorpus, checkpoint: "CheckpointSummary", shard: Shard, decoder: Decoder | None) -> Decoding:
     """Return the op whose `measure` gives durations of rows, and which of them the steps of a recipe leave out.
 
     Args:
         recipe: the recipe.
         checkpoint: description of the checkpoint to begin with.
         shard: the shard.
-        late: steps that add columns, or filter rows by added ones.
         decoder: decoding functions; None: those of this process.
     """
     steps = [recipe.decoding if isinstance(step, Decode) else step for step in recipe.steps]
-    return _decoding(recipe.source, steps, late, shard, whole_rows(recipe, checkpoint), decoder)
+    return _decoding(recipe.source, steps, recipe.flow.late, shard, whole_rows(recipe, checkpoint), decoder)
 
 
 def training_decoding(
@@ -266,17 +253,17 @@ def _op(step: Step, functions: Functions) -> RowOp | ColumnOp:
     return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
 
 
-def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = None) -> BlockOp:
+def labelling(step: Pass, *, threads: int | None = None) -> BlockOp:
     """Load the model of the `Label` step, and return the op that labels blocks with it; without audio it has no model.
 
     Args:
-        pipeline: the pipeline.
-        settings: resolved settings of the pipeline.
+        step: the `Label` step with its settings.
         threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
 
     Raises:
         CheckpointError: the checkpoint or a file of an output is missing, or not the planned one.
     """
+    pipeline, settings = step
     if not pipeline.reads_audio:
         from raysp.ops.row_reading import WithoutModel
 
@@ -311,8 +298,9 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
     )
 
 
-def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.Table]:
+def joining(step: Pass) -> Callable[[pa.Table], pa.Table]:
     """Return the function that makes rows of labelled windows in order; it loads no weights."""
+    pipeline, settings = step
     if not pipeline.reads_audio:
         return lambda rows: rows
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine

@@ -18,6 +18,7 @@ from raysp.errors import RayspError, ShardError
 from raysp.labelling import assembly
 from raysp.labelling.planning.run_plan import Pass, Plan, output_schema
 from raysp.sink.commit import Retry, Todo
+from raysp.sink.footer import RUN
 from raysp.sink.receipts import PieceReceipt, ShardFailure, ShardReceipt
 from raysp.sink.sinks import Sink
 from raysp.specs.code import UserCode
@@ -53,19 +54,20 @@ class Job:
     """Types of the columns that label shards carry over."""
 
     @classmethod
-    def of(cls, plan: Plan, faults: Mapping[str, str] = MappingProxyType({})) -> Self:
+    def of(cls, plan: Plan, run_id: str = "", faults: Mapping[str, str] = MappingProxyType({})) -> Self:
         """Return the job of a plan.
 
         Args:
             plan: the plan.
+            run_id: id of the run, in the metadata of its label shards.
             faults: settings of `sink.fault_injection`, for tests.
         """
-        names = (name for step in plan.pipeline.steps for name in step.functions)
+        names, settings = (name for step in plan.pipeline.steps for name in step.functions), plan.settings
         return cls(
-            passes=(Pass(plan.pipeline, plan.settings), *plan.passes[1:]),
+            passes=(Pass(plan.pipeline, settings), *plan.passes[1:]),
             fingerprint=plan.fingerprint,
             stage_id=plan.stage_id,
-            metadata={"checkpoint_digest": plan.settings.checkpoint_digest, "dtype": plan.settings.dtype},
+            metadata={"checkpoint_digest": settings.checkpoint_digest, "dtype": settings.dtype, RUN: run_id},
             fault_injection=faults,
             code=plan.code,
             functions={name: load_function(name) for name in names if name.startswith("__main__:")},
@@ -85,7 +87,7 @@ class Job:
     @cached_property
     def joins(self) -> Sequence[Callable[[pa.Table], pa.Table]]:
         """For each pass the function that makes rows of its labelled windows, in order."""
-        return [assembly.joining(*step) for step in self.passes]
+        return [assembly.joining(step) for step in self.passes]
 
     @cached_property
     def output_schema(self) -> pa.Schema:
@@ -164,25 +166,17 @@ class PieceTodo:
         first, end = self.part.first, self.part.end
         return replace(self, part=Piece(first, middle)), replace(self, part=Piece(middle, end))
 
-    def narrowed(self) -> Self:
-        """Return the piece with only the parts of its shard and retry that it needs.
-
-        Raises:
-            ShardError: the shard has no such part.
-        """
-        retry = self.retry
-        if retry is not None and retry.rows is not None:
-            retry = replace(retry, rows=tuple(self.rows))
-        return replace(self, shard=replace(sources.narrow(self.shard, self.piece), pieces=(self.piece,)), retry=retry)
-
 
 def pieces_of(todos: Iterable[Todo]) -> Iterator[PieceTodo | ShardFailure]:
-    """Yield the pieces to label, or the failure of a shard that has no such part."""
+    """Yield the pieces to label, with what they need of their shard and retry; or the failure of a shard without it."""
     for todo in todos:
         for part in todo.pieces:
             piece = next(whole for whole in todo.shard.pieces if whole.first <= part.first and part.end <= whole.end)
+            retry = todo.retry
+            if retry is not None and retry.rows is not None:
+                retry = replace(retry, rows=tuple(retry.of(part)))
             try:
-                yield PieceTodo(todo.shard, piece, part, todo.retry).narrowed()
+                yield PieceTodo(replace(sources.narrow(todo.shard, piece), pieces=(piece,)), piece, part, retry)
             except ShardError as error:
                 yield ShardFailure(todo.shard.name, str(error))
 

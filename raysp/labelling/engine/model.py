@@ -128,7 +128,7 @@ def _load(step: Pass, threads: int) -> BlockOp:
         import torch
 
         torch.set_num_threads(threads)
-    return assembly.labelling(*step, threads=threads)
+    return assembly.labelling(step, threads=threads)
 
 
 class Slots:

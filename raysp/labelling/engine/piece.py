@@ -13,7 +13,7 @@ import pyarrow as pa
 from raysp.columns import ERROR, OK, RECORDING_COLUMNS, SKIPPED
 from raysp.corpus.shards import Shard
 from raysp.devices import DeviceLostError, highest_memory
-from raysp.errors import ProgramError, RunError, StoreError
+from raysp.errors import ProgramError, RunError
 from raysp.labelling import assembly
 from raysp.labelling.engine.job import (
     FatalFailure,
@@ -35,7 +35,7 @@ from raysp.ops.late_steps import MOST_EXAMPLES
 from raysp.sink import fault_injection, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry
 from raysp.sink.layout import StagedName
-from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, TextColumns, rules_of_steps
+from raysp.sink.receipts import Counts, PieceReceipt, TextColumns, rules_of_steps
 from raysp.sink.recommitting import commit_staged
 from raysp.sink.sorting import Sorter
 from raysp.specs.pipeline import file_parts
@@ -73,6 +73,7 @@ def label_piece(
             for labelled in in_order(lambda block: models[0](block, todo.name), blocks, models[0].at_once):
                 labels.add(labelled)
                 yield labels.so_far()
+            staged = labels.stage(models, read)
         except (DeviceLostError, ReadingError):
             raise
         except ProgramError as error:
@@ -80,7 +81,7 @@ def label_piece(
         except Exception as error:
             yield shard_failure(todo.name, error)
         else:
-            yield labels.stage(models, read)
+            yield staged
 
 
 class PieceLabels:
@@ -147,29 +148,19 @@ class PieceLabels:
         return LabelledPiece(receipt, is_staged, len(self.todo.rows), self._seconds_left, tuple(self._examples), memory)
 
     def stage(self, models: Sequence[Model], read: Read) -> Message:
-        """Run later passes, stage the rows in order, and return their receipt, or why it cannot be done.
+        """Run later passes, stage the rows in order, and return their receipt, or why no other could be staged either.
 
         Args:
             models: the models of all passes.
             read: decodes rows for a later pass.
-
-        Raises:
-            DeviceLostError: the device of a model failed.
-            ReadingError: rows of a later pass are not read.
         """
         try:
             rows = self._in_order()
             for number, model in enumerate(models[1:], 1):
                 rows = self._through(number, model, read, rows)
             stage.write(self.store, self._judged(rows), self._name)
-        except (DeviceLostError, ReadingError):
-            raise
-        except (ProgramError, UnusableError) as error:  # without space or permission no other shard could be written
+        except UnusableError as error:  # without space or permission no other shard could be written
             return FatalFailure(str(error))
-        except StoreError as error:
-            return ShardFailure(self.todo.name, str(error))
-        except Exception as error:  # steps after the model are code of the user
-            return shard_failure(self.todo.name, error)
         return self.so_far(is_staged=True)
 
     def _name(self) -> StagedName:
@@ -247,7 +238,6 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> Outcome:
     """
     fault_injection.adopt(job.fault_injection)
     sink = job.pipeline.sink
-    store = job.store
     try:
         # A function that fails for more rows is to be corrected: no label shard of error rows is committed.
         filters = assembly.row_filters(job.pipeline, job.functions, -1, shard.num_rows)
@@ -265,7 +255,7 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> Outcome:
             stage_id=retry.stage_id if retry else job.stage_id,
             finish=filtering(job, shard, filters) if filters.filters else None,
         )
-        receipt = commit_staged(store, label_shard, retry)
+        receipt = commit_staged(job.store, label_shard, retry)
         return replace(
             receipt,
             filtered_behind=filters.num_filtered,

@@ -42,12 +42,12 @@ def read_blocks(job: Job, todo: PieceTodo, decoder: Decoder | None = None) -> It
 
 
 def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None) -> Iterator[pa.Table]:
-    pipeline, settings = job.passes[todo.number]
+    step = job.passes[todo.number]
     shard, piece, source = todo.shard, todo.piece, job.pipeline.source
-    op = assembly.reading(pipeline, settings, shard, decoder=decoder or process_decoder(), functions=job.functions)
+    op = assembly.reading(step, shard, decoder or process_decoder(), job.functions)
     columns = todo.columns
     of_labels = {} if columns is None else dict(zip(columns.column_names, columns.columns, strict=True))
-    names = [name for name in assembly.decoded_columns(pipeline, shard) if name not in of_labels]
+    names = [name for name in assembly.decoded_columns(step.pipeline, shard) if name not in of_labels]
     table = read_columns(source, shard, piece, names, (source.audio,))
     if table.num_rows != piece.num_rows:
         num_rows = count(table.num_rows, "row")

@@ -19,7 +19,7 @@ from raysp.errors import ShardError, StoreError
 from raysp.labelling import assembly
 from raysp.labelling.planning.carried import read_columns
 from raysp.labelling.planning.costs import Amount
-from raysp.labelling.planning.run_plan import Plan
+from raysp.labelling.planning.run_plan import Pass, Plan
 from raysp.ops.rows import OK, RowStatus
 
 SAMPLE_ROWS = 256
@@ -155,6 +155,7 @@ def read_sample(plan: Plan, num_rows: int = SAMPLE_ROWS, *, seed: int = 0) -> Sa
     generator = np.random.default_rng(seed)
     unread: list[str] = []
     parts: list[SampledRows] = []
+    step = Pass(plan.pipeline, plan.settings)
     least = plan.settings.checkpoint.min_samples / plan.settings.checkpoint.sample_rate
     draws = _draws(plan, min(num_rows, MOST_PLACES), float(generator.random()))
     with ThreadPoolExecutor(AT_ONCE) as pool, Decoder() as decoder:
@@ -173,7 +174,7 @@ def read_sample(plan: Plan, num_rows: int = SAMPLE_ROWS, *, seed: int = 0) -> Sa
             for place in places
         ]
         for place, piece, numbers, table in results(reads):
-            op = assembly.decoding(plan.pipeline, plan.settings, place.shard, decoder=decoder, cuts_at_pauses=False)
+            op = assembly.decoding(step, place.shard, decoder, cuts_at_pauses=False)
             measured = op.measure_channels(table, place.first)
             statuses, channels = [row for row, _ in measured], [number for _, number in measured]
             for row in statuses:

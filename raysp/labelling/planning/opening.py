@@ -17,13 +17,7 @@ from raysp.labelling.planning.carried import carried_types, decode, encode
 from raysp.labelling.planning.listing import Listed, are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Pass, Plan, output_schema
-from raysp.labelling.planning.settings import (
-    is_surveyed_for,
-    label_parts,
-    piece_size,
-    resolve_settings,
-    staged_parts,
-)
+from raysp.labelling.planning.settings import is_surveyed_for, label_parts, piece_size, resolve_settings, staged_parts
 from raysp.labelling.planning.surveying import paths_of, refuse_without_recordings, survey, try_filters, with_ids
 from raysp.sink import absent, fault_injection, plan_record, run_record
 from raysp.sink.absent import MOST_IDS, Gone
@@ -93,16 +87,13 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     if record is not None:
         check_root(sink.url, record.root, listed.root, listed.shards, state.shards)
     refuse_listed_sink(source, listed.shards, pipeline.sink.url)
-    if source != pipeline.source:
-        pipeline = replace(pipeline, source=source)
+    pipeline = replace(pipeline, source=source)
     is_recorded = state.record is not None and (state.has_results or are_listed(listed.shards, state.shards))
     surveyed: dict[str, Surveyed] = {}
     if not is_recorded or state.record is None or state.record.parts.get("source.id") != source.id:
         source, surveyed = with_ids(pipeline, listed, state.shards)
     is_numbered = source != pipeline.source
-    if is_numbered:
-        pipeline = replace(pipeline, source=source)
-    opened = replace(opened, pipeline=pinned(pipeline))
+    opened = replace(opened, pipeline=pinned(replace(pipeline, source=source)))
     if not state.has_results and not (is_recorded and is_surveyed_for(opened.pipeline, state.record)):
         state = SinkState()
     corpus = survey(
@@ -288,7 +279,7 @@ def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
         refuse_without_recordings(corpus, todo, plan.pipeline)
     else:
         damaged: dict[str, str] = {}
-        recorded = {shard.name: shard for shard in sink.shards()}
+        recorded = sink.shards()
         todo = tuple(find_error_rows(sink.store, [*recorded.values()], plan.fingerprint, damaged))
         absent = sink.absent()
         unreadable = {**{shard.name: shard.reason for shard in absent}, **damaged}
@@ -300,7 +291,7 @@ def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
 def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpus:
     """Return the shards of some names, with their current content."""
     pipeline, sink = opened.pipeline, opened.sink
-    recorded = {shard.name: shard for shard in sink.shards()}
+    recorded = sink.shards()
     absent = {shard.name: shard for shard in sink.absent()}
     planned = {**{name: shard.shard for name, shard in absent.items()}, **recorded}
     names = _matching(patterns, sorted(planned), sink.url)

@@ -46,12 +46,7 @@ def checkpoint_folder(pipeline: Pipeline) -> Path:
 
 
 def folder_of(
-    url: str,
-    source: Shards,
-    backend: str = OWN,
-    language: str | Column | None = None,
-    *,
-    keeps_languages: bool = False,
+    url: str, source: Shards, backend: str = OWN, language: str | Column | None = None, *, keeps_languages: bool = False
 ) -> Path:
     """Return the local folder of a checkpoint that a backend runs over a corpus; see `checkpoint_folder`.
 

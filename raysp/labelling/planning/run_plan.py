@@ -148,23 +148,23 @@ class Corpus(Brief):
         return sum(shard.num_rows for shard in self.shards)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Resolved values of a pipeline's `auto` settings."""
+    """Resolved values of a pipeline's `auto` settings; by default without a model, as of a pipeline without audio."""
 
     checkpoint: "CheckpointSummary"
-    checkpoint_digest: str
+    checkpoint_digest: str = ""
     """Hash of its weights, configuration and tokenizer."""
     dtype: str
     device: str
-    batch_seconds: float
-    block_seconds: float
+    batch_seconds: float = 0.0
+    block_seconds: float = 0.0
     cpus_per_actor: ActorCpus
     """CPUs of each actor, and its number of torch threads."""
-    gpus_per_actor: float
-    batching: Batching
+    gpus_per_actor: float = 0.0
+    batching: Batching = Batching.FREE
     """Batching of windows on this device."""
-    fingerprint_seconds: float | None
+    fingerprint_seconds: float | None = None
     """Budget in padded seconds, if the sink's labels may depend on it; None: they do not."""
     file_digests: Mapping[str, str] = field(default_factory=dict)
     """Digests of files that outputs read besides the checkpoint, such as language models, by url."""

@@ -11,12 +11,7 @@ from raysp.cluster.resources import Resources, actor_cpus, actors_that_fit, chec
 from raysp.corpus.shards import PIECE_SECONDS, PieceSize
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError, about
-from raysp.labelling.planning.planned_checkpoint import (
-    checkpoint_folder,
-    digest_of,
-    located_outputs,
-    summary_of,
-)
+from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, digest_of, located_outputs, summary_of
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.models.labelled_passes import OWN, CheckpointSummary
 from raysp.ops.blocks import (
@@ -81,11 +76,12 @@ def resolve_settings(
     resolved: list[Resolved | None] = [*(before.passes if before else ())]
     if len(resolved) != len(alone):  # also of another pipeline, which the fingerprint shows
         resolved = [before] * len(alone)
-    passes = []
-    for number, part in enumerate(alone):
-        passes.append(Pass(part, _settings(part, resources, resolved[number], summaries[number], summaries)))
+    passes = tuple(
+        Pass(part, _settings(part, resources, earlier, summary, summaries))
+        for part, earlier, summary in zip(alone, resolved, summaries, strict=True)
+    )
     _check_columns(pipeline, passes)
-    return tuple(passes)
+    return passes
 
 
 def _without_model(label: Label, resources: Resources) -> Settings:
@@ -101,18 +97,8 @@ def _without_model(label: Label, resources: Resources) -> Settings:
         gives=(),
         receptive_samples=0,
     )
-    return Settings(
-        checkpoint=none,
-        checkpoint_digest="",
-        dtype=label.dtype,
-        device=label.device,
-        batch_seconds=0.0,
-        block_seconds=0.0,
-        cpus_per_actor=actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=False),
-        gpus_per_actor=0.0,
-        batching=Batching.FREE,
-        fingerprint_seconds=None,
-    )
+    cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=False)
+    return Settings(checkpoint=none, dtype=label.dtype, device=label.device, cpus_per_actor=cpus)
 
 
 def _refuse_incomplete(step: Step, index: int) -> None:

@@ -104,7 +104,7 @@ def survey(
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
-    new_shards = _NewShards(work, listed.shards, size, limit_rows, check, carried)
+    new_shards = _NewShards(work, listed.shards, check, carried)
     shards: list[Shard] = []
     absent: list[AbsentShard] = []
     num_rows = 0
@@ -118,7 +118,8 @@ def survey(
     unread = [target for target in new if target.name not in surveyed]
     processes = num_cpus() if limit_rows is None else 1
     with closing(survey_all(unread, Reading(work.source.storage_options, _needed(work)), processes)) as rest:
-        surveys = new_shards.sized(surveyed[target.name] if target.name in surveyed else next(rest) for target in new)
+        known = (surveyed[target.name] if target.name in surveyed else next(rest) for target in new)
+        surveys = _sized(known, size, limit_rows)
         for target in listed.shards:
             shard = unchanged.get(target.name)
             reason = f"{target.url}: {listed.unreadable.get(target.name)}"
@@ -172,14 +173,28 @@ def _unchanged(listed: Shard, recorded: Shard) -> Shard | None:
     return replace(recorded, url=listed.url, part=part, labels=listed.labels)
 
 
+def _sized(surveys: Iterator[Surveyed], size: PieceSize, limit_rows: int | None) -> Iterator[tuple[Surveyed, float]]:
+    """Return surveys with the seconds of their pieces, which the audio of the first ones determines."""
+    ahead: list[Surveyed] = []
+    num_rows, seconds = 0, 0.0
+    for surveyed in surveys:
+        ahead.append(surveyed)
+        if isinstance(surveyed, Survey):
+            num_rows += surveyed.num_rows
+            seconds += sum(group.seconds for group in surveyed.groups)
+        is_enough = seconds >= size.most_seconds * size.num_pieces  # more does not change the size
+        if is_enough or (limit_rows is not None and num_rows >= limit_rows):
+            break
+    piece_seconds = size.seconds(seconds)
+    return ((surveyed, piece_seconds) for surveyed in chain(ahead, surveys))
+
+
 @dataclass(eq=False)
 class _NewShards:
     """Shards from their surveys, with checks of their columns; fields are arguments of `survey`."""
 
     work: ReadsCorpus
     listed: Sequence[Shard]
-    size: PieceSize
-    limit_rows: int | None
     further_check: CheckSchema | None
     carried: CarriedTypes | None
     checked: dict[bool, pa.Schema] = field(default_factory=dict)
@@ -195,21 +210,6 @@ class _NewShards:
         self.labels = _label_schema(self.listed[0], str(labels), work.source) if is_there else pa.schema([])
         self.columns = source_columns(work)
         self.is_tried_later = any(_is_tried(step) for steps in work.flow.after for step in steps)
-
-    def sized(self, surveys: Iterator[Surveyed]) -> Iterator[tuple[Surveyed, float]]:
-        """Yield surveys with the seconds of their pieces, the first ones once their audio determines the seconds."""
-        ahead: list[Surveyed] = []
-        num_rows, seconds = 0, 0.0
-        for surveyed in surveys:
-            ahead.append(surveyed)
-            if isinstance(surveyed, Survey):
-                num_rows += surveyed.num_rows
-                seconds += sum(group.seconds for group in surveyed.groups)
-            is_enough = seconds >= self.size.most_seconds * self.size.num_pieces  # more does not change the size
-            if is_enough or (self.limit_rows is not None and num_rows >= self.limit_rows):
-                break
-        piece_seconds = self.size.seconds(seconds)
-        return ((surveyed, piece_seconds) for surveyed in chain(ahead, surveys))
 
     def __call__(self, shard: Shard, surveyed: Survey, seconds: float) -> Shard:
         """Return a shard with pieces of some seconds; raise PlanError if a column is missing or of the wrong type."""

@@ -100,7 +100,7 @@ class Indexer:
     def _measured(self, shard: Shard, decoder: Decoder | None) -> Iterator[tuple[pa.Table, list[RowStatus]]]:
         """Yield the rows of a shard with their outcomes; durations are from its label shard or audio headers."""
         recipe = self.recipe
-        op = assembly.measuring(recipe, self.checkpoint, shard, late=recipe.flow.late, decoder=decoder)
+        op = assembly.measuring(recipe, self.checkpoint, shard, decoder)
         has_durations = recipe.source.labels is not None and not recipe.flow.late
         first = 0
         for piece in shard.pieces:

@@ -55,7 +55,7 @@ class Recomputing:
         self.dtype = settings.dtype
         self.columns = [*RESULT_SCHEMA.names, *pipeline.flow.columns]
         self.passes = [_unfiltered(*planned) for planned in passes]
-        self.ops = [assembly.labelling(*pass_) for pass_ in self.passes]
+        self.ops = [assembly.labelling(pass_) for pass_ in self.passes]
 
     def __call__(self, shard: Shard, row: int) -> Mapping[str, object]:
         """Return the label of one row, with the columns of a label shard except copied source columns."""
@@ -74,9 +74,9 @@ class Recomputing:
         schema = output_schema(*self.passes[:number]) if number else pa.schema([])
         for name in {*pipeline.label.reads} & {*before}:
             table = table.append_column(schema.field(name), pa.array([before[name]], schema.field(name).type))
-        reading = assembly.reading(*pass_, shard)
+        reading = assembly.reading(pass_, shard)
         windows = in_order([self.ops[number](block, shard.name)[0] for block in reading(table, row)])
-        rows = assembly.joining(*pass_)(windows).to_pylist()
+        rows = assembly.joining(pass_)(windows).to_pylist()
         if len(rows) != 1:
             raise RunError(
                 f"{shard.url} row {row}: recomputed alone it became {count(len(rows), 'row')}; this is a bug in raysp: "

@@ -17,7 +17,7 @@ from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, RunError, SpecError
 from raysp.labelling import assembly
-from raysp.labelling.engine.datasets.table_job import PLACE, TableColumns, TableJob, table_job
+from raysp.labelling.engine.datasets.table_job import PLACE, TableJob, table_job, table_source
 from raysp.labelling.engine.later_passes import with_pass
 from raysp.labelling.engine.model import Model, ahead, in_order, threads_kept
 from raysp.labelling.planning.run_plan import output_schema
@@ -72,7 +72,7 @@ class Labeller(AbstractContextManager["Labeller"]):
     ) -> None:
         if isinstance(cast("object", steps), Iterable):  # other values are refused by the pipeline
             steps = [replace(step, pool=Pool()) if isinstance(step, Label) else step for step in steps]
-        job = table_job(steps, TableColumns(id, audio, keep, row, audio_root, storage_options))
+        job = table_job(steps, table_source(id, audio, audio_root, storage_options), keep, row)
         with threads_kept() as threads:
             self._load(job, threads)
 
@@ -80,9 +80,8 @@ class Labeller(AbstractContextManager["Labeller"]):
         """Load the models, with a number of torch threads on CPUs, which batches that are labelled at once share."""
         self._job = job
         self._models = [Model(step, threads=threads, in_this_thread=True) for step in job.passes]
-        self._joins = [assembly.joining(*step) for step in job.passes]
-        numbers = range(len(job.passes))
-        self._filters = [assembly.row_filters(job.pipeline, job.functions, number) for number in numbers]
+        self._joins = [assembly.joining(step) for step in job.passes]
+        self._filters = [assembly.row_filters(job.pipeline, job.functions, number) for number in range(len(job.passes))]
         self._joining = threading.Lock()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -128,7 +127,7 @@ class Labeller(AbstractContextManager["Labeller"]):
         read = sorted({source.audio, *step.pipeline.flow.reads}) if number else self._job.decoded_columns(rows.schema)
         ids = None if source.id is None else rows.column(source.id).to_pylist()
         names = ids and [name for name in ids for _ in range(step.pipeline.decode.most_channels)]
-        decode = assembly.decoding(*step, None, decoder=decoder, functions=self._job.functions)
+        decode = assembly.decoding(step, None, decoder, self._job.functions)
         with closing(ahead(decode(rows.select(read), 0), 1)) as blocks:
             windows = [*in_order(lambda block: model(block, names=names).labels, blocks, model.at_once)]
         with self._joining:

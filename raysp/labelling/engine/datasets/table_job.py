@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -23,17 +22,6 @@ PLACE = "dataset"
 """Word for the rows in messages, in place of the url of a shard."""
 NO_URL = "/dataset"
 """Url of source and sink, which are not used."""
-
-
-class TableColumns(NamedTuple):
-    """Columns of tables, and the folder of recordings that they give by path; fields are arguments of `Labeller`."""
-
-    id: str | None = "id"
-    audio: str = "audio"
-    keep: Sequence[str] = ()
-    row: str | None = None
-    audio_root: str | None = None
-    storage_options: GivenOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -118,30 +106,33 @@ def _is_without_bytes(kind: pa.DataType) -> bool:
     return {*fields} <= {*AUDIO.names} and pa.types.is_null(fields.get("bytes", pa.null()))
 
 
-def table_job(
-    steps: Sequence[Step], columns: TableColumns, resources: Callable[[Pipeline], Resources] = local_resources
-) -> TableJob:
-    """Check steps and the names of columns, and resolve "auto" settings; errors are those of `Labeller`.
-
-    `resources` returns the resources that the model may use.
-    """
-    id, audio, keep, row, audio_root, storage_options = columns
+def table_source(id: str | None, audio: str, audio_root: str | None, storage_options: GivenOptions | None) -> Shards:
+    """Return the source that stands for tables; arguments and errors are those of `Labeller`."""
     if audio_root is None:
         unused = {"storage_options": storage_options or None}
         refuse_unused(unused, "they reach the folder of audio_root=, and there is none; leave them out")
-    options = options_of(storage_options or {})
-    url = NO_URL if audio_root is None else audio_root
-    source = Shards(url, id=id, audio=audio, audio_root=audio_root, storage_options=options)
+    url, options = NO_URL if audio_root is None else audio_root, options_of(storage_options or {})
+    return Shards(url, id=id, audio=audio, audio_root=audio_root, storage_options=options)
+
+
+def table_job(
+    steps: Sequence[Step], source: Shards, keep: Sequence[str], row: str | None, resources: Resources | None = None
+) -> TableJob:
+    """Check steps and the names of columns, and resolve "auto" settings; errors are those of `Labeller`.
+
+    `resources` are those that the model may use; None: those of this machine.
+    """
     pipeline = Pipeline(source, steps=steps, sink=Parquet(NO_URL, keep=keep))
     if not pipeline.reads_audio:
         raise SpecError(
             f"found steps {[type(step).__name__ for step in steps]}; expected one Decode and at least one Label"
         )
-    if id is None and any(getattr(output, "generate", {}).get("do_sample") for output in pipeline.outputs):
+    if source.id is None and any(getattr(output, "generate", {}).get("do_sample") for output in pipeline.outputs):
         raise SpecError(
             "id=None: generate={'do_sample': True} draws by the id of a row; name the column of the ids by id="
         )
     pipeline, chosen = with_backends(pinned(with_absolute_paths(pipeline)))
     summaries = [output.summary for output in chosen]
     functions = {name: load_function(name) for step in pipeline.steps for name in step.functions}
-    return TableJob(pipeline, resolve_settings(pipeline, resources(pipeline), summaries=summaries), row, functions)
+    passes = resolve_settings(pipeline, resources or local_resources(pipeline), summaries=summaries)
+    return TableJob(pipeline, passes, row, functions)
