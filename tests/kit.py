@@ -387,11 +387,7 @@ def planned(pipeline: raysp.Pipeline, folder: Path, *settings: str) -> Ran:
 def run_forked(line: str | Sequence[object], **variables: str) -> Ran:
     """Run a command line in a process that is forked once raysp is imported, with the arguments of `run`."""
     environment = {**os.environ, "RAYSP_ENGINE": "here", **variables}
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        code = forked.python(["-m", "raysp", *_arguments(line)], environment, out, err)
-        out.seek(0)
-        err.seek(0)
-        return Ran(code, out.read(), err.read())
+    return Ran(*forked.python(["-m", "raysp", *_arguments(line)], environment))
 
 
 def run_apart(line: str | Sequence[object], **variables: str) -> Ran:

@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -69,14 +68,13 @@ class Reader:
 
     def _run(self, program: str, *words: str, code: int = 0) -> str:
         """Return what a command prints, without live lines."""
-        with tempfile.TemporaryFile("w+") as said:
-            if program in ("python", "raysp"):
-                arguments = words if program == "python" else ["-m", "raysp", *words]
-                ended = forked.python(arguments, self._environment, said, said, self.folder)
-            else:
-                ended = subprocess.run([program, *words], cwd=self.folder, stdout=said, stderr=said).returncode
-            said.seek(0)
-            text = said.read().replace(str(self.folder), "~/raysp")
+        if program in ("python", "raysp"):
+            arguments = words if program == "python" else ["-m", "raysp", *words]
+            ended, said, _ = forked.python(arguments, self._environment, self.folder, merged=True)
+        else:
+            done = subprocess.run([program, *words], cwd=self.folder, capture_output=True, text=True)
+            ended, said = done.returncode, done.stdout + done.stderr
+        text = said.replace(str(self.folder), "~/raysp")
         printed = re.sub(r"^raysp: \d+% .*\n", "", text, flags=re.MULTILINE)
         assert ended == code, f"{program} {words} ended with {ended}:\n{printed}"
         return printed

@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -49,15 +48,20 @@ def _server_of_commands() -> str:
 
 
 def python(
-    arguments: Sequence[str], environment: Mapping[str, str], out: IO[str], err: IO[str], folder: Path | None = None
-) -> int:
-    """Run `python -m` or `python -c` with these arguments and return its exit code, negative for a signal.
+    arguments: Sequence[str], environment: Mapping[str, str], folder: Path | None = None, *, merged: bool = False
+) -> tuple[int, str, str]:
+    """Run `python -m` or `python -c` with these arguments; return its exit code, negative for a signal, and its output.
 
-    For commands that read no variable while they import what the server has imported.
+    For commands that read no variable while they import what the server has imported. The output is that of stdout and
+    that of stderr, or all of it and nothing if both are one stream.
     """
     request = {"command": [*arguments], "environment": dict(environment), "folder": str(folder or Path.cwd())}
-    with open(os.devnull) as nothing:
-        return ask(_server_of_commands(), request, [file.fileno() for file in (nothing, out, err)])
+    with open(os.devnull) as nothing, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        streams = [file.fileno() for file in (nothing, out, out if merged else err)]
+        code = ask(_server_of_commands(), request, streams)
+        out.seek(0)
+        err.seek(0)
+        return code, out.read(), err.read()
 
 
 @contextmanager
