@@ -1,14 +1,13 @@
 """`Labeller.arrays`: numpy arrays in, label rows out, as of files with the same samples."""
 
 import io
-import re
 
 import numpy as np
 import pytest
 import soundfile
 
 import raysp
-from tests.corpora import CHECKPOINT, DEMO, digits_table
+from tests.corpora import CHECKPOINT, digits_table
 
 STEPS = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])]
 ROWS = digits_table(3)
@@ -20,13 +19,6 @@ RECORDINGS, RATE = [samples for samples, _ in READ], READ[0][1]
 def labeller():
     with raysp.Labeller(STEPS, keep=["text"]) as found:
         yield found
-
-
-def test_the_example_of_the_reference_runs(monkeypatch):
-    text = (DEMO.parents[1] / "docs" / "reference" / "api.md").read_text()
-    [block] = [one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "labeller.arrays(" in one]
-    monkeypatch.chdir(DEMO.parents[1])
-    exec(compile(block, "api.md", "exec"), {})
 
 
 def test_labels_of_arrays_are_those_of_their_files(labeller):

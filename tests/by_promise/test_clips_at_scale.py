@@ -209,22 +209,6 @@ def test_files_have_about_equal_size_and_the_rows_of_one_file(sink, tmp_path, fo
     assert sum(size + largest > 0.9 * MOST_BYTES for size in sizes) >= len(sizes) - 2
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"split": {"train": 0.5, "dev": 0.4}}, "the shares add up to 0.9; expected 1"),
-        ({"split": {"a/b": 1.0}}, "split"),
-        ({"split": {"dev": 0.5, "Dev": 0.5}}, "split: dev, Dev have one folder where letter case is ignored"),
-        ({"split": {}}, "split"),
-        ({"speaker": "speaker_id"}, "speaker='speaker_id': has no effect, since split='train' names one split"),
-        ({"shard_bytes": 0}, "Clips.shard_bytes: found 0"),
-    ],
-)
-def test_options_that_are_wrong_for_any_data(options, expected):
-    with pytest.raises(raysp.SpecError, match=expected):
-        raysp.Clips(**options)
-
-
 @pytest.mark.parametrize("to", ["clips", "jsonl"])
 def test_a_destination_that_holds_no_more_bytes_is_named_with_the_remedy(sink, tmp_path, to):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -12,7 +12,7 @@ import soundfile
 from safetensors.numpy import load_file, save_file
 
 import raysp
-from raysp import ChangedError, PlanError, SpecError
+from raysp import ChangedError, SpecError
 from tests import kit
 from tests.corpora import CHECKPOINT, digits_table, samples_of, with_columns, write_shard
 from tests.golden.checkpoints import encoder_decoder, of_encoder
@@ -143,9 +143,6 @@ def test_what_cannot_be_is_refused_with_the_step(source, others, tmp_path):
         made(source, tmp_path, TIMES, TEXTS)
     with pytest.raises(SpecError, match=r"steps\[1\] Keep after Label|'pred_text', a column that no step before it"):
         made(source, tmp_path, others[0], NOT_FOUR, TEXTS)
-    numbers = raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_score")])
-    with pytest.raises(PlanError, match="column 'pred_score' holds float, expected strings"):
-        labelled(made(source, tmp_path / "out", TEXTS, numbers))
 
 
 def test_rows_that_a_later_model_leaves_out_or_fails_on_have_no_outputs(tmp_path):

@@ -88,11 +88,6 @@ def test_a_pipeline_with_the_step_keeps_the_rows(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "options", "message"),
     [
-        (
-            ["pred_text"],
-            {},
-            "suggest='pred_text': found a column of string, expected numbers; columns of numbers are row",
-        ),
         (["signal.gone"], {}, "suggest='signal.gone': found no such column"),
         (["pred_score"], {"quantiles": [1.0]}, "quantile: found 1.0, expected a number between 0 and 1"),
         (["pred_score"], {"group": "gone"}, "group='gone': no column is named 'gone'"),

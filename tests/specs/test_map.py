@@ -1,14 +1,13 @@
 """`Map`: which functions, types and columns it takes."""
 
 import functools
-import json
 
 import pyarrow as pa
 import pytest
 
 import raysp
 from raysp import SpecError
-from tests.corpora import a_pipeline, write_shard
+from tests.corpora import a_pipeline
 from tests.user_specs import odd_rows
 
 ADDS = {"added": "float32"}
@@ -19,28 +18,6 @@ def a_map(**fields):
 
 
 not_named = lambda rows: rows  # noqa: E731
-
-
-def added(rows):
-    """Return columns of every kind for a row."""
-    return {"added": [1.0] * rows.num_rows, "more": [[{"a": [1], "b": 2}]] * rows.num_rows}
-
-
-def test_a_pipeline_with_it_comes_back_from_the_record_of_its_sink(tmp_path):
-    write_shard(tmp_path / "in" / "a.parquet", 1)
-    kinds = {"added": "float32", "more": pa.list_(pa.struct([("a", pa.list_(pa.int8())), ("b", pa.int16())]))}
-    steps = [a_map(function=added, adds=kinds), a_map(adds={"odd": "bool"}, function=odd)]
-    pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", keep=steps)
-    raysp.run(pipeline, engine="here", progress=False)
-    recorded = json.loads((tmp_path / "out/.raysp/run.json").read_text())["pipeline"]["steps"]
-    assert [step["type"] for step in recorded] == ["Decode", "Map", "Map", "Label"]
-    assert recorded[1]["adds"] == {"added": "float", "more": "list<item: struct<a: list<item: int8>, b: int16>>"}
-    assert raysp.verify(f"{tmp_path}/out", sample=1, trust=True).differences == ()
-    assert raysp.retry(f"{tmp_path}/out", trust=True, engine="here", progress=False).exit_code == 0
-
-
-def odd(rows):
-    return {"odd": odd_rows(rows)}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.specs.settled import settled
 
 DECODE, LABEL = raysp.Decode(), raysp.Label("c", outputs=[raysp.Transcript()])
-BY_SECONDS, BY_COLUMN = raysp.Keep(1), raysp.Keep(where=[("language", "==", "en")])
 
 
 def hashed(pipeline: raysp.Pipeline, checkpoint_digest: str = "d", dtype: str = "float32") -> str:
@@ -30,11 +29,6 @@ class TestOrder:
             ([DECODE, LABEL, LABEL], r"two columns would be named 'pred_text'"),
             ([LABEL, DECODE], r"found steps \[Label, Decode\]; expected Decode before Label"),
             ([DECODE, LABEL, raysp.Map("m:f", adds={"a": "bool"}, reads=["id"])], "after Label: move Map before it"),
-            (
-                [DECODE, LABEL, BY_COLUMN],
-                r"steps\[2\] Keep .* reads 'language', .* one of pred_text, pred_score, or th",
-            ),
-            ([BY_SECONDS, DECODE, LABEL], "Keep by seconds needs decoded audio: move it after Decode"),
             (
                 [DECODE, raysp.Keep(where=[("audio", "==", "x")]), LABEL],
                 r"steps\[1\] Keep: where= cannot use the audio column 'audio'",

@@ -78,26 +78,6 @@ def test_the_bundled_checkpoint_on_the_bundled_digits():
 
 
 class TestRows:
-    def test_each_row_is_counted_once_and_only_labelled_ones_with_a_reference_are_compared(self, mixed, digits):
-        found = evaluated(mixed, by=["speaker", "take", "seconds"])
-        rows = found.rows
-        assert (rows.total, rows.compared, rows.without_reference) == (6, 4, 1)
-        assert (rows.errors, rows.skipped, rows.uncommitted) == ({"unsupported_format": 1}, {}, 0)
-        # Of four words: speech where there is none, and a word that is not there.
-        counts = {name: found.scores.counts[name] for name in ("words", "substitutions", "insertions", "deletions")}
-        assert counts == {"words": 4, "substitutions": 0, "insertions": 1, "deletions": 1}
-        assert (found.scores.metrics["wer"].value, found.normalisation.name, found.exit_code) == (0.5, "letters", 0)
-        worst = found.worst
-        assert [(one.shard, one.row, one.errors) for one in worst] == [("a.parquet", 2, 1), ("b.parquet", 0, 1)]
-        assert [one.id for one in worst] == [digits["id"][row].as_py() for row in (2, 4)]
-        assert worst[0].hypothesis == digits["text"][2].as_py()
-        assert [(one.value, one.scores.rows, one.scores.metrics["wer"].value) for one in found.by["speaker"]] == [
-            (None, 1, 0.5),
-            ("a", 2, 0.0),
-            ("b", 1, None),
-        ]
-        assert {one.value: one.scores.rows for one in found.by["take"]} == {1: 3, 2: 1}
-
     def test_rows_that_a_step_leaves_out_are_counted(self, mixed):
         steps = [raysp.Keep(where=[("take", "==", 1)]), raysp.Decode()]
         rows = evaluated(mixed, steps=steps).rows

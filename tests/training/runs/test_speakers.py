@@ -39,18 +39,14 @@ def recipe_of(words, listener, others, sink):
     return a_recipe(words, Path(), sink, seed=1, batching=batching, **fields)  # whose vectors are not all the same
 
 
-@pytest.fixture(scope="module")
-def trained(words, listener, others, tmp_path_factory) -> tuple[Path, list[str]]:
-    """The sink of a training, and the lines that it printed."""
-    sink = tmp_path_factory.mktemp("trained") / "out"
-    file = kit.pipeline_file(sink.with_name("recipe_of_speakers.py"), recipe_of(words, listener, others, sink))
+def test_speakers_of_no_training_are_compared_in_pairs_and_the_weights_with_the_lowest_rate_are_exported(
+    words, listener, others, tmp_path
+):
+    sink = tmp_path / "out"
+    file = kit.pipeline_file(tmp_path / "recipe_of_speakers.py", recipe_of(words, listener, others, sink))
     ran = kit.run(["finetune", file])
     assert ran.code == 0, ran.err
-    return sink, (ran.out + ran.err).splitlines()
-
-
-def test_speakers_of_no_training_are_compared_in_pairs(trained):
-    last = evaluations_of(trained[0])[4]
+    last = evaluations_of(sink)[4]
     scores = last["scores"]
     counts, eer = scores["counts"], scores["metrics"]["eer"]
     assert [*scores["metrics"]] == ["eer", "accuracy", "f1"]
@@ -61,17 +57,13 @@ def test_speakers_of_no_training_are_compared_in_pairs(trained):
     assert {one["name"] for one in last["classes"]} <= {"s0", "s1", "s2"}
     assert {one["reference"] for one in last["worst"]} <= {"s0", "s1"}
     assert last["loss"] > 0  # of the rows of known speakers
-
-
-def test_the_weights_with_the_lowest_rate_are_exported_and_the_rate_is_shown(trained):
-    sink, lines = trained
     rates = {done: one["scores"]["metrics"]["eer"]["value"] for done, one in evaluations_of(sink).items() if done}
     best = json.loads((sink / "metrics.json").read_text())["best"]
     assert [*rates] == [2, 4]
     assert best == {"metric": "eer", "value": min(rates.values()), "step": min(rates, key=rates.__getitem__)}
     value, step = f"{best['value']:.2%}", best["step"]
     line = rf"raysp: evaluation at step {step}: EER {re.escape(value)} \(.* to .*\), accuracy .*, macro F1 .*, loss \d"
-    assert any(re.match(line, one) for one in lines)
+    assert any(re.match(line, one) for one in (ran.out + ran.err).splitlines())
     status = raysp.status(str(sink))
     assert (status.best.metric, status.best.steps, status.best.estimate.value) == ("eer", step, best["value"])
     page = (sink / ".raysp" / "report.html").read_text()
