@@ -33,12 +33,12 @@ def words_of(tokens, separator) -> list[list[int]]:
 
 def best_of_all(log_probs_TV: torch.Tensor, ids, separator=None) -> float:
     """Return the highest log-probability of all paths that collapse to the tokens, or to the same words of them."""
-    num_frames, num_tokens = log_probs_TV.shape
+    frames, words = log_probs_TV.tolist(), words_of(ids, separator)
     best = -math.inf
-    for path in itertools.product(range(num_tokens), repeat=num_frames):
+    for path in itertools.product(range(len(frames[0])), repeat=len(frames)):
         tokens = [token for token, _ in itertools.groupby(path) if token != BLANK]
-        if words_of(tokens, separator) == words_of(ids, separator):
-            best = max(best, sum(float(log_probs_TV[frame, token]) for frame, token in enumerate(path)))
+        if words_of(tokens, separator) == words:
+            best = max(best, sum(frame[token] for frame, token in zip(frames, path, strict=True)))
     return best
 
 
