@@ -10,7 +10,6 @@ import pytest
 import sentencepiece
 import torch
 
-import raysp.models
 from raysp import CheckpointError
 from raysp.models import AutoTokenizer, TextTokenizer, Wav2Vec2PhonemeCTCTokenizer
 from tests.models.oracles import transformers
@@ -141,30 +140,6 @@ def test_texts_of_ids_equal_theirs(pair):
             assert ours.batch_decode(rows[:1], **options) == theirs.batch_decode(rows[:1], **options)
 
 
-OF_ALL = {
-    "special tokens": lambda it: (it.special_tokens_map, it.all_special_tokens, it.all_special_ids, len(it)),
-    "added_tokens_decoder": lambda it: {i: (t.content, t.special) for i, t in it.added_tokens_decoder.items()},
-    "padding_side of a call": lambda it: dict(it(["ONE ONE", "E"], padding=True, padding_side="left")),
-    "pad, labels": lambda it: dict(it.pad([{"input_ids": [5, 6], "labels": 1}, {"input_ids": [7], "labels": 0}])),
-    "pad, masks": lambda it: dict(it.pad([{"input_ids": [5, 6], "attention_mask": [1, 0]}], padding="max_length",
-                                         max_length=4, padding_side="left", verbose=False)),
-    "add_special_tokens": lambda it: (it.add_special_tokens({"pad_token": "<q>"}), it.pad_token, len(it)),
-    "an empty text": lambda it: [it(text, add_special_tokens=False, return_tensors=kind)["input_ids"].dtype
-                                 for text in ("", ["", ""]) for kind in ("np", "pt")],
-    "cut from the left": lambda it: (setattr(it, "truncation_side", "left"),
-                                     it.encode("ONE TWO", max_length=3, truncation=True)),
-    "model_max_length": lambda it: (setattr(it, "model_max_length", 2), it.encode("ONE TWO", truncation=True)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["letters", "phonemes and words", "BERT", "GPT-2"])
-def test_tokenizers_have_the_values_of_transformers(kind, tmp_path):
-    WRITERS[kind](tmp_path)
-    for name, read in OF_ALL.items():
-        found, expected = (read(one.AutoTokenizer.from_pretrained(tmp_path)) for one in (raysp.models, transformers))
-        assert found == expected, name
-
-
 def test_settings_are_kept_in_files_and_copies(folder, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", truncation_side="left", model_max_length=9)
     tokenizer.save_pretrained(tmp_path / "saved")
@@ -182,19 +157,6 @@ def test_settings_are_kept_in_files_and_copies(folder, tmp_path):
             assert getattr(again, name) == getattr(tokenizer, name)
     with pytest.raises(TypeError, match="repo_id given without push_to_hub=True"):
         tokenizer.save_pretrained(tmp_path / "other", repo_id="owner/name")
-
-
-def test_what_tokenizers_have_not_is_refused_with_the_way_out(tmp_path):
-    write_letters(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    with pytest.raises(AttributeError, match=r"has no 'all_special_token' \(did you mean 'all_special_tokens'\?\)"):
-        tokenizer.all_special_token  # noqa: B018
-    with pytest.raises(ValueError, match=r"^return_length given, .* do not return: omit it; count the input_ids"):
-        tokenizer("ONE", return_length=True)
-    with pytest.raises(ValueError, match="rows have input_values, expected input_ids"):
-        tokenizer.pad({"input_values": [[0.0]]})
-    with pytest.raises(ValueError, match="pad given, expected names among "):
-        tokenizer.add_special_tokens({"pad": "<pad>"})
 
 
 def bert_of(**config):
