@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 import raysp
@@ -47,12 +46,6 @@ def edit(path: Path, **values: object) -> None:
     write(path, {**json.loads(path.read_text()), **values})
 
 
-def halved(folder: Path) -> None:
-    tensors = safetensors.torch.load_file(folder / "model.safetensors")
-    tensors = {name: tensor.half() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
 def of_dicts(folder: Path) -> None:
     token = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
     write(folder / "special_tokens_map.json", {name: {"content": one, **token} for name, one in SPECIAL.items()})
@@ -63,9 +56,7 @@ def renamed(folder: Path) -> None:
 
 
 OPENING = {
-    "special_tokens_map.json alone": lambda folder: None,
     "special tokens as objects": of_dicts,
-    "float16": halved,
     "a class of Flax": lambda folder: edit(folder / "config.json", architectures=["FlaxWav2Vec2ForCTC"]),
     "the tokenizer by the name of its first release": renamed,  # which theirs of today has no more
 }

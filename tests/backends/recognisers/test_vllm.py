@@ -60,7 +60,7 @@ def test_texts_alone_and_together_are_those_of_the_backend_transformers(recognis
     assert any(row["pred_text"] for row in theirs)
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 @pytest.mark.usefixtures("vllm")
 def test_a_run_is_verified_and_its_plan_does_not_import_vllm(corpus, recogniser, monkeypatch):
     run_without_ray(monkeypatch)

@@ -151,6 +151,9 @@ def test_settings_are_kept_in_files_and_copies(folder, tmp_path):
         assert (one.padding_side, one.truncation_side, one.model_max_length) == ("left", "left", 9)
         assert one.get_vocab() == tokenizer.get_vocab()
         assert one.decode(ids) == tokenizer.decode(ids)
+    texts = ["the cat sat on the mat", "a cat"]
+    for options in ({"truncation": True}, {"padding": True}):
+        assert plain(tokenizer(texts, **options)) == plain(theirs(texts, **options))
     if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer):
         assert type(again) is type(tokenizer)
         for name in ("phonemizer_lang", "do_phonemize", "phone_delimiter_token", "word_delimiter_token"):
