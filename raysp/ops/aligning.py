@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,26 +21,13 @@ from raysp.text.error_rates import Language
 from raysp.text.spelling import Letters, PhonemeSpelling, Spelling, Spelt
 from raysp.text.times import times_of_word
 
-Spans = list[dict[str, object]]
+Struct = dict[str, Any]
+"""A word or character ("char") with "start" and "end" in seconds and a "score"; None if the vocabulary lacks it.
+
+A wildcard has times alone.
+"""
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Timed:
-    """A word or character with its times in seconds and its probability; None if the vocabulary lacks it.
-
-    A wildcard has times alone.
-    """
-
-    text: str
-    start: float | None = None
-    end: float | None = None
-    score: float | None = None
-
-    def as_struct(self, name: str) -> dict[str, object]:
-        """Return the value for a column of words or characters."""
-        return {name: self.text, "start": self.start, "end": self.end, "score": self.score}
 
 
 @dataclass(eq=False)
@@ -193,34 +180,41 @@ class Aligning(OutputOp):
         """Return the columns of a row; without a path, null except for the number of skipped characters."""
         if alignment is None and any(word.ids for word in spelt.words):
             return (None, spelt.num_skipped, *(None for _ in self.schema.names[2:]))
-        spans: dict[str, Spans] = {"words": [], "chars": []}
+        spans: dict[str, list[Struct]] = {"words": [], "chars": []}
         for word, letters in self._timed(spelt, alignment):
-            spans["words"].append(word.as_struct("word"))
-            spans["chars"] += [letter.as_struct("char") for letter in letters]
+            spans["words"].append(word)
+            spans["chars"] += letters
         score = None if alignment is None else alignment.score
         return (score, spelt.num_skipped, *(spans[name.rpartition("_")[2]] for name in self.schema.names[2:]))
 
-    def _timed(self, spelt: Spelt, alignment: Alignment | None) -> Iterator[tuple[_Timed, list[_Timed]]]:
+    def _timed(self, spelt: Spelt, alignment: Alignment | None) -> Iterator[tuple[Struct, list[Struct]]]:
         """Yield each word with its characters."""
         for word, places in zip(spelt.words, spelt.places(), strict=True):
             letters = [
-                self._letter(letter, place, alignment) if alignment and letter.ids else _Timed(letter.text)
+                self._letter(letter, place, alignment) if alignment and letter.ids else _struct("char", letter.text)
                 for letter, place in zip(word.letters, places, strict=True)
             ]
-            letters = letters if isinstance(self.spelling, PhonemeSpelling) else _with_silent_marks(letters)
-            timed = [letter for letter in letters if letter.start is not None]
+            timed = [letter for letter in letters if letter["start"] is not None]
+            if not isinstance(self.spelling, PhonemeSpelling):
+                _silence_marks(timed)
             if timed:
-                scores = [letter.score for letter in timed if letter.score is not None]
+                scores = [letter["score"] for letter in timed if letter["score"] is not None]
                 score = sum(scores) / len(scores) if scores else None
-                yield _Timed(word.text, timed[0].start, timed[-1].end, score), letters
+                yield _struct("word", word.text, timed[0]["start"], timed[-1]["end"], score), letters
             else:
-                yield _Timed(word.text), letters
+                yield _struct("word", word.text), letters
 
-    def _letter(self, letters: Letters, place: slice, alignment: Alignment) -> _Timed:
+    def _letter(self, letters: Letters, place: slice, alignment: Alignment) -> Struct:
         start = int(alignment.first_frames[place.start]) * self.frame_seconds
         end = (int(alignment.last_frames[place.stop - 1]) + 1) * self.frame_seconds
         score = float(np.exp(alignment.token_scores[place], dtype=np.float64).mean())
-        return _Timed(letters.text, start, end, None if letters.num_skipped else score)
+        return _struct("char", letters.text, start, end, None if letters.num_skipped else score)
+
+
+def _struct(
+    kind: str, text: str, start: float | None = None, end: float | None = None, score: float | None = None
+) -> Struct:
+    return {kind: text, "start": start, "end": end, "score": score}
 
 
 def _with_best_of(log_probs_BTV: torch.Tensor, pauses: Sequence[int | None]) -> torch.Tensor:
@@ -232,16 +226,13 @@ def _with_best_of(log_probs_BTV: torch.Tensor, pauses: Sequence[int | None]) -> 
     return torch.cat([log_probs_BTV, spoken_BTV.amax(-1, keepdim=True)], -1)
 
 
-def _with_silent_marks(letters: list[_Timed]) -> list[_Timed]:
-    """Return the characters of a word with punctuation marks of zero duration."""
-    timed = [letter for letter in letters if letter.start is not None and letter.end is not None]
-    spans = [(cast("float", letter.start), cast("float", letter.end)) for letter in timed]
-    times = iter(times_of_word([letter.text for letter in timed], spans))
-    retimed = []
-    for letter in letters:
-        start, end = (None, None) if letter.start is None else next(times)
-        retimed.append(replace(letter, start=start, end=end))
-    return retimed
+def _silence_marks(letters: Sequence[Struct]) -> None:
+    """Set the punctuation marks among the characters of a word to zero duration."""
+    times = times_of_word(
+        [letter["char"] for letter in letters], [(letter["start"], letter["end"]) for letter in letters]
+    )
+    for letter, (start, end) in zip(letters, times, strict=True):
+        letter.update(start=start, end=end)
 
 
 def _with_any_pause(values: npt.NDArray[np.float32], pauses: Sequence[int]) -> npt.NDArray[np.float32]:

@@ -38,9 +38,9 @@ class Figures:
 class BlockOp(Protocol):
     """Op that labels blocks: `prepare`, `run` and `table`, of which only `run` holds the model."""
 
-    blocks_in_flight: int
+    blocks_in_flight: int = 1
     """Number of concurrent calls of `run`."""
-    has_users_code: bool
+    has_users_code: bool = False
 
     def __call__(
         self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
@@ -152,15 +152,13 @@ def cut_passes(
 
     `of_one_length`: each pass has windows of the same length.
     """
-    if not of_one_length:
-        return share_evenly(cut_batches(num_samples, max_samples), at_once)
-    places: dict[int, list[int]] = {}
+    groups: dict[int, list[int]] = {}
     for place, length in enumerate(num_samples):
-        places.setdefault(length, []).append(place)
+        groups.setdefault(length if of_one_length else 0, []).append(place)
     batches = [
-        [places[length][index] for index in batch]
-        for length in sorted(places, reverse=True)
-        for batch in cut_batches([length] * len(places[length]), max_samples)
+        [places[index] for index in batch]
+        for _, places in sorted(groups.items(), reverse=True)
+        for batch in cut_batches([num_samples[place] for place in places], max_samples)
     ]
     return share_evenly(batches, at_once)
 
@@ -244,11 +242,6 @@ def batching(*, dtype: str, device: str, windows_alone: bool = False) -> Batchin
     if is_accelerator(device):
         return Batching.RECORDED
     return Batching.FREE if dtype in EIGHT_BITS else Batching.ALONE  # a backend of eight bits decodes each row alone
-
-
-def agreed_rate(dtype: str) -> float:
-    """Return the least share of rows that must be equal when labelled again."""
-    return AGREED_RATE if dtype in ROUNDED else 1.0
 
 
 def most_unequal(num_rows: int, dtype: str) -> int:

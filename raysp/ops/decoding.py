@@ -18,7 +18,7 @@ from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.channels import explode, status_of_channel
 from raysp.ops.late_steps import NOTHING, Carrying
-from raysp.ops.pasts import Past, Pasts, with_pasts
+from raysp.ops.pasts import Pasts, with_pasts
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
 from raysp.ops.rows import (
     ERROR,
@@ -289,15 +289,16 @@ class Decoding:
 
         A damaged row whose prefix is kept is an error row with windows.
         """
-        row_status, kept, pasts = piece.statuses[index], list[Samples](), Pasts(self.past_samples)
+        row_status, kept = piece.statuses[index], list[Samples]()
+        pasts = Pasts(self.past_samples) if self.past_samples else None
         wave: Samples = np.empty(0, np.float32)
         place: Place | None = None
         number = num_added = 0
         for wave, num_samples, is_last, place in self._waves(_kept(chunks, kept) if self.carrying.samples else chunks):
             if not is_last:
                 part = RowStatus(row_status.row, number, None, num_samples / self.sample_rate)
-                yield Window(part, wave, place=place, past=self._past(pasts))
-                if self.past_samples:
+                yield Window(part, wave, place=place, past=pasts.before(is_last=False) if pasts else None)
+                if pasts:
                     pasts.add(wave, num_samples)
                 number, num_added = number + 1, num_added + num_samples
         self._judge(piece, index, row_status)
@@ -309,7 +310,7 @@ class Decoding:
         if not _has_samples(row_status):
             yield Window(row_status, None)
             return
-        past = self._past(pasts, is_last=True) if number else None
+        past = pasts.before(is_last=True) if pasts and number else None
         yield Window(row_status, wave, kept if number or self.cut_at_pauses else (), place, past)
 
     def _waves(self, chunks: Iterator[Samples]) -> Iterator[CutWave]:
@@ -319,9 +320,6 @@ class Decoding:
         elif (first := next(chunks, None)) is not None:
             for wave, is_last in cut_windows(itertools.chain([first], chunks), self.windowing):
                 yield CutWave(wave, self.windowing.added_samples(len(wave)), is_last)
-
-    def _past(self, pasts: Pasts, *, is_last: bool = False) -> Past | None:
-        return pasts.before(is_last=is_last) if self.past_samples else None
 
     def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
         """Return whether a row should first be decoded only for its length, since a filter may skip it."""

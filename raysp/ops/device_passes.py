@@ -1,15 +1,15 @@
 """Passes on an accelerator: one thread pads and copies, one launches, and others compute columns from results.
 
 Each thread processes batches in the order of submission, and so does each stream. Batches of the next block follow
-without a gap. Threads wait for each other only in queues, whose items are tokens: room in the ring, a place on the
-device, a batch.
+without a gap. Threads wait for each other only for a room in the ring, a place on the device, or a batch.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from queue import Empty, SimpleQueue
-from threading import Lock
+from functools import partial
+from queue import LifoQueue, SimpleQueue
+from threading import Lock, Semaphore
 from typing import TypeAlias
 
 import torch
@@ -66,16 +66,13 @@ class DevicePasses:
         self.device = device
         self.blocks_in_flight = blocks_in_flight
         self.launched = launched
-        self._rooms: SimpleQueue[None] = SimpleQueue()
-        self._free_rooms = [Room(device) for _ in range(launched + AHEAD)]
+        self._rooms: LifoQueue[Room] = LifoQueue()
         """A stack, so that a room allocates memory only when it is needed."""
-        self._places: SimpleQueue[None] = SimpleQueue()
+        self._places = Semaphore(launched)
         self._filled: SimpleQueue[_Item] = SimpleQueue()
         self._on_device: SimpleQueue[_Item] = SimpleQueue()
-        for _ in self._free_rooms:
-            self._rooms.put(None)
-        for _ in range(launched):
-            self._places.put(None)
+        for _ in range(launched + AHEAD):
+            self._rooms.put(Room(device))
         self._failed: list[_Item] = []
         self._kept = 0
         """Places of batches that ended, kept until the failed ones have run."""
@@ -98,14 +95,13 @@ class DevicePasses:
             raise errors[0]
 
     def _fill(self, item: _Item) -> None:
-        self._rooms.get()
-        item.room = self._free_rooms.pop()
+        item.room = self._rooms.get()
         item.stage(lambda: item.batch.fill(item.room), for_copies(self.device))
         self._filled.put(item)
 
     def _launch(self) -> None:
         item = self._filled.get()
-        self._places.get()
+        self._places.acquire()
         item.stage(item.batch.launch, for_passes(self.device))
         self._on_device.put(item)
 
@@ -115,41 +111,29 @@ class DevicePasses:
         with self._counting:
             self._kept += 1
             if item.error is None:
-                self._leave(item, None)
+                self._leave(item)
             else:
                 self._failed.append(item)
             if not self._failed or self._is_alone():
                 self._run_failed()
-                self._free_places()
+                self._places.release(self._kept)
+                self._kept = 0
 
     def _is_alone(self) -> bool:
         """Take all free places; return whether no batch is on the device."""
-        try:
-            while self._kept < self.launched:
-                self._places.get_nowait()
-                self._kept += 1
-        except Empty:  # the batch in that place ends later
-            return False
+        while self._kept < self.launched:
+            if not self._places.acquire(blocking=False):  # the batch in that place ends later
+                return False
+            self._kept += 1
         return True
 
     def _run_failed(self) -> None:
         for item in self._failed:
-            error: BaseException | None = None
-            try:
-                with for_passes(self.device):
-                    item.batch.run(item.error)
-            except BaseException as raised:
-                error = raised
-            self._leave(item, error)
+            failed, item.error = item.error, None
+            item.stage(partial(item.batch.run, failed), for_passes(self.device))
+            self._leave(item)
         self._failed.clear()
 
-    def _free_places(self) -> None:
-        for _ in range(self._kept):
-            self._places.put(None)
-        self._kept = 0
-
-    def _leave(self, item: _Item, error: BaseException | None) -> None:
-        # Before the token with which `_fill` takes a room.
-        self._free_rooms.append(item.room)
-        self._rooms.put(None)
-        item.done.put(error)
+    def _leave(self, item: _Item) -> None:
+        self._rooms.put(item.room)
+        item.done.put(item.error)

@@ -1,6 +1,6 @@
 """Embeddings: a vector per recording, or per frame; of one layer, of several layers, or of their learned sum."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -74,9 +74,7 @@ class MeanEmbedding(OutputOp):
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         counts = [end - first for first, end in rows.owned(self.frames.numbered)]
-        sums = zip(arrays["sums"], counts, strict=True)
-        means = [_mean(total_H, count, normalize=self.normalize) for total_H, count in sums]
-        return [rows.whole(means), rows.staged(arrays["sums"]), rows.staged(counts)]
+        return _means(arrays["sums"], counts, rows, normalize=self.normalize)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         return (_mean_over(windows, self.staged, normalize=self.normalize),)
@@ -141,11 +139,16 @@ class SpeakerEmbedding(OutputOp):
         vectors_BE = arrays["vectors"]
         counts = [1 if part is None else part[1] - part[0] for part in rows.parts]
         weighted = [vector_E * np.float32(count) for vector_E, count in zip(vectors_BE, counts, strict=True)]
-        whole = rows.whole([_mean(vector_E, 1, normalize=self.normalize) for vector_E in vectors_BE])
-        return [whole, rows.staged(weighted), rows.staged(counts)]
+        return _means(weighted, counts, rows, normalize=self.normalize)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         return (_mean_over(windows, self.staged, normalize=self.normalize),)
+
+
+def _means(sums: Iterable[Floats], counts: Sequence[int], rows: Rows, *, normalize: bool) -> list[Sequence[object]]:
+    """Return the column of means, and the staged columns of sums and numbers."""
+    means = [_mean(total, count, normalize=normalize) for total, count in zip(sums, counts, strict=True)]
+    return [rows.whole(means), rows.staged(sums), rows.staged(counts)]
 
 
 def _mean(total: Floats, count: int, *, normalize: bool) -> Floats:

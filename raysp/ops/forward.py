@@ -11,6 +11,7 @@ from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.crossing import Array, can_cross
+from raysp.models.labelled_passes import ModelPass
 from raysp.ops.late_steps import JoinOp
 from raysp.ops.pasts import Past
 from raysp.ops.rows import Place
@@ -57,12 +58,26 @@ class Rows:
         owned = []
         for part, frames, hidden in zip(self.parts, self.lengths.frames, self.lengths.hidden_frames, strict=True):
             of_layer = hidden if layer >= 0 else frames
-            if part is None:
-                owned.append((0, of_layer))
-                continue
-            first, end = part  # the last window owns all frames to its end
+            first, end = part or (0, frames)  # the last window owns all frames to its end
             owned.append((int(first / rate), of_layer if end >= frames else min(of_layer, int(end / rate))))
         return owned
+
+    def either(self, output: "OutputOp", values: Iterable[tuple[object, ...]]) -> list[Sequence[object]]:
+        """Return the columns of an output from its values for each window: of `staged` in windows of longer rows."""
+        no_label, no_part = (None,) * len(output.schema), (None,) * len(output.staged)
+        of_windows = [
+            (*of_window, *no_part) if part is None else (*no_label, *of_window)
+            for part, of_window in zip(self.parts, values, strict=True)
+        ]
+        return [list(column) for column in zip(*of_windows, strict=True)]
+
+    def own_samples(self, frame_stride: int) -> list[tuple[int, int, bool]]:
+        """Return first and end of the samples that each window owns, and whether it is the last of its row."""
+        own = []
+        for part, samples, frames in zip(self.parts, self.lengths.samples, self.lengths.frames, strict=True):
+            first, end = part or (0, frames)
+            own.append((first * frame_stride, samples if end >= frames else end * frame_stride, end >= frames))
+        return own
 
     def whole(self, values: Iterable[object]) -> list[object]:
         """Return values for a column of `schema`: None for windows of longer rows."""
@@ -82,22 +97,17 @@ class LayerFrames:
     """First and end of the frames that each window owns: all frames, without padding, if a row is one window."""
 
 
-@dataclass(frozen=True)
-class Forward:
-    """Results of one forward pass for a batch; values of padded frames are undefined."""
+@dataclass(frozen=True, kw_only=True)
+class Forward(ModelPass):
+    """Results of one forward pass for a batch, with the windows and their samples."""
 
     rows: Rows
     heads: Mapping[Capability, Any]
-    """Outputs of the heads by their capabilities."""
     encoded: Any
     """Output of the base model: `last_hidden_state`, and `hidden_states` if an op reads a hidden layer."""
-    num_frames_B: Tensor
-    """Number of frames of logits and of `last_hidden_state`."""
-    features: Mapping[str, Any] = field(default_factory=dict)
-    """Input of the model, as `ModelPass.features`."""
-    waves_BS: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    waves_BS: Tensor
     """Samples at the checkpoint's rate, float32, before they are normalised."""
-    num_samples_B: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    num_samples_B: Tensor
     """Number of samples of each window."""
 
     def finite(self, *, with_hidden: bool) -> Tensor:

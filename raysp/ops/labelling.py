@@ -156,12 +156,7 @@ class Labelling(BlockOp):
         self.outputs = tuple(outputs(self.loaded))
         self.columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         self.timed = timed_of(self.outputs)
-        self.are_ours = [is_ours(output) for output in self.outputs]
-        self.has_users_code = bool(completing) or not all(self.are_ours)
-        # Outputs of users are never called concurrently.
-        self.turns: list[AbstractContextManager[object]] = [
-            nullcontext() if is_own else self.one_by_one for is_own in self.are_ours
-        ]
+        self.has_users_code = bool(completing) or not all(map(is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
         self.passes = self._passes(threads)
         self.blocks_in_flight = self.passes.blocks_in_flight
@@ -175,6 +170,10 @@ class Labelling(BlockOp):
         if may_pad and isinstance(self.loaded, ComparingModel):
             self.loaded.check_padding()
         self.windowing = windowing_of(summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
+
+    def turn(self, output: OutputOp) -> AbstractContextManager[object]:
+        """Return the context of a call of an output: outputs of users are never called concurrently."""
+        return nullcontext() if is_ours(output) else self.one_by_one
 
     def _passes(self, threads: int | None) -> "HostPasses | DevicePasses":
         if not is_accelerator(self.device):
@@ -355,10 +354,10 @@ class Batch:
         forward = self.forward()
         self.rows = forward.rows
         self.selected = [{"finite": forward.finite(with_hidden=bool(self.op.layers))}]
-        for output, turn, is_own in zip(self.block.outputs, self.op.turns, self.op.are_ours, strict=True):
-            with turn:
+        for output in self.block.outputs:
+            with self.op.turn(output):
                 selected = output.select(forward)
-            if not is_own:
+            if not is_ours(output):
                 check_selected(output, selected)
             self.selected.append(selected)
         values = (value for selected in self.selected for value in selected.values())
@@ -386,15 +385,7 @@ class Batch:
             pasts=[block.pasts[i] for i in self.windows],
             frames_a_hidden_frame=self.op.frames_a_hidden_frame,
         )
-        return Forward(
-            rows=rows,
-            heads=result.heads,
-            encoded=result.encoded,
-            num_frames_B=result.num_frames_B,
-            features=result.features,
-            waves_BS=waves_BS,
-            num_samples_B=num_samples_B,
-        )
+        return Forward(**vars(result), rows=rows, waves_BS=waves_BS, num_samples_B=num_samples_B)
 
     @torch.inference_mode()
     def finish(self) -> None:
@@ -408,11 +399,10 @@ class Batch:
         ]
         self._release()
         columns: list[Sequence[object]] = []
-        of_outputs = zip(self.block.outputs, self.op.turns, self.op.are_ours, values, strict=True)
-        for output, turn, is_own, selected in of_outputs:
-            with turn:
+        for output, selected in zip(self.block.outputs, values, strict=True):
+            with self.op.turn(output):
                 made = output.columns(cast("Mapping[str, Array]", selected), rows)
-            if not is_own:
+            if not is_ours(output):
                 check_columns(output, [*output.schema, *output.staged], made, len(self.windows))
             rows.results.update(zip(output.schema.names, made, strict=False))
             columns += made
@@ -420,7 +410,7 @@ class Batch:
             if is_finite:
                 self.block.labels[index] = tuple(column[place] for column in columns)
             else:
-                _fail(self.block.statuses[index], "model_output", "the model's output is not finite")
+                self.block.statuses[index].fail_ok("model_output", "the model's output is not finite")
 
     def run(self, error: BaseException | None = None) -> None:
         """Label the batch in the calling thread; `error` is the error of an earlier stage.
@@ -467,7 +457,7 @@ class Batch:
             self._halve()
             return
         kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
-        _fail(self.block.statuses[self.windows[0]], kind, why)
+        self.block.statuses[self.windows[0]].fail_ok(kind, why)
 
 
 def _refuse(error: BaseException) -> None:
@@ -481,9 +471,3 @@ def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:
     for name in (name for output in outputs for name in output.staged.names):
         if name in added.names:
             raise RunError(f"a step adds the column {name!r}, a name that an output uses between steps; rename it")
-
-
-def _fail(row_status: RowStatus, error_type: str, message: str) -> None:
-    """Mark a row as an error row; a damaged row keeps its error."""
-    if row_status.status == OK:
-        row_status.fail(error_type, message)

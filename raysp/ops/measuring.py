@@ -26,6 +26,8 @@ PIECE_FACTOR = 4
 """Least ratio of the samples of a piece of the convolution to the samples of the history."""
 SAMPLES_AT_ONCE = 2**21
 """Padded samples that are measured at once, of which there are several copies in double precision."""
+NO_SPEECH = "no speech"
+"""Name of the probabilities of no speech among the values that a pass gives."""
 MEASURES = ("energy", "weighted", "clipped", "peaks", "spectra")
 """Names of the tensors of measures: of cells, and spectra of windows."""
 
@@ -58,6 +60,9 @@ class Measuring(OutputOp):
         at_quiet_points: whether windows do not overlap, and own all of their samples.
         language: column of the source with the language of each row, which goes into the struct; None: no language.
         digest: name of the column of digests; None: there are none.
+        silence: name in the struct of the probability that there is no speech, for a longer row the mean over its
+            windows, which stage it last; None: there is none.
+        find: returns this probability of each window of a pass; None if only `join` is called.
     """
 
     schema: pa.Schema
@@ -68,6 +73,8 @@ class Measuring(OutputOp):
     at_quiet_points: bool
     language: str | None = None
     digest: str | None = None
+    silence: str | None = None
+    find: Callable[[ModelOutput], Sequence[float]] | None = None
 
     @property
     def cell(self) -> int:
@@ -86,26 +93,35 @@ class Measuring(OutputOp):
             for begin in range(0, len(owned), most)
         ]
         measures = parts[0] if len(parts) == 1 else [torch.cat(of_parts) for of_parts in zip(*parts, strict=True)]
-        return dict(zip(MEASURES, measures, strict=True))
+        silence = {NO_SPEECH: self.find(forward.encoded)} if self.find else {}
+        return {**dict(zip(MEASURES, measures, strict=True)), **silence}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         owned, nulls = self._owned(rows), [None] * len(rows.parts)
-        cells = [*self._cells(arrays, owned)]
-        staged = [_staged(window, places.until - places.first) for window, places in zip(cells, owned, strict=True)]
         languages, digests = (rows.source[name] if name else nulls for name in (self.language, self._digests))
-        whole = [
-            self._values(window, language, digest) if part is None else self.empty()
-            for window, part, language, digest in zip(cells, rows.parts, languages, digests, strict=True)
+        silences = arrays[NO_SPEECH] if self.silence else nulls
+        windows = zip(self._cells(arrays, owned), owned, rows.parts, languages, digests, silences, strict=True)
+        values = [
+            self._values(cells, language, digest, silence)
+            if part is None
+            else self._staged(cells, places.until - places.first, silence)
+            for cells, places, part, language, digest, silence in windows
         ]
-        return [*map(list, zip(*whole, strict=True)), *(rows.staged(values) for values in zip(*staged, strict=True))]
+        return rows.either(self, values)
 
     @property
     def _digests(self) -> str | None:
         return DIGEST if self.digest else None
 
-    def _values(self, cells: Cells, language: object, digest: object) -> tuple[object, ...]:
+    def _staged(self, cells: Cells, num_owned: int, silence: object) -> tuple[object, ...]:
+        """Return the values that a window stages."""
+        measures = (cells.energy, cells.weighted, cells.clipped, num_owned, cells.peak, cells.spectrum)
+        return (*measures, silence) if self.silence else measures
+
+    def _values(self, cells: Cells, language: object, digest: object, silence: object) -> tuple[object, ...]:
         """Return the values of a row."""
         signals = {**levels(cells), **({"language": language} if self.language else {})}
+        signals |= {self.silence: silence} if self.silence else {}
         return (signals, *(digest if name == self.digest else None for name in self.schema.names[1:]))
 
     def _owned(self, rows: Rows) -> list[Owned]:
@@ -177,7 +193,8 @@ class Measuring(OutputOp):
         language, digest = (
             carried_values(windows, name)[-1] if name else None for name in (self.language, self._digests)
         )
-        signals, *more = self._values(Cells.joined(parts), language, digest)
+        silences: list[Any] = windows.column(names[6]).to_pylist() if self.silence else [0.0]
+        signals, *more = self._values(Cells.joined(parts), language, digest, sum(silences) / len(silences))
         return ({**cast("Mapping[str, object]", signals), "read": windows_with_text(windows)}, *more)
 
 
@@ -210,51 +227,6 @@ def windows_with_text(windows: pa.Table) -> list[dict[str, float]] | None:
     return [{"start": start, "end": end} for start, end, text in spans if text and text.strip()]
 
 
-def _staged(cells: Cells, num_owned: int) -> list[object]:
-    return [cells.energy, cells.weighted, cells.clipped, num_owned, cells.peak, cells.spectrum]
-
-
 def _arrays(windows: pa.Table, name: str) -> list[Any]:
     """Return the lists of a column as arrays."""
     return [np.asarray(cast("pa.ListScalar[Any]", value).values) for value in windows.column(name)]
-
-
-NO_SPEECH = "no speech"
-"""Name of the probabilities that `Silence` selects."""
-
-
-@dataclass(eq=False)
-class Silence(OutputOp):
-    """Op for levels with the probability of no speech; for a row of several windows, the mean over windows.
-
-    Args:
-        levels: op of the levels.
-        field: name of the probability in their struct.
-        find: returns the probability of each window of a pass; None if only `join` is called.
-    """
-
-    levels: Measuring
-    field: str
-    find: Callable[[ModelOutput], Sequence[float]] | None
-
-    def __post_init__(self) -> None:
-        self.schema = self.levels.schema
-        self.staged = self.levels.staged.append(pa.field(f"{self.schema.names[0]}_{self.field}", pa.float64()))
-
-    def select(self, forward: Forward) -> Selected:
-        probabilities = self.find(forward.encoded) if self.find else [0.0] * len(forward.rows.parts)
-        return {**self.levels.select(forward), NO_SPEECH: probabilities}
-
-    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
-        whole, *staged = self.levels.columns(arrays, rows)
-        probs = cast("Sequence[float]", arrays[NO_SPEECH])
-        whole = [None if row is None else self._with(row, prob) for row, prob in zip(whole, probs, strict=True)]
-        return [whole, *staged, rows.staged(probs)]
-
-    def _with(self, row: object, probability: float) -> dict[str, object]:
-        return {**cast("Mapping[str, object]", row), self.field: probability}
-
-    def join(self, windows: pa.Table) -> tuple[object, ...]:
-        levels, *more = self.levels.join(windows)
-        probabilities = cast("list[float]", windows.column(self.staged.names[-1]).to_pylist())
-        return (self._with(levels, sum(probabilities) / len(probabilities)), *more)

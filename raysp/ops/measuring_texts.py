@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,74 +17,58 @@ from raysp.text.unread import unread
 Spans = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
-class TextColumns:
-    """Columns of other outputs of the step, of which the signals of texts are; None: there is none."""
-
-    text: str | None = None
-    words: str | None = None
-    """Words with times: of the text, or of the only text that is aligned."""
-    speech: str | None = None
-    """Regions of speech; None: the regions found by level."""
-    language: str | None = None
-    """Detected languages."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the columns that there are."""
-        return tuple(filter(None, (self.text, self.words, self.speech, self.language)))
-
-
 @dataclass(eq=False)
 class TextMeasuring(ColumnOp):
-    """Op that adds the signals of a text to the signals of its recording.
+    """Op that adds the signals of a text to the signals of its recording, from columns of other outputs of the step.
 
     Attributes:
         schema: column of structs with all signals, then the columns of the language of the text, if it is recognised.
-        columns: columns of other outputs.
+        text: column of the text; None: there is none.
+        words: column of words with times: of the text, or of the only text that is aligned; None: there is none.
+        speech: column of regions of speech; None: the regions found by level.
+        detected: column of detected languages; None: there is none.
         language: language of all texts, by which the share of its scripts is measured; None: the one of the row.
         phrases: phrases whose share of the text is measured; None: it is not.
     """
 
     schema: pa.Schema
     _: KW_ONLY
-    columns: TextColumns
+    text: str | None
+    words: str | None
+    speech: str | None
+    detected: str | None
     language: str | None = None
     phrases: Phrases | None = None
     name: str = field(default="Signals", init=False)
 
     def __post_init__(self) -> None:
-        self.reads = tuple(dict.fromkeys((*self.schema.names, SECONDS, *self.columns.names)))
+        of_outputs = filter(None, (self.text, self.words, self.speech, self.detected))
+        self.reads = tuple(dict.fromkeys((*self.schema.names, SECONDS, *of_outputs)))
 
     def __call__(self, rows: pa.Table) -> Mapping[str, Sequence[object]]:
         name, *of_language = self.schema.names
         signals = [self._row(name, row) for row in rows.to_pylist()]
-        added: dict[str, Sequence[object]] = {name: signals}
-        if of_language and self.columns.text is not None:
-            texts = cast("list[str | None]", rows.column(self.columns.text).to_pylist())
-            recognised = [(None, None) if text is None else text_language(text) for text in texts]
-            added |= dict(zip(of_language, zip(*recognised, strict=True), strict=True))
-        else:
-            added |= {column: [None] * len(signals) for column in of_language}
-        return added
+        texts: list[Any] = rows.column(self.text).to_pylist() if of_language and self.text else [None] * len(signals)
+        recognised = [(None, None) if text is None else text_language(text) for text in texts]
+        return {name: signals, **dict(zip(of_language, zip(*recognised, strict=True), strict=False))}
 
     def _row(self, name: str, row: Mapping[str, Any]) -> dict[str, object]:
         """Return the signals of a row."""
-        signals, columns, seconds = dict(row[name]), self.columns, row[SECONDS]
+        signals, seconds = dict(row[name]), row[SECONDS]
         speech: Spans = signals.pop("speech")
         read, of_row = signals.pop("read"), signals.pop("language")
         language = self.language or of_row
-        text = row[columns.text] if columns.text else None
-        if columns.speech is not None:
-            speech = row[columns.speech]
+        text = row[self.text] if self.text else None
+        if self.speech is not None:
+            speech = row[self.speech]
             signals["speech_share"] = sum(region["end"] - region["start"] for region in speech) / seconds
-        words: Spans | None = row[columns.words] if columns.words else None
+        words: Spans | None = row[self.words] if self.words else None
         if words is not None or text == "":
             signals |= _unread(speech, words or ())
         elif text is not None and read is not None and (of_windows := _unread(speech, read))["unread"]:
             signals |= of_windows
         if text is not None:
-            detected = row[columns.language] if columns.language else None
+            detected = row[self.detected] if self.detected else None
             signals |= signals_of_text(text, seconds)
             signals["script_share"] = _script_share(text, language or (detected and detected["language"]))
             if self.phrases is not None:

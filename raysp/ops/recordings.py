@@ -66,7 +66,8 @@ class Refusals:
             StoreError: access to them is denied too.
         """
         tried = 0
-        for other in self._other_paths(path):
+        others = [other for other in dict.fromkeys(self.paths) if other != path]
+        for other in others[:: max(1, -(-len(others) // MOST_TRIED))]:  # evenly spaced over the piece
             try:
                 self.root.open(other).read(1)
             except RefusedError:
@@ -81,12 +82,6 @@ class Refusals:
                 f"{error}. Access to all {tried + 1} recordings tried in {self.root.url} is {state}"
             ) from error
         return False
-
-    def _other_paths(self, path: str) -> Iterator[str]:
-        """Yield other paths, evenly spaced over the piece."""
-        paths = [other for other in dict.fromkeys(self.paths) if other != path]
-        step = max(1, -(-len(paths) // MOST_TRIED))
-        yield from paths[::step]
 
 
 class RefusableFile:
@@ -308,18 +303,12 @@ def read_claims(
             continue
         if claimed[index] is None and (header.num_frames is not None or not are_counted):
             seconds[index] = header.seconds
-        if each_channel:
-            channels[index] = _channels_of(statuses[index], header)
+        if each_channel and header.channels > MOST_CHANNELS:
+            statuses[index].fail(
+                "invalid_audio",
+                f"{header.channels} channels; channel='each' labels at most {MOST_CHANNELS}: choose one by "
+                "Decode(channel=INDEX), or all of them mixed by channel='mean'",
+            )
+        elif each_channel:
+            channels[index] = header.channels
     return [s if 0 <= s < math.inf else 0.0 for s in seconds], channels
-
-
-def _channels_of(row_status: RowStatus, header: AudioHeader) -> int:
-    """Return the number of channels of a recording; fail a row with too many."""
-    if header.channels <= MOST_CHANNELS:
-        return header.channels
-    row_status.fail(
-        "invalid_audio",
-        f"{header.channels} channels; channel='each' labels at most {MOST_CHANNELS}: choose one by "
-        "Decode(channel=INDEX), or all of them mixed by channel='mean'",
-    )
-    return 1

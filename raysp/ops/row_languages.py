@@ -15,7 +15,7 @@ from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.forward import OutputOp
 from raysp.ops.labelling import Block, Labelling
 from raysp.ops.late_steps import CARRIED, Joining, carried_values
-from raysp.ops.rows import OK, RowStatus
+from raysp.ops.rows import OK
 
 MOST_LANGUAGES = 128
 """Languages whose ops stay in memory: a tokenizer each, and tables of a beam search."""
@@ -97,7 +97,7 @@ class LabellingByLanguage(Labelling):
                 outputs = self.ops(language)
             except CheckpointError as error:
                 for place in pending:
-                    _fail(block.statuses[place], str(error))
+                    block.statuses[place].fail_ok("unknown_language", str(error))
             else:
                 of_language = super()._run(replace(block, pending=pending, outputs=outputs))
                 samples, padded = samples + of_language[0], padded + of_language[1]
@@ -144,9 +144,3 @@ class WithoutLanguage:
 
     def empty(self) -> tuple[object, ...]:
         return self.values
-
-
-def _fail(row_status: RowStatus, why: str) -> None:
-    """Mark a row as an error row for its language; a damaged row keeps its error."""
-    if row_status.status == OK:
-        row_status.fail("unknown_language", why)

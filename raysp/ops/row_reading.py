@@ -1,7 +1,7 @@
 """Rows of sources that are read without audio: their blocks, and the op in the place of a model."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import pyarrow as pa
@@ -91,8 +91,6 @@ class WithoutModel(BlockOp):
 
     added: pa.Schema
     """Columns that steps add."""
-    blocks_in_flight: int = field(default=1, init=False)
-    has_users_code: bool = field(default=False, init=False)
 
     def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> pa.Table:
         return block

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,11 +54,6 @@ class Place:
     num_samples: int
     """Samples of the recording from the end of the previous window."""
 
-    @classmethod
-    def of(cls, value: dict[str, Any]) -> Self:
-        """Return a place from a value of the column."""
-        return cls(**{**value, "probabilities": np.asarray(value["probabilities"], np.float32)})
-
 
 class CutWave(NamedTuple):
     """A window that is cut from a recording."""
@@ -94,7 +89,10 @@ def places_of(block: pa.Table) -> list[Place | None]:
     if PLACE not in block.column_names:
         return [None] * block.num_rows
     values = cast("list[dict[str, Any] | None]", block.column(PLACE).to_pylist())
-    return [None if value is None else Place.of(value) for value in values]
+    return [
+        None if value is None else Place(**{**value, "probabilities": np.asarray(value["probabilities"], np.float32)})
+        for value in values
+    ]
 
 
 def staged_places(places: Sequence[Place | None]) -> pa.Table:
@@ -187,6 +185,11 @@ class RowStatus:
         """Mark the row as an error row."""
         self.status, self.error_type, self.error_message = ERROR, error_type, plain(message)
 
+    def fail_ok(self, error_type: str, message: str) -> None:
+        """Mark an ok row as an error row; a damaged row of which a prefix is labelled keeps its error."""
+        if self.status == OK:
+            self.fail(error_type, message)
+
 
 class Window(NamedTuple):
     """A decoded window with its outcome; the last window of a row has the outcome of the row."""
@@ -209,8 +212,8 @@ def plain(message: str) -> str:
 
 def statuses_table(statuses: list[RowStatus]) -> pa.Table:
     """Return a table of outcomes, with columns `ROW_SCHEMA`."""
-    columns = [[getattr(row_status, name) for row_status in statuses] for name in ROW_SCHEMA.names]
-    return pa.table([pa.array(c, f.type) for c, f in zip(columns, ROW_SCHEMA, strict=True)], schema=ROW_SCHEMA)
+    columns = {name: [getattr(row_status, name) for row_status in statuses] for name in ROW_SCHEMA.names}
+    return pa.table(columns, schema=ROW_SCHEMA)
 
 
 def row_statuses(table: pa.Table) -> list[RowStatus]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.crossing import Array
-from raysp.models.labelled_passes import Writer, Written
+from raysp.models.labelled_passes import TimedWord, Writer, Written
 from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.rows import PLACE
 
@@ -44,16 +44,11 @@ class Writing(OutputOp):
         return {"written": self.write(forward.encoded, forward.features, forward.rows.names)}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
-        parts = [self._part(written) for written in cast("Sequence[Written]", arrays["written"])]
-        no_label, no_part = (None,) * len(self.schema), (None,) * len(self.staged)
-        values = [
-            (*self._label(*of_window), *no_part) if part is None else (*no_label, *of_window)
-            for of_window, part in zip(parts, rows.parts, strict=True)
-        ]
-        return [list(column) for column in zip(*values, strict=True)]
+        of_windows = zip(cast("Sequence[Written]", arrays["written"]), rows.parts, strict=True)
+        return rows.either(self, (self._label(text) if part is None else self._part(text) for text, part in of_windows))
 
     def empty(self) -> tuple[object, ...]:
-        return self._label("", 0.0, 0, [], [])
+        return self._label(Written("", 0.0, 0))
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         # Probabilities of languages are means over the windows.
@@ -61,30 +56,28 @@ class Writing(OutputOp):
             cast("list[Any]", windows.column(name).to_pylist()) for name in self.staged.names
         )
         text = " ".join(stripped for part in texts if (stripped := part.strip()))
-        spans = [
-            {**word, "start": start + word["start"], "end": start + word["end"]}
+        words = [
+            TimedWord(**{**word, "start": start + word["start"], "end": start + word["end"]})
             for start, row in zip(self._starts(windows), more[0] if self.words else (), strict=False)
             for word in row
         ]
         languages = np.mean(more[-1], axis=0).tolist() if self.languages else []
-        return self._label(text, sum(totals), sum(counts), spans, languages)
+        return self._label(Written(text, sum(totals), sum(counts), words, languages))
 
     def _part(self, row: Written) -> tuple[Any, ...]:
-        words = ([word._asdict() for word in row.words],) if self.words else ()
-        return (row.text, row.log_prob, row.num_tokens, *words, *((list(row.languages),) if self.languages else ()))
+        languages = ([*row.languages],) if self.languages else ()
+        return (row.text, row.log_prob, row.num_tokens, *self._words(row), *languages)
 
-    def _label(self, text: str, total: float, count: int, *more: Any) -> tuple[object, ...]:  # noqa: ANN401
-        words = more[:1] if self.words else ()
-        language = (self._detected(more[-1]),) if self.languages else ()
-        return (text.strip(), total / count if count else None, *words, *language)
+    def _label(self, row: Written) -> tuple[object, ...]:
+        score = row.log_prob / row.num_tokens if row.num_tokens else None
+        language: tuple[object, ...] = ()
+        if self.languages:
+            best = max(row.languages, default=0.0)
+            language = ({"language": self.languages[row.languages.index(best)], "score": best} if best else None,)
+        return (row.text.strip(), score, *self._words(row), *language)
 
-    def _detected(self, probabilities: Sequence[float]) -> Mapping[str, object] | None:
-        """Return the most probable language."""
-        if not probabilities or self.languages is None:
-            return None
-        if not (score := max(probabilities)):
-            return None
-        return {"language": self.languages[probabilities.index(score)], "score": score}
+    def _words(self, row: Written) -> tuple[object, ...]:
+        return ([word._asdict() for word in row.words],) if self.words else ()
 
     def _starts(self, windows: pa.Table) -> list[float]:
         """Return the seconds of a row at which its windows start; windows without a place follow each other."""

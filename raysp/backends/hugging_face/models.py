@@ -9,6 +9,7 @@ Legend: B batch, S samples, T frames, H hidden, K frequencies, M mel bins.
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -64,23 +65,19 @@ def known_features(extractor: Any) -> Features | None:  # noqa: ANN401 - a class
         is_usual = not (extractor.padding_value or extractor.dither or extractor.return_attention_mask)
         return _OfWhisper(extractor) if is_usual else None
     own = OWN_EXTRACTORS.get(type(extractor))
-    return None if own is None else _Masked(own.of_settings(vars(extractor)))
+    return None if own is None else partial(_masked, own.of_settings(vars(extractor)))
 
 
-class _Masked:
-    """Features with a mask of each row's own ones, if the extractor returns it."""
-
-    def __init__(self, extractor: Wav2Vec2FeatureExtractor | SeamlessM4TFeatureExtractor) -> None:
-        self.extractor = extractor
-
-    def __call__(self, waves_BS: Tensor, num_samples_B: Tensor) -> Mapping[str, Tensor]:
-        if self.extractor.return_attention_mask:
-            features = self.extractor.extract(waves_BS, num_samples_B)
-            return {**features, "attention_mask": features["attention_mask"].int()}
-        if isinstance(self.extractor, Wav2Vec2FeatureExtractor):
-            num_samples_B = torch.full_like(num_samples_B, waves_BS.shape[1])
-        features = self.extractor.extract(waves_BS, num_samples_B)
-        return {name: value for name, value in features.items() if name != "attention_mask"}
+def _masked(
+    extractor: Wav2Vec2FeatureExtractor | SeamlessM4TFeatureExtractor, waves_BS: Tensor, num_samples_B: Tensor
+) -> Mapping[str, Tensor]:
+    """Return features with a mask of each row's own ones, if the extractor returns it."""
+    has_mask = extractor.return_attention_mask
+    if not has_mask and isinstance(extractor, Wav2Vec2FeatureExtractor):
+        num_samples_B = torch.full_like(num_samples_B, waves_BS.shape[1])
+    features = {**extractor.extract(waves_BS, num_samples_B)}
+    mask = features.pop("attention_mask")
+    return {**features, "attention_mask": mask.int()} if has_mask else features
 
 
 class _OfWhisper:

@@ -75,20 +75,13 @@ class FrameTurning(OutputOp):
         scores = [*arrays.values()]
         if self.frames is None:
             scores = [row_TN[:frames] for row_TN, frames in zip(arrays["scores"], rows.lengths.frames, strict=True)]
-        windows = list(zip(rows.parts, scores, rows.lengths.samples, rows.lengths.frames, strict=True))
-        whole = [self._turns(scores_TN) if part is None else None for part, scores_TN, *_ in windows]
-        staged = [
-            (None, None, None)
-            if part is None
-            else (scores_TN.ravel(), *self._own_samples(part, num_samples, is_last=part[1] >= num_frames))
-            for part, scores_TN, num_samples, num_frames in windows
+        values = [
+            (self._turns(scores_TN),) if part is None else (scores_TN.ravel(), first, end - first)
+            for part, scores_TN, (first, end, _) in zip(
+                rows.parts, scores, rows.own_samples(self.step_stride), strict=True
+            )
         ]
-        return [whole, *map(list, zip(*staged, strict=True))]
-
-    def _own_samples(self, part: tuple[int, int], num_samples: int, *, is_last: bool) -> tuple[int, int]:
-        """Return the numbers of samples of a window before the owned ones, and of owned ones."""
-        first = part[0] * self.step_stride
-        return first, (num_samples if is_last else part[1] * self.step_stride) - first
+        return rows.either(self, values)
 
     def _turns(self, scores_TN: Floats) -> list[dict[str, object]]:
         return [turn._asdict() for turn in self.diarization(scores_TN)]

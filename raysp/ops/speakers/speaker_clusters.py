@@ -68,14 +68,13 @@ def numbered(labels: Sequence[int]) -> Labels:
 
 
 def merges(vectors_NE: Floats) -> Floats:
-    """Return the merges of vectors for `cut`; of more than `MOST_VECTORS`, the merges of evenly spaced vectors."""
-    return _merges(vectors_NE[:: _every(vectors_NE)])
+    """Return the merges of vectors for `cut`; of more than `MOST_VECTORS`, the merges of evenly spaced vectors.
 
-
-def _merges(vectors_NE: Floats) -> Floats:
-    """Return the merges of average linkage as scipy does: two clusters, their distance, and their vectors."""
+    They are those of average linkage as scipy has them: two clusters, their distance, and their number of vectors.
+    """
     from scipy.cluster.hierarchy import linkage
 
+    vectors_NE = vectors_NE[:: _every(vectors_NE)]
     if len(vectors_NE) < 2:
         return np.empty((0, 4))
     distances_NN = (1 - vectors_NE @ vectors_NE.T).round(DIGITS)

@@ -5,6 +5,7 @@ Legend: N windows, E width of a vector, K speakers.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -167,7 +168,6 @@ def _pieces(region: Region, middles_N: Floats, labels_N: Labels, scores_N: Float
         last = first + 1
     edges = [int(first), *(int(first) + 1 + np.flatnonzero(np.diff(labels_N[first:last]))).tolist(), int(last)]
     times = [start, *((middles_N[edge - 1] + middles_N[edge]) / 2 for edge in edges[1:-1]), end]
-    for place in range(len(edges) - 1):
-        begin, stop = edges[place : place + 2]
+    for (begin, stop), (first_time, last_time) in zip(pairwise(edges), pairwise(times), strict=True):
         score = float(scores_N[begin:stop].mean())
-        yield Turn(int(labels_N[begin]), float(times[place]), float(times[place + 1]), score)
+        yield Turn(int(labels_N[begin]), float(first_time), float(last_time), score)

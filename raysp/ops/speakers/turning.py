@@ -87,20 +87,17 @@ class Turning(OutputOp):
         return {"regions": regions, "of speech": of_speech, "middles": middles, **vectors}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
-        whole: list[object] = []
-        staged: list[tuple[object, object]] = []
-        for row, (part, regions, middles) in enumerate(
-            zip(rows.parts, arrays["regions"], arrays["middles"], strict=True)
-        ):
+        regions, middles = arrays["regions"], arrays["middles"]
+        values: list[tuple[object, ...]] = []
+        for row, part in enumerate(rows.parts):
             vectors = arrays.get(f"{VECTORS} {row}")
             if part is None:
-                whole.append(self._turns(regions, middles, vectors))
-                staged.append((None, None))
+                values.append((self._turns(regions[row], middles[row], vectors),))
             else:
-                whole.append(None)
-                first = part[0] * self.frame_stride
-                staged.append((middles - first, [] if vectors is None else vectors.ravel()))
-        return [whole, *arrays["of speech"], *map(list, zip(*staged, strict=True))]
+                speech = (column[row] for column in arrays["of speech"])
+                own = middles[row] - part[0] * self.frame_stride
+                values.append((*speech, own, [] if vectors is None else vectors.ravel()))
+        return rows.either(self, values)
 
     def _middles(
         self, rows: Rows, row: int, regions: object, of_speech: Sequence[Sequence[Any]]

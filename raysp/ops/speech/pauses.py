@@ -11,7 +11,7 @@ a part, and the probabilities of speech since the last pause.
 
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -74,10 +74,9 @@ class SpeechWindows:
         The last window has the probabilities and samples of the rest of the recording.
         """
         recording = _Recording(chunks, self.model)
-        windows, emitted_until = self._windows(recording), 0
-        window = next(windows, None)
-        while window is not None:
-            following = next(windows, None)
+        emitted_until = 0
+        for window, following in pairwise(chain(self._windows(recording), [None])):
+            assert window is not None
             wave, (start, end), (first, stop) = window
             end = recording.end if following is None else end
             chunk = -(-emitted_until // CHUNK_SAMPLES)
@@ -85,7 +84,7 @@ class SpeechWindows:
             offset, num_samples = chunk * CHUNK_SAMPLES - emitted_until, end - emitted_until
             place = Place(start // self.windowing.frame_stride, first, stop, probabilities, offset, num_samples)
             yield CutWave(wave, num_samples, following is None, place)
-            window, emitted_until = following, end
+            emitted_until = end
 
     def _is_whole(self, recording: "_Recording") -> bool:
         """Return whether a recording is too short to be cut; its first part is read."""
@@ -216,9 +215,9 @@ class _Recording:
         self._parts = _equal_parts(chunks, READ_CHUNKS * CHUNK_SAMPLES)
         self._model = model
         self._state: SpeechState | None = None
-        self._buffer: list[Samples] = []
+        self._buffer: Samples = np.empty(0, np.int16)
         self._begin = 0
-        self._all: list[Floats] = []
+        self._speech: Floats = np.empty(0, np.float32)
         self._first_chunk = 0
         self.end = 0
         """Samples that were read."""
@@ -232,35 +231,30 @@ class _Recording:
             return changed
         with torch.inference_mode(), arithmetic(dtype="float32", device="cpu"):
             speech_C, self._state = self._model.continued(as_float(torch.from_numpy(part)), self._state)
-        self._all.append(speech_C.numpy())
-        self._buffer.append(part)
+        self._speech = np.concatenate([self._speech, speech_C.numpy()])
+        self._buffer = concatenate([self._buffer, part])
         self.end += len(part)
         return True
 
     def chunks(self) -> Chunks:
         """Return the probabilities since the last stretch."""
-        probabilities = self.probabilities(self._first_chunk, None)
+        probabilities = self._speech[self._first_chunk :]
         starts = (self._first_chunk + np.arange(len(probabilities), dtype=np.int64)) * CHUNK_SAMPLES
         return Chunks(starts, probabilities, self.end)
 
-    def probabilities(self, first: int, end: int | None) -> Floats:
+    def probabilities(self, first: int, end: int) -> Floats:
         """Return the probabilities of some chunks of the recording."""
-        if len(self._all) > 1:
-            self._all = [np.concatenate(self._all)]
-        return self._all[0][first:end] if self._all else np.empty(0, np.float32)
+        return self._speech[first:end]
 
     def samples(self, start: int, end: int) -> Samples:
         """Return a copy of buffered samples."""
-        if len(self._buffer) > 1:
-            self._buffer = [concatenate(self._buffer)]
         # A view would keep all buffered samples in memory.
-        return self._buffer[0][start - self._begin : end - self._begin].copy()
+        return self._buffer[start - self._begin : end - self._begin].copy()
 
     def forget(self, sample: int, region_end: int | None = None) -> None:
         """Drop the samples before a place, and regions that begin before `region_end`."""
         if sample > self._begin:
-            rest = self.samples(sample, self.end)
-            self._buffer, self._begin = [rest], sample
+            self._buffer, self._begin = self.samples(sample, self.end), sample
         if region_end is not None:
             self._first_chunk = max(self._first_chunk, -(-region_end // CHUNK_SAMPLES))
 

@@ -12,7 +12,6 @@ from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Array
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, num_chunks
 from raysp.ops.forward import Forward, OutputOp, Rows, Selected
-from raysp.ops.rows import Place
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -70,30 +69,21 @@ class Speaking(OutputOp):
         return {"speech": self.model.probabilities(forward.waves_BS, forward.num_samples_B)}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
-        if any(rows.speech):
-            return self._placed(rows.speech)
+        if any(rows.speech):  # cut at pauses, with probabilities
+            names = ("probabilities", "offset", "num_samples")
+            staged = [[place and getattr(place, name) for place in rows.speech] for name in names]
+            return [[None] * len(rows.speech), *staged]
         num_samples = rows.lengths.samples
         probs = [row_C[: num_chunks(samples)] for row_C, samples in zip(arrays["speech"], num_samples, strict=True)]
-        windows = list(zip(probs, num_samples, rows.parts, rows.lengths.frames, strict=True))
-        whole = [
-            self._regions(Chunks(_starts(len(row)), row, num_samples)) if part is None else None
-            for row, num_samples, part, _ in windows
+        windows = zip(probs, num_samples, rows.parts, rows.own_samples(self.frame_stride), strict=True)
+        values = [
+            (self._regions(Chunks(_starts(len(row)), row, samples)),) if part is None else self._owned(row, *own)
+            for row, samples, part, own in windows
         ]
-        owned = [
-            (None, None, None) if part is None else self._owned(row, num_samples, part, num_frames)
-            for row, num_samples, part, num_frames in windows
-        ]
-        return [whole, *map(list, zip(*owned, strict=True))]
+        return rows.either(self, values)
 
-    def _placed(self, places: Sequence[Place | None]) -> list[Sequence[object]]:
-        """Return the columns of windows that were cut at pauses, from their probabilities."""
-        names = ("probabilities", "offset", "num_samples")
-        return [[None] * len(places), *([place and getattr(place, name) for place in places] for name in names)]
-
-    def _owned(self, row: Floats, num_samples: int, part: tuple[int, int], num_frames: int) -> tuple[Floats, int, int]:
+    def _owned(self, row: Floats, first: int, end: int, is_last: bool) -> tuple[Floats, int, int]:
         """Return the staged values of a window: the probabilities of its own chunks, their offset, its own samples."""
-        is_last = part[1] >= num_frames
-        first, end = part[0] * self.frame_stride, num_samples if is_last else part[1] * self.frame_stride
         middles = _starts(len(row)) + CHUNK_SAMPLES // 2
         from_chunk = int(np.searchsorted(middles, first))
         to_chunk = len(row) if is_last else int(np.searchsorted(middles, end))

@@ -86,16 +86,15 @@ class Searching(OutputOp):
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         parts = [self._of_stretch(stretch) for stretch in stretches(windows, self._num_frames(windows))]
         spans = len(self.schema) - (self.nbest > 1)
-        joined = in_a_row([text for text, _ in parts], spans)
-        return joined if self.nbest == 1 else (*joined, self._best([nbest for _, nbest in parts]))
+        joined = in_a_row(parts, spans)
+        return joined if self.nbest == 1 else (*joined, self._best([cast("Any", part.columns[-1]) for part in parts]))
 
     def _num_frames(self, windows: pa.Table) -> list[int]:
         """Return the number of frames of each window: a frame stages one more log-probability than tokens."""
         ids, log_probs = (list_lengths(windows, name) for name in self.staged.names)
         return [num_log_probs - num_ids for num_log_probs, num_ids in zip(log_probs, ids, strict=True)]
 
-    def _of_stretch(self, stretch: Stretch) -> tuple[StretchText, list[dict[str, object]]]:
-        """Return the columns of a stretch, and its n-best texts."""
+    def _of_stretch(self, stretch: Stretch) -> StretchText:
         ids, log_probs = (flat(stretch.windows.column(name)) for name in self.staged.names)
         num_frames = len(log_probs) - len(ids)
         log_probs = log_probs.reshape(num_frames, -1)
@@ -103,9 +102,7 @@ class Searching(OutputOp):
         values = log_probs if num_frames else np.zeros((0, 2), np.float32)
         columns, counts = self.texts(TopFrames(values[None, :, 0], tokens[None], values[None, :, 1:]), [num_frames])
         row = tuple(column[0] for column in columns)
-        start = stretch.frame * self.greedy.frame_seconds
-        nbest = cast("list[dict[str, object]]", row[-1]) if self.nbest > 1 else []
-        return StretchText(row, int(counts[0]), start), nbest
+        return StretchText(row, int(counts[0]), stretch.frame * self.greedy.frame_seconds)
 
     def _best(self, parts: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, object]]:
         """Return the best texts of a row: combinations of one text of each stretch."""

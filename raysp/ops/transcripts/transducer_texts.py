@@ -3,30 +3,22 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.crossing import Array
-from raysp.models.decoder.transducing import Path
 from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 from raysp.ops.rows import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
 from raysp.text.greedy_ctc import CTCTokens, row_means
 from raysp.text.times import shared_frames
 
-
-class SearchingModel(Protocol):
-    """A loaded transducer."""
-
-    @property
-    def blank(self) -> int: ...
-
-    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor) -> Path: ...
+if TYPE_CHECKING:
+    from raysp.models.parakeet_transducers import ParakeetForRNNT
 
 
 class Tokens(NamedTuple):
@@ -60,7 +52,7 @@ class Transducing(OutputOp):
 
     texts: Transcribing
     staged: pa.Schema
-    model: SearchingModel | None
+    model: "ParakeetForRNNT | None"
 
     def __post_init__(self) -> None:
         self.schema = self.texts.schema
@@ -75,10 +67,11 @@ class Transducing(OutputOp):
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         windows = list(zip(self._rows(arrays, rows.lengths.frames), rows.parts, strict=True))
         # The text of a single part is unused.
-        texts = self.texts_of([_owned(row, 0, 0) if part else row for row, part in windows])
-        parts = [None if part is None else self._part(row, part) for row, part in windows]
-        staged = [[None if part is None else part[place] for part in parts] for place in range(len(self.staged))]
-        return [*map(rows.whole, texts), *staged]
+        texts = zip(*self.texts_of([_owned(row, 0, 0) if part else row for row, part in windows]), strict=True)
+        parts = (
+            text if part is None else self._part(row, part) for text, (row, part) in zip(texts, windows, strict=True)
+        )
+        return rows.either(self, parts)
 
     def _rows(self, arrays: Mapping[str, Array], num_frames: Sequence[int]) -> Iterator[Tokens]:
         """Yield the tokens of each row."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.labelled_passes import CheckpointSummary, HearingModel, LabellingModel
-    from raysp.ops.measuring import Measuring, Silence
+    from raysp.ops.measuring import Measuring
     from raysp.ops.step_ops import ColumnOp
 
 NO_SPEECH, PHRASES = "no_speech", "phrases"
@@ -143,7 +143,7 @@ class Signals(Output):
         """Return the op that adds the signals of the text; `phrases` is a local path by now."""
         import pyarrow as pa
 
-        from raysp.ops.measuring_texts import TextColumns, TextMeasuring
+        from raysp.ops.measuring_texts import TextMeasuring
         from raysp.text.phrases import Phrases
 
         transcript = next((output for output in outputs if output.text_column), None)
@@ -152,21 +152,19 @@ class Signals(Output):
         columns = self.completed(self.schema(checkpoint))
         return TextMeasuring(
             pa.schema([field for field in columns if field.name != AUDIO_DIGEST]),
-            columns=TextColumns(
-                text=transcript.text_column if transcript else None,
-                words=_timed_words(outputs, transcript),
-                speech=next((output.name for output in outputs if isinstance(output, Speech)), None),
-                language=detected if transcript and detected in transcript.columns else None,
-            ),
+            text=transcript.text_column if transcript else None,
+            words=_timed_words(outputs, transcript),
+            speech=next((output.name for output in outputs if isinstance(output, Speech)), None),
+            detected=detected if transcript and detected in transcript.columns else None,
             language=language if isinstance(language, str) else None,
             phrases=Phrases.read(Path(self.phrases)) if self.phrases else None,
         )
 
-    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Measuring | Silence":
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Measuring":
         """Return the op that computes the levels."""
         import pyarrow as pa
 
-        from raysp.ops.measuring import Measuring, Silence
+        from raysp.ops.measuring import Measuring
 
         staged = columns_of(
             self.name,
@@ -176,8 +174,9 @@ class Signals(Output):
             cells=pa.int32(),
             peak=pa.float64(),
             spectrum=pa.list_(pa.float64()),
+            **({NO_SPEECH: pa.float64()} if self.no_speech else {}),
         )
-        levels = Measuring(
+        return Measuring(
             self.schema(checkpoint),
             staged,
             sample_rate=checkpoint.sample_rate,
@@ -185,10 +184,9 @@ class Signals(Output):
             at_quiet_points=checkpoint.writes_text,
             language=next(iter(self.reads), None),
             digest=AUDIO_DIGEST if self.audio_digest else None,
+            silence=NO_SPEECH if self.no_speech else None,
+            find=cast("HearingModel", loaded).no_speech if self.no_speech and loaded else None,
         )
-        if not self.no_speech:
-            return levels
-        return Silence(levels, NO_SPEECH, None if loaded is None else cast("HearingModel", loaded).no_speech)
 
 
 def _timed_words(outputs: Sequence[Output], transcript: Output | None) -> str | None:

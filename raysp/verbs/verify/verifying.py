@@ -22,7 +22,7 @@ from raysp.corpus.sources import cast_column, kind_named
 from raysp.errors import ChangedError, PlanError, ShardError, refuse_unused
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded
-from raysp.ops.blocks import DIGITS, agreed_rate, most_unequal
+from raysp.ops.blocks import AGREED_RATE, DIGITS, ROUNDED, most_unequal
 from raysp.sink import footer, run_record
 from raysp.sink.footer import shown
 from raysp.sink.label_rows import Cursor, DamagedLabelsError, read_labels, read_rest, side_by_side
@@ -186,11 +186,11 @@ def beyond_agreement(unequal: Sequence[str], num_rows: int, dtype: str) -> list[
     """Return the differences that unequal rows make: each row in float32; in half precision one, if too many differ."""
     if len(unequal) <= most_unequal(num_rows, dtype):
         return []
-    if agreed_rate(dtype) == 1.0:
+    if dtype not in ROUNDED:
         return list(unequal)
     return [
         f"{num_rows - len(unequal)} of {num_rows} sampled rows are equal when labelled again alone "
-        f"({1 - len(unequal) / num_rows:.1%}), expected at least {agreed_rate(dtype):.0%} in {dtype}: {unequal[0]}"
+        f"({1 - len(unequal) / num_rows:.1%}), expected at least {AGREED_RATE:.0%} in {dtype}: {unequal[0]}"
     ]
 
 
