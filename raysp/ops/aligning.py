@@ -150,8 +150,8 @@ class Aligning(OutputOp):
         frames: list[Ints] = []
         until = 0
         [name] = self.staged.names
-        for stretch in stretches(windows, [length // num_values for length in list_lengths(windows, name)]):
-            first, part = stretch.frame, flat(stretch.windows.column(name)).reshape(-1, num_values)
+        for stretch, first in stretches(windows, [length // num_values for length in list_lengths(windows, name)]):
+            part = flat(stretch.column(name)).reshape(-1, num_values)
             if values and first > until + 1:
                 values[-1] = _with_any_pause(values[-1][::-1], pauses)[::-1]
                 part = _with_any_pause(part, pauses)

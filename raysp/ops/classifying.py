@@ -120,9 +120,9 @@ class Segmenting(OutputOp):
         [name] = self.staged.names
         counts = [count // len(self.labels) for count in list_lengths(windows, name)]
         segments: list[dict[str, object]] = []
-        for stretch in stretches(windows, counts):
-            scores = np.asarray(flat(stretch.windows.column(name)), np.float32)
-            segments += self._segments(scores.reshape(-1, len(self.labels)), stretch.frame)
+        for stretch, frame in stretches(windows, counts):
+            scores = np.asarray(flat(stretch.column(name)), np.float32)
+            segments += self._segments(scores.reshape(-1, len(self.labels)), frame)
         return (segments,)
 
     def _segments(self, scores_TN: Floats, frame: int = 0) -> list[dict[str, object]]:

@@ -145,12 +145,10 @@ class Labelling(BlockOp):
             self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device)
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
-        self.where = self.loaded.device
         mode = batching(dtype=dtype, device=device, windows_alone=windows_alone)
         threads = None if is_accelerator(device) else threads
         self.at_once = passes_of_actor(threads, mode, is_own=summary.backend == OWN)
         self.is_alone = mode is Batching.ALONE
-        self.of_one_length = not summary.takes_padding
         self.one_by_one, self.lock = threading.Lock(), threading.Lock()
         self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))
@@ -263,7 +261,7 @@ class Labelling(BlockOp):
         pending, num_samples = block.pending, [len(block.waves[i]) for i in block.pending]
         costs = [max(samples, self.loaded.summary.padded_samples) for samples in num_samples]
         most = 0 if self.is_alone else self.max_samples
-        passes = cut_passes(costs, most, self.at_once, of_one_length=self.of_one_length)
+        passes = cut_passes(costs, most, self.at_once, of_one_length=not self.loaded.summary.takes_padding)
         batches = [Batch(self, block, [pending[i] for i in batch]) for batch in passes]
         padded = [batch.padded_samples for batch in batches]
         one_by_one = self.at_once > 1 and not self.is_alone and would_wait(padded, self.at_once)
@@ -341,7 +339,7 @@ class Batch:
     def fill(self, room: Room | None = None) -> None:
         """Pad the samples, and start their copy to the device."""
         waves = [self.block.waves[i] for i in self.windows]
-        self.padded = fill(waves, self.op.where, room)
+        self.padded = fill(waves, self.op.loaded.device, room)
         if isinstance(self.op.loaded, PreparingModel):
             self.prepared = self.op.loaded.prepare(waves)
         self.padded.start()

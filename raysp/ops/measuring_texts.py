@@ -70,7 +70,8 @@ class TextMeasuring(ColumnOp):
         if text is not None:
             detected = row[self.detected] if self.detected else None
             signals |= signals_of_text(text, seconds)
-            signals["script_share"] = _script_share(text, language or (detected and detected["language"]))
+            scripts = scripts_of(language or (detected and detected["language"]) or "")
+            signals["script_share"] = script_share(text, scripts) if scripts else None
             if self.phrases is not None:
                 signals["phrases"] = self.phrases.share(text)
         return signals
@@ -81,11 +82,6 @@ def _unread(speech: Spans, words: Spans) -> dict[str, float]:
     regions = [(region["start"], region["end"]) for region in speech]
     longest, share = unread(regions, [(word["start"], word["end"]) for word in words if word["start"] is not None])
     return {"unread": longest, "unread_share": share}
-
-
-def _script_share(text: str, language: str | None) -> float | None:
-    scripts = scripts_of(language) if language else ()
-    return script_share(text, scripts) if scripts else None
 
 
 def signals_of_text(text: str, seconds: float) -> dict[str, float]:

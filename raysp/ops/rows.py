@@ -101,30 +101,23 @@ def staged_places(places: Sequence[Place | None]) -> pa.Table:
     return pa.table({PLACE: pa.array(frames, pa.int64())})
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """Windows of a row that follow each other without a gap."""
+def stretches(windows: pa.Table, num_frames: Sequence[int]) -> Iterator[tuple[pa.Table, int]]:
+    """Yield windows of a row that follow each other without a gap, with the frame of the recording that they begin at.
 
-    windows: pa.Table
-    frame: int
-    """Frame of the recording with which their frames begin."""
-
-
-def stretches(windows: pa.Table, num_frames: Sequence[int]) -> Iterator[Stretch]:
-    """Yield the stretches of a row: a single one if its windows have no places.
+    Windows without places are a single stretch.
 
     Args:
         windows: staged windows of the row in order.
         num_frames: number of frames that each of them owns.
     """
     if PLACE not in windows.column_names:
-        yield Stretch(windows, 0)
+        yield windows, 0
         return
     frames = np.asarray(windows.column(PLACE).to_numpy(), np.int64)
     ends = frames + np.asarray(num_frames, np.int64)
     edges = [0, *(np.flatnonzero(frames[1:] != ends[:-1]) + 1).tolist(), len(frames)]
     for first, end in pairwise(edges):
-        yield Stretch(windows.slice(first, end - first), int(frames[first]))
+        yield windows.slice(first, end - first), int(frames[first])
 
 
 def seconds_of_row(num_samples: int, sample_rate: int, claimed: float) -> float:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raysp.capabilities import Capability
-from raysp.ops.rows import Stretch, stretches
+from raysp.ops.rows import stretches
 from raysp.text.greedy_ctc import CTCTokens, best_frames, collapsed
 from raysp.text.times import Span, is_mark, times_of_word, words_of
 
@@ -79,15 +79,15 @@ class Transcribing:
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         parts = [
-            self._of_stretch(stretch) for stretch in stretches(windows, list_lengths(windows, self.staged.names[-1]))
+            self._of_stretch(*stretch) for stretch in stretches(windows, list_lengths(windows, self.staged.names[-1]))
         ]
         return in_a_row(parts, len(self.schema))
 
-    def _of_stretch(self, stretch: Stretch) -> StretchText:
-        ids, log_probs = (flat(stretch.windows.column(name)) for name in self.staged.names)
+    def _of_stretch(self, stretch: pa.Table, frame: int) -> StretchText:
+        ids, log_probs = (flat(stretch.column(name)) for name in self.staged.names)
         tokens = collapsed(ids[None], log_probs[None], [len(ids)], blank=self.blank)
         columns = tuple(column[0] for column in self.texts(tokens))
-        return StretchText(columns, int(tokens.counts[0]), stretch.frame * self.frame_seconds)
+        return StretchText(columns, int(tokens.counts[0]), frame * self.frame_seconds)
 
     def texts(
         self, tokens: CTCTokens, times: Sequence[npt.NDArray[np.float64]] | None = None

@@ -88,10 +88,9 @@ def _with_token(processor: Any, begin: str = "<|", end: str = "|>") -> set[str]:
     return {token.removeprefix(begin).removesuffix(end) for token in tokens}
 
 
-def _names(family: str) -> Mapping[str, str]:
-    """Return the languages of a family of transformers, by code."""
-    names: Mapping[str, str] = import_module(f"transformers.models.{family}.processing_{family}").LANGUAGE_CODE_TO_NAME
-    return names
+def _of_module(family: str, name: str = "LANGUAGE_CODE_TO_NAME") -> Any:  # noqa: ANN401
+    """Return a constant of the processor of a family of transformers, such as the names of languages by code."""
+    return getattr(import_module(f"transformers.models.{family}.processing_{family}"), name)
 
 
 # Qwen3-ASR
@@ -99,7 +98,7 @@ def _names(family: str) -> Mapping[str, str]:
 
 def _heard_by_qwen(head: str) -> str | None:
     """Return the language in "language English", which precedes a text."""
-    codes = {name: code for code, name in _names("qwen3_asr").items()}
+    codes = {name: code for code, name in _of_module("qwen3_asr").items()}
     return codes.get(head.strip().removeprefix("language").strip())
 
 
@@ -123,22 +122,15 @@ def _of_cohere(processor: Any, wave: np.ndarray, request: TextRequest) -> Mappin
     return {name: value for name, value in inputs.items() if name != "audio_chunk_index"}
 
 
-def _languages_of_cohere(processor: Any) -> Iterable[str]:  # noqa: ANN401
-    from transformers.models.cohere_asr.processing_cohere_asr import LANGUAGES
-
-    return _with_token(processor) & {*LANGUAGES}
-
-
 # Omnilingual
 
 
 def _languages_of_omniasr(processor: Any) -> Iterable[str]:  # noqa: ANN401
     """Return the languages that have a token, also as their processor writes them (eng_Latn), and short codes."""
-    from transformers.models.omniasr.processing_omniasr import ISO_639_1_TO_LANGUAGE, LANGUAGE_AGNOSTIC
-
-    codes = _with_token(processor, "<|lang:") - {LANGUAGE_AGNOSTIC}
+    codes = _with_token(processor, "<|lang:") - {_of_module("omniasr", "LANGUAGE_AGNOSTIC")}
+    short_codes = _of_module("omniasr", "ISO_639_1_TO_LANGUAGE").items()
     documented = (f"{name}_{script.title()}" for name, _, script in (code.partition("_") for code in codes) if script)
-    return {*codes, *documented, *(short for short, code in ISO_639_1_TO_LANGUAGE.items() if code in codes)}
+    return {*codes, *documented, *(short for short, code in short_codes if code in codes)}
 
 
 # Families without a request: processors that take recordings alone, or a conversation
@@ -244,14 +236,14 @@ FAMILIES: Mapping[str, Family] = {
     "canary": Family(
         inputs=_of_canary,
         takes=("language", "task"),
-        languages=lambda processor: _with_token(processor) & {*_names("canary")},
+        languages=lambda processor: _with_token(processor) & {*_of_module("canary")},
         needs_language=True,
         max_seconds=40,
     ),
     "cohere_asr": Family(
         inputs=_of_cohere,
         takes=("language",),
-        languages=_languages_of_cohere,
+        languages=lambda processor: _with_token(processor) & {*_of_module("cohere_asr", "LANGUAGES")},
         has_seeded_noise=True,
         needs_language=True,
         max_seconds=35,
@@ -276,7 +268,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen2_audio": Family(inputs=_chat("Transcribe the speech."), takes=("prompt",), max_seconds=30),
     "qwen3_asr": Family(
         takes=("language", "prompt"),
-        languages=lambda processor: _names("qwen3_asr"),
+        languages=lambda processor: _of_module("qwen3_asr"),
         begins="<asr_text>",
         language_of=_heard_by_qwen,
     ),

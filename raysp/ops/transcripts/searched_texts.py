@@ -24,10 +24,6 @@ class FoundTexts(NamedTuple):
     counts: npt.NDArray[np.int64]
     """(B,) tokens of each text."""
 
-    def rows(self, first: int, end: int) -> "FoundTexts":
-        """Return the texts of some of the rows."""
-        return FoundTexts([column[first:end] for column in self.columns], self.counts[first:end])
-
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -87,7 +83,8 @@ class SearchedTexts:
         frames = [of_batch for of_batch, _ in batches]
         texts = self(TopFrames.joined(frames), [*chain.from_iterable(counts for _, counts in batches)])
         edges = [0, *accumulate(len(of_batch.blanks) for of_batch in frames)]
-        return [texts.rows(first, end) for first, end in pairwise(edges)]
+        places = [slice(*pair) for pair in pairwise(edges)]
+        return [FoundTexts([column[place] for column in texts.columns], texts.counts[place]) for place in places]
 
     def _different(self, hypotheses: Iterable[Hypothesis]) -> list[dict[str, object]]:
         """Return the best different texts; texts equal up to spaces count once, with the best score."""

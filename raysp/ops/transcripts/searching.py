@@ -14,7 +14,7 @@ from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
 from raysp.models.tokenizers.named_tokenizers import CTCTokenizer
 from raysp.ops.forward import Forward, OutputOp, Rows, Selected
-from raysp.ops.rows import Stretch, stretches
+from raysp.ops.rows import stretches
 from raysp.ops.transcribing import (
     StretchText,
     flat,
@@ -84,7 +84,7 @@ class Searching(OutputOp):
         return self.greedy.empty()
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        parts = [self._of_stretch(stretch) for stretch in stretches(windows, self._num_frames(windows))]
+        parts = [self._of_stretch(*stretch) for stretch in stretches(windows, self._num_frames(windows))]
         spans = len(self.schema) - (self.nbest > 1)
         joined = in_a_row(parts, spans)
         return joined if self.nbest == 1 else (*joined, self._best([cast("Any", part.columns[-1]) for part in parts]))
@@ -94,15 +94,15 @@ class Searching(OutputOp):
         ids, log_probs = (list_lengths(windows, name) for name in self.staged.names)
         return [num_log_probs - num_ids for num_log_probs, num_ids in zip(log_probs, ids, strict=True)]
 
-    def _of_stretch(self, stretch: Stretch) -> StretchText:
-        ids, log_probs = (flat(stretch.windows.column(name)) for name in self.staged.names)
+    def _of_stretch(self, stretch: pa.Table, frame: int) -> StretchText:
+        ids, log_probs = (flat(stretch.column(name)) for name in self.staged.names)
         num_frames = len(log_probs) - len(ids)
         log_probs = log_probs.reshape(num_frames, -1)
         tokens = ids.reshape(num_frames, -1) if num_frames else np.zeros((0, 1), np.int32)
         values = log_probs if num_frames else np.zeros((0, 2), np.float32)
         columns, counts = self.texts(TopFrames(values[None, :, 0], tokens[None], values[None, :, 1:]), [num_frames])
         row = tuple(column[0] for column in columns)
-        return StretchText(row, int(counts[0]), stretch.frame * self.greedy.frame_seconds)
+        return StretchText(row, int(counts[0]), frame * self.greedy.frame_seconds)
 
     def _best(self, parts: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, object]]:
         """Return the best texts of a row: combinations of one text of each stretch."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysp.capabilities import Capability
 from raysp.crossing import Array
 from raysp.ops.forward import Forward, OutputOp, Rows, Selected
-from raysp.ops.rows import Stretch, stretches
+from raysp.ops.rows import stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
 from raysp.text.greedy_ctc import CTCTokens, row_means
 from raysp.text.times import shared_frames
@@ -107,16 +107,16 @@ class Transducing(OutputOp):
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         num_frames = cast("list[int]", windows.column(self.staged.names[-1]).to_pylist())
-        return in_a_row([self._of_stretch(stretch) for stretch in stretches(windows, num_frames)], len(self.schema))
+        return in_a_row([self._of_stretch(*stretch) for stretch in stretches(windows, num_frames)], len(self.schema))
 
-    def _of_stretch(self, stretch: Stretch) -> StretchText:
-        *lists, counts = (stretch.windows.column(name) for name in self.staged.names)
+    def _of_stretch(self, stretch: pa.Table, frame: int) -> StretchText:
+        *lists, counts = (stretch.column(name) for name in self.staged.names)
         begins = [*accumulate(cast("list[int]", counts.to_pylist()), initial=0)]
         windows = [[flat(values.slice(place, 1)) for values in lists] for place in range(len(counts))]
         parts = [Tokens(*window).later(begin) for window, begin in zip(windows, begins, strict=False)]
         row = Tokens(*(np.concatenate(of) for of in zip(*parts, strict=True)))
         columns = tuple(column[0] for column in self.texts_of([row]))
-        return StretchText(columns, len(row.ids), stretch.frame * self.texts.frame_seconds)
+        return StretchText(columns, len(row.ids), frame * self.texts.frame_seconds)
 
 
 def _owned(row: Tokens, first: int, end: int) -> Tokens:
