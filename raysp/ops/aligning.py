@@ -12,7 +12,7 @@ import torch
 from raysp.capabilities import Capability
 from raysp.crossing import Array, send
 from raysp.models.tokenizers.named_tokenizers import CTCTokenizer
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, Rows, Selected, StagingOp
 from raysp.ops.late_steps import RESULT, carried_values
 from raysp.ops.rows import stretches
 from raysp.ops.transcribing import flat, list_lengths
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(eq=False)
-class Aligning(OutputOp):
+class Aligning(StagingOp):
     """Op that aligns a text, a source column or an earlier output, with the frames of a CTC head.
 
     For each frame it selects the log-probabilities of the blank, of the tokens of the text, and of the best token. A
@@ -52,8 +52,6 @@ class Aligning(OutputOp):
         case_rules: language whose case rules hold; None: the rules that most languages share.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     tokenizer: CTCTokenizer
     _: KW_ONLY
     column: str

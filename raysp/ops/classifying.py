@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysp.capabilities import Capability
 from raysp.crossing import Array
 from raysp.models.labelled_passes import MULTI_LABEL, REGRESSION
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, ListingOp, Rows, Selected, StagingOp
 from raysp.ops.rows import stretches
 from raysp.ops.transcribing import flat, frames_of_whole_rows, list_lengths, owned_values
 
@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(eq=False)
-class Classifying(OutputOp):
+class Classifying(StagingOp):
     """Op for the most likely classes of each recording with their probabilities.
 
     For a window of a longer row it stages the logits, weighted by the number of frames that the window owns: logits are
@@ -37,8 +37,6 @@ class Classifying(OutputOp):
         as_list: whether the columns are lists; for independent classes they always are.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     labels: Sequence[str]
     _: KW_ONLY
     top_k: int
@@ -81,7 +79,7 @@ class Classifying(OutputOp):
 
 
 @dataclass(eq=False)
-class Segmenting(OutputOp):
+class Segmenting(ListingOp):
     """Op for the segments in which the probability of a class of a frame classifier exceeds a threshold.
 
     Attributes:
@@ -95,8 +93,6 @@ class Segmenting(OutputOp):
         merge_seconds: segments of a class with a shorter gap between them become one, before short ones are dropped.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     labels: Sequence[str]
     _: KW_ONLY
     frame_seconds: float
@@ -112,9 +108,6 @@ class Segmenting(OutputOp):
         scores_BTN = arrays["scores"]
         whole = [self._segments(row[:count]) for row, count in zip(scores_BTN, frames_of_whole_rows(rows), strict=True)]
         return [rows.whole(whole), owned_values(scores_BTN, rows)]
-
-    def empty(self) -> tuple[object, ...]:
-        return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         [name] = self.staged.names

@@ -14,7 +14,7 @@ from torch.nn import functional
 from raysp.capabilities import Capability
 from raysp.crossing import Array, send
 from raysp.models.encoder.heads import LayerSum
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, ListingOp, OutputOp, Rows, Selected, StagingOp
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class ChosenFrames:
 
 
 @dataclass(eq=False)
-class MeanEmbedding(OutputOp):
+class MeanEmbedding(StagingOp):
     """Op for the mean of the frames of each recording.
 
     For a window of a longer row it stages the sum over the frames that the window owns, and their number, so that each
@@ -61,8 +61,6 @@ class MeanEmbedding(OutputOp):
         normalize: scale to length 1.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     frames: ChosenFrames
     normalize: bool
 
@@ -81,7 +79,7 @@ class MeanEmbedding(OutputOp):
 
 
 @dataclass(eq=False)
-class FrameEmbeddings(OutputOp):
+class FrameEmbeddings(ListingOp):
     """Op for the vectors of all frames of a recording.
 
     Attributes:
@@ -91,8 +89,6 @@ class FrameEmbeddings(OutputOp):
         normalize: scale each vector to length 1.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     frames: ChosenFrames
     normalize: bool
 
@@ -108,9 +104,6 @@ class FrameEmbeddings(OutputOp):
         vectors = [list(of_window[first:end]) for of_window, (first, end) in owned]
         return [rows.whole(vectors), rows.staged(vectors)]
 
-    def empty(self) -> tuple[object, ...]:
-        return ([],)
-
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         [name] = self.staged.names
         lists = cast("pa.ListArray[Any]", windows.column(name).combine_chunks())
@@ -119,7 +112,7 @@ class FrameEmbeddings(OutputOp):
 
 
 @dataclass(eq=False)
-class SpeakerEmbedding(OutputOp):
+class SpeakerEmbedding(StagingOp):
     """Op for the x-vector of each recording; for a longer row, the mean over its windows weighted by owned frames.
 
     Attributes:
@@ -128,8 +121,6 @@ class SpeakerEmbedding(OutputOp):
         normalize: scale to length 1.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     normalize: bool
 
     def select(self, forward: Forward) -> Selected:

@@ -166,6 +166,21 @@ class OutputOp(JoinOp, Protocol):
         return (None,) * len(self.schema)
 
 
+@dataclass(eq=False)
+class StagingOp(OutputOp):
+    """Base of ops that are made with their columns."""
+
+    schema: pa.Schema
+    staged: pa.Schema
+
+
+class ListingOp(StagingOp):
+    """Base of ops of one column of lists, which are empty for a recording shorter than one frame."""
+
+    def empty(self) -> tuple[object, ...]:
+        return ([],)
+
+
 def check_selected(output: OutputOp, selected: object) -> None:
     """Raise FunctionError if a user's output selected a value that cannot cross to the host."""
     if not isinstance(selected, Mapping):

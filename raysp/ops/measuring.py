@@ -15,7 +15,7 @@ from raysp.audio.levels import Cells, cell_samples, levels, weighting
 from raysp.columns import DIGEST, SECONDS
 from raysp.crossing import Array, send
 from raysp.models.base.outputs import ModelOutput
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, Rows, Selected, StagingOp
 from raysp.ops.late_steps import carried_values
 
 CLIPPED, CLIPPED_RUN = 0.99, 3
@@ -43,7 +43,7 @@ class Owned(NamedTuple):
 
 
 @dataclass(eq=False)
-class Measuring(OutputOp):
+class Measuring(StagingOp):
     """Op for the levels of each recording.
 
     For a window of a longer row it stages the levels of the cells that the window owns. `join` computes the levels of
@@ -65,8 +65,6 @@ class Measuring(OutputOp):
         find: returns this probability of each window of a pass; None if only `join` is called.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     _: KW_ONLY
     sample_rate: int
     frame_stride: int

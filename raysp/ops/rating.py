@@ -15,7 +15,7 @@ import torch
 
 from raysp.checkpoints.packaged import MOS, MOS_RATE
 from raysp.crossing import Array
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, Rows, Selected, StagingOp
 from raysp.ops.pasts import Past
 from raysp.ops.transcribing import flat
 
@@ -45,7 +45,7 @@ def dnsmos() -> Rate:
 
 
 @dataclass(eq=False)
-class Rating(OutputOp):
+class Rating(StagingOp):
     """Op for the opinion scores of each recording.
 
     Attributes:
@@ -54,8 +54,6 @@ class Rating(OutputOp):
         rate: the model; None: only `join` is called.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     rate: Rate | None = None
 
     def __post_init__(self) -> None:

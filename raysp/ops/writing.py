@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from raysp.crossing import Array
 from raysp.models.labelled_passes import TimedWord, Writer, Written
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, Rows, Selected, StagingOp
 from raysp.ops.rows import PLACE
 
 
 @dataclass(eq=False)
-class Writing(OutputOp):
+class Writing(StagingOp):
     """Op for the text of each recording and the mean log-probability of its tokens.
 
     For a window of a longer row it stages the text. `join` concatenates the texts of all windows, which end at quiet
@@ -31,8 +31,6 @@ class Writing(OutputOp):
         languages: candidates of language detection; None: no detection.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     write: Writer | None
     _: KW_ONLY
     frame_seconds: float

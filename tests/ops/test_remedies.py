@@ -8,7 +8,7 @@ from raysp.ops.rows import REMEDIES  # of some reasons, such as a crash of a wor
 
 PACKAGE = Path(raysp.__file__).parent
 MADE = re.compile(
-    r'(?:AudioError|DecoderFailure|fail|skip|__init__)\(\s*(?:[\w.\[\]]+,\s*)?"([a-z]+(?:_[a-z]+)+)"'
+    r'(?:AudioError|DecoderFailure|fail|fail_ok|skip|__init__)\(\s*(?:[\w.\[\]]+,\s*)?"([a-z]+(?:_[a-z]+)+)"'
     r'|^(?:UNKNOWN|UNREADABLE_TEXT|NO_SPEECH) = "(\w+)"',
     re.MULTILINE,
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import Array
 from raysp.models.labelled_passes import LabellingModel
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, ListingOp, Rows, Selected
 from raysp.ops.speakers.speaker_frames import FrameDiarization, FrameWindow, stitched
 from raysp.ops.transcribing import flat, list_lengths
 
@@ -39,7 +39,7 @@ class WindowFrames:
 
 
 @dataclass(eq=False)
-class FrameTurning(OutputOp):
+class FrameTurning(ListingOp):
     """Op for the turns of the speakers of each recording, by the probabilities of a frame classifier.
 
     A window of a longer row stages the probabilities of all its frames. By the frames that windows share, `join`
@@ -55,8 +55,6 @@ class FrameTurning(OutputOp):
         frames: returns the logits of a window; None: the step's checkpoint is the classifier, or only `join` is called.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     diarization: FrameDiarization
     num_speakers: int
     _: KW_ONLY
@@ -85,9 +83,6 @@ class FrameTurning(OutputOp):
 
     def _turns(self, scores_TN: Floats) -> list[dict[str, object]]:
         return [turn._asdict() for turn in self.diarization(scores_TN)]
-
-    def empty(self) -> tuple[object, ...]:
-        return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         name, before, owned = self.staged.names

@@ -15,7 +15,7 @@ from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Array, fetch
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.silero_vad import CHUNK_SAMPLES
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, ListingOp, Rows, Selected
 from raysp.ops.rows import PLACE
 from raysp.ops.speakers.speaker_turns import Diarization, Region, within
 from raysp.ops.speech.speaking import HYSTERESIS, LOWEST, Speaking
@@ -49,7 +49,7 @@ class WindowVectors:
 
 
 @dataclass(eq=False)
-class Turning(OutputOp):
+class Turning(ListingOp):
     """Op for the turns of the speakers of each recording.
 
     A recording is divided into steps. Around the middle of each step with speech a vector of a window is computed. A
@@ -67,8 +67,6 @@ class Turning(OutputOp):
         frame_stride: samples between the frames that windows of a longer row own.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     speaking: Speaking
     diarization: Diarization
     vectors: Callable[[Tensor, Sequence[int], int], Tensor] | None = None
@@ -137,9 +135,6 @@ class Turning(OutputOp):
             return []
         vectors = np.asarray(vectors_NE, np.float64)
         return [turn._asdict() for turn in self.diarization(_spans(regions), middles / SPEECH_RATE, vectors)]
-
-    def empty(self) -> tuple[object, ...]:
-        return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         [regions] = self.speaking.join(windows)

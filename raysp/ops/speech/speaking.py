@@ -11,7 +11,7 @@ import pyarrow as pa
 from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Array
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, num_chunks
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, ListingOp, Rows, Selected
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ class Chunks:
 
 
 @dataclass(eq=False)
-class Speaking(OutputOp):
+class Speaking(ListingOp):
     """Op for the regions of speech in a recording.
 
     For a window of a longer row it stages the probabilities of the chunks whose middle the window owns. `join` computes
@@ -53,8 +53,6 @@ class Speaking(OutputOp):
         min_silence_seconds: shorter pauses do not end a region.
     """
 
-    schema: pa.Schema
-    staged: pa.Schema
     model: SileroVAD | None
     _: KW_ONLY
     frame_stride: int
@@ -88,9 +86,6 @@ class Speaking(OutputOp):
         from_chunk = int(np.searchsorted(middles, first))
         to_chunk = len(row) if is_last else int(np.searchsorted(middles, end))
         return row[from_chunk:to_chunk], from_chunk * CHUNK_SAMPLES - first, end - first
-
-    def empty(self) -> tuple[object, ...]:
-        return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         lists, offsets, samples = (windows.column(name).combine_chunks() for name in self.staged.names)

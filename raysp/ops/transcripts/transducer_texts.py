@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from raysp.capabilities import Capability
 from raysp.crossing import Array
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, Rows, Selected, StagingOp
 from raysp.ops.rows import stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
 from raysp.text.greedy_ctc import CTCTokens, row_means
@@ -35,7 +35,7 @@ class Tokens(NamedTuple):
 
 
 @dataclass(eq=False)
-class Transducing(OutputOp):
+class Transducing(StagingOp):
     """Op for text and score of each recording, and optionally the times of its words and pieces.
 
     A token begins with the frame that emits it, and lasts for its duration, or one frame, but not beyond the start of
@@ -44,18 +44,15 @@ class Transducing(OutputOp):
     arithmetic.
 
     Args:
-        texts: op of a CTC model with the same tokens, whose columns it has.
+        schema: columns of `texts`.
         staged: staged columns of a window of a longer row: ids, frames, ends and log-probabilities of its tokens, and
             the number of its frames.
+        texts: op of a CTC model with the same tokens.
         model: the transducer; None if only `join` is called.
     """
 
     texts: Transcribing
-    staged: pa.Schema
     model: "ParakeetForRNNT | None"
-
-    def __post_init__(self) -> None:
-        self.schema = self.texts.schema
 
     def select(self, forward: Forward) -> Selected:
         assert self.model is not None

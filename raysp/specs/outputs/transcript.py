@@ -354,7 +354,7 @@ class Transcript(Output):
 
             tokens = dict.fromkeys(("token_ids", "token_frames", "token_ends"), ids)
             staged = columns_of(self.name, **tokens, token_scores=scores, num_frames=pa.int64())
-            return Transducing(greedy, staged, getattr(loaded, "model", None))
+            return Transducing(schemas[0], staged, greedy, getattr(loaded, "model", None))
         if self.beams == 1:
             return greedy
         from raysp.ops.transcripts.searched_texts import SearchSettings
