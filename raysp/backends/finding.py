@@ -108,13 +108,11 @@ def find(model_type: str) -> Package | None:
             f"model type {model_type!r}: found models of "
             f"{' and '.join(map(str, packages))}, expected those of one package; uninstall the others"
         )
-    return packages[0] if packages and not _is_own(model_type) else None
+    if packages:
+        from raysp.models.registry import MODULES  # imports torch
 
-
-def _is_own(model_type: str) -> bool:
-    from raysp.models.registry import MODULES  # imports torch
-
-    return model_type in MODULES
+        return None if model_type in MODULES else packages[0]
+    return None
 
 
 def _digest(module: str) -> str:

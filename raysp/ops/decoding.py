@@ -18,12 +18,14 @@ from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.channels import explode, status_of_channel
 from raysp.ops.late_steps import NOTHING, Carrying
-from raysp.ops.pasts import Pasts, with_pasts
+from raysp.ops.pasts import PAST, PAST_TYPE, Pasts, with_values
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
 from raysp.ops.rows import (
     ERROR,
     NO_SPEECH,
     OK,
+    PLACE,
+    PLACE_TYPE,
     CutWave,
     Place,
     RowStatus,
@@ -31,7 +33,6 @@ from raysp.ops.rows import (
     row_statuses,
     seconds_of_row,
     statuses_table,
-    with_places,
     with_waves,
 )
 from raysp.ops.step_ops import RowOp, apply, by_seconds, fail_unreadable, judge, reasons
@@ -210,8 +211,8 @@ class Decoding:
                 left[index] = 0.0 if status.windows else max(0.0, left[index] - (status.seconds or 0.0))
             block = with_waves(statuses_table(statuses), [window.wave for window in windows])
             windows.clear()  # waves
-            block = with_places(block, places) if self.cut_at_pauses else block
-            block = with_pasts(block, pasts) if self.past_samples else block
+            block = with_values(block, PLACE, places, PLACE_TYPE) if self.cut_at_pauses else block
+            block = with_values(block, PAST, pasts, PAST_TYPE) if self.past_samples else block
             block = self.carrying(block, statuses, piece.columns, indexes, chunks)
             del chunks
             yield (self.late(block) if self.late else block).replace_schema_metadata({SECONDS_LEFT: repr(sum(left))})

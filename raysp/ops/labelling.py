@@ -39,7 +39,7 @@ from raysp.ops.late_steps import (
     row_of,
     timed_of,
 )
-from raysp.ops.pasts import PAST, Past, pasts_of
+from raysp.ops.pasts import PAST, Past, values_of
 from raysp.ops.rows import (
     ERROR,
     OK,
@@ -47,7 +47,6 @@ from raysp.ops.rows import (
     Place,
     RowStatus,
     chosen,
-    places_of,
     row_statuses,
     staged_places,
     statuses_table,
@@ -199,7 +198,7 @@ class Labelling(BlockOp):
             shard: name of the shard, which with the number of a row seeds random sampling.
             names: names of rows by their numbers, which seed random sampling instead.
         """
-        statuses, places = row_statuses(block), places_of(block)
+        statuses, places = row_statuses(block), values_of(block, PLACE, Place)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
         is_ok = [row_status.status == OK for row_status in statuses]
@@ -227,7 +226,7 @@ class Labelling(BlockOp):
             names=[f"{name}|{status.window}" for name, status in zip(of_rows, statuses, strict=True)],
             parts=[self._part(*of_window) for of_window in zip(statuses, waves, places, strict=True)],
             places=places,
-            pasts=pasts_of(block) if PAST in block.column_names else [None] * block.num_rows,
+            pasts=values_of(block, PAST, Past),
             source=source,
             labels=labels,
             pending=pending,

@@ -1,8 +1,8 @@
 """Samples of a longer recording before a window, for outputs whose values depend on more than one window."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,14 @@ from raysp.audio import Samples
 from raysp.audio.waveforms import as_float32
 from raysp.columns import INNER_PREFIX
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Value = TypeVar("Value")
+
 PAST = f"{INNER_PREFIX}past"
 """Column of the pasts of windows; null for recordings that are one window."""
-_TYPE = pa.struct(
+PAST_TYPE = pa.struct(
     [("samples", pa.list_(pa.float32())), ("start", pa.int64()), ("reached", pa.int64()), ("is_last", pa.bool_())]
 )
 
@@ -56,17 +61,22 @@ class Pasts:
         self._samples = samples[max(0, self._reached - self._num_samples - first) :].copy()
 
 
-def with_pasts(block: pa.Table, pasts: Sequence[Past | None]) -> pa.Table:
-    """Return a block with the past of each window as a column."""
-    values = [None if past is None else vars(past) for past in pasts]
-    return block.append_column(PAST, pa.array(values, _TYPE))
+def with_values(
+    block: pa.Table, name: str, values: "Sequence[DataclassInstance | None]", kind: pa.DataType
+) -> pa.Table:
+    """Return a block with a dataclass of each window, or None, as a column of structs."""
+    return block.append_column(name, pa.array([None if value is None else vars(value) for value in values], kind))
 
 
-def pasts_of(block: pa.Table) -> list[Past | None]:
-    """Return the pasts of the windows of a block with the column; None without one."""
-    return [_past(value) if value.is_valid else None for value in cast("Any", block.column(PAST))]
+def values_of(block: pa.Table, name: str, make: Callable[..., Value]) -> list[Value | None]:
+    """Return the values of a column of `with_values`; None for each window without the column."""
+    if name not in block.column_names:
+        return [None] * block.num_rows
+    return [
+        make(**{field: _plain(part) for field, part in value.items()}) if value.is_valid else None
+        for value in cast("Any", block.column(name))
+    ]
 
 
-def _past(value: "pa.StructScalar") -> Past:
-    samples, *places = (value[field.name] for field in _TYPE)
-    return Past(np.asarray(cast("Any", samples).values, np.float32), *(place.as_py() for place in places))
+def _plain(part: Any) -> Any:  # noqa: ANN401 - a scalar of pyarrow
+    return np.asarray(part.values, np.float32) if isinstance(part, pa.ListScalar) else part.as_py()

@@ -66,7 +66,7 @@ class CutWave(NamedTuple):
     """Place of a window that is cut at pauses."""
 
 
-_PLACE_TYPE = pa.struct(
+PLACE_TYPE = pa.struct(
     [
         ("frame", pa.int64()),
         ("first", pa.int32()),
@@ -76,23 +76,6 @@ _PLACE_TYPE = pa.struct(
         ("num_samples", pa.int64()),
     ]
 )
-
-
-def with_places(block: pa.Table, places: Sequence[Place | None]) -> pa.Table:
-    """Return a block with the place of each window as a column."""
-    values = [None if place is None else vars(place) for place in places]
-    return block.append_column(PLACE, pa.array(values, _PLACE_TYPE))
-
-
-def places_of(block: pa.Table) -> list[Place | None]:
-    """Return the places of the windows of a block; None for windows without one."""
-    if PLACE not in block.column_names:
-        return [None] * block.num_rows
-    values = cast("list[dict[str, Any] | None]", block.column(PLACE).to_pylist())
-    return [
-        None if value is None else Place(**{**value, "probabilities": np.asarray(value["probabilities"], np.float32)})
-        for value in values
-    ]
 
 
 def staged_places(places: Sequence[Place | None]) -> pa.Table:

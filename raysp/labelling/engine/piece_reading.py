@@ -19,7 +19,8 @@ from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.engine.watchdog import watched
 from raysp.labelling.planning.carried import read_columns
 from raysp.ops.late_steps import CARRIED, RowFilters
-from raysp.ops.rows import RowStatus, statuses_table, with_places, with_waves
+from raysp.ops.pasts import with_values
+from raysp.ops.rows import PLACE, PLACE_TYPE, RowStatus, statuses_table, with_waves
 from raysp.ops.step_ops import fail_unreadable
 from raysp.words import count
 
@@ -111,7 +112,7 @@ def crashed_block(job: Job, todo: PieceTodo) -> pa.Table:
     block = with_waves(statuses_table(statuses), nulls)
     label, source = job.pipeline.label, job.pipeline.source
     if label.windows == "speech":
-        block = with_places(block, nulls)
+        block = with_values(block, PLACE, nulls, PLACE_TYPE)
     if label.reads:
         read = read_columns(source, todo.shard, todo.piece, [*label.reads])
         for name in label.reads:

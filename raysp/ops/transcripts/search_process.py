@@ -9,7 +9,6 @@ import sys
 import torch
 
 from raysp.ops.transcripts.searched_texts import SearchedTexts
-from raysp.text.beams.search import TopFrames
 
 NICENESS = 10
 """Increment of niceness over the parent process."""
@@ -34,7 +33,7 @@ def main() -> None:
             packed, batches = pickle.load(sys.stdin.buffer)
             answer: object
             try:
-                answer = _texts_of(packed).together([(TopFrames(*frames), counts) for frames, counts in batches])
+                answer = _texts_of(packed).together(batches)
             except Exception as error:  # the parent process repeats the search, and raises it
                 answer = f"{type(error).__name__}: {error}"
             pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)

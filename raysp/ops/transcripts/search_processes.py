@@ -89,9 +89,7 @@ class SearchProcesses:
 
     def _ask(self, requests: Sequence[_Request]) -> None:
         process = self._process()
-        frames = [request.frames for request in requests]
-        batches = [((f.blanks, f.ids, f.log_probs), r.num_frames) for f, r in zip(frames, requests, strict=True)]
-        answer = process.ask((requests[0].packed, batches))
+        answer = process.ask((requests[0].packed, [(request.frames, request.num_frames) for request in requests]))
         if process.is_running:
             self._idle.append(process)
         if answer is not None:

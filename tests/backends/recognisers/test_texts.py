@@ -68,7 +68,7 @@ def test_texts_scores_and_times_alone_and_together_are_those_of_transformers(rec
     op = labelling(folder, *outputs)
     cls = op.loaded.summary.architecture.replace("Thinker", "")  # the part of an omni model that writes texts
     is_padded = opened_by()[cls] == "transformers, in padded batches"
-    assert (not op.of_one_length if name in CTC_BUILDERS else not op.is_alone) == is_padded
+    assert (op.loaded.summary.takes_padding if name in CTC_BUILDERS else not op.is_alone) == is_padded
     together, alone = together_and_alone(op, recordings)
     texts = [row["pred_text"] for row in together]
     assert texts == [row["pred_text"] for row in alone] == written(folder, name, recordings)
