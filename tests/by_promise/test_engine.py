@@ -156,36 +156,35 @@ def test_functions_of_the_caller_are_its_own_objects_and_their_prints_arrive(cor
     assert [row["loud"] for row in kit.rows(corpus / "out")] == [True, True, True, True, None, True]
 
 
-def run_in_a_process(corpus: Path, name: str, function: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    file = corpus / "label.py"
-    file.write_text(
+def write_pipeline(corpus: Path, name: str, function: str) -> None:
+    (corpus / "label.py").write_text(
         f"import raysp\nfrom {name} import {function}\n\npipeline = raysp.Pipeline(\n"
         f"    raysp.Shards({str(corpus / 'in')!r}),\n    steps=[\n        raysp.Decode(),\n"
         f"        raysp.Map({function}, adds={{'level': 'int64'}}, reads=['id']),\n"
         f"        raysp.Label({CHECKPOINT!r}, outputs=[raysp.Transcript()]),\n    ],\n"
         f"    sink=raysp.Parquet({str(corpus / 'out')!r}),\n)\n"
     )
-    command = [sys.executable, "-m", "raysp", "run", str(file), "--engine", "here"]
-    return subprocess.run(command, input=stdin, cwd=corpus, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.drivers
 def test_rows_that_crash_the_process_are_named_and_refused_after_three_crashes(corpus, mapping, raysp_command):
+    write_pipeline(corpus, mapping.__name__, "deadly")
+    line = ["run", corpus / "label.py"]
     for number in range(3):
-        killed = run_in_a_process(corpus, mapping.__name__, "deadly")
-        assert killed.returncode == -9, killed.stderr
-        was_warned = "0.parquet: rows 0 to 2 were begun before by a process that ended early" in killed.stderr
-        assert was_warned == (number > 0), killed.stderr
-    refused = raysp_command("run", corpus / "label.py", "--engine", "here")
+        killed = kit.run_forked(line)
+        assert killed.code == -9, killed.err
+        was_warned = "0.parquet: rows 0 to 2 were begun before by a process that ended early" in killed.err
+        assert was_warned == (number > 0), killed.err
+    refused = raysp_command(*line, "--engine", "here")
     assert refused.code == 1
     assert "0.parquet: rows 0 to 2 were begun by 3 consecutive processes" in refused.err
     assert "--engine ray" in refused.err
     assert list((corpus / "out" / ".raysp" / "begun").iterdir())
     file = Path(mapping.__file__)
     file.write_text(file.read_text().replace("os.kill", "print"))
-    corrected = run_in_a_process(corpus, mapping.__name__, "deadly")
-    assert corrected.returncode == 0, corrected.stderr
-    assert "begun" not in corrected.stderr
+    corrected = kit.run_forked(line)
+    assert corrected.code == 0, corrected.err
+    assert "begun" not in corrected.err
 
 
 def test_a_run_that_ends_in_order_leaves_no_begun_piece(corpus, mapping):
@@ -198,7 +197,11 @@ def test_a_run_that_ends_in_order_leaves_no_begun_piece(corpus, mapping):
 
 @pytest.mark.drivers
 def test_a_debugger_stops_in_a_function_under_the_command_line(corpus, mapping):
-    stopped = run_in_a_process(corpus, mapping.__name__, "stops", "p level\nc\np level * 100\nc\n")
+    write_pipeline(corpus, mapping.__name__, "stops")
+    command = [sys.executable, "-m", "raysp", "run", "label.py", "--engine", "here"]
+    stopped = subprocess.run(
+        command, input="p level\nc\np level * 100\nc\n", cwd=corpus, capture_output=True, text=True, timeout=120
+    )
     assert stopped.returncode == 0, stopped.stderr
     assert "-> return {" in stopped.stdout
     answers = [line.removeprefix("(Pdb) ") for line in stopped.stdout.splitlines() if line.startswith("(Pdb) ")]

@@ -1,12 +1,11 @@
 """A user's code under faults: errors with their line, one traceback, prints, and filters that see all columns."""
 
 import json
-import subprocess
-import sys
 
 import pyarrow.parquet as pq
 import pytest
 
+from tests import kit
 from tests.corpora import CHECKPOINT, digits_table
 
 ROWS = digits_table(3)
@@ -266,12 +265,11 @@ def test_processes_that_a_function_starts_change_no_output_and_end_no_run(folder
     text = PIPELINE.format(checkpoint=str(CHECKPOINT), steps=steps, text="text")
     # So that a filter that fails for all rows fails the shard.
     (folder / "label.py").write_text(text.replace("max_error_rate=1.0", "max_error_rate=0.5"))
-    command = [sys.executable, "-m", "raysp", "run", "label.py", "--engine", "here", "--rows", "3", "--json"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    assert [row["level"] for row in json.loads(ran.stdout)["table"]] == [1, 1, 1]  # one JSON object alone
-    assert said in ran.stderr
-    assert "Traceback" not in ran.stderr
+    ran = kit.run_forked("run label.py --rows 3 --json")
+    assert ran.code == 0, ran.err
+    assert [row["level"] for row in json.loads(ran.out)["table"]] == [1, 1, 1]  # one JSON object alone
+    assert said in ran.err
+    assert "Traceback" not in ran.err
 
 
 @pytest.mark.parametrize(
