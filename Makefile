@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 NEWEST_PYTHON ?= $(shell .ci/newest-python)
 WORKERS ?= 2
+DRIVERS ?= 4
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
@@ -36,7 +37,7 @@ test: $(VENV)/.installed-dev
 	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m "not soak and not drivers" $(SPREAD) $(PYTEST_ARGS)
 
 test-drivers: $(VENV)/.installed-dev
-	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m "drivers and not soak" $(SPREAD) $(PYTEST_ARGS)
+	$(TEST_ENVIRONMENT) $(BIN)/python -m pytest -m "drivers and not soak" -n $(DRIVERS) $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.installed-dev
 	$(TEST_ENVIRONMENT) $(BIN)/python $(TESTED) --without $(NOT_THERE) --hide -m "not lengthy"
@@ -98,10 +99,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python $(INSTALL) -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "Installing what the tests need into $(VENV)."
+# Not after the installation without extras, whose versions pip would settle once more.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing raysp and what the tests need into $(VENV): some minutes, once."
 	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[dev]'
-	touch $@
+	touch $(VENV)/.installed $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python $(INSTALL) -c constraints.txt -e '.[docs]'

@@ -173,6 +173,7 @@ NO_TOKENS = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # as raysp's own Ray: beside other programs the workers would starve
+    "RAY_enable_metrics_collection": "0",  # as raysp's own Ray
     **PATIENT,
     "RAY_raylet_start_wait_time_s": str(RAYLET_SECONDS),
 }
