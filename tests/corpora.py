@@ -4,7 +4,7 @@ import dataclasses
 import io
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,20 @@ def damaged(table: pa.Table, *rows: int) -> pa.Table:
     return table.set_column(table.schema.get_field_index("audio"), "audio", pa.array(audio, AUDIO))
 
 
-def write_tar(path: Path, members: Mapping[str, bytes]) -> Path:
-    """Write a tar file of members by their names."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, data in members.items():
+def tar_of(members: Mapping[str, bytes] | Iterable[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT) -> bytes:
+    """Return a tar file of members with their names."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as archive:
+        for name, data in members.items() if isinstance(members, Mapping) else members:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+def write_tar(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str, bytes]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar_of(members))
     return path
 
 

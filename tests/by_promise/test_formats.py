@@ -7,7 +7,6 @@ import json
 import lzma
 import re
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from tests.corpora import a_pipeline, rows_table, wav, write_tar
+from tests.corpora import a_pipeline, rows_table, tar_of, wav
 
 ROWS = 4
 COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
@@ -40,8 +39,7 @@ def lines(key: str, first: int = 0, end: int = ROWS) -> bytes:
 
 
 def a_tar() -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return write_tar(Path(folder, "a.tar"), {f"{row}.wav": wav(seed=row) for row in range(ROWS)}).read_bytes()
+    return tar_of({f"{row}.wav": wav(seed=row) for row in range(ROWS)})
 
 
 def parquet() -> bytes:

@@ -12,8 +12,7 @@ import pytest
 
 import raysp
 from tests import corpora
-from tests.corpora import DEMO, a_pipeline, wav
-from tests.corpus.test_tars import write_tar
+from tests.corpora import DEMO, a_pipeline, wav, write_tar
 
 NUM_CUTS, NUM_PER_SHARD = 5, 3
 

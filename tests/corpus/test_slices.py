@@ -26,8 +26,7 @@ from raysp.corpus.shards import (
 from raysp.corpus.surveys import Reading, survey_all
 from raysp.storage.ranged import open_ranged
 from raysp.storage.store import Entry
-from tests.corpora import a_pipeline, rows_table, write_shard
-from tests.corpus.test_tars import write_tar
+from tests.corpora import a_pipeline, rows_table, write_shard, write_tar
 
 MOST = 10_000
 """Files or lines of a slice."""

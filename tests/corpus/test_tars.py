@@ -1,33 +1,15 @@
 """Tar files of samples: rows, pieces, and archives that are damaged or hostile."""
 
-import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
 import raysp
 from tests import corpora
-from tests.corpora import wav
-
-
-def write_tar(path: Path, files: "list[tuple[str, bytes]]", format: int = tarfile.PAX_FORMAT) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        add_files(file, files, format)
-    return path
-
-
-def add_files(file: BinaryIO, files: "Iterable[tuple[str, bytes]]", format: int = tarfile.USTAR_FORMAT) -> None:
-    with tarfile.open(fileobj=file, mode="w", format=format) as tar:
-        for name, data in files:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+from tests.corpora import tar_of, wav, write_tar
 
 
 def files_of(number: int, **values: object) -> "list[tuple[str, bytes]]":
@@ -44,7 +26,8 @@ def test_files_with_the_same_name_up_to_a_dot_are_a_row(tmp_path, format):
     long = "a" * 90 + "/" + "ü" * 40 if format != tarfile.USTAR_FORMAT else "a/b"
     files = [(f"./{long}.FLAC", wav(900)), (f"./{long}.json", b'{"id": "own"}'), *files_of(1), (".hidden.wav", b"h")]
     files += [("README", b"r"), ("v1.0/x.left.ogg", wav(902)), ("v1.0/x.cls", b"3"), ("only.txt", b"\xff\r\n")]
-    rows = corpora.read(write_tar(tmp_path / "x.tar", files, format), "text", "words", "score")
+    (tmp_path / "x.tar").write_bytes(tar_of(files, format))
+    rows = corpora.read(tmp_path / "x.tar", "text", "words", "score")
     assert [row["id"] for row in rows] == ["own", "train/0001", "v1.0/x", "only"]
     assert [row["seconds"] for row in rows] == [900 / 16_000, 801 / 16_000, 902 / 16_000, None]
     assert [row["text"] for row in rows] == [None, "text 1", None, None]
@@ -61,9 +44,7 @@ def test_rows_of_many_pieces_have_the_columns_of_the_whole_file(tmp_path):
 
 
 def a_tar(*files: "tuple[str, bytes]") -> bytearray:
-    held = io.BytesIO()
-    add_files(held, files or [*files_of(0), *files_of(1)])
-    return bytearray(held.getvalue())
+    return bytearray(tar_of(files or [*files_of(0), *files_of(1)], tarfile.USTAR_FORMAT))
 
 
 def with_header(*changes: "tuple[int, bytes]") -> bytes:

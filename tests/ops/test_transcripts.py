@@ -1,9 +1,6 @@
 """Transcripts and times of given texts: greedy and searched ones, and texts without a path."""
 
-import pytest
-
 import raysp
-from raysp import SpecError
 from tests.corpora import CHECKPOINT, digits_table, label_arrays, samples_of
 from tests.golden.checkpoints import phonemes
 from tests.ops.test_precision import noise
@@ -42,18 +39,3 @@ def test_given_phonemes_are_aligned_unknown_ones_are_counted_and_letters_are_an_
     assert (known, len(known)) == (sorted({*known}), 3)
     assert refused["error_type"] == "step_failed"
     assert "'hello there' has none of the checkpoint's phonemes; expected phonemes sep" in refused["error_message"]
-
-
-@pytest.mark.parametrize(
-    ("outputs", "message"),
-    [
-        (lambda: [raysp.Align()], r"needs a column of the source, .* or of='pred'; found none"),
-        (lambda: [raysp.Align("a", of="pred")], r"found text='a' and of='pred'"),
-        (lambda: [raysp.Align(of="pred"), raysp.Transcript()], r"outputs.0 Align\(of='pred'\) .* found none there"),
-        (lambda: [raysp.Transcript("a"), raysp.Align(of="pred")], r"found 'a' there. Put Transcript\('pred'\)"),
-        (lambda: [raysp.Agreement("text"), raysp.Transcript()], r"found none there. Put Transcript\('pred'\) before"),
-    ],
-)
-def test_a_text_that_is_not_there_is_refused(outputs, message):
-    with pytest.raises(SpecError, match=message):
-        raysp.Label("model", outputs=outputs())

@@ -8,6 +8,7 @@ import pytest
 
 import raysp
 from raysp import CheckpointError, Keep, PlanError, SpecError
+from tests.classifiers import make_classifier
 from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
 from tests.device.class_cases import make_checkpoint
 from tests.text.beams.arpa_files import write_arpa
@@ -15,6 +16,13 @@ from tests.trainings import Sink
 from tests.user_specs import Counted, Louder
 
 CLASSES, WRITES = "UniSpeechForSequenceClassification", "SpeechEncoderDecoderModel"
+PROBLEMS = {
+    "single": ("single_label_classification", 3),
+    "multi": ("multi_label_classification", 3),
+    "number": ("regression", 1),
+    "numbers": ("regression", 3),
+}
+"""Problems of classifiers, and their numbers of classes."""
 TEXT = raysp.Transcript()
 
 
@@ -25,6 +33,8 @@ def folder(tmp_path_factory) -> Path:
     write_shard(made / "in" / "a.parquet", table=rows_table(2).append_column("length", pa.array([1, 2])))
     for name in (CLASSES, WRITES):
         make_checkpoint(name, made / name)
+    for name, (problem, number) in PROBLEMS.items():
+        make_classifier(made / name, *map(str, range(number)), problem=problem)
     whole = write_arpa(made / "damaged.arpa", [["ONE", "TWO"], ["NINE"]], 2)
     whole.write_text(whole.read_text().replace("\\2-grams:", "\\3-grams:"))
     write_arpa(made / "lower.arpa", [["one", "two"], ["three"]], 2)
@@ -68,14 +78,6 @@ def searched(lm: str) -> list[object]:
             PlanError,
             r"has no column 'pred_txt', .*; steps add pred_text, .* \(did you mean 'pred_text'\?\)",
         ),
-        (
-            [label(raysp.Align("text"), checkpoint=CLASSES)],
-            CheckpointError,
-            "does not support Align; it supports Classes, Embedding",
-        ),
-        ([label(raysp.Embedding(layer=3), checkpoint=CLASSES)], CheckpointError, "layer=3, found 2 layers; give -1"),
-        ([label(raysp.Embedding(pooling="xvector"), checkpoint=CLASSES)], CheckpointError, "has no x-vectors; use"),
-        ([label(raysp.Transcript(words=True), checkpoint=WRITES)], CheckpointError, "words and chars need a CTC check"),
         (written(num_bims=2), CheckpointError, "generate: generation does not support num_bims=2"),
         (written(num_beams="4"), CheckpointError, "generate: num_beams is '4', expected int"),
         (written(eos_token_id=9999), CheckpointError, "generate: eos_token_id has 9999, expected ids below the voc"),
@@ -93,6 +95,30 @@ def test_a_plan_refuses_columns_outputs_and_models_that_do_not_fit(steps, error,
 
 
 @pytest.mark.parametrize(
+    ("checkpoint", "output", "message"),
+    [
+        (CLASSES, raysp.Align("text"), "does not support Align; it supports Classes, Embedding"),
+        (CLASSES, raysp.Embedding(layer=(0, 3)), "layer=3, found 2 layers; give -1 to 2"),
+        (CLASSES, raysp.Embedding(layer="mix"), "layer='mix', but no head of UniSpeechForSequenceClassification has"),
+        (CLASSES, raysp.Embedding(pooling="xvector"), "has no x-vectors; use"),
+        (WRITES, raysp.Transcript(words=True), "words and chars need a CTC check"),
+        (
+            "single",
+            raysp.Classes(threshold=0.3),
+            "multi-label checkpoints; problem_type is 'single_label_classification'",
+        ),
+        ("number", raysp.Classes(threshold=0.3), "is for multi-label checkpoints"),
+        ("multi", raysp.Classes(top_k=2), "its classes are independent; give threshold=..., or top_k='all'"),
+        ("number", raysp.Classes(top_k=2), "a regression with 1 number, which have no order; give top_k='all' or 1"),
+        ("numbers", raysp.Classes(), "a regression with 3 numbers, which have no order; give top_k='all'$"),
+    ],
+)
+def test_a_plan_refuses_outputs_that_a_checkpoint_does_not_have(checkpoint, output, message):
+    with pytest.raises(CheckpointError, match=message):
+        raysp.plan(a_pipeline("in", "out", steps=[raysp.Decode(), label(output, checkpoint=checkpoint)]))
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (
@@ -105,6 +131,14 @@ def test_a_plan_refuses_columns_outputs_and_models_that_do_not_fit(steps, error,
         (lambda: raysp.Transcript(beams=2, lm_weight=0.6), "lm_weight given without lm, the language model; give lm"),
         (lambda: raysp.Transcript(beams=2, hot_words={"ONE  TWO": 1.0}), "hot_words holds 'ONE  TWO'; give words sep"),
         (lambda: of(raysp.Mos(), windows="speech"), r"leaves out silence, and Mos\(.* needs all frames"),
+        (lambda: raysp.Embedding(layer=()), "expected different layers, at least one"),
+        (lambda: raysp.Embedding(layer=(1, -2)), "greater than or equal to -1"),
+        (lambda: raysp.Embedding(layer="all", pooling="xvector"), "reads no layer"),
+        (lambda: of(raysp.Align()), r"needs a column of the source, .* or of='pred'; found none"),
+        (lambda: of(raysp.Align("a", of="pred")), r"found text='a' and of='pred'"),
+        (lambda: of(raysp.Align(of="pred"), TEXT), r"outputs.0 Align\(of='pred'\) .* found none there"),
+        (lambda: of(raysp.Transcript("a"), raysp.Align(of="pred")), r"found 'a' there. Put Transcript\('pred'\)"),
+        (lambda: of(raysp.Agreement("text"), TEXT), r"found none there. Put Transcript\('pred'\) before"),
     ],
 )
 def test_a_pipeline_refuses_fields_that_contradict_each_other(make, message):
