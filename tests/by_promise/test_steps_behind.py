@@ -66,14 +66,6 @@ def test_a_function_that_failed_is_mended_and_no_row_is_labelled_again(tmp_path)
     assert {*left_out} == {f"does not meet where={MODULE}:wanted"}
 
 
-def test_a_plan_has_what_they_keep_and_when_it_is_decided(tmp_path):
-    keep = raysp.Keep(max_seconds=9, where=[("pred_text", "!=", "FOUR")])
-    ran = run(["plan", pipeline_file(tmp_path / "label.py", made(tmp_path, keep)), "--sample", "0"])
-    lines = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
-    rules = "max_seconds=9.0 and pred_text != 'FOUR'"
-    assert lines["steps.2"] == f"keeps labelled rows with {rules}, decided when a shard is committed"
-
-
 def test_a_bound_changes_while_nothing_is_committed(tmp_path):
     before = raysp.Keep(where=[("pred_score", ">", -1.0)])
     after = raysp.Keep(where=[("pred_text", "!=", "FOUR")])

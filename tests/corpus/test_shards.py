@@ -103,7 +103,6 @@ def test_a_shard_that_is_not_the_planned_one_is_refused(tmp_path, change, messag
 @pytest.mark.parametrize(
     ("names", "column", "message"),
     [
-        (["id", "audio"], "lang", r"x\.parquet: has no column 'lang', expected one; its columns are id, audio"),
         (["id", "audio", "speaker"], "speakr", r"has no column 'speakr' \(did you mean 'speaker'\?\), expected one;"),
         (["id", "audio", "id"], None, r"has 2 columns 'id', expected one"),
         (["id", "recordings"], None, r"has no column 'audio', expected one; its columns are id, recordings"),

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import raysp
-from raysp.ops.blocks import Batching, batching, most_unequal
 from raysp.ops.labelling import Labelling
 from tests.device.class_cases import CASES, make_checkpoint
 from tests.golden.checkpoints import of_encoder
@@ -59,15 +58,3 @@ def test_a_row_has_the_label_that_it_has_alone_in_any_batch_by_any_number_of_thr
 def test_so_do_all_models_and_heads(name, tmp_path):
     make_checkpoint(name, folder := tmp_path / "checkpoint")
     assert_independent([op(folder, CASES[name], 600)], noise([0.8, 2.2], seed=1))
-
-
-def test_half_precision_is_not_free_and_a_share_of_rows_may_differ_where_batches_are_recorded():
-    kinds = {
-        Batching.FREE: (("float32", "cpu"), ("float32", "cuda"), ("int8", "cpu")),
-        Batching.ALONE: (("bfloat16", "cpu"), ("float16", "cpu")),
-        Batching.RECORDED: (("bfloat16", "cuda"), ("int8", "cuda"), ("tf32", "cuda")),
-    }
-    for kind, cases in kinds.items():
-        assert {batching(dtype=dtype, device=device) for dtype, device in cases} == {kind}
-    cases = ((1_000, "float32"), (1, "bfloat16"), (20, "tf32"), (1_000, "float16"))
-    assert [most_unequal(num_rows, dtype) for num_rows, dtype in cases] == [0, 1, 2, 100]

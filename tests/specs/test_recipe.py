@@ -33,7 +33,6 @@ def hashed(recipe: Finetune) -> str:
         ({"steps": []}, r"found steps \[\]; expected one Decode and no Label"),
         ({"steps": [raysp.Decode(), raysp.Label("c", outputs=[raysp.Transcript()])]}, "one Decode and no Label"),
         ({"steps": [raysp.Decode(keep_prefix=True)]}, "damaged recordings are left out of a training"),
-        ({"steps": [raysp.Keep(min_seconds=1), raysp.Decode()]}, "Keep by seconds needs decoded audio"),
         (
             {"objective": raysp.Classify("c", column="language"), "evaluation": NORMALISED},
             "found evaluation.normalise='lower'; Classify compares no texts",

@@ -21,14 +21,6 @@ def status(sink: Sink):
     return raysp.status(sink.url)
 
 
-@pytest.mark.parametrize(("done", "epochs", "share"), [(1, 0, 0.0), (13, 1, 0.325), (40, 4, 1.0)])
-def test_steps_epochs_and_share_are_those_of_the_last_commit(sink, done, epochs, share):
-    sink.train(range(1, done + 1))
-    found = status(sink)
-    assert (found.steps, found.epochs, found.is_done) == (done, epochs, done == 40)
-    assert found.share == pytest.approx(share)
-
-
 def test_loss_rate_and_speed_are_those_of_the_last_fifty_steps(tmp_path):
     sink = Sink(tmp_path / "model", schedule={"epochs": 20, "steps": None})
     sink.train(range(1, 100), loss=9.0)
@@ -88,23 +80,6 @@ def test_evaluations_count_once_their_step_is_committed_and_the_last_run_of_a_st
         sink.begin(run_id)
         sink.evaluate(40, run_id=run_id, wer=wer)
     assert (status(sink).best.estimate.value, status(sink).best.evaluations) == (0.4, 4)
-
-
-def test_the_best_is_of_the_evaluations_that_were_measured_as_the_last_one(sink):
-    sink.train(range(1, 41))
-    for done, wer, measure in ((10, 0.1, "a"), (20, 0.2, "a"), (30, 0.4, "b"), (40, 0.3, "b")):
-        sink.evaluate(done, wer=wer, measure=measure)
-    found = status(sink).best
-    assert (found.steps, found.estimate.value, found.evaluations) == (40, 0.3, 2)
-
-
-def test_a_checkpoint_counts_as_exported_if_this_training_made_it(sink):
-    sink.train(range(1, 41))
-    assert (status(sink).steps_exported, status(sink).is_complete) == (None, False)
-    sink.export(40)
-    assert (status(sink).steps_exported, status(sink).is_complete) == (40, True)
-    sink.export(40, fingerprint="other")
-    assert status(sink).steps_exported is None  # that of the training before --restart
 
 
 def test_gc_removes_what_killed_trainings_left_and_nothing_else(sink):
