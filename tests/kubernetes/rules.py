@@ -22,52 +22,27 @@ def check_nodes(document: Document) -> None:
     """Check a RayJob or RayCluster of `cluster/kubernetes`."""
     spec = document["spec"]
     if document["kind"] == "RayJob":
-        _check_job(spec)
+        head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+        folder = re.fullmatch(r"raysp run (\S+)/\w+\.py", spec["entrypoint"])[1]
+        mounts = {mount["mountPath"]: mount["name"] for mount in head["containers"][0]["volumeMounts"]}
+        maps = {one["name"]: one["configMap"]["name"] for one in head["volumes"] if "configMap" in one}
+        assert maps[mounts[folder]] == "raysp-pipeline"
+        _check_pod(spec["submitterPodTemplate"]["spec"], writable={"/tmp", "/home/raysp"})
     cluster = spec.get("rayClusterSpec", spec)
     assert cluster["rayVersion"] == PINS["ray"]
     assert cluster["authOptions"]["mode"] == "token", "anyone who reaches the cluster could run code on it"
     check_confined(cluster["autoscalerOptions"]["securityContext"])
-    _check_head(cluster["headGroupSpec"])
-    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
-    assert set(groups) == {"decode", "model"}
-    for group in groups.values():
-        _check_worker(group)
-    decode, model = (
-        {**group["rayStartParams"], **_resources(group)["limits"]} for group in (groups["decode"], groups["model"])
-    )
-    assert ("nvidia.com/gpu" in decode, decode["num-gpus"]) == (False, "0")
-    assert groups["decode"]["minReplicas"] >= 1, "a node has a CPU for the first task"
-    assert model["nvidia.com/gpu"] == _resources(groups["model"])["requests"]["nvidia.com/gpu"] == "1"
-    tolerated = {(one["key"], one["operator"]) for one in groups["model"]["template"]["spec"]["tolerations"]}
-    assert ("nvidia.com/gpu", "Exists") in tolerated
-    assert groups["model"]["minReplicas"] == 0, "GPUs would be paid for while nothing is labelled"
-
-
-def _resources(group: Document) -> Document:
-    return group["template"]["spec"]["containers"][0]["resources"]
-
-
-def _check_job(spec: Document) -> None:
-    head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    folder = re.fullmatch(r"raysp run (\S+)/\w+\.py", spec["entrypoint"])[1]
-    mounts = {mount["mountPath"]: mount["name"] for mount in head["containers"][0]["volumeMounts"]}
-    maps = {one["name"]: one["configMap"]["name"] for one in head["volumes"] if "configMap" in one}
-    assert maps[mounts[folder]] == "raysp-pipeline"
-    assert spec["shutdownAfterJobFinishes"] is True
-    assert spec["backoffLimit"] >= 1, "a run whose head was lost is resumed"
-    submitter = spec["submitterPodTemplate"]["spec"]
-    assert submitter["automountServiceAccountToken"] is False
-    _check_pod(submitter, writable={"/tmp", "/home/raysp"})
-
-
-def _check_head(group: Document) -> None:
-    params, pod = group["rayStartParams"], group["template"]["spec"]
+    params, pod = cluster["headGroupSpec"]["rayStartParams"], cluster["headGroupSpec"]["template"]["spec"]
     assert (params["num-cpus"], params["num-gpus"]) == ("0", "0"), "no work is scheduled there"
     assert "tolerations" not in pod, "it does not start on a spot node"
-    assert pod["automountServiceAccountToken"] is True, "the autoscaler asks for pods"
     environment = {one["name"]: one["value"] for one in pod["containers"][0]["env"]}
     assert 30 <= int(environment["RAY_JOB_STOP_WAIT_TIME_S"]) < pod["terminationGracePeriodSeconds"]
     _check_ray_pod(pod, params)
+    groups = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    for group in groups.values():
+        _check_worker(group)
+    assert groups["decode"]["minReplicas"] >= 1, "a node has a CPU for the first task"
+    assert groups["model"]["minReplicas"] == 0, "GPUs would be paid for while nothing is labelled"
 
 
 def _check_worker(group: Document) -> None:

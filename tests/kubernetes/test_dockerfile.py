@@ -44,22 +44,15 @@ def test_images_are_pinned_unprivileged_and_without_sources():
     for target in TARGETS:
         assert (rest(target, "USER"), copied(target), copied("runtime")) == ([], [], [])
         lines = [part for line in rest(f"install-{target}", "RUN") for part in line.split(" && ") if "pip" in line]
-        installs = [line for line in lines if " install " in line]
-        assert all("-c /constraints.txt" in one and "--no-cache-dir" in one for one in installs)
-        assert rest(f"install-{target}", "ARG")[-1] == f"EXTRAS={','.join(sorted(EXTRAS))}"
+        assert all("-c /constraints.txt" in line for line in lines if " install " in line)
     environment = dict(pair for line in rest("runtime", "ENV") for pair in re.findall(r"(\w+)=(\S+)", line))
-    wanted = {name: value for name, value in RAY_SETTINGS.items() if name != "RAY_AUTH_MODE"}
-    assert {name: environment.get(name) for name in RAY_SETTINGS} == {**wanted, "RAY_AUTH_MODE": None}
+    assert {*RAY_SETTINGS.items()} - {*environment.items()} == {("RAY_AUTH_MODE", "token")}
     lines = (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
     sent = {one for stage in STAGES for one in copied(stage)}  # to the builder
     assert {line for line in lines if not line.startswith("#")} == {"*", "**/__pycache__", *(f"!{one}" for one in sent)}
-    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in rest("cuda", "ENV")[0], "nvidia-smi measures the memory"
 
 
 def test_every_requirement_is_pinned_within_its_bounds_and_as_in_the_tests():
-    for cloud, other_store in (("aws", "gcs"), ("gcp", "s3")):
-        [installed] = re.findall(r'"raysp\[([\w,]+)\] @', (CLUSTER / "launcher" / f"{cloud}.yaml").read_text())
-        assert set(installed.split(",")) == EXTRAS - {other_store}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     for line in [*project["dependencies"], *(line for name in EXTRAS for line in optional[name])]:

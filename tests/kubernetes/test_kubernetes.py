@@ -47,19 +47,8 @@ def test_documents_are_valid_for_kubernetes_and_kuberay_and_nodes_have_what_a_ru
         assert one["metadata"].get("namespace") == (None if one["kind"] == "Namespace" else "raysp")
     if folder != "minio":
         check_nodes(of_ray(folder))
-
-
-@pytest.mark.slow
-def test_an_overlay_also_makes_a_cluster_that_stays_up_with_the_same_nodes():
-    for overlay in ("overlays/eks", "overlays/on-premises"):
-        cluster = standing_of(overlay)
-        assert [*schema_faults(cluster)] == []
-        check_nodes(cluster)
-        assert cluster["spec"]["workerGroupSpecs"] == of_ray(overlay)["spec"]["rayClusterSpec"]["workerGroupSpecs"]
-    budget = document("standing", "PodDisruptionBudget", "raysp-head")["spec"]
-    labels = budget["selector"]["matchLabels"].items()
-    chosen = [name for name, pod in pods(of_ray("standing")) if labels <= pod["metadata"]["labels"].items()]
-    assert (budget["minAvailable"], chosen) == (1, ["head"]), "upgrades of nodes wait for the head alone"
+    if folder in OVERLAYS:
+        check_nodes(standing_of(folder))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -84,10 +73,9 @@ def test_the_pipeline_of_an_overlay_fits_its_nodes_which_have_the_keys_that_it_n
     if named:
         [created] = re.findall(r"create secret generic raysp-storage .*$", section(overlay), re.MULTILINE)
         assert {*re.findall(r"--from-literal (\w+)=", created)} == named
-    for document in (of_ray(overlay), standing_of(overlay)):
-        for name, pod in pods(document):
-            keys = [{"secretRef": {"name": "raysp-storage"}}] if named and name != "submitter" else []
-            assert pod["spec"]["containers"][0].get("envFrom", []) == keys, name
+    for name, pod in pods(of_ray(overlay)):
+        keys = [{"secretRef": {"name": "raysp-storage"}}] if named and name != "submitter" else []
+        assert pod["spec"]["containers"][0].get("envFrom", []) == keys, name
 
 
 def section(overlay: str) -> str:
@@ -120,8 +108,6 @@ def test_pods_choose_the_pools_of_nodes_that_eks_starts_for_them():
     ],
 )
 def test_only_the_cluster_itself_the_operator_and_prometheus_reach_its_pods(folder, name, allowed):
-    labels = document("job", "Namespace", "raysp")["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
     spec = document(folder, "NetworkPolicy", name)["spec"]
     found = [
         (f"{key.removeprefix('app.kubernetes.io/')}: {value}", [port["port"] for port in rule.get("ports", [])])
@@ -137,8 +123,6 @@ def test_only_the_cluster_itself_the_operator_and_prometheus_reach_its_pods(fold
         [container] = chosen[0]["spec"]["containers"]
         check_confined(container["securityContext"])
         assert chosen[0]["spec"]["securityContext"]["runAsNonRoot"] is True
-        assert all("secretKeyRef" in one["valueFrom"] for one in container["env"])
-        assert name != "raysp-redis" or container["args"][-2:] == ["--requirepass", "$(REDIS_PASSWORD)"]
     selected = spec["podSelector"]["matchLabels"].items()
     assert chosen
     assert all(selected <= pod["metadata"]["labels"].items() for pod in chosen)
@@ -153,10 +137,6 @@ def test_the_readme_names_files_that_exist_and_objects_of_the_manifests_in_comma
     ] == []
     for block in BLOCKS:
         subprocess.run(["bash", "-n"], input=block, text=True, check=True)
-    names = {one["kind"]: one["metadata"]["name"] for one in (of_ray("job"), of_ray("standing"))}
-    for words in (f"get rayjob {names['RayJob']}", f"service/{names['RayCluster']}-head-svc"):
-        assert words in COMMANDS
-    assert {*re.findall(r"--namespace ([\w-]+)", COMMANDS)} == {"raysp", "kuberay-system", "monitoring"}
     options = of_ray("standing")["spec"]["gcsFaultToleranceOptions"]
     secret = options["redisPassword"]["valueFrom"]["secretKeyRef"]
     assert f"create secret generic {secret['name']} --from-literal {secret['key']}=" in COMMANDS

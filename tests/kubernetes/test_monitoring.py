@@ -59,11 +59,6 @@ def test_the_panels_and_the_document_for_operators_have_the_metrics_that_exist_a
     assert of_a_run <= set().union(*(names_in(expression)[0] for expression in EXPRESSIONS))
     rows = re.findall(r"^\| `(raysp_\w+)(?:\{(\w+)\})?` \| (\w+) \|", OPERATIONS, re.MULTILINE)
     assert sorted(rows) == sorted((name, label, kind) for name, (kind, label) in METRICS.items())
-    [alerts] = re.findall(r"^```\n(# A run has work.*?)^```$", OPERATIONS, re.MULTILINE | re.DOTALL)
-    for expression in (line for line in alerts.splitlines() if not line.startswith("#")):
-        metrics, labels = names_in(expression)
-        assert metrics - {"unless"} <= of_a_run
-        assert labels <= {SINK, "status"}
 
 
 def test_the_pod_monitor_and_prometheus_find_the_nodes_of_a_run_and_grafana_the_dashboard():
