@@ -72,6 +72,10 @@ class S3Server:
         """Return the url of a path in a bucket."""
         return f"s3://{bucket}/{path}".rstrip("/")
 
+    def put(self, bucket: str, key: str, data: bytes) -> None:
+        """Write an object."""
+        self.client.put_object(Bucket=bucket, Key=key, Body=data)
+
     def marks(self, bucket: str, prefix: str) -> dict[str, object]:
         """Return by key what changes with every write of a label shard: its mark, for an etag is that of the bytes.
 
@@ -84,11 +88,9 @@ class S3Server:
 
     def upload(self, folder: Path, bucket: str, prefix: str = "") -> None:
         """Upload a folder."""
-        client = self.client
         for file in sorted(folder.rglob("*")):
             if file.is_file():
-                key = f"{prefix}{file.relative_to(folder).as_posix()}"
-                client.put_object(Bucket=bucket, Key=key, Body=file.read_bytes())
+                self.put(bucket, f"{prefix}{file.relative_to(folder).as_posix()}", file.read_bytes())
 
     def download(self, bucket: str, folder: Path) -> dict[str, bytes]:
         """Bring all that is in a bucket into a folder, and give it by key."""

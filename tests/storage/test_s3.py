@@ -14,7 +14,6 @@ from raysp.storage.store import check_names, probe
 from raysp.storage.stores import expand, open_store
 from tests.faulty_proxy import FaultyProxy
 
-SECRET = "sEcReT/neverInAMessage0123456789abcdefgh"
 TOKEN = "tOkEn//neverInAMessage"
 
 
@@ -89,11 +88,6 @@ class TestOptions:
 
 
 class TestWriting:
-    def test_a_bucket_that_is_not_there_is_named(self, s3):
-        store = S3Store("s3://raysp-nobody-made-this/x", s3.options)
-        with pytest.raises(StoreError, match=r"s3://raysp-nobody-made-this/x.*NoSuchBucket.*there is no such bucket"):
-            probe(store)
-
     @pytest.mark.parametrize("honoured", [True, False])
     def test_a_large_file_goes_up_in_parts_only_where_their_completion_has_a_condition(
         self, completing, constants, honoured
@@ -152,52 +146,21 @@ class TestWriting:
 
 
 class TestFaults:
-    @pytest.mark.parametrize("fault", ["503", "500", "429", "reset"])
-    def test_transient_errors_are_retried(self, faulty, proxy, fault):
-        for call in (
-            lambda: faulty.create("a", b"one"),
-            lambda: faulty.read("a") == b"one",
-            lambda: faulty.stat("a") is not None,
-            lambda: [entry.path for entry in faulty.list()] == ["a"],
-            lambda: faulty.open("a").read() == b"one",
-            lambda: faulty.replace("a", b"two") is None,
-            lambda: faulty.delete("a") is None,
-        ):
+    @pytest.mark.parametrize("fault", ["500", "429"])
+    def test_a_busy_server_is_asked_again(self, faulty, proxy, fault):
+        for call in (lambda: faulty.create("a", b"one"), lambda: faulty.read("a"), lambda: [*faulty.list()]):
             proxy.fail_next(fault, fault)
             assert call()
-            assert [f for _, _, f in proxy.requests][-3:] == [fault, fault, None]
+            assert [found for _, _, found in proxy.requests][-3:] == [fault, fault, None]
 
-    @pytest.mark.parametrize("fault", ["truncate", "stall", "reset"])
-    def test_an_incomplete_body_is_requested_again(self, proxy, bucket, fault):
-        waits = {"config_kwargs": {"read_timeout": 0.4}} if fault == "stall" else {}
-        faulty = S3Store(f"s3://{bucket}/x", {**proxy.options, **waits})
+    def test_a_body_that_stalls_is_requested_again(self, proxy, bucket):
+        faulty = S3Store(f"s3://{bucket}/x", {**proxy.options, "config_kwargs": {"read_timeout": 0.4}})
         data = bytes(i * 7 % 251 for i in range(300_000))
         faulty.create("a", data)
-        proxy.fail_next(fault, method="GET")
-        assert faulty.read("a") == data
-        proxy.fail_next(fault, method="GET")
-        with faulty.open("a") as file:
-            proxy.fail_next(fault, method="GET")
-            assert file.read() == data
-        assert [f for _, _, f in proxy.requests].count(fault) == 3
-
-    @pytest.mark.parametrize("fault", ["503", "truncate"])
-    def test_attempts_are_bounded_and_the_last_failure_is_reported(self, faulty, proxy, fault):
-        faulty.create("a", b"one" * 100)
-        proxy.requests.clear()
-        proxy.judge = lambda method, path: fault
-        with pytest.raises(
-            StoreError, match=r"x/a: cannot read it \(.*6 attempts\); .*run again: committed work is kept"
-        ):
-            faulty.read("a")
-        assert len(proxy.requests) == s3_client.ATTEMPTS
-
-    def test_a_create_whose_answer_was_lost_knows_its_own_file(self, faulty, proxy):
-        proxy.fail_next("lost", method="PUT")
-        assert faulty.create("a", b"one") is True
-        proxy.fail_next("503", method="PUT")
-        assert faulty.create("a", b"two") is False
-        assert faulty.read("a") == b"one"
+        for read in (lambda: faulty.read("a"), lambda: faulty.open("a").read()):
+            proxy.fail_next("stall", method="GET")
+            assert read() == data
+        assert [fault for _, _, fault in proxy.requests].count("stall") == 2
 
     @pytest.mark.parametrize("replace", [True, False])
     def test_an_upload_whose_last_answer_was_lost_is_complete(self, completing, constants, replace):
@@ -218,21 +181,14 @@ class TestFaults:
         assert faulty.read("a") == b"one"
         assert faulty._client._made is not before
 
-    @pytest.mark.parametrize("fault", ["403 AccessDenied", "400 ExpiredToken", "400 InvalidRequest"])
-    def test_refusals_are_reported_at_once_and_without_secrets(self, proxy, bucket, monkeypatch, caplog, fault):
-        monkeypatch.setenv("THE_SECRET", SECRET)
+    def test_credentials_that_stay_expired_are_to_be_renewed_and_not_shown(self, proxy, bucket, monkeypatch):
         monkeypatch.setenv("THE_TOKEN", TOKEN)
-        options = {**proxy.options, "secret": raysp.Env("THE_SECRET"), "token": raysp.Env("THE_TOKEN")}
-        proxy.judge = lambda method, path: "400" if method == "HEAD" else fault
-        store = S3Store(f"s3://{bucket}/x", options)
-        for call in (lambda: store.read("a"), lambda: list(store.list()), lambda: store.open("a")):
-            proxy.requests.clear()
-            with caplog.at_level(logging.INFO), pytest.raises(StoreError, match=fault[4:]) as caught:
-                call()
-            assert len(proxy.requests) <= 4  # credentials that have expired are looked up once more
-            assert "renew them, run" in str(caught.value) or "Expired" not in fault
-            said = f"{caught.value}{caught.value!r}{caplog.text}{caught.value.__cause__}"
-            assert not any(word in said for word in (SECRET, TOKEN, "AWS4", "Signature"))
+        proxy.judge = lambda method, path: "400 ExpiredToken"
+        store = S3Store(f"s3://{bucket}/x", {**proxy.options, "token": raysp.Env("THE_TOKEN")})
+        with pytest.raises(StoreError, match=r"ExpiredToken.* renew them, run") as caught:
+            store.read("a")
+        assert len(proxy.requests) == 2  # they are looked up once more
+        assert TOKEN not in f"{caught.value}{caught.value.__cause__}"
 
     def test_nothing_listens_at_the_endpoint(self, s3, bucket):
         store = S3Store(f"s3://{bucket}/x", s3.at("http://127.0.0.1:9").options)
@@ -240,13 +196,6 @@ class TestFaults:
             StoreError, match=r"EndpointConnectionError.*6 attempts.*check endpoint_url \(or AWS_ENDPOINT"
         ):
             store.read("a")
-
-    def test_a_file_that_is_replaced_while_it_is_read_is_noticed(self, store):
-        store.create("a", bytes(300_000))
-        with store.open("a") as file:
-            store.replace("a", bytes(299_999) + b"x")
-            with pytest.raises(StoreError, match="x/a: it was replaced while it was read; run again"):
-                file.read()
 
 
 class TestKeysWithEmptyParts:
