@@ -4,7 +4,6 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import raysp
 from tests.clouds.cloud import Cloud
 from tests.s3_servers import S3Server
 
@@ -62,13 +61,3 @@ class Bucket:
 
 
 Place = Folder | Bucket
-
-
-def options_code(options: dict[str, object]) -> str:
-    """Write storage options as they stand in a pipeline file."""
-    values = (f"{key!r}: {_code(value)}" for key, value in options.items())
-    return f"{{{', '.join(values)}}}"
-
-
-def _code(value: object) -> str:
-    return f"raysp.Env({value.name!r})" if isinstance(value, raysp.Env) else repr(value)

@@ -1,6 +1,7 @@
 """Documents name tests, files, commands and reasons that exist."""
 
 import ast
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -27,6 +28,7 @@ def named(document: str) -> list[tuple[str, str]]:
     return NAMED.findall((TESTS.parent / document).read_text())
 
 
+@functools.cache
 def names_in(file: Path) -> set[str]:
     """Collect the tests of a file, those of a class as `TestClass::test_name`."""
     found: set[str] = set()

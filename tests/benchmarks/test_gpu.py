@@ -53,16 +53,6 @@ def test_all_cases_run_on_the_stand_in_with_few_packages(tmp_path):
     assert cases[-1]["op RTFx, 10 s"] > 0
 
 
-def test_an_error_and_a_package_that_is_missing_are_recorded():
-    def fail() -> dict[str, object]:
-        raise ValueError("no\nsuch kernel")
-
-    assert gpu._row(gpu.Case("a", fail), float("inf"))["error"] == "ValueError: no such kernel"
-    missing = gpu._row(gpu.Case("a", fail, "no_such_package"), float("inf"))
-    assert missing == {"case": "a", "left out": "needs no_such_package"}
-    assert gpu._row(gpu.Case("a", fail), 0.0)["left out"] == "out of time"
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="measures for minutes where there is a GPU")
 def test_without_a_gpu_nothing_is_measured_and_the_command_says_how_to_try_it(tmp_path):
     with pytest.raises(SystemExit, match="--device stand-in"):

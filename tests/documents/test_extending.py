@@ -1,7 +1,6 @@
 """The extensions of docs/extend.md, applied to a copy of raysp as the page shows them, and used there."""
 
 import ast
-import importlib.util
 import json
 import os
 import re
@@ -107,20 +106,6 @@ def test_each_diff_of_the_page_stands_in_a_section_that_is_tried():
     assert DIFF.findall(PAGE) == [diff for extension in EXTENSIONS.values() for diff in extension.diffs]
     rows = re.findall(r"^\| (an? .*?) \|", PAGE.partition("## ")[0], re.MULTILINE)
     assert len(rows) == len(SECTIONS) + 1  # and a model, an output or a step of a user's own
-
-
-@pytest.mark.slow
-def test_the_copy_follows_the_architecture(extended):
-    package = extended / "raysp"
-    spec = importlib.util.spec_from_file_location("architecture_with_counts", REPOSITORY / "tests/test_architecture.py")
-    architecture = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(architecture)
-    architecture.BELOW["counts"] = architecture.EAGER["counts"] = architecture._ALL_SHARED
-    assert architecture.wrong_arrows(package) == []
-    assert architecture.impure_models(package) == []
-    [archive] = architecture.unbounded_readers(package)
-    assert archive.startswith("corpus/zips.py:")
-    assert "`OPEN_ARCHIVES`" in PAGE
 
 
 @pytest.mark.drivers

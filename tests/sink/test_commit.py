@@ -1,8 +1,4 @@
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -74,24 +70,6 @@ def test_missing_results_and_a_source_that_lost_rows_or_cannot_be_read_are_named
     with pytest.raises(StoreError, match=r"/corpus/a/part 1.parquet: cannot read it \(Connection reset by peer\)"):
         commit_staged(store, LabelShard(SHARD, FINGERPRINT, failing, OUTPUTS))
     assert store.stat(SHARD.name) is None
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-@pytest.mark.usefixtures("atomic_store")
-def test_processes_that_commit_the_same_shard_all_succeed(stores, store):
-    for piece in SHARD.pieces:
-        sinks.stage_piece(store, SHARD, piece)
-    program = (
-        "import raysp, raysp.storage.store; from tests.sink import sinks; "
-        f"print(sinks.commit_sample({stores.code()}, sinks.make_shard()).existing)"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", program]
-    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=60)[0].strip() for process in processes]
-    assert sorted(said) == ["False", "True"]
-    assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
 
 @pytest.mark.parametrize("field", ["version", "fingerprint", "input_id", "file_id"])
