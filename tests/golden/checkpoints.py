@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from raysp import models as raysp_models
 from tests.models.tokenizers.phonemes import PHONEMES, write_tokenizer
 from tests.models.tokenizers.text_tokenizers import BERT_VOCAB, write_bert_tokenizer, write_byte_tokenizer
+from tests.models.tokenizers.word_pieces import PIECES, backend
 
 Write = Callable[[Path], object]
 """Write a checkpoint into a folder."""
@@ -43,7 +43,6 @@ ENCODERS: dict[str, dict[str, Any]] = {
 }
 """Fields of configurations by prefixes of classes."""
 PARAKEET = {**HIDDEN, "subsampling_conv_channels": 8, "num_mel_bins": 16, "scale_input": False}
-PIECES = ["<unk>", "▁", "▁t", "he", "▁the", "▁cat", "s", "at", "▁s", "▁on", "▁m", ".", *"atheonm"]
 DECODER = {"vocab_size": 272, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
 DECODERS: dict[str, tuple[str, dict[str, Any], tuple[int, int, int]]] = {
     "bert": ("Bert", {**HIDDEN, "vocab_size": len(dict.fromkeys(BERT_VOCAB))}, (2, 3, 0)),
@@ -166,11 +165,9 @@ def _write_parakeet(folder: Path, kind: str) -> None:
     config = getattr(raysp_models, f"Parakeet{kind}Config")(**fields)
     getattr(raysp_models, f"ParakeetFor{kind}")(config).save_pretrained(folder)
     fill(folder, layers=1.5, lstm=1.5)
-    tokenizer = Tokenizer(models.Unigram([(piece, -1.0) for piece in PIECES], unk_id=0))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<unk>", *special)])
-    named = raysp_models.ParakeetTokenizer(tokenizer, "ParakeetTokenizer", unk_token="<unk>", pad_token=special[0])
+    named = raysp_models.ParakeetTokenizer(
+        backend(*special), "ParakeetTokenizer", unk_token="<unk>", pad_token=special[0]
+    )
     extractor = raysp_models.ParakeetFeatureExtractor(feature_size=PARAKEET["num_mel_bins"])
     raysp_models.ParakeetProcessor(extractor, named).save_pretrained(folder)
 
