@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
-    from raysp.ops.speakers.frame_turning import FrameTurning, WindowFrames
+    from raysp.ops.speakers.frame_turning import FrameTurning
+    from raysp.ops.speakers.speaker_frames import FrameDiarization
     from raysp.ops.speakers.speaker_space import SpeakerSpace
-    from raysp.ops.speakers.turning import Turning, WindowVectors
+    from raysp.ops.speakers.speaker_turns import Diarization
+    from raysp.ops.speakers.turning import Turning
     from raysp.ops.speakers.word_speakers import WordSpeakers
-    from raysp.ops.speech.speaking import Speaking
 
 
 DISTANCE = 0.7
@@ -214,76 +215,62 @@ class Turns(Output):
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Turning | FrameTurning":
         """Return the op that computes the column; with a model it loads `checkpoint`, if there is one."""
+        import pyarrow as pa
+
         from raysp.models.loading import load_checkpoint
-        from raysp.ops.speakers.frame_turning import WindowFrames
-        from raysp.ops.speakers.turning import WindowVectors
+        from raysp.ops.speakers.frame_turning import FrameTurning, WindowFrames
+        from raysp.ops.speakers.turning import Turning, WindowVectors
 
         other = loaded
         if loaded is not None and self.checkpoint is not None:
             other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device)
         speaker_model = other.summary if other is not None else self._checkpoint_of(checkpoint)
         if _has_vectors(speaker_model):
-            vectors = WindowVectors(other) if other is not None else None
-            return self._turning(checkpoint, speaker_model, self._speech.op(checkpoint, loaded), vectors)
-        frames = WindowFrames(other) if other is not None and other is not loaded else None
-        return self._frame_turning(checkpoint, speaker_model, frames)
-
-    def _frame_turning(
-        self, checkpoint: "CheckpointSummary", speaker_model: "CheckpointSummary", frames: "WindowFrames | None" = None
-    ) -> "FrameTurning":
-        import pyarrow as pa
-
-        from raysp.ops.speakers.frame_turning import FrameTurning
-        from raysp.ops.speakers.speaker_frames import FrameDiarization
-
+            speaking, rate = self._speech.op(checkpoint, loaded), checkpoint.sample_rate
+            staged = columns_of(self.name, middles=pa.list_(pa.int64()), vectors=pa.list_(pa.float32()))
+            return Turning(
+                self.schema(checkpoint),
+                pa.schema([*speaking.staged, *staged]),
+                speaking,
+                self._diarization(_space(speaker_model)),
+                WindowVectors(other) if other is not None else None,
+                window_samples=round(self.window_seconds * rate),
+                step_samples=max(1, round(self.step_seconds * rate)),
+                frame_stride=checkpoint.frame_stride,
+            )
         return FrameTurning(
             self.schema(checkpoint),
             columns_of(self.name, probabilities=pa.list_(pa.float32()), before=pa.int64(), owned=pa.int64()),
-            FrameDiarization(
-                threshold=PROBABILITY if self.threshold is None else self.threshold,
-                most=self._bounds[1],
-                least_seconds=self.least_seconds,
-                merge_seconds=self.merge_seconds,
-                frame_seconds=speaker_model.frame_seconds,
-            ),
+            self._frame_diarization(speaker_model),
             len(speaker_model.labels),
             step_stride=checkpoint.frame_stride,
             frame_stride=speaker_model.frame_stride,
-            frames=frames,
+            frames=WindowFrames(other) if other is not None and other is not loaded else None,
         )
 
-    def _turning(
-        self,
-        checkpoint: "CheckpointSummary",
-        speaker_model: "CheckpointSummary",
-        speaking: "Speaking",
-        vectors: "WindowVectors | None" = None,
-    ) -> "Turning":
-        import pyarrow as pa
+    def _frame_diarization(self, speaker_model: "CheckpointSummary") -> "FrameDiarization":
+        from raysp.ops.speakers.speaker_frames import FrameDiarization
 
+        return FrameDiarization(
+            threshold=PROBABILITY if self.threshold is None else self.threshold,
+            most=self._bounds[1],
+            least_seconds=self.least_seconds,
+            merge_seconds=self.merge_seconds,
+            frame_seconds=speaker_model.frame_seconds,
+        )
+
+    def _diarization(self, space: "SpeakerSpace | None") -> "Diarization":
         from raysp.ops.speakers.speaker_turns import Diarization
-        from raysp.ops.speakers.turning import Turning
 
-        staged = columns_of(self.name, middles=pa.list_(pa.int64()), vectors=pa.list_(pa.float32()))
-        rate, space = checkpoint.sample_rate, _space(speaker_model)
-        return Turning(
-            self.schema(checkpoint),
-            pa.schema([*speaking.staged, *staged]),
-            speaking,
-            Diarization(
-                threshold=DISTANCE if self.threshold is None and space is None else self.threshold,
-                bounds=self._bounds,
-                least_seconds=self.least_seconds,
-                merge_seconds=self.merge_seconds,
-                step_seconds=self.step_seconds,
-                window_seconds=self.window_seconds,
-                change_seconds=CHANGE_SECONDS,
-                space=space,
-            ),
-            vectors,
-            window_samples=round(self.window_seconds * rate),
-            step_samples=max(1, round(self.step_seconds * rate)),
-            frame_stride=checkpoint.frame_stride,
+        return Diarization(
+            threshold=DISTANCE if self.threshold is None and space is None else self.threshold,
+            bounds=self._bounds,
+            least_seconds=self.least_seconds,
+            merge_seconds=self.merge_seconds,
+            step_seconds=self.step_seconds,
+            window_seconds=self.window_seconds,
+            change_seconds=CHANGE_SECONDS,
+            space=space,
         )
 
     @property
