@@ -104,13 +104,7 @@ def plan(
     show(fields, lambda: None, code)
 
 
-def run(
-    pipeline: PipelineFile,
-    settings: Settings = None,
-    rows: FirstRows = None,
-    *,
-    on: EngineOptions,
-) -> None:
+def run(pipeline: PipelineFile, settings: Settings = None, rows: FirstRows = None, *, on: EngineOptions) -> None:
     """Label a corpus. The same command again continues where it stopped.
 
     Examples:

@@ -75,13 +75,20 @@ class Spread(Generic[Item, Result]):
                 alive -= line is None
                 yield item, self._result(item, None if line is None else pickle.loads(base64.b64decode(line)))
 
-    def by_tasks(self, items: Sequence[Item]) -> Generator[tuple[Item, Result]]:
-        """Yield items with their results, by tasks of the connected cluster.
+    def by_tasks(self, items: Sequence[Item], address: str | None = None) -> Generator[tuple[Item, Result]]:
+        """Yield items with their results, by tasks of the connected cluster, or else of the one at an address.
 
         Raises:
+            PlanError: no cluster answers at the address.
             RunError: Ray failed, or a task's process ended several times.
             SpecError: the function cannot be sent.
         """
+        from raysp.cluster.connection import connected
+
+        with connected(address):
+            yield from self._by_tasks(items)
+
+    def _by_tasks(self, items: Sequence[Item]) -> Generator[tuple[Item, Result]]:
         import ray
 
         from raysp.cluster.resources import totals

@@ -177,15 +177,11 @@ class LocalStore:
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file in one atomic step. Returns False if it exists."""
-        with self.scratch() as scratch:
-            self._fill(scratch, data, path)
-            return self.publish(scratch, path) is not None
+        return self._write(path, data, replace=False) is not None
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file in one atomic step, replacing an existing one."""
-        with self.scratch() as scratch:
-            self._fill(scratch, data, path)
-            self.publish(scratch, path, replace=True)
+        self._write(path, data, replace=True)
 
     def delete(self, path: str) -> None:
         """Remove a file, and parent folders that become empty. A missing file is not an error.
@@ -250,13 +246,15 @@ class LocalStore:
             _sync_folder(place.parent)
         return entry
 
-    def _fill(self, scratch: Path, data: bytes, path: str) -> None:
-        with explained("write", self._locate(path)):
-            try:
-                scratch.write_bytes(data)
-            except FileNotFoundError:  # another process removed the last file under `.raysp`
-                _make_folder(scratch.parent)
-                scratch.write_bytes(data)
+    def _write(self, path: str, data: bytes, *, replace: bool) -> Entry | None:
+        with self.scratch() as scratch:
+            with explained("write", self._locate(path)):
+                try:
+                    scratch.write_bytes(data)
+                except FileNotFoundError:  # another process removed the last file under `.raysp`
+                    _make_folder(scratch.parent)
+                    scratch.write_bytes(data)
+            return self.publish(scratch, path, replace=replace)
 
     def _locate(self, path: str) -> Path:
         return self._root / inside(path, self._root)

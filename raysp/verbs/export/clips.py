@@ -17,7 +17,6 @@ from raysp.audio.encoding import cut_parts, encode_flac
 from raysp.audio.isolation import Decoder
 from raysp.corpus.shards import AUDIO, Shard
 from raysp.errors import AudioError, PlanError
-from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.recordings import Recordings
 from raysp.specs.values import spec
 from raysp.text.clipping import Clip
@@ -105,7 +104,7 @@ class Clips(Cuts):
             PlanError: there are neither words nor regions of speech, or they are of each channel; or as
                 `Source.pipeline`, like TrustError.
         """
-        files = ClipFiles(source.labelling, source, self)
+        files = ClipFiles(source, self)
         _ = files.channel, files.cuts.spans, files.schema, files.speaker
         return files
 
@@ -114,7 +113,6 @@ class Clips(Cuts):
 class ClipFiles(Writer):
     """Export of files of clips for each label shard, and a card."""
 
-    labelling: Labelling
     source: Source
     spec: Clips
 
@@ -126,17 +124,17 @@ class ClipFiles(Writer):
     @cached_property
     def cuts(self) -> RowCuts:
         """Cuts of the rows."""
-        return RowCuts(self.labelling, self.spec)
+        return RowCuts(self.source.labelling, self.spec)
 
     @cached_property
     def kept(self) -> Mapping[str, str]:
         """Names in clips of the columns of the source that the sink keeps, by their own names."""
-        return kept_names(self.labelling, SCHEMA.names)
+        return kept_names(self.source.labelling, SCHEMA.names)
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns of the files of clips."""
-        fields = [self.labelling.schema.field(name).with_name(as_) for name, as_ in self.kept.items()]
+        fields = [self.source.labelling.schema.field(name).with_name(as_) for name, as_ in self.kept.items()]
         return pa.schema([*SCHEMA, *fields])
 
     @cached_property
@@ -146,9 +144,9 @@ class ClipFiles(Writer):
             return None
         if self.spec.speaker not in self.kept:
             raise PlanError(
-                f"{self.labelling.url}: speaker={self.spec.speaker!r} is no column of the source that its label shards "
-                f"keep, which are {', '.join(self.kept) or 'none'}. Label with Parquet(keep=[{self.spec.speaker!r}]); "
-                "the columns of utterances are those that the first sink keeps"
+                f"{self.source.labelling.url}: speaker={self.spec.speaker!r} is no column of the source that its label "
+                f"shards keep, which are {', '.join(self.kept) or 'none'}. Label with "
+                f"Parquet(keep=[{self.spec.speaker!r}]); the columns of utterances are those that the first sink keeps"
             )
         return self.kept[self.spec.speaker]
 
@@ -158,10 +156,7 @@ class ClipFiles(Writer):
 
     def pack(self, shards: Sequence[Shard], files: ShardFiles) -> None:
         """Write the files of neighbouring label shards."""
-        with (
-            DataFiles.begun(files, self.schema, self.spec.shard_bytes, self.spec.splits) as data,
-            Decoder() as decoder,
-        ):
+        with DataFiles.begun(files, self.schema, self.spec.shard_bytes, self.spec.splits) as data, Decoder() as decoder:
             cut = partial(_Cutting, self, decoder=decoder, files=files)
             clips = chain.from_iterable(self._clips(shard, files, cut(shard)) for shard in shards)
             for group in in_groups(clips, data.group_bytes(GROUP_BYTES)):
@@ -190,7 +185,7 @@ class ClipFiles(Writer):
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the card, and return 1; splits without a clip are counted as 0."""
         total.splits = Counter({name: total.splits[name] for name in self.spec.splits})
-        return write_card(destination, self.labelling, self.spec, self.schema, total, has_audio=True)
+        return write_card(destination, self.source.labelling, self.spec, self.schema, total, has_audio=True)
 
 
 @dataclass(frozen=True)
@@ -211,7 +206,6 @@ class _Cutting:
     """Cutting of the recordings of one label shard."""
 
     def __init__(self, export: ClipFiles, shard: Shard, decoder: Decoder, files: ShardFiles) -> None:
-        self.spec = export.spec
         self.cuts = export.cuts
         self.shard, self.decoder, self.files = shard, decoder, files
         self.rate = export.spec.sample_rate

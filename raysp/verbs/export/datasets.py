@@ -23,7 +23,6 @@ from raysp.columns import SECONDS
 from raysp.corpus.shards import AUDIO, SECONDS_BY_PATH, Shard
 from raysp.corpus.sources import kind_named
 from raysp.errors import AudioError
-from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
 from raysp.specs.values import spec
@@ -193,14 +192,13 @@ class Dataset:
         """
         if self.audio:
             _ = source.pipeline
-        return DatasetFiles(source.labelling, source, self)
+        return DatasetFiles(source, self)
 
 
 @dataclass(frozen=True)
 class DatasetFiles(Writer):
     """Export of Parquet files for each label shard, and a card."""
 
-    labelling: Labelling
     source: Source
     spec: Dataset
 
@@ -208,12 +206,12 @@ class DatasetFiles(Writer):
     def columns(self) -> list[str]:
         """Columns of the label shards that are exported."""
         ours = {AUDIO_COLUMN, self.source.pipeline.source.audio} if self.spec.audio else set()
-        return [name for name in self.labelling.schema.names if name not in ours]
+        return [name for name in self.source.labelling.schema.names if name not in ours]
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns of the exported files: the recordings come after the id."""
-        fields = [self.labelling.schema.field(name) for name in self.columns]
+        fields = [self.source.labelling.schema.field(name) for name in self.columns]
         audio_field = [pa.field(AUDIO_COLUMN, AUDIO)] if self.spec.audio else []
         return pa.schema([*fields[:1], *audio_field, *fields[1:]])
 
@@ -233,7 +231,7 @@ class DatasetFiles(Writer):
 
     def _tables(self, shard: Shard, files: ShardFiles, group_bytes: int) -> Iterator[pa.Table]:
         if not self.spec.audio:
-            yield from ok_rows(self.labelling, shard, self.columns, files)
+            yield from ok_rows(self.source.labelling, shard, self.columns, files)
             return
         with Decoder() as decoder:
             channel = self.source.pipeline.decode.channel
@@ -243,7 +241,7 @@ class DatasetFiles(Writer):
 
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the card, and return 1."""
-        return write_card(destination, self.labelling, self.spec, self.schema, total, has_audio=self.spec.audio)
+        return write_card(destination, self.source.labelling, self.spec, self.schema, total, has_audio=self.spec.audio)
 
 
 @dataclass(frozen=True)

@@ -105,29 +105,19 @@ def export(
     recordings = _folder_of_recordings(source, spec.NAME) if beside else None
     writing = spec.writing(source)
     reached_by = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
-    destination = recordings or _destination(labelling, cast("str | Store", dest), dest_options, sink, reached_by)
+    destination = recordings or _destination(labelling, cast("str | Store", dest), dest_options, reached_by)
     destination.begin(_record(labelling, spec, writing), restart=restart)
     try:
         shard_export = ShardExport(writing, destination)
         code = _code(source, spec) if processes > 1 or address is not None else UserCode()
         spread = Spread(shard_export, shard_export.elsewhere, code, "exports label shards")
         if address is not None:
-            write = partial(_on_cluster, spread, address)
+            write = partial(spread.by_tasks, address=address)
         else:
             write = partial(spread.in_processes, processes=processes)
         return _run(labelling, spec, shard_export, write, on_shard)
     except StoreError as error:
         raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
-
-
-def _on_cluster(
-    spread: Spread[Todo, Exported], address: str, todos: Sequence[Todo]
-) -> Generator[tuple[Todo, Exported]]:
-    """Yield exported label shards as they are finished by tasks of a cluster."""
-    from raysp.cluster.connection import connected
-
-    with connected(address):
-        yield from spread.by_tasks(todos)
 
 
 def recordings_folder(sink: str, pipeline: Pipeline) -> str | None:
@@ -181,16 +171,12 @@ def _folder_of_recordings(source: Source, to: str) -> Destination:
 
 
 def _destination(
-    labelling: Labelling,
-    dest: str | Store,
-    dest_options: GivenOptions | None,
-    sink: str,
-    storage_options: GivenOptions | None,
+    labelling: Labelling, dest: str | Store, dest_options: GivenOptions | None, sink_options: GivenOptions | None
 ) -> Destination:
     """Open a folder of its own as a destination."""
     if isinstance(dest, str):
-        is_same = scheme_of(dest) == scheme_of(sink)
-        store = open_store(dest, storage_options if dest_options is None and is_same else dest_options)
+        is_same = scheme_of(dest) == scheme_of(labelling.url)
+        store = open_store(dest, sink_options if dest_options is None and is_same else dest_options)
     else:
         refuse_unused({"dest_options": dest_options}, "dest is an open store; leave them out")
         store = dest

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from raysp.corpus import sources
 from raysp.errors import PlanError, ShardError, StoreError
-from raysp.verbs.export.row_names import IdNames, PathNames, RowNames, first_rows_of
+from raysp.verbs.export.row_names import IdNames, PathNames, RowNames
 from raysp.verbs.export.source_audio import Source
 
 ID, PATH = "id", "path"
@@ -35,10 +35,7 @@ def row_names(source: Source, suffix: str, kind: str | None) -> Named:
         ShardError, StoreError: paths are asked for, and a shard changed since it was labelled, or cannot be read.
     """
     if source.is_beside:  # the names of the recordings, even if other systems do not allow them
-        first_rows = first_rows_of(source.labelling.shards.values())
-        shards = source.labelling.finished_shards
-        names = PathNames(shards, first_rows, source.names, IdNames(suffix), suffix, as_they_are=True)
-        return Named(names, PATH)
+        return Named(PathNames(source, IdNames(suffix), as_they_are=True), PATH)
     by_id = Named(IdNames(suffix), ID)
     if kind == ID:
         return by_id
@@ -57,9 +54,7 @@ def row_names(source: Source, suffix: str, kind: str | None) -> Named:
 
 
 def _by_path(source: Source, suffix: str) -> RowNames:
-    shards = source.labelling.finished_shards
-    are_paths = any(sources.kind_named(shard.kind).ids_are_paths for shard in shards)
+    are_paths = any(sources.kind_named(shard.kind).ids_are_paths for shard in source.labelling.finished_shards)
     if all(root is None for root in source.roots.values()):
         return IdNames(suffix, are_paths=True)
-    by_id = IdNames(suffix, "~", are_paths)
-    return PathNames(shards, first_rows_of(source.labelling.shards.values()), source.names, by_id, suffix)
+    return PathNames(source, IdNames(suffix, "~", are_paths))

@@ -6,7 +6,7 @@ two files of an export have one name, also where letter case is ignored: of reco
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from raysp.corpus.shards import Shard
 from raysp.text.formats.safe_values import LONGEST_PART_BYTES, LONGEST_PATH_BYTES, FileNames, cut, key_of, safe_path
 from raysp.verbs.export.export_rows import Row, id_of, stem_of
+from raysp.verbs.export.source_audio import Source
 
 Namer = Callable[[Row], str]
 """Callable that returns the path of the file of a row of one label shard, without a suffix."""
-Paths = Callable[[Shard], Sequence[str | None]]
-"""Callable that returns the path of each row of a shard, without the suffix of a recording; None: no path."""
 
 
 @dataclass(frozen=True)
@@ -87,38 +86,26 @@ class PathNames:
     Rows without a path are named by their ids.
 
     Args:
-        shards: finished shards, in the order of the plan.
-        first_rows: number of rows of the plan before each shard, by its name.
-        paths: paths of the rows of a shard.
-        by_id: names of rows without a path.
-        suffix: suffix of all files.
+        source: source of the rows.
+        by_id: names of rows without a path, with the suffix of all files.
         as_they_are: use the names of recordings unchanged, which another system may not allow.
     """
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        first_rows: Mapping[str, int],
-        paths: Paths,
-        by_id: IdNames,
-        suffix: str,
-        *,
-        as_they_are: bool = False,
-    ) -> None:
-        self._shards, self._first_rows = shards, first_rows
-        self._paths, self._by_id, self._suffix = paths, by_id, suffix
-        self._as_they_are = as_they_are
-        self._places = first_rows_of(shards)
+    def __init__(self, source: Source, by_id: IdNames, *, as_they_are: bool = False) -> None:
+        self._source, self._by_id, self._as_they_are = source, by_id, as_they_are
+        self._shards = source.labelling.finished_shards
+        self._places, self._first_rows = _first_rows(self._shards), _first_rows(source.labelling.shards.values())
+        """Numbers of rows before each shard: of finished ones, and of all rows of the plan."""
         self._last: tuple[str, list[str | None]] = ("", [])
         """Name, and names of the rows, of the last requested shard: an export hashes and then writes them."""
-        hashes = np.concatenate([self._hashes(self._safe(shard)) for shard in shards])
+        hashes = np.concatenate([self._hashes(self._safe(shard)) for shard in self._shards])
         self._used, self._owners = np.unique(hashes, return_index=True)
 
     def _safe(self, shard: Shard) -> list[str | None]:
-        return [None if path is None else self._name(path) for path in self._paths(shard)]
+        return [None if path is None else self._name(path) for path in self._source.names(shard)]
 
     def _name(self, path: str) -> str:
-        return path.removeprefix("/") if self._as_they_are else fitted(safe_path(path, self._suffix))
+        return path.removeprefix("/") if self._as_they_are else fitted(safe_path(path, self._by_id.suffix))
 
     @staticmethod
     def _hashes(names: Sequence[str | None]) -> NDArray[np.uint64]:
@@ -166,7 +153,7 @@ RowNames = IdNames | PathNames
 """Names of the files of all rows of an export."""
 
 
-def first_rows_of(shards: Iterable[Shard]) -> dict[str, int]:
+def _first_rows(shards: Iterable[Shard]) -> dict[str, int]:
     """Return the number of rows before each of some shards, by its name."""
     first_rows, rows = {}, 0
     for shard in shards:

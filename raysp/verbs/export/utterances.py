@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import spec
 from raysp.text.clipping import Clip
 from raysp.text.formats.safe_values import json_line
@@ -54,7 +53,7 @@ class Utterances(Cuts):
             PlanError: there is nothing to cut by, labels are of each channel, or rows are of Shar; or as
                 `Source.pipeline`, like TrustError.
         """
-        files = UtteranceFiles(source.labelling, source, self)
+        files = UtteranceFiles(source, self)
         files.check()
         return files
 
@@ -63,14 +62,13 @@ class Utterances(Cuts):
 class UtteranceFiles(Writer):
     """Export of a manifest for each label shard."""
 
-    labelling: Labelling
     source: Source
     spec: Utterances
 
     @cached_property
     def cuts(self) -> RowCuts:
         """Cuts of the rows."""
-        return RowCuts(self.labelling, self.spec)
+        return RowCuts(self.source.labelling, self.spec)
 
     def check(self) -> None:
         """Raise PlanError if rows cannot be cut, or a line cannot name their recordings."""
@@ -80,7 +78,7 @@ class UtteranceFiles(Writer):
     @cached_property
     def audio_root(self) -> str:
         """Folder that holds all recordings, which `Shards(audio_root=...)` has to name; empty without one."""
-        shards, kind_of = self.labelling.finished_shards, sources.kind_named
+        shards, kind_of = self.source.labelling.finished_shards, sources.kind_named
         by_path = (self.source.roots[shard.name] for shard in shards)
         holding = (shard.url.rpartition("/")[0] for shard in shards if kind_of(shard.kind).holds_audio)
         return shared_folder([*filter(None, by_path), *holding])
@@ -89,12 +87,12 @@ class UtteranceFiles(Writer):
     def _language(self) -> str | None:
         """Column of the languages: the column of the transcript, else a kept one."""
         names = (f"{self.spec.column}_language", "language")
-        return next((name for name in names if name in self.labelling.schema.names), None)
+        return next((name for name in names if name in self.source.labelling.schema.names), None)
 
     @cached_property
     def _kept(self) -> Mapping[str, str]:
         """Keys of the columns of the source that the sink keeps, by their own names."""
-        return kept_names(self.labelling, KEYS, self._language)
+        return kept_names(self.source.labelling, KEYS, self._language)
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the manifest of a label shard."""

@@ -14,7 +14,6 @@ from raysp.columns import SECONDS
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
-from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import objects_in
 from raysp.specs.values import spec
 from raysp.text.clipping import Clip
@@ -70,7 +69,7 @@ class LabelStudio(Cuts):
             PlanError: there are no texts or regions, they are of each channel, or recordings have no url; or as
                 `Source.pipeline`, like TrustError.
         """
-        tasks = Tasks(source.labelling, source, self)
+        tasks = Tasks(source, self)
         tasks.check()
         return tasks
 
@@ -79,48 +78,47 @@ class LabelStudio(Cuts):
 class Tasks(Writer):
     """Export of a list of tasks for each label shard."""
 
-    labelling: Labelling
     source: Source
     spec: LabelStudio
 
     @cached_property
     def cuts(self) -> RowCuts | None:
         """Cuts of rows into regions; None for texts without times."""
-        cuts = RowCuts(self.labelling, self.spec)
+        cuts = RowCuts(self.source.labelling, self.spec)
         kinds = (f"{self.spec.column}_words", f"{self.spec.column}_speech", "pred_speech")
-        return cuts if self.spec.by is not None or find_spans(self.labelling.schema, *kinds) else None
+        return cuts if self.spec.by is not None or find_spans(self.source.labelling.schema, *kinds) else None
 
     @cached_property
     def _columns(self) -> list[str]:
         """Columns that are read."""
         names = (f"{self.spec.column}_text", f"{self.spec.column}_score", *self._kept)
         of_regions = self.cuts.columns if self.cuts else []
-        return [*dict.fromkeys([*(name for name in names if name in self.labelling.schema.names), *of_regions])]
+        return [*dict.fromkeys([*(name for name in names if name in self.source.labelling.schema.names), *of_regions])]
 
     @cached_property
     def _kept(self) -> list[str]:
         reserved = (AUDIO, "id", "text", "audio_filepath", "offset", "duration", "shard", "row")
-        return [name for name in self.labelling.kept if name not in reserved]
+        return [name for name in self.source.labelling.kept if name not in reserved]
 
     @cached_property
     def _model(self) -> str:
         """Version of the predictions: the checkpoint, and the fingerprint of the labels."""
-        steps = [step for step in self.labelling.record.steps if [*objects_in(step, "outputs")]]
+        steps = [step for step in self.source.labelling.record.steps if [*objects_in(step, "outputs")]]
         checkpoint = place_name(str(steps[0].get("checkpoint", ""))) if steps else ""
-        return f"{checkpoint} {self.labelling.record.fingerprint[:8]}".strip()
+        return f"{checkpoint} {self.source.labelling.record.fingerprint[:8]}".strip()
 
     def check(self) -> None:
         """Raise PlanError if rows have nothing to correct, or recordings no url."""
-        url, text = self.labelling.url, f"{self.spec.column}_text"
-        if not self.cuts and text not in self.labelling.schema.names:
+        url, text = self.source.labelling.url, f"{self.spec.column}_text"
+        if not self.cuts and text not in self.source.labelling.schema.names:
             raise PlanError(f"{url}: the format labelstudio needs a column {text}. Ask for it with Transcript()")
-        if by_channel := [name for name in self._columns if is_by_channel(self.labelling.schema, name)]:
+        if by_channel := [name for name in self._columns if is_by_channel(self.source.labelling.schema, name)]:
             raise PlanError(
                 f"{url}: column {by_channel[0]!r} has an entry for each channel, and a task is of one; label one "
                 "channel by Decode(channel=0)"
             )
         self.source.check_places()
-        shards = self.labelling.finished_shards
+        shards = self.source.labelling.finished_shards
         if self._needs_paths and any(sources.kind_named(shard.kind).holds_audio for shard in shards):
             raise PlanError(
                 f"{url}: its recordings are inside of shards, where Label Studio cannot play them; export them with "
@@ -194,7 +192,7 @@ class Tasks(Writer):
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the labelling interface with the labels of all tasks, and return 1."""
         labels = {SPEECH} if self.cuts else set[str]()
-        for shard in self.labelling.finished_shards if self.cuts else ():
+        for shard in self.source.labelling.finished_shards if self.cuts else ():
             lines = destination.store.read(f"{stem_of(shard)}{SUFFIX}").splitlines()[1:-1]
             tasks = (bounds.parse_json(line.rstrip(b",")) for line in lines)
             results = (result for task in tasks for result in task["predictions"][0]["result"])
