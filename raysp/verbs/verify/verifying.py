@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from typing import Any, cast
 from zlib import crc32
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.columns import OK
-from raysp.corpus.shards import Shard
+from raysp.corpus.shards import Shard, place_of
 from raysp.corpus.sources import cast_column, kind_named
 from raysp.errors import ChangedError, PlanError, ShardError, refuse_unused
 from raysp.labelling.planning.carried import read_source_columns
@@ -32,8 +33,6 @@ from raysp.sink.recording_versions import replaced_since_labelled
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import split_url
-from raysp.storage.stores import open_store
 from raysp.verbs.verify.recomputing import Recomputing, differing
 from raysp.words import Brief, count, label_again
 from raysp.work import SinkRequest
@@ -80,8 +79,8 @@ class _Checked:
 
     differences: list[str] = field(default_factory=list)
     rows: int = 0
-    source_is_missing: bool = False
-    recordings_gone: int = 0
+    missing: list[str] = field(default_factory=list)
+    """The shard if it no longer exists, or the number of its missing recordings."""
     ids: list[Ints] = field(default_factory=list)
     """Hashes of the ids."""
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
@@ -142,9 +141,7 @@ def verify(
     check = _Check(recorded, frozenset(outside), sample, seed)
     for shard, checked in zip(shards, _at_once(check, shards), strict=True):
         differences += [f"{shard.name}: {difference}" for difference in checked.differences]
-        missing += [shard.name] * checked.source_is_missing
-        if checked.recordings_gone:
-            missing.append(f"{shard.name} ({checked.recordings_gone} recordings of its rows)")
+        missing += checked.missing
         rows += checked.rows
         for name, kind in checked.types.items():
             first, there = types.setdefault(name, (kind, shard.name))
@@ -221,8 +218,15 @@ class _Check:
                 return checked
             labels = footer.read_expected(self.store, shard, self.record.fingerprint, self.file_id)
             self._check_rows(shard, labels.receipt, checked)
-            self._check_source(shard, checked)
-            self._check_recordings(shard, checked)
+            if self.pipeline is None or shard.url in self.outside:
+                rest = read_rest(self.store, shard, ["id"]) if self.only_ok else ()
+                tables = chain(read_labels(self.store, shard, ["id"]), rest)
+                checked.ids += [_hashes(table.column("id")) for table in tables]
+            elif _is_gone(shard, self.pipeline):
+                checked.missing.append(shard.name)
+            else:
+                self._check_source(shard, self.pipeline, checked)
+                self._check_recordings(shard, self.pipeline, checked)
         except ChangedError as error:
             checked.differences.append("; ".join(error.differences))
         except DamagedLabelsError as error:
@@ -279,23 +283,15 @@ class _Check:
         fresh = [(float(numbers[i]), shard, int(label["row"]), label) for i, label in zip(best, labels, strict=True)]
         checked.chosen = sorted([*checked.chosen, *fresh], key=itemgetter(0))[: self.sample]
 
-    def _check_source(self, shard: Shard, checked: _Checked) -> None:
+    def _check_source(self, shard: Shard, pipeline: Pipeline, checked: _Checked) -> None:
         """Compare the columns carried over with the source."""
-        if self.pipeline is None or shard.url in self.outside:
-            checked.ids += [_hashes(table.column("id")) for table in self._ids(shard)]
-            return
-        folder, name = split_url(shard.url)
-        is_file = not kind_named(shard.kind).is_folder
-        if is_file and open_store(folder, self.pipeline.source.storage_options).stat(name) is None:
-            checked.source_is_missing = True
-            return
-        names = ["id", *self.pipeline.kept]
+        names = ["id", *pipeline.kept]
         labels = Cursor(read_labels(self.store, shard, ["row", *names]))
         rest = Cursor(read_rest(self.store, shard, ["row", *names]) if self.only_ok else iter(()))
         for piece in shard.pieces:
             labelled = side_by_side(labels.until(piece.end), rest.until(piece.end))
             try:
-                source = read_source_columns(self.pipeline, shard, piece)
+                source = read_source_columns(pipeline, shard, piece)
             except ShardError as error:
                 checked.differences.append(f"its shard: {error}")
                 return
@@ -306,25 +302,27 @@ class _Check:
                     checked.differences.append(difference)
                     return
 
-    def _check_recordings(self, shard: Shard, checked: _Checked) -> None:
+    def _check_recordings(self, shard: Shard, pipeline: Pipeline, checked: _Checked) -> None:
         """Compare the files that rows were labelled from with the current files."""
-        if self.pipeline is None or shard.url in self.outside or checked.source_is_missing:
-            return
         try:
-            replaced = replaced_since_labelled(self.store, self.pipeline.source, shard)
+            replaced = replaced_since_labelled(self.store, pipeline.source, shard)
         except ShardError as error:
             checked.differences.append(f"its shard: {error}")
             return
-        checked.recordings_gone = len(replaced.gone)
+        if replaced.gone:
+            checked.missing.append(f"{shard.name} ({len(replaced.gone)} recordings of its rows)")
         if replaced.rows:
             checked.differences.append(
                 f"recordings were replaced after they were labelled: {shown(replaced.rows)}; restore the original "
                 f"files, or label the shard again with `{label_again(shard.name)}`"
             )
 
-    def _ids(self, shard: Shard) -> Iterator[pa.Table]:
-        yield from read_labels(self.store, shard, ["id"])
-        yield from read_rest(self.store, shard, ["id"]) if self.only_ok else ()
+
+def _is_gone(shard: Shard, pipeline: Pipeline) -> bool:
+    if kind_named(shard.kind).is_folder:
+        return False
+    store, name = place_of(shard.url, pipeline.source.storage_options)
+    return store.stat(name) is None
 
 
 def _numbers(table: pa.Table) -> Ints:
