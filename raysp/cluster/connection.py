@@ -258,12 +258,10 @@ def token_setting() -> Mapping[str, str]:
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home fails for users without an entry
     if own_token() or (home.is_absolute() and _is_writable(home / ".ray")):
         return {}
-    return {"RAY_AUTH_TOKEN": _process_token()}
+    return {"RAY_AUTH_TOKEN": _PROCESS_TOKEN}
 
 
-@functools.cache
-def _process_token() -> str:
-    return secrets.token_hex(32)  # Ray reads a token once per process
+_PROCESS_TOKEN = secrets.token_hex(32)  # Ray reads a token once per process
 
 
 def default_folder() -> str:
