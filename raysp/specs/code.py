@@ -81,6 +81,8 @@ class UserCode:
     def install(self) -> None:
         """Make this process import these files, regardless of those on its disk. No effect in the reading process.
 
+        The code of the previous job is replaced, and its modules are unloaded.
+
         Raises:
             RunError: an installed package has another version here.
         """
@@ -92,7 +94,17 @@ class UserCode:
                     f"the package {package!r} had version {version} when the run was planned, on this worker it is "
                     f"{here or 'not installed'}; install the same version"
                 )
-        _install(self)
+        with _lock:
+            if any(finder.code == self for finder in _installed):
+                return
+            codes = [self, *(finder.code for finder in _installed)]
+            tops = {file.module.partition(".")[0] for code in codes for file in code.files} - {_MAIN}
+            for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
+                del sys.modules[name]
+            installed = _Finder(self)
+            sys.meta_path[:] = [installed, *(finder for finder in sys.meta_path if finder not in _installed)]
+            _installed[:] = [installed]
+            importlib.invalidate_caches()
 
 
 def read(classes: Iterable[type], functions: Mapping[str, object]) -> UserCode:
@@ -248,21 +260,6 @@ def _module_file(folder: Path, name: str) -> Path | None:
 
 _lock = threading.Lock()
 _installed: list["_Finder"] = []
-
-
-def _install(code: UserCode) -> None:
-    """Replace the code of the previous job, and unload its modules."""
-    with _lock:
-        if any(finder.code == code for finder in _installed):
-            return
-        codes = [code, *(finder.code for finder in _installed)]
-        tops = {file.module.partition(".")[0] for each in codes for file in each.files} - {_MAIN}
-        for name in [name for name in sys.modules if name.partition(".")[0] in tops]:
-            del sys.modules[name]
-        installed = _Finder(code)
-        sys.meta_path[:] = [installed, *(finder for finder in sys.meta_path if finder not in _installed)]
-        _installed[:] = [installed]
-        importlib.invalidate_caches()
 
 
 class _Finder(importlib.abc.MetaPathFinder):

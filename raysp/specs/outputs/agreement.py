@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from raysp.specs.outputs.output import Output, OutputName, check_strings, check_transcript
+from raysp.specs.outputs.output import Output, OutputName, check_transcript
 from raysp.specs.steps import Step
 from raysp.specs.text_rules import Text, normalisation_of
 from raysp.specs.values import Column, JsonValue, Named, spec
@@ -70,18 +70,10 @@ class Agreement(Output, Step):
             raise ValueError(f"{error}, or compare a column: of=Column('{self.of}_text')") from None
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def texts_read(self) -> Mapping[str, str]:
         """The columns of the texts."""
-        return (self.with_, self.of.name) if isinstance(self.of, Column) else (self.with_,)
-
-    def check_reads(self, schema: "pa.Schema") -> None:
-        """Check that the texts are columns of strings.
-
-        Raises:
-            ValueError: a column holds values of another type.
-        """
-        for column in self.reads:
-            check_strings(schema, column, "Agreement compares them")
+        columns = (self.with_, self.of.name) if isinstance(self.of, Column) else (self.with_,)
+        return dict.fromkeys(columns, "Agreement compares them")
 
     def check(self, facts: "pa.Schema | CheckpointSummary") -> None:
         """Check as a step that the texts are columns of strings; any checkpoint will do for an output.

@@ -1,6 +1,6 @@
 """Times of given texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, cast
 
@@ -9,10 +9,9 @@ from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import (
     Output,
     OutputName,
-    check_strings,
     check_transcript,
     columns_of,
-    spans_of,
+    schema_of,
     spoken,
     spoken_by,
 )
@@ -109,9 +108,10 @@ class Align(Output):
         return tuple(f"{self.name}_{kind}" for kind in ("score", "skipped", *times))
 
     @property
-    def reads(self) -> tuple[str, ...]:
+    def texts_read(self) -> Mapping[str, str]:
         """The columns of the texts, unless the step writes them, and of the languages of rows."""
-        return super().reads if self.text is None else (self.text, *super().reads)
+        own = {} if self.text is None else {self.text: f"{type(self).__name__} aligns them"}
+        return {**own, **super().texts_read}
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check the language, and that the CTC head is not one over pieces of words.
@@ -128,27 +128,11 @@ class Align(Output):
                 "align in a second Label step with a CTC checkpoint of letters"
             )
 
-    def check_reads(self, schema: "pa.Schema") -> None:
-        """Check that the columns of texts and of languages hold strings.
-
-        Raises:
-            ValueError: the column holds values of another type.
-        """
-        super().check_reads(schema)
-        if self.text is not None:
-            check_strings(schema, self.text, f"{type(self).__name__} aligns them")
-
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
         import pyarrow as pa
 
-        types: dict[str, pa.DataType] = {
-            "score": pa.float32(),
-            "skipped": pa.int32(),
-            "words": spans_of("word"),
-            "chars": spans_of("char"),
-        }
-        return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
+        return schema_of(self.columns, skipped=pa.int32())
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "OutputOp":
         """Return the op that computes the columns."""

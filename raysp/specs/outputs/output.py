@@ -75,9 +75,15 @@ class Output:
         return self.language
 
     @property
+    def texts_read(self) -> Mapping[str, str]:
+        """Columns of strings that the output needs, with their use for a message."""
+        language = self.language_of_row
+        return {language.name: "the languages of the rows"} if isinstance(language, Column) else {}
+
+    @property
     def reads(self) -> tuple[str, ...]:
         """Columns of the source that the output needs."""
-        return (self.language_of_row.name,) if isinstance(self.language_of_row, Column) else ()
+        return tuple(self.texts_read)
 
     @property
     def reads_digest(self) -> bool:
@@ -108,13 +114,16 @@ class Output:
         """
 
     def check_reads(self, schema: "pa.Schema") -> None:
-        """Check the types of the columns that the output reads: languages of rows must be strings.
+        """Check the types of the columns that the output reads: those of `texts_read` must hold strings.
 
         Raises:
             ValueError: a column does not fit.
         """
-        if isinstance(self.language_of_row, Column):
-            check_strings(schema, self.language_of_row.name, "the languages of the rows")
+        from raysp.specs.column_types import holds_strings
+
+        for column, use in self.texts_read.items():
+            if not holds_strings(kind := schema.field(column).type):
+                raise ValueError(f"column {column!r} holds {kind}, expected strings: {use}")
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
@@ -196,18 +205,6 @@ class Output:
         return (self.name,)
 
 
-def check_strings(schema: "pa.Schema", column: str, use: str) -> None:
-    """Check that a column holds strings; the message has what they are used for.
-
-    Raises:
-        ValueError: it holds values of another type.
-    """
-    from raysp.specs.column_types import holds_strings
-
-    if not holds_strings(kind := schema.field(column).type):
-        raise ValueError(f"column {column!r} holds {kind}, expected strings: {use}")
-
-
 def check_transcript(of: str, before: Sequence[Output], use: str) -> None:
     """Check that the transcript of a name is one of the outputs before an output, which the message describes.
 
@@ -227,6 +224,14 @@ def columns_of(name: str, **kinds: "pa.DataType") -> "pa.Schema":
     import pyarrow as pa
 
     return pa.schema([(f"{name}_{kind}", type_) for kind, type_ in kinds.items()])
+
+
+def schema_of(columns: Sequence[str], **kinds: "pa.DataType") -> "pa.Schema":
+    """Return columns `<name>_<kind>` with their types; those of scores, words and characters are known."""
+    import pyarrow as pa
+
+    types = {"score": pa.float32(), "words": spans_of("word"), "chars": spans_of("char"), **kinds}
+    return pa.schema([(column, types[column.rpartition("_")[2]]) for column in columns])
 
 
 def spans_of(name: str = "", kind: "pa.DataType | None" = None) -> "pa.DataType":

@@ -15,6 +15,7 @@ from raysp.specs.outputs.output import (
     Output,
     OutputName,
     columns_of,
+    schema_of,
     spans_of,
     spoken,
     spoken_by,
@@ -167,15 +168,9 @@ class Transcript(Output):
         """Return the columns with their types."""
         import pyarrow as pa
 
-        types: dict[str, pa.DataType] = {
-            "text": pa.string(),
-            "score": pa.float32(),
-            "words": spans_of("word"),
-            "chars": spans_of("char"),
-            "nbest": pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())])),
-            "language": pa.struct([("language", pa.string()), ("score", pa.float32())]),
-        }
-        return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
+        nbest = pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())]))
+        language = pa.struct([("language", pa.string()), ("score", pa.float32())])
+        return schema_of(self.columns, text=pa.string(), nbest=nbest, language=language)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check that words and chars are used with CTC checkpoints, and `generate` with a text decoder.
