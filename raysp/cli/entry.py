@@ -156,26 +156,20 @@ def _main(words: list[str]) -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Ray prints on stdout that workers were lost, which the run reports itself. Ray reads the setting at its import.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    debug = "--debug" in words or os.environ.get("RAYSP_DEBUG") == "1"
-    DEBUG.set(debug)
+    DEBUG.set("--debug" in words or os.environ.get("RAYSP_DEBUG") == "1")
     WORDS.set(tuple(words))
     is_json = "--json" in words and "--help" not in words
     try:
         _check_working_directory()
-        with _tracebacks_shown(debug=debug), results_alone(on_stdout=is_json):
+        with _tracebacks_shown(), results_alone(on_stdout=is_json):
             code = _run_app(words)
     except RayspError as error:
-        code = FAILED if isinstance(error, RunError) else REFUSED
-        if debug:
-            _exit_with_traceback(error, code)
-        _fail(str(error), code)
+        _fail(str(error), FAILED if isinstance(error, RunError) else REFUSED, error)
     except KeyboardInterrupt:
         _fail("stopped", INTERRUPTED)
     except Exception as error:
-        if debug:
-            _exit_with_traceback(error, FAILED)
         advice = IN_YOUR_CODE if tracebacks.is_of_users_code(error) else MAYBE_A_BUG
-        _fail(f"{tracebacks.described(error)} ({advice})", FAILED)
+        _fail(f"{tracebacks.described(error)} ({advice})", FAILED, error)
     if code == 0 and "--json" in words and (reason := streams.failure()):
         _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)
@@ -190,9 +184,9 @@ class _OnStderr(logging.Handler):
 
 
 @contextlib.contextmanager
-def _tracebacks_shown(*, debug: bool) -> Iterator[None]:
-    """Print the tracebacks of errors that end in error rows or failed shards, with `debug`."""
-    if not debug:
+def _tracebacks_shown() -> Iterator[None]:
+    """Print the tracebacks of errors that end in error rows or failed shards, under `--debug`."""
+    if not DEBUG.get():
         yield
         return
     logger, handler = tracebacks.logger, _OnStderr()
@@ -236,13 +230,11 @@ def _run_app(arguments: list[str]) -> int:
     return REFUSED if not arguments else code if isinstance(code, int) else 0
 
 
-def _exit_with_traceback(error: BaseException, code: int) -> NoReturn:
-    with contextlib.suppress(OSError, ValueError):  # stderr is full or closed
-        traceback.print_exception(error)
-    raise SystemExit(code)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    one_line = " ".join(message.split())
-    say(one_line)
+def _fail(message: str, code: int, error: Exception | None = None) -> NoReturn:
+    """Exit with a message on one line, or under `--debug` with the traceback of an error."""
+    if error is not None and DEBUG.get():
+        with contextlib.suppress(OSError, ValueError):  # stderr is full or closed
+            traceback.print_exception(error)
+    else:
+        say(" ".join(message.split()))
     raise SystemExit(code)
