@@ -28,7 +28,8 @@ class _Budget:
         if not urlsplit(str(response.url)).path.startswith(api_path):
             return
         body = bytearray()
-        for chunk in _chunks(response):
+        stream = getattr(response, "iter_bytes", None) or response.iter_content  # of httpx or requests
+        for chunk in stream(_CHUNK_BYTES):
             body += chunk
             self._left -= len(chunk)
             if self._left < 0:
@@ -38,12 +39,6 @@ class _Budget:
                 )
         response._content = bytes(body)
         response._content_consumed = True  # requests has this flag
-
-
-def _chunks(response: Any) -> Iterator[bytes]:  # noqa: ANN401 - of httpx or requests
-    """Yield the decoded body of a response that is not read yet."""
-    stream = getattr(response, "iter_bytes", None) or response.iter_content
-    yield from stream(_CHUNK_BYTES)
 
 
 @contextlib.contextmanager

@@ -103,10 +103,10 @@ class HubDataset:
 
     def _remedy(self, status: int | None) -> str:
         owner = self.name.partition("/")[0]
-        if status == 401:
-            return "its token is not valid: set HF_TOKEN to another one"
-        if status == 403:
-            return f"the token may not write there: use one with write access to {owner!r}, or another owner"
-        if status == 404:
-            return f"there is no owner {owner!r}, or no such branch: correct the url"
-        return "check that this machine can reach the hub (HF_ENDPOINT, HF_HUB_OFFLINE, proxies), and export again"
+        remedies: dict[int | None, str] = {
+            401: "its token is not valid: set HF_TOKEN to another one",
+            403: f"the token may not write there: use one with write access to {owner!r}, or another owner",
+            404: f"there is no owner {owner!r}, or no such branch: correct the url",
+        }
+        unreached = "check that this machine can reach the hub (HF_ENDPOINT, HF_HUB_OFFLINE, proxies), and export again"
+        return remedies.get(status, unreached)

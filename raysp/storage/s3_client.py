@@ -314,8 +314,4 @@ def _kind(code: str, status: int | None) -> type[StoreError]:
 
 
 def _advice(code: str, status: int | None) -> str:
-    if code in _ADVICE:
-        return _ADVICE[code]
-    if status in (401, 403):
-        return _NO_PERMISSION
-    return f"check the store and {_GO_ON}"
+    return _ADVICE.get(code, _NO_PERMISSION if status in (401, 403) else f"check the store and {_GO_ON}")

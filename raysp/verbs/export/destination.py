@@ -306,7 +306,12 @@ class Destination:
             PlanError: it holds something else.
         """
         if self.store.stat(RECORD) is None:
-            self._refuse_other_files()
+            other = next((entry.path for entry in self.store.list() if not entry.path.startswith(f"{TMP}/")), None)
+            if other is not None:
+                raise PlanError(
+                    f"{self.store.url}: holds {other!r}, which no export wrote; expected a new or empty folder: choose "
+                    "another destination"
+                )
             self.store.create(RECORD, _encode(record))
         existing = self._export()
         if restart:
@@ -316,14 +321,6 @@ class Destination:
         elif existing != record:
             changed = differences(existing, record)
             raise ChangedError(f"{self.folder.url}: holds another export ({'; '.join(changed)}); {INSTEAD}", changed)
-
-    def _refuse_other_files(self) -> None:
-        other = next((entry.path for entry in self.store.list() if not entry.path.startswith(f"{TMP}/")), None)
-        if other is not None:
-            raise PlanError(
-                f"{self.store.url}: holds {other!r}, which no export wrote; expected a new or empty folder: choose "
-                "another destination"
-            )
 
     def _export(self) -> Mapping[str, JsonValue]:
         try:
