@@ -1,6 +1,7 @@
 """Small random classifiers of recordings and of frames, and models of speakers."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,26 +23,24 @@ SMALL = {
 
 def make_classifier(folder: Path, *names: str, problem: str | None = None) -> str:
     """Write a classifier with classes of these names into a folder, and return the folder."""
-    torch.manual_seed(1)
-    config = UniSpeechConfig(**SMALL, id2label=dict(enumerate(names)), problem_type=problem)
-    UniSpeechForSequenceClassification(config).init_weights().save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
-    return str(folder)
+    labels = {"id2label": dict(enumerate(names)), "problem_type": problem}
+    return _saved(folder, UniSpeechForSequenceClassification, UniSpeechConfig(**SMALL, **labels))
 
 
 def make_speaker_model(folder: Path) -> str:
     """Write a model with an x-vector head into a folder, and return the folder."""
-    torch.manual_seed(1)
-    config = Wav2Vec2Config(**SMALL, tdnn_dim=(16, 16, 16, 16, 24), xvector_output_dim=12)
-    Wav2Vec2ForXVector(config).init_weights().save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
-    return str(folder)
+    return _saved(
+        folder, Wav2Vec2ForXVector, Wav2Vec2Config(**SMALL, tdnn_dim=(16, 16, 16, 16, 24), xvector_output_dim=12)
+    )
 
 
 def make_frame_classifier(folder: Path, *names: str) -> str:
     """Write a classifier of frames of 5 ms with classes of these names into a folder, and return the folder."""
+    return _saved(folder, Wav2Vec2ForAudioFrameClassification, Wav2Vec2Config(**SMALL, id2label=dict(enumerate(names))))
+
+
+def _saved(folder: Path, model: Any, config: Any) -> str:
     torch.manual_seed(1)
-    config = Wav2Vec2Config(**SMALL, id2label=dict(enumerate(names)))
-    Wav2Vec2ForAudioFrameClassification(config).init_weights().save_pretrained(folder)
+    model(config).init_weights().save_pretrained(folder)
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
     return str(folder)

@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 from tests.clouds.cloud import Cloud
-from tests.s3_servers import S3Server
 
 FAULTS = ("503", "500", "429", "reset", "truncate", "stall", "lost", "403 ExpiredToken", "403 AccessDenied")
 STALL_SECONDS = 20
@@ -25,7 +24,7 @@ Judge = Callable[[str, str], str | None]
 class FaultyProxy:
     """What stands between; set `judge`, or `fail_next`."""
 
-    def __init__(self, upstream: S3Server | Cloud, endpoint: str) -> None:
+    def __init__(self, upstream: Cloud, endpoint: str) -> None:
         self.server = upstream.at(endpoint)
         self.upstream = urlsplit(upstream.endpoint)
         self.judge: Judge = lambda method, path: None
@@ -60,7 +59,7 @@ class FaultyProxy:
 
     @classmethod
     @contextmanager
-    def in_front_of(cls, upstream: S3Server | Cloud) -> Iterator["FaultyProxy"]:
+    def in_front_of(cls, upstream: Cloud) -> Iterator["FaultyProxy"]:
         """Serve until the end of the block."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         server.daemon_threads = True

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.clouds.cloud import Cloud
-from tests.s3_servers import S3Server
 
 
 @dataclass
@@ -35,7 +34,7 @@ class Folder:
 class Bucket:
     """A bucket of an object store, and a local folder for copies of it."""
 
-    server: S3Server | Cloud
+    server: Cloud
     name: str
     scratch: Path
 

@@ -2,16 +2,12 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ import boto3
 from botocore.config import Config
 
 import raysp
+from tests.clouds.cloud import Cloud, free_port, wait_for
 
 SECRET_VARIABLE = "RAYSP_TEST_SECRET"
 START_SECONDS = 90
@@ -36,13 +33,14 @@ used: list[str] = []
 
 
 @dataclass(frozen=True)
-class S3Server:
+class S3Server(Cloud):
     """Where an object store is, and how to get in."""
 
-    endpoint: str
-    kind: str
+    kind: str = "moto"
     key: str = "test"
     secret: str = "testtest"
+
+    scheme = "s3"
 
     @property
     def options(self) -> dict[str, object]:
@@ -68,10 +66,6 @@ class S3Server:
         self.client.create_bucket(Bucket=name)
         return name
 
-    def url(self, bucket: str, path: str = "") -> str:
-        """Return the url of a path in a bucket."""
-        return f"s3://{bucket}/{path}".rstrip("/")
-
     def put(self, bucket: str, key: str, data: bytes) -> None:
         """Write an object."""
         self.client.put_object(Bucket=bucket, Key=key, Body=data)
@@ -86,25 +80,10 @@ class S3Server:
         heads = {key: self.client.head_object(Bucket=bucket, Key=key) for key in keys}
         return {key: (head["ETag"], head["Metadata"].get("raysp-write")) for key, head in heads.items()}
 
-    def upload(self, folder: Path, bucket: str, prefix: str = "") -> None:
-        """Upload a folder."""
-        for file in sorted(folder.rglob("*")):
-            if file.is_file():
-                self.put(bucket, f"{prefix}{file.relative_to(folder).as_posix()}", file.read_bytes())
-
-    def download(self, bucket: str, folder: Path) -> dict[str, bytes]:
-        """Bring all that is in a bucket into a folder, and give it by key."""
-        client, found = self.client, {}
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-            for entry in page.get("Contents", ()):
-                found[entry["Key"]] = client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
-                (folder / entry["Key"]).parent.mkdir(parents=True, exist_ok=True)
-                (folder / entry["Key"]).write_bytes(found[entry["Key"]])
-        return found
-
-    def at(self, endpoint: str) -> "S3Server":
-        """The same, reached by another way."""
-        return replace(self, endpoint=endpoint)
+    def get_all(self, bucket: str) -> dict[str, bytes]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        return {key: self.client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
 
 
 def shared_folder() -> Path:
@@ -161,7 +140,7 @@ def _ceph(folder: Path) -> Iterator[S3Server]:
                 timeout=START_SECONDS,
                 check=False,
             )
-        _wait_for(port, lambda: _lives(place / "run" / "client.rgw.pid"))
+        wait_for(f"http://127.0.0.1:{port}", lambda: _lives(place / "run" / "client.rgw.pid"), START_SECONDS)
         server = S3Server(f"http://127.0.0.1:{port}", "ceph")
         server.bucket()
     except Exception as error:
@@ -212,30 +191,9 @@ def _moto(why: str) -> Iterator[S3Server]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(port, lambda: process.poll() is None)
+        wait_for(f"http://127.0.0.1:{port}", lambda: process.poll() is None, START_SECONDS)
         used.append(f"moto, a stand-in{why}")
         yield S3Server(f"http://127.0.0.1:{port}", "moto")
     finally:
         process.kill()
         process.wait()
-
-
-def _wait_for(port: int, lives: Callable[[], bool]) -> None:
-    end = time.monotonic() + START_SECONDS
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            if time.monotonic() > end or not lives():
-                raise
-            time.sleep(0.2)
-
-
-def free_port() -> int:
-    """Find a port that nothing listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

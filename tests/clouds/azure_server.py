@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 import raysp
-from tests.clouds.cloud import Cloud, wait_for
-from tests.s3_servers import free_port
+from tests.clouds.cloud import Cloud, free_port, wait_for
 
 START_SECONDS = 90
 ACCOUNT = "devstoreaccount1"
@@ -87,7 +86,7 @@ def running_azure() -> Iterator[AzureCloud]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        wait_for(endpoint, process, START_SECONDS)
+        wait_for(endpoint, lambda: process.poll() is None, START_SECONDS)
         yield AzureCloud(endpoint)
     finally:
         process.kill()

@@ -1,10 +1,11 @@
 """An emulated object store of Google Cloud or Azure, as the tests use it."""
 
-import subprocess
+import socket
 import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,8 +65,8 @@ class Cloud(ABC):
         return replace(self, endpoint=endpoint)
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None:
-    """Wait until a process answers at a url."""
+def wait_for(url: str, lives: Callable[[], bool], seconds: float) -> None:
+    """Wait until a process that lives answers at a url."""
     end = time.monotonic() + seconds
     while True:
         try:
@@ -74,6 +75,13 @@ def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float) -> None
         except urllib.error.HTTPError:
             return
         except OSError:
-            if time.monotonic() > end or process.poll() is not None:
+            if time.monotonic() > end or not lives():
                 raise
             time.sleep(0.1)
+
+
+def free_port() -> int:
+    """Find a port that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

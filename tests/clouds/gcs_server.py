@@ -23,8 +23,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 
-from tests.clouds.cloud import Cloud, wait_for
-from tests.s3_servers import free_port
+from tests.clouds.cloud import Cloud, free_port, wait_for
 
 START_SECONDS = 30
 HOP = ("connection", "content-length", "date", "transfer-encoding")
@@ -178,7 +177,7 @@ def running_gcs() -> Iterator[GcsCloud]:
     command = [wrapper._get_binary_path(), "-backend", "memory", "-log-level", "error", *where]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(f"{upstream}/storage/v1/b", process, START_SECONDS)
+        wait_for(f"{upstream}/storage/v1/b", lambda: process.poll() is None, START_SECONDS)
         server = _Conditions(upstream)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()

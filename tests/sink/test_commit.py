@@ -20,7 +20,7 @@ SHARD = make_shard()
 
 @pytest.mark.slow
 def test_a_commit_holds_about_a_row_group_for_any_size_of_piece(tmp_path, monkeypatch):
-    bound, width, frames, num_rows = 1024 * 1024, 64, 500, 240
+    bound, width, frames, num_rows = 1024 * 1024, 64, 1000, 120
     # The real ones would take gigabytes.
     for place, name, value in ((commit_module, "ROW_GROUP_BYTES", bound), (stage, "BATCH_BYTES", bound // 8)):
         monkeypatch.setattr(place, name, value)

@@ -54,9 +54,7 @@ def check_named(sink: Path, file: str, message: str = "", verbs: int = 2) -> Non
     ("values", "message"),
     [
         ({"name": "../a.parquet"}, "'..' cannot be part of a path"),
-        ({"name": "a.arrow"}, "a label shard's name ends in .parquet"),
         ({"url": None}, "a value is missing"),
-        ({"pieces": [{"first": 0, "end": None}]}, "a value is missing"),
         ({"pieces": [{"first": 2, "end": 3}, {"first": 0, "end": 2}]}, "do not cover its 3 rows"),
         ({"num_rows": 2**60, "pieces": [{"first": 0, "end": 2**60}]}, "1152921504606846976 rows"),
         ({"seconds": float("nan")}, "nan seconds"),
@@ -122,7 +120,6 @@ def change_of(path: str, value: object) -> Callable[[dict[str, Any]], None]:
         ("schema_version", 99, "schema version 99, this version of raysp reads 1; upgrade raysp"),
         ("fingerprint", 3, "fingerprint: found 3, expected a valid string"),
         ("runs.0.run_id", None, "runs: 0: run_id: found None, expected a valid string"),
-        ("runs.0.more", 1, "runs: 0: more: no such field"),
         ("settings", 10**400, "settings: found an integer of 1,329 bits"),
         ("root", float("nan"), "root: found nan"),
     ],
@@ -132,7 +129,7 @@ def test_values_of_the_record_of_runs(sink, path, value, message):
     record = json.loads(file.read_text())
     change_of(path, value)(record)
     file.write_text(json.dumps(record))
-    check_named(sink, "run.json", message, verbs=3)
+    check_named(sink, "run.json", message)
 
 
 @pytest.mark.parametrize("file", ["run.json", "absent.json", "forgotten.json", "recipe.json"])

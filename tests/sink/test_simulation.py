@@ -82,7 +82,7 @@ def test_no_history_loses_doubles_mixes_or_replaces_anything(folder, capsys, how
 
 @pytest.mark.slow
 def test_a_history_follows_from_its_seed(folder):
-    for seed in range(8):
+    for seed in range(4):
         assert simulate(seed, folder).story == simulate(seed, folder).story
 
 

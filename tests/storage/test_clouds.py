@@ -15,7 +15,6 @@ from raysp.storage.stores import expand, open_store
 from tests import s3_servers
 from tests.clouds.cloud import CLOUDS, Cloud
 from tests.faulty_proxy import FaultyProxy
-from tests.s3_servers import S3Server
 
 gcsfs = pytest.importorskip("gcsfs")
 
@@ -29,7 +28,7 @@ IN_PARTS = [(S3, False), *((name, in_parts) for name in CLOUDS for in_parts in (
 
 
 @pytest.fixture(params=[S3, *CLOUDS])
-def cloud(request) -> Cloud | S3Server:
+def cloud(request) -> Cloud:
     return request.getfixturevalue(CLOUDS.get(request.param, "s3"))
 
 
