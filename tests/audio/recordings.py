@@ -28,24 +28,20 @@ def noise(num_frames, channels=None, seed=0, dtype="int16"):
     return samples if dtype == "int16" else (samples / 32768).astype(dtype)
 
 
-def wav(data=bytes(2000), *, sample_rate=RATE, channels=1, bits=16, tag=1, claimed_bytes=None):
+def wav(data=bytes(2000), *, sample_rate=RATE, channels=1, tag=1, claimed_bytes=None):
     """Build a WAV by hand, with a given header."""
-    frame_bytes = channels * bits // 8
+    frame_bytes = channels * 2
     fmt = struct.pack(
-        "<HHIIHH", tag, channels, sample_rate, sample_rate * frame_bytes & 0xFFFFFFFF, frame_bytes & 0xFFFF, bits
+        "<HHIIHH", tag, channels, sample_rate, sample_rate * frame_bytes & 0xFFFFFFFF, frame_bytes & 0xFFFF, 16
     )
     claimed = len(data) if claimed_bytes is None else claimed_bytes
     head = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data" + struct.pack("<I", claimed)
     return b"RIFF" + struct.pack("<I", min(len(head) + claimed, 0xFFFFFFFF)) + head + data
 
 
-def with_flac_streaminfo(flac, *, num_frames=None, sample_rate=None):
-    """Rewrite what a FLAC claims: 20 bits of rate, 3 of channels, 5 of depth, 36 of length from byte 18."""
-    fields = int.from_bytes(flac[18:26], "big")
-    if num_frames is not None:
-        fields = fields >> 36 << 36 | num_frames
-    if sample_rate is not None:
-        fields = fields & (1 << 44) - 1 | sample_rate << 44
+def with_flac_streaminfo(flac, *, num_frames):
+    """Rewrite the length that a FLAC claims: 20 bits of rate, 3 of channels, 5 of depth, 36 of length from byte 18."""
+    fields = int.from_bytes(flac[18:26], "big") >> 36 << 36 | num_frames
     return flac[:18] + fields.to_bytes(8, "big") + flac[26:]
 
 

@@ -28,11 +28,11 @@ def snapshot(place: Path, files: dict[str, bytes]) -> Path:
     return folder
 
 
-def metadata(kind: str, name: str = "a.wav") -> bytes:
+def metadata(kind: str) -> bytes:
     if kind == "csv":
-        return f"file_name,text\n{name},{SECRET}\n".encode()
+        return f"file_name,text\na.wav,{SECRET}\n".encode()
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({"file_name": [name], "text": [SECRET]}), sink)
+    pq.write_table(pa.table({"file_name": ["a.wav"], "text": [SECRET]}), sink)
     return sink.getvalue().to_pybytes()
 
 

@@ -132,10 +132,10 @@ FRAMES = (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
 """First bytes of data of zstd and LZ4."""
 
 
-def announcing(data, num_bytes=5 * MIB, announced=64 << 30):
-    """Return an Arrow file in which the compressed buffer of some bytes announces gigabytes."""
+def announcing(data, announced):
+    """Return an Arrow file in which the compressed buffer of 5 MiB announces other bytes."""
     for frame in FRAMES:
-        place = data.find(num_bytes.to_bytes(8, "little") + frame)
+        place = data.find((5 * MIB).to_bytes(8, "little") + frame)
         if place >= 0:
             return data[:place] + announced.to_bytes(8, "little") + data[place + 8 :]
     raise AssertionError("no such buffer")
@@ -149,7 +149,7 @@ def test_buffers_that_announce_terabytes_are_refused(tmp_path, writer):
         writing.write_table(table)
     (tmp_path / "b.arrow").write_bytes(file.getvalue())
     assert len(corpora.read(tmp_path / "b.arrow")) == 1
-    (tmp_path / "a.arrow").write_bytes(announcing(file.getvalue(), announced=64 << 40))
+    (tmp_path / "a.arrow").write_bytes(announcing(file.getvalue(), 64 << 40))
     [found] = corpora.failures(tmp_path / "a.arrow", lambda: None).values()
     assert re.search(
         r"a\.arrow: takes more memory to decode than the most allowed \([\d,]+ MB\)\. Write the shard", found

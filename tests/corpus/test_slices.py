@@ -32,8 +32,8 @@ MOST = 10_000
 """Files or lines of a slice."""
 
 
-def entries(paths, version="1"):
-    return [Entry(path, 10, version) for path in sorted(paths)]
+def entries(paths):
+    return [Entry(path, 10, "1") for path in sorted(paths)]
 
 
 def test_files_of_a_folder_keep_their_slices_and_new_ones_make_new_slices():

@@ -27,10 +27,6 @@ def decoding(**changes: object) -> Decoding:
     return Decoding(**{"audio": "audio", "windowing": WINDOWING, "block_seconds": 1.0, **changes})
 
 
-def blocks_of(op: Decoding, rows: pa.Table, first: int = 0) -> list[pa.Table]:
-    return list(op(rows, first))
-
-
 def piece(recordings: list[object], **columns: list[object]) -> pa.Table:
     """Return rows of recordings: bytes, None, or the path of a file."""
     values = [{"bytes": None, "path": r} if isinstance(r, str) else {"bytes": r, "path": None} for r in recordings]
@@ -64,7 +60,7 @@ def test_a_block_holds_no_more_than_its_bytes_whatever_headers_claim(monkeypatch
     windowing = Windowing.of(
         sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=1, overlap_seconds=0.25
     )
-    found = blocks_of(decoding(windowing=windowing, block_seconds=60), rows)
+    found = list(decoding(windowing=windowing, block_seconds=60)(rows, 0))
     assert max(sum(len(w) for w in waves_of(block) if w is not None) for block in found) <= 40_000
     windows = [row for block in found for row in block.select(["row", "status", "window", "windows"]).to_pylist()]
     for row, length in enumerate(lengths):

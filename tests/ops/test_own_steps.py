@@ -20,13 +20,13 @@ def given(rows: pa.Table) -> object:
     return RESULTS["given"]
 
 
-def added(result: object, number: int = 5) -> pa.Table:
-    """Return the columns that a step adds to rows by a function with this result."""
+def added(result: object) -> pa.Table:
+    """Return the columns that a step adds to five rows by a function with this result."""
     RESULTS["given"] = result
     adding = raysp.Map(given, adds={"n": "float32", "s": "list<string>"}, reads=["text"])
     steps = [adding, raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])]
     with raysp.Labeller(steps) as labeller:
-        return labeller(rows_table(number, audio=wav(800)))
+        return labeller(rows_table(5, audio=wav(800)))
 
 
 @pytest.mark.parametrize("kind", NUMBERS)

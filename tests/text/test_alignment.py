@@ -20,8 +20,8 @@ def log_probs_of(num_frames: int, num_tokens: int, seed: int, sharpness: float =
     return (sharpness * torch.randn(num_frames, num_tokens, generator=generator)).log_softmax(-1)
 
 
-def align_one(log_probs_TV: torch.Tensor, ids, gaps=None, separator=None) -> Alignment | None:
-    [found] = align(log_probs_TV[None], [len(log_probs_TV)], [Target(ids, gaps, separator)], blank=BLANK)
+def align_one(log_probs_TV: torch.Tensor, ids, separator=None) -> Alignment | None:
+    [found] = align(log_probs_TV[None], [len(log_probs_TV)], [Target(ids, None, separator)], blank=BLANK)
     return found
 
 

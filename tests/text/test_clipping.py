@@ -10,8 +10,8 @@ from raysp.text.times import Span
 from tests.text.formats.spans import words
 
 
-def spoken(*times: tuple[float, float], score: float = 0.5) -> list[Span]:
-    return [Span(f"w{number}", start, end, score) for number, (start, end) in enumerate(times)]
+def spoken(*times: tuple[float, float]) -> list[Span]:
+    return [Span(f"w{number}", start, end, 0.5) for number, (start, end) in enumerate(times)]
 
 
 def cut(words: list[Span], seconds: float = 60.0, least: float = 1.0, most: float = 10.0):

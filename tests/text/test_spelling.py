@@ -10,9 +10,9 @@ LOWER = {letter.lower(): number for letter, number in UPPER.items()}
 DELIMITER = 4
 
 
-def tokens(text: str, vocabulary=UPPER, delimiter=DELIMITER) -> str:
+def tokens(text: str, vocabulary=UPPER) -> str:
     letters = {number: letter for letter, number in vocabulary.items()} | {DELIMITER: "|"}
-    return "".join(letters[index] for index in Spelling(vocabulary, delimiter)(text).target().ids)
+    return "".join(letters[index] for index in Spelling(vocabulary, DELIMITER)(text).target().ids)
 
 
 @pytest.mark.parametrize(

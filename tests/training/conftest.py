@@ -10,9 +10,9 @@ from raysp.models import Wav2Vec2Config, Wav2Vec2ForCTC
 from tests.recipes import SMALL
 
 
-def small_model(cls: type = Wav2Vec2ForCTC, config: type = Wav2Vec2Config, **fields: object):
+def small_model():
     torch.manual_seed(0)
-    return cls(config(**{**SMALL, **fields})).train()
+    return Wav2Vec2ForCTC(Wav2Vec2Config(**SMALL)).train()
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ def speech(num_samples: int = 12_000, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 0.1, num_samples).astype(np.float32)
 
 
-def tone(hertz: float, num_samples: int = RATE) -> np.ndarray:
-    return np.sin(2 * np.pi * hertz * np.arange(num_samples) / RATE).astype(np.float32)
+def tone(hertz: float) -> np.ndarray:
+    return np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE).astype(np.float32)
 
 
 def response(seconds: float = 0.1) -> np.ndarray:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 import raysp
-from tests.corpora import DEMO, a_pipeline, rewrite, rows_table, samples_of, wav, write_shard
+from tests.corpora import DEMO, a_pipeline, rewrite, rows_table, samples_of, write_shard
 
 BROKEN = 4
 """A recording that cannot be decoded."""
@@ -54,15 +54,14 @@ def with_errors(path: Path, rows: set[int]) -> None:
     rewrite(path, failed)
 
 
-def make_folder_sink(folder: Path, names: Sequence[str], outputs: Sequence[object] | None = None) -> raysp.Pipeline:
+def make_folder_sink(folder: Path, names: Sequence[str]) -> raysp.Pipeline:
     """Label recordings of digits with some names in the folder `in`."""
-    digit = wav(6000)
     spoken = pq.read_table(min((DEMO / "audio").glob("*.parquet"))).column("audio").to_pylist()
     for number, name in enumerate(names):
         path = folder / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(spoken[number % len(spoken)]["bytes"] if name != "broken.wav" else digit[:20])
-    pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS] if outputs is None else outputs})
+        path.write_bytes(spoken[number % len(spoken)]["bytes"])
+    pipeline = a_pipeline(f"{folder}/in", f"{folder}/out", label={"outputs": [WORDS]})
     raysp.run(pipeline, engine="here", progress=False)
     return pipeline
 

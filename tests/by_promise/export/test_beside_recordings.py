@@ -45,8 +45,8 @@ def folder(made) -> Iterator[Path]:
     shutil.copytree(made / "copy", made / "whole")
 
 
-def beside(folder: Path, to: str = "srt", **options: object) -> Any:
-    return export_to(to, f"{folder}/out", beside=True, **{"trust": True, **options})
+def beside(folder: Path, **options: object) -> Any:
+    return export_to("srt", f"{folder}/out", beside=True, **{"trust": True, **options})
 
 
 def subtitles(folder: Path, suffix: str = ".srt") -> dict[str, bytes]:

@@ -36,10 +36,10 @@ def side(speaker: int, pauses: Sequence[float]) -> Wave:
     return np.concatenate([one for pair in parts for one in pair]).astype(np.int16)
 
 
-def encoded(channels: Sequence[Wave], subtype: str = "PCM_16", container: str = "WAV", rate: int = RATE) -> bytes:
+def encoded(channels: Sequence[Wave], subtype: str = "PCM_16") -> bytes:
     """Encode channels, the shorter ones followed by silence, as one recording."""
     file = io.BytesIO()
-    soundfile.write(file, np.stack(of_one_length(channels), axis=1), rate, format=container, subtype=subtype)
+    soundfile.write(file, np.stack(of_one_length(channels), axis=1), RATE, format="WAV", subtype=subtype)
     return file.getvalue()
 
 

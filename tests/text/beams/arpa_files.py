@@ -9,10 +9,9 @@ DISCOUNT = 0.5
 Ngram = tuple[str, ...]
 
 
-def write_arpa(path: Path, sentences: Iterable[Sequence[str]], order: int = 3, *, unknown: bool = True) -> Path:
+def write_arpa(path: Path, sentences: Iterable[Sequence[str]], order: int = 3) -> Path:
     """Write a model of sentences, each a sequence of words or characters."""
     counts = _counts(sentences, order)
-    markers = [("<s>",), *([("<unk>",)] if unknown else [])]
     vocabulary = sorted(ngram for ngram in counts[0] if ngram != ("<s>",))
     total, share = sum(counts[0][one] for one in vocabulary), DISCOUNT / (len(vocabulary) + 1)
     probabilities: dict[Ngram, float] = {("<unk>",): share}
@@ -31,7 +30,7 @@ def write_arpa(path: Path, sentences: Iterable[Sequence[str]], order: int = 3, *
                 probabilities[one] = (counts[length][one] - DISCOUNT) / seen + left * probabilities[one[1:]]
             covered = sum(probabilities[one[1:]] for one in ngrams)
             backoffs[context] = max(1 - sum(probabilities[one] for one in ngrams), 1e-9) / max(1 - covered, 1e-9)
-    sections = [[*markers, *vocabulary], *(sorted(one) for one in counts[1:])]
+    sections = [[("<s>",), ("<unk>",), *vocabulary], *(sorted(one) for one in counts[1:])]
     path.write_text(_text(sections, probabilities, backoffs))
     return path
 

@@ -49,10 +49,10 @@ STORED = TEXTS.map(lambda text: text.encode("utf-8", "replace").decode())
 
 
 @st.composite
-def words(draw, texts=TEXTS, most: int = 12) -> list[Span]:
+def words(draw, most: int = 12) -> list[Span]:
     """Words in order that do not overlap, with milliseconds as times."""
     found, place = [], 0
-    for text in draw(st.lists(texts, max_size=most)):
+    for text in draw(st.lists(TEXTS, max_size=most)):
         start = place + draw(st.integers(0, 4000))
         place = start + draw(st.integers(1, 2000))
         found.append(Span(text, start / 1000, place / 1000, draw(st.floats(0, 1))))

@@ -38,9 +38,9 @@ def writer(kind: str, encoder: str = "wav2vec2 layer"):
     return decoder_pair(encoder, kind)[1]
 
 
-def logits(model, encoder: str = "wav2vec2 layer", length: int = 6640) -> torch.Tensor:
-    wave = torch.randn(1, length, generator=torch.Generator().manual_seed(0))
-    features = extractor_of(encoder).extract(wave, torch.tensor([length]))
+def logits(model, encoder: str = "wav2vec2 layer") -> torch.Tensor:
+    wave = torch.randn(1, 6640, generator=torch.Generator().manual_seed(0))
+    features = extractor_of(encoder).extract(wave, torch.tensor([6640]))
     if hasattr(model, "decoder"):
         features["decoder_input_ids"] = torch.tensor([[3, 7, 5]])
     with torch.inference_mode():

@@ -13,9 +13,9 @@ def index_of(pieces: list[list[float]]) -> Durations:
     return Durations(seconds, np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])]).astype(np.int64))
 
 
-def corpus(num_rows: int, *, rows_a_piece: int, seed: int = 0) -> Durations:
+def corpus(num_rows: int, *, rows_a_piece: int) -> Durations:
     """Durations with a long tail: a third of a second to two minutes."""
-    seconds = np.exp(np.random.default_rng(seed).normal(np.log(6), 1.0, num_rows)).clip(0.3, 120).astype(np.float32)
+    seconds = np.exp(np.random.default_rng(0).normal(np.log(6), 1.0, num_rows)).clip(0.3, 120).astype(np.float32)
     return Durations(seconds, np.append(np.arange(0, num_rows, rows_a_piece), num_rows).astype(np.int64))
 
 
