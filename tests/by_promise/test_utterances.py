@@ -202,22 +202,13 @@ def test_hostile_lines_are_error_rows(recordings, tmp_path):
     }
 
 
-def words_of(*spoken: tuple[str, float, float]) -> list[dict[str, Any]]:
-    return [{"word": word, "start": start, "end": end, "score": 0.5} for word, start, end in spoken]
-
-
 TURNS = [
     {"start": 0.0, "end": 4.0, "speaker": 0, "score": 0.75},
     {"start": 3.0, "end": 8.0, "speaker": 1, "score": 0.5},
     {"start": 8.5, "end": 9.0, "speaker": 0, "score": 1.0},
 ]
 SPEECH = [{"start": 0.5, "end": 3.0, "score": 0.5}, {"start": 5.5, "end": 9.0, "score": 1.0}]
-SPOKEN = words_of(("One", 0.5, 1.5), ("two.", 1.6, 2.5), ("Three", 4.5, 5.5), ("four", 5.6, 7.0), ("five.", 8.6, 9.0))
-
-
-def a_sink(folder: Path, **columns: object) -> None:
-    source = {"language": ["en"], "text": ["all"], "score": [7]}
-    labelled(folder, {"seconds": [10.0], **columns}, outputs=[WORDS], source=source)
+SPOKEN = (("One", 0.5, 1.5), ("two.", 1.6, 2.5), ("Three", 4.5, 5.5), ("four", 5.6, 7.0), ("five.", 8.6, 9.0))
 
 
 def cut(folder: Path, **options: object) -> list[tuple[Any, ...]]:
@@ -228,7 +219,9 @@ def cut(folder: Path, **options: object) -> list[tuple[Any, ...]]:
 
 
 def test_the_cuts_by_words_sentences_turns_and_speech(tmp_path):
-    a_sink(tmp_path, pred_words=[SPOKEN], pred_turns=[TURNS], pred_speech=[SPEECH])
+    words = [{"word": word, "start": start, "end": end, "score": 0.5} for word, start, end in SPOKEN]
+    columns = {"seconds": [10.0], "pred_words": [words], "pred_turns": [TURNS], "pred_speech": [SPEECH]}
+    labelled(tmp_path, columns, [WORDS], source={"language": ["en"], "text": ["all"], "score": [7]})
     assert cut(tmp_path) == [(0.5, 8.5, "One two. Three four five.", None)]
     assert cut(tmp_path, max_pause=1.5) == [
         (0.5, 2.0, "One two.", "speaker_0"),

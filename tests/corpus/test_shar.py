@@ -7,25 +7,20 @@ import unicodedata
 import zlib
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from tests import corpora
-from tests.corpora import DEMO, a_pipeline, wav, write_tar
+from tests.corpora import a_pipeline, digits_table, wav, write_tar
 
 NUM_CUTS, NUM_PER_SHARD = 5, 3
-
-
-def demo_rows() -> list[dict]:
-    return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(0, NUM_CUTS).to_pylist()
 
 
 def write_shar(folder: Path, form: str = "flac") -> Path:
     """Write real digits by lhotse, in two shards; the second word of a cut begins before the first one."""
     lhotse = pytest.importorskip("lhotse")
     cuts = []
-    for number, row in enumerate(demo_rows()):
+    for number, row in enumerate(digits_table(NUM_CUTS).to_pylist()):
         recording = lhotse.Recording.from_bytes(row["audio"]["bytes"], recording_id=f"r{number}")
         cut = recording.to_cut().with_id(f"a/b.{number}")
         half = cut.duration / 2

@@ -13,24 +13,12 @@ from raysp.ops.rows import MAX_MESSAGE, plain, waves_of, with_waves
 from tests.corpora import AUDIO, wav
 from tests.ops.test_long_rows import flac_of_unknown_length
 
-WINDOWING = Windowing.of(sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=30, overlap_seconds=5)
-
 waves = st.lists(
     st.none()
     | st.lists(st.integers(-32768, 32767), max_size=6).map(lambda x: np.array(x, np.int16))
     | st.lists(st.floats(width=32), max_size=6).map(lambda x: np.array(x, np.float32)),
     max_size=8,
 )
-
-
-def decoding(**changes: object) -> Decoding:
-    return Decoding(**{"audio": "audio", "windowing": WINDOWING, "block_seconds": 1.0, **changes})
-
-
-def piece(recordings: list[object], **columns: list[object]) -> pa.Table:
-    """Return rows of recordings: bytes, None, or the path of a file."""
-    values = [{"bytes": None, "path": r} if isinstance(r, str) else {"bytes": r, "path": None} for r in recordings]
-    return pa.table({"audio": pa.array(values, AUDIO), "id": list(range(len(values))), **columns})
 
 
 @settings(deadline=None, max_examples=25)
@@ -56,11 +44,12 @@ def test_a_block_holds_no_more_than_its_bytes_whatever_headers_claim(monkeypatch
     place = lying.index(b"data")
     lying[place + 4 : place + 8] = struct.pack("<I", 2**31 - 2)
     lengths = [100, 200_000, 200, 30_000, 150_000]
-    rows = piece([wav(100), flac_of_unknown_length(200_000), wav(200), bytes(lying), wav(150_000)])
+    recordings = [wav(100), flac_of_unknown_length(200_000), wav(200), bytes(lying), wav(150_000)]
+    rows = pa.table({"audio": pa.array([{"bytes": one, "path": None} for one in recordings], AUDIO), "id": [*"abcde"]})
     windowing = Windowing.of(
         sample_rate=16_000, frame_stride=320, min_samples=400, window_seconds=1, overlap_seconds=0.25
     )
-    found = list(decoding(windowing=windowing, block_seconds=60)(rows, 0))
+    found = list(Decoding(audio="audio", windowing=windowing, block_seconds=60)(rows, 0))
     assert max(sum(len(w) for w in waves_of(block) if w is not None) for block in found) <= 40_000
     windows = [row for block in found for row in block.select(["row", "status", "window", "windows"]).to_pylist()]
     for row, length in enumerate(lengths):

@@ -5,14 +5,7 @@ from tests.corpora import CHECKPOINT, digits_table, label_arrays, samples_of
 from tests.golden.checkpoints import phonemes
 from tests.ops.test_precision import noise
 
-ROWS = digits_table(12)
-WAVES = [samples_of(one["bytes"]) for one in ROWS.column("audio").to_pylist()]
-RATE = 8_000
 NO_TIMES = {"start": None, "end": None, "score": None}
-
-
-def labelled(*outputs: object, number: int = len(WAVES), **columns: list[str | None]) -> list[dict]:
-    return label_arrays(CHECKPOINT, outputs, WAVES[:number], columns, RATE, dtype="float32", device="cpu")
 
 
 def test_rows_without_a_path_have_no_score():
@@ -23,7 +16,9 @@ def test_rows_without_a_path_have_no_score():
         "one " * 50: (None, 0, None, None),
         "3": (None, 1, [{"word": "3", **NO_TIMES}], [{"char": "3", **NO_TIMES}]),
     }
-    first, *others = labelled(raysp.Align("said", chars=True), number=5, said=[*expected])
+    waves = [samples_of(one["bytes"]) for one in digits_table(5).column("audio").to_pylist()]
+    output, on_cpu = raysp.Align("said", chars=True), {"dtype": "float32", "device": "cpu"}
+    first, *others = label_arrays(CHECKPOINT, output, waves, {"said": [*expected]}, 8_000, **on_cpu)
     assert first["aligned_words"][0]["word"] == "one"
     names = ("aligned_score", "aligned_skipped", "aligned_words", "aligned_chars")
     assert [tuple(row[name] for name in names) for row in others] == [*expected.values()][1:]

@@ -11,24 +11,22 @@ from raysp.training.objectives.speakers_task import SpeakersTask
 from raysp.training.objectives.task import Criterion
 
 
-def ctc_criterion(model, extractor) -> Criterion:
-    return Criterion(CTCTask(raysp.CTC("model"), None), Passes(model, extractor, torch.float32))
+def ctc_criterion(model, extractor, *, dtype: torch.dtype = torch.float32) -> Criterion:
+    return Criterion(CTCTask(raysp.CTC("model"), None), Passes(model, extractor, dtype))
 
 
-def seq2seq_criterion(model, extractor, **fields: object) -> Criterion:
-    return Criterion(
-        Seq2SeqTask(raysp.Seq2Seq("model", **fields), None, None, 0), Passes(model, extractor, torch.float32)
-    )
+def seq2seq_criterion(model, extractor, *, dtype: torch.dtype = torch.float32, **fields: object) -> Criterion:
+    return Criterion(Seq2SeqTask(raysp.Seq2Seq("model", **fields), None, None, 0), Passes(model, extractor, dtype))
 
 
-def classify_criterion(model, extractor) -> Criterion:
+def classify_criterion(model, extractor, *, dtype: torch.dtype = torch.float32) -> Criterion:
     task = ClassifyTask(raysp.Classify("model", column="label"), _names(model))
-    return Criterion(task, Passes(model, extractor, torch.float32))
+    return Criterion(task, Passes(model, extractor, dtype))
 
 
-def speakers_criterion(model, extractor, **fields: object) -> Criterion:
+def speakers_criterion(model, extractor, *, dtype: torch.dtype = torch.float32, **fields: object) -> Criterion:
     task = SpeakersTask(raysp.Speakers("model", column="speaker", **fields), _names(model), model.min_samples)
-    return Criterion(task, Passes(model, extractor, torch.float32))
+    return Criterion(task, Passes(model, extractor, dtype))
 
 
 def _names(model) -> tuple[str, ...]:

@@ -117,11 +117,6 @@ def test_gradients_are_views_of_one_buffer_and_are_clipped_by_their_norm():
     assert (first.grad.tolist(), gradients.sums.tolist()) == ([[0.0] * 3] * 2, [0.0, 0.0])
 
 
-def course_of(shape: str, warmup: float) -> Course:
-    final = 1.0 if shape == "constant" else 0.05
-    return Course(Schedule(epochs=1, learning_rate=1.0, shape=shape, warmup=warmup, final=final))
-
-
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
@@ -133,5 +128,6 @@ def course_of(shape: str, warmup: float) -> Course:
 )
 def test_rates_over_the_course_of_training(shape, expected):
     points = [0.0, 0.05, 0.1, 0.3, 0.5, 0.75 if shape == "tri_stage" else 0.8, 1.0]
-    found = [course_of(shape, 0.1).rate(point) for point in points]
-    assert found == pytest.approx(expected, abs=1e-3)
+    final = 1.0 if shape == "constant" else 0.05
+    course = Course(Schedule(epochs=1, learning_rate=1.0, shape=shape, warmup=0.1, final=final))
+    assert [course.rate(point) for point in points] == pytest.approx(expected, abs=1e-3)

@@ -39,17 +39,14 @@ def write_speakers(folder: Path) -> tuple[str, list[np.ndarray]]:
     return source, [samples for samples, _ in stored]
 
 
-def recipe_of(source: str, checkpoint: str, sink: Path):
-    objective, schedule = Speakers(checkpoint, column="speaker"), Schedule(steps=2, learning_rate=1e-3)
-    return a_recipe(source, Path(), sink, objective=objective, schedule=schedule)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tuple[Path, list[np.ndarray]]:
     """A checkpoint of four speakers, and the recordings of its training."""
     folder = tmp_path_factory.mktemp("speakers")
     source, waves = write_speakers(folder / "in")
-    finetune(recipe_of(source, make_speaker_model(folder / "random"), folder / "out"))
+    objective = Speakers(make_speaker_model(folder / "random"), column="speaker")
+    schedule = Schedule(steps=2, learning_rate=1e-3)
+    finetune(a_recipe(source, Path(), folder / "out", objective=objective, schedule=schedule))
     return folder / "out", waves
 
 

@@ -86,16 +86,12 @@ def vectors_of(speakers, seed=0):
     return np.eye(8)[np.array(speakers, int)] + noise
 
 
-def middles_of(count):
-    return (np.arange(count) + 0.5) * STEP
-
-
 def test_a_region_without_a_window_has_the_nearest_speaker():
     middles = np.array([0.25, 0.75, 1.25, 5.25, 5.75, 6.25])
     found = diarization(least_seconds=0)([(0, 1.5), (4.6, 4.7), (5, 6.5)], middles, vectors_of([0, 0, 0, 1, 1, 1]))
     assert [one[:3] for one in found] == [(0, 0, 1.5), (1, 4.6, 6.5)]
     for regions, count in (([], 10), ([(0.0, 1.0)], 0)):
-        assert diarization()(regions, middles_of(count), vectors_of([0] * count)) == []
+        assert diarization()(regions, (np.arange(count) + 0.5) * STEP, vectors_of([0] * count)) == []
 
 
 def speech(seed: int, num_frames: int, num_classes: int) -> np.ndarray:
