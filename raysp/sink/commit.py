@@ -87,11 +87,6 @@ class LabelShard:
     staged: Sequence[stage.Staged] = ()
     """Results that are staged for it."""
 
-    @property
-    def staged_schema(self) -> pa.Schema:
-        """Columns of staged results."""
-        return pa.schema([*RESULT_SCHEMA, *self.output_schema])
-
 
 def memory(num_rows: int, staged_bytes: int) -> int:
     """Return the approximate peak memory in bytes of a commit of `num_rows` rows. A row is never split."""
@@ -290,7 +285,12 @@ def tables_of(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generato
         if not piece.num_rows:
             yield schema.empty_table()
             continue
-        yield from _in_order(store, label_shard, piece, source, schema, hashes)
+        if differing := table_files.differing(source.schema, [*schema][: source.num_columns]):
+            raise ShardError(f"{shard.url}: {differing} as in its first rows; write the shard again")
+        for rows in read_staged(store, label_shard, piece, source, hashes, lambda tile: range(tile.first, tile.end)):
+            table = pa.Table.from_arrays(rows.columns, schema=schema)
+            num_rows = max(1, table.num_rows * ROW_GROUP_BYTES // max(1, table.nbytes))
+            yield from (table.slice(begin, num_rows) for begin in range(0, table.num_rows, num_rows))
 
 
 def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
@@ -308,7 +308,8 @@ def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
 
 def _schema(source: pa.Table, label_shard: LabelShard) -> pa.Schema:
     """Return the columns of the label shard, without metadata of the source's fields, which describes another file."""
-    schema = pa.schema([*(field.remove_metadata() for field in source.schema), *label_shard.staged_schema])
+    of_source = (field.remove_metadata() for field in source.schema)
+    schema = pa.schema([*of_source, *RESULT_SCHEMA, *label_shard.output_schema])
     if twice := sorted({name for name in schema.names if schema.names.count(name) > 1}):
         raise PlanError(
             f"{label_shard.shard.url}: the label shard would have several columns named {twice}; "
@@ -317,32 +318,22 @@ def _schema(source: pa.Table, label_shard: LabelShard) -> pa.Schema:
     return schema
 
 
-def _in_order(
-    store: Store, label_shard: LabelShard, piece: Piece, source: pa.Table, schema: pa.Schema, hashes: Hashes
-) -> Iterator[pa.Table]:
-    """Yield a piece's source columns and staged results side by side, at most a row group at a time."""
-    if differing := table_files.differing(source.schema, [*schema][: source.num_columns]):
-        raise ShardError(f"{label_shard.shard.url}: {differing} as in its first rows; write the shard again")
-    columns = schema.names[source.num_columns :]
-    first = 0
-    for staged in read_staged(store, label_shard, piece, hashes, lambda rows: range(rows.first, rows.end)):
-        source_rows = source.slice(first, staged.num_rows)
-        first += staged.num_rows
-        table = pa.Table.from_arrays([*source_rows.columns, *staged.select(columns).columns], schema=schema)
-        num_rows = max(1, table.num_rows * ROW_GROUP_BYTES // max(1, table.nbytes))
-        yield from (table.slice(begin, num_rows) for begin in range(0, table.num_rows, num_rows))
-
-
 def read_staged(
-    store: Store, label_shard: LabelShard, piece: Piece, hashes: Hashes, rows_of: Callable[[Piece], Sequence[int]]
+    store: Store,
+    label_shard: LabelShard,
+    piece: Piece,
+    source: pa.Table,
+    hashes: Hashes,
+    rows_of: Callable[[Piece], Sequence[int]],
 ) -> Iterator[pa.Table]:
-    """Yield a piece's staged results in order, and collect the versions of the files they were made from.
+    """Yield a piece's source columns and staged results side by side, in order.
 
     Args:
         store: the sink.
         label_shard: the label shard to make.
         piece: the piece to read.
-        hashes: filled with the versions.
+        source: source columns of its staged rows.
+        hashes: filled with the versions of the files that the rows were made from.
         rows_of: returns the numbers of the staged rows among some rows.
 
     Raises:
@@ -354,10 +345,14 @@ def read_staged(
             f"{store.url}/{label_shard.shard.name}: results of rows {missing[0].first} to {missing[0].end} are "
             "missing; run again"
         )
+    schema, first = pa.schema([*RESULT_SCHEMA, *label_shard.output_schema]), 0
     for tile in tiles:
-        for table in stage.read(store, tile, rows_of(tile.rows), label_shard.staged_schema):
+        for table in stage.read(store, tile, rows_of(tile.rows), schema):
             hashes.add(table)
-            yield label_shard.finish(table, piece) if label_shard.finish else table
+            results = label_shard.finish(table, piece) if label_shard.finish else table
+            columns = [*source.slice(first, len(results)).columns, *results.select(schema.names).columns]
+            first += len(results)
+            yield pa.Table.from_arrays(columns, names=[*source.column_names, *schema.names])
 
 
 @dataclass(frozen=True)

@@ -174,13 +174,6 @@ def _differ(before: pa.Table, after: pa.Table, label_shard: LabelShard) -> bool:
 
 def _fresh(store: Store, label_shard: LabelShard, piece: Piece, retry: Retry, hashes: Hashes) -> Iterator[pa.Table]:
     """Yield the retried rows of a piece with their new labels, in batches."""
-    if not (rows := retry.of(piece)):
-        return
-    source = commit.read_source(label_shard, piece).take([row - piece.first for row in rows])
-    names = [*RESULT_SCHEMA.names, *label_shard.output_schema.names]
-    first = 0
-    for table in commit.read_staged(store, label_shard, piece, hashes, retry.of):
-        results = table.select(names)
-        columns = [*source.slice(first, len(table)).columns, *results.columns]
-        first += len(table)
-        yield pa.Table.from_arrays(columns, names=[*source.column_names, *names])
+    if rows := retry.of(piece):
+        source = commit.read_source(label_shard, piece).take([row - piece.first for row in rows])
+        yield from commit.read_staged(store, label_shard, piece, source, hashes, retry.of)

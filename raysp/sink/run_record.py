@@ -136,6 +136,11 @@ class RunRecord:
         return Resolved(dtype, later=tuple(map(Resolved, later)))
 
     @property
+    def checkpoint_digest(self) -> str | None:
+        """Hash of the weights, configuration and tokenizer that the labels were made with, by the first `Label`."""
+        return next(iter(checkpoint_digests(self.parts)), None)
+
+    @property
     def steps(self) -> list[dict[str, JsonValue]]:
         """Recorded steps of the pipeline; see `objects_in`."""
         return objects_in(self.pipeline, "steps")

@@ -146,8 +146,7 @@ class Sink:
 
     def remove_report(self) -> None:
         """Remove the report, if any: it shows label shards that are about to be replaced."""
-        if self.store.stat(layout.REPORT) is not None:
-            self.store.delete(layout.REPORT)
+        self.store.delete(layout.REPORT)
 
     def forget_plan(self) -> None:
         """Remove the recorded plan and the receipts. Only valid while no result depends on them."""

@@ -24,10 +24,6 @@ BATCH_BYTES = 8 * 1024 * 1024
 OTHER_ROWS = "holds other rows"
 
 
-class BrokenStageError(RunError):
-    """Staged results that cannot be read, or hold other values than a run stages; they were removed."""
-
-
 @dataclass(frozen=True)
 class Staged:
     """A file of staged results."""
@@ -69,7 +65,7 @@ def read(store: Store, staged: Staged, rows: Sequence[int], schema: pa.Schema) -
         schema: columns that it must have.
 
     Raises:
-        BrokenStageError: it cannot be read, or holds other values than a run stages; it was removed.
+        RunError: it cannot be read, or holds other values than a run stages; it was removed.
     """
     path, remedy = layout.stage_path(staged.name), "run again: its rows are labelled again"
     place = 0
@@ -83,7 +79,7 @@ def read(store: Store, staged: Staged, rows: Sequence[int], schema: pa.Schema) -
             raise DamagedTableError(f"{store.url}/{path}: {OTHER_ROWS}; {remedy}")
     except DamagedTableError as error:
         store.delete(path)
-        raise BrokenStageError(str(error)) from error
+        raise RunError(str(error)) from error
 
 
 def _fault(table: pa.Table, schema: pa.Schema, rows: Sequence[int]) -> str:
