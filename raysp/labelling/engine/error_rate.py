@@ -35,14 +35,9 @@ class ErrorRate:
         """Shards held back until the end, because too many of their own rows failed."""
 
     @property
-    def has_enough_rows(self) -> bool:
-        """Whether there are enough rows to compare the share with the limit."""
-        return self.rows >= MIN_ROWS
-
-    @property
     def is_exceeded(self) -> bool:
         """Whether too many rows failed."""
-        if self.has_enough_rows:
+        if self.rows >= MIN_ROWS:
             return self.num_errors > self.most * self.rows
         return self.rows >= FIRST_ROWS and lower_bound(self.num_errors, self.rows) > self.most
 
@@ -59,7 +54,7 @@ class ErrorRate:
     def released(self, *, at_end: bool = False) -> list[Shard]:
         """Return the held-back shards that may be committed now; at the end of the run, all of them."""
         shards: list[Shard] = []
-        if self.has_enough_rows or at_end:
+        if self.rows >= MIN_ROWS or at_end:
             shards, self._waiting = self._waiting, []
         if at_end:
             shards, self._held = [*shards, *self._held], []

@@ -55,38 +55,20 @@ def _fields(path: str) -> list[str]:
     return Path(path).read_text(errors="replace").rpartition(")")[2].split()
 
 
-class ProcessClock:
-    """Clock of the seconds in which a process worked, or slept while it could have worked.
-
-    Args:
-        pid: process id.
-        step: seconds between two readings, to be kept by the caller. A longer gap counts as at most two steps.
-    """
-
-    def __init__(self, pid: int, step: float) -> None:
-        self.pid = pid
-        self.step = step
-        self.seconds = 0.0
-        self._before = read_times(pid)
-
-    def advance(self, elapsed: float) -> None:
-        """Read the times again, `elapsed` seconds of the monotonic clock after the last reading."""
-        now, before = read_times(self.pid), self._before
-        self._before = now
-        elapsed = min(elapsed, MOST_STEPS * self.step)
-        if now is None or before is None:
-            self.seconds += elapsed
-        elif RUNNABLE in now.states:  # on a CPU, or waiting for one
-            self.seconds += min(elapsed, max(0.0, now.cpu_seconds - before.cpu_seconds))
-        elif now.states[0] not in STOPPED:
-            self.seconds += elapsed
+def worked_seconds(before: ProcessTimes | None, now: ProcessTimes | None, elapsed: float) -> float:
+    """Return for how many of the seconds between two readings a process worked, or slept while it could have worked."""
+    if now is None or before is None:
+        return elapsed
+    if RUNNABLE in now.states:  # on a CPU, or waiting for one
+        return min(elapsed, max(0.0, now.cpu_seconds - before.cpu_seconds))
+    return 0.0 if now.states[0] in STOPPED else elapsed
 
 
 def watch(pid: int) -> None:
     """End a process by the limits read from standard input. Returns after that, or at the end of the input."""
-    limit = 0.0
-    clock: ProcessClock | None = None
-    unread = b""
+    limit, unread = 0.0, b""
+    seconds: float | None = None
+    before: ProcessTimes | None = None
     while True:
         step = min(MAX_STEP_SECONDS, limit / STEPS)
         start = time.monotonic()
@@ -95,12 +77,14 @@ def watch(pid: int) -> None:
                 return
             *lines, unread = (unread + data).split(b"\n")
             if lines:
-                limit, clock = float(lines[-1]), None
-        elif clock is None:  # created only after one step, when most work has ended
-            clock = ProcessClock(pid, step)
+                limit, seconds = float(lines[-1]), None
+        elif seconds is None:  # counted only after one step, when most work has ended
+            seconds, before = 0.0, read_times(pid)
         else:
-            clock.advance(time.monotonic() - start)
-            if clock.seconds >= limit:
+            now = read_times(pid)
+            seconds += worked_seconds(before, now, min(time.monotonic() - start, MOST_STEPS * step))
+            before = now
+            if seconds >= limit:
                 _end(pid)
                 return
 

@@ -7,7 +7,6 @@ or if they need much memory, each has its own task. The memory of all commits in
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import ray
 
@@ -35,13 +34,8 @@ BYTES_IN_FLIGHT = TASKS_IN_FLIGHT * BYTES_A_TASK
 MAX_RETRIES = 3
 
 
-class Due(NamedTuple):
-    """A shard to commit."""
-
-    shard: Shard
-    retry: Retry | None
-    memory: int = 0
-    """Approximate bytes of memory that its commit needs."""
+Due = tuple[Todo, int]
+"""A shard to commit, and the approximate bytes of memory that its commit needs."""
 
 
 class Commits:
@@ -62,7 +56,7 @@ class Commits:
 
     def start(self, todo: Todo, staged_bytes: int) -> None:
         """Queue the commit of a shard with this number of staged bytes."""
-        self.waiting.append(Due(todo.shard, todo.retry, commit.memory(todo.shard.num_rows, staged_bytes)))
+        self.waiting.append((todo, commit.memory(todo.shard.num_rows, staged_bytes)))
         self._fill()
 
     def _fill(self) -> None:
@@ -70,14 +64,14 @@ class Commits:
         task = self.task.options(num_cpus=0, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
         while (self.waiting or self.alone) and not self.stopped and self._has_room():
             batch = [self.alone.popleft()] if self.alone else next_batch(self.waiting)
-            self.in_flight[task.remote(self.job, [(due.shard, due.retry) for due in batch])] = batch
+            self.in_flight[task.remote(self.job, [(todo.shard, todo.retry) for todo, _ in batch])] = batch
 
     def _has_room(self) -> bool:
         shards = [due for batch in self.in_flight.values() for due in batch]
         return (
             len(self.in_flight) < TASKS_IN_FLIGHT
             and len(shards) <= SHARDS_IN_FLIGHT - SHARDS_A_TASK
-            and sum(due.memory for due in shards) < BYTES_IN_FLIGHT
+            and sum(memory for _, memory in shards) < BYTES_IN_FLIGHT
         )
 
     def finished(self, seconds: float = 0.0) -> list[Outcome]:
@@ -105,7 +99,7 @@ class Commits:
                 self.alone += batch
                 return []
             reason = f"its commit failed {1 + MAX_RETRIES} times ({type(error).__name__}); run again"
-            return [ShardFailure(batch[0].shard.name, reason)]
+            return [ShardFailure(batch[0][0].shard.name, reason)]
         tracebacks.keep(noted)
         return made
 
@@ -115,8 +109,8 @@ def next_batch(waiting: deque[Due]) -> list[Due]:
     batch: list[Due] = []
     rows = memory = 0
     while waiting and len(batch) < SHARDS_A_TASK:
-        rows += waiting[0].shard.num_rows
-        memory += waiting[0].memory
+        todo, needed = waiting[0]
+        rows, memory = rows + todo.shard.num_rows, memory + needed
         if batch and (rows > ROWS_A_TASK or memory > BYTES_A_TASK):
             break
         batch.append(waiting.popleft())

@@ -218,7 +218,7 @@ def _label(
     store, faults = plan.sink.store, fault_injection.arm()
     entry = RunEntry.now(resolved=plan.run_settings)
     begin(plan, entry)
-    if plan.engine == "here":
+    if plan.engine == "here" and plan.todo:
         _check_begun(plan)
     secrets = secret_values(to_json(plan.pipeline))
     log = stack.enter_context(RunLog(store, entry.run_id, secrets=secrets))
@@ -267,8 +267,6 @@ def _import_models() -> None:
 
 def _check_begun(plan: Plan) -> None:
     """Warn of pieces over which a process crashed; raise RunError after `MOST_BEGINS` consecutive crashes over one."""
-    if not plan.todo:
-        return
     times = unfinished(plan.sink.store, plan.stage_id)
     for todo in plan.todo:
         for piece in todo.pieces:

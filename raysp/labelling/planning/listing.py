@@ -358,30 +358,27 @@ def real_place(place: str) -> str:
     return place if scheme_of(place) else os.path.realpath(place)
 
 
-def check_root(
-    sink: str, recorded_root: str | None, root: str | None, listed: Sequence[Shard], recorded: Mapping[str, Shard]
-) -> None:
+def check_root(sink: str, record: RunRecord, listed: Listed, recorded: Mapping[str, Shard]) -> None:
     """Raise unless a listing names its label shards as the sink does.
 
     A corpus that moved as a whole has another root and the same names, which is allowed.
 
     Args:
         sink: url of the sink.
-        recorded_root: root of the sink; None: unknown.
-        root: root of the listing.
+        record: its record, with the root if that is known.
         listed: the listing.
         recorded: shards of earlier plans by name.
 
     Raises:
         ChangedError: the names differ; the message has both roots.
     """
-    if recorded_root in (None, root) or are_listed(listed, recorded):
+    if record.root in (None, listed.root) or are_listed(listed.shards, recorded):
         return
     raise ChangedError(
-        f"{sink}: its label shards are named relative to {recorded_root!r}, this source's to {root!r}; "
-        f"shards under a second name would be labelled twice. Set source.root={recorded_root!r}, undo the change of "
+        f"{sink}: its label shards are named relative to {record.root!r}, this source's to {listed.root!r}; "
+        f"shards under a second name would be labelled twice. Set source.root={record.root!r}, undo the change of "
         "source.url, or use another sink",
-        (f"source.root: {recorded_root!r} -> {root!r}",),
+        (f"source.root: {record.root!r} -> {listed.root!r}",),
     )
 
 

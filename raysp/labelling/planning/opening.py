@@ -85,7 +85,7 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     if not any(shard.kind == FOLDER for shard in listed.shards):
         source = pipeline.source
     if record is not None:
-        check_root(sink.url, record.root, listed.root, listed.shards, state.shards)
+        check_root(sink.url, record, listed, state.shards)
     refuse_listed_sink(source, listed.shards, pipeline.sink.url)
     pipeline = replace(pipeline, source=source)
     is_recorded = state.record is not None and (state.has_results or are_listed(listed.shards, state.shards))
@@ -105,9 +105,7 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
         carried=carried_types(opened.pipeline, sink, state.record if state.shards else None),
         surveyed=surveyed,
     )
-    if record is None:
-        corpus = replace(corpus, recorded={})
-    corpus = replace(corpus, is_numbered=is_numbered)
+    corpus = replace(corpus, recorded=state.shards if record else {}, is_numbered=is_numbered)
     if limit_rows is not None:
         listed = replace(listed, root=None, gone=())
         shards = only_first_rows(corpus.shards, limit_rows)
@@ -187,18 +185,9 @@ def plan_without_work(opened: Opened, record: RunRecord | None) -> Plan:
     pipeline, summaries = opened.pipeline, [choice.summary for choice in opened.chosen]
     passes = resolve_settings(pipeline, opened.resources, record.resolved if record else None, summaries)
     parts = label_parts(pipeline, (choice.settings for choice in passes), code)
-    digest = fingerprint(parts)
-    plan = Plan(
-        pipeline,
-        opened.sink,
-        opened.resources,
-        passes,
-        parts,
-        digest,
-        fingerprint(staged_parts(pipeline, parts)) if pipeline.flow.after[-1] else digest,
-        code=code,
-        why_not_own=_why_not_own(opened, passes),
-    )
+    digest, why = fingerprint(parts), _why_not_own(opened, passes)
+    stage_id = fingerprint(staged_parts(pipeline, parts)) if pipeline.flow.after[-1] else digest
+    plan = Plan(pipeline, opened.sink, opened.resources, passes, parts, digest, stage_id, code=code, why_not_own=why)
     if record is not None:
         run_record.continued(opened.sink.store, record, _record_of(plan))
     return plan
@@ -206,8 +195,8 @@ def plan_without_work(opened: Opened, record: RunRecord | None) -> Plan:
 
 def _why_not_own(opened: Opened, passes: Sequence[Pass]) -> tuple[str, ...]:
     """Return a sentence for each checkpoint that another library was chosen for."""
-    choices = zip(passes, opened.chosen, strict=False)  # no choice without audio
-    chosen = [(run.settings, choice.why) for run, choice in choices]
+    # No choice without audio.
+    chosen = [(run.settings, choice.why) for run, choice in zip(passes, opened.chosen, strict=False)]
     return tuple(
         f"{settings.library} runs {'the checkpoint' if len(chosen) == 1 else settings.checkpoint.path}: {why}"
         for settings, why in chosen
@@ -296,7 +285,7 @@ def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpu
     planned = {**{name: shard.shard for name, shard in absent.items()}, **recorded}
     names = _matching(patterns, sorted(planned), sink.url)
     listing = list_corpus(pipeline.source, planned, recut=True)
-    check_root(sink.url, record.root, listing.root, listing.shards, recorded)
+    check_root(sink.url, record, listing, recorded)
     present = {shard.name: shard for shard in listing.shards}
     for name in names:
         if name not in present:

@@ -294,10 +294,8 @@ def choose_backend(folder_for: Callable[..., Path], *, first: str = OWN) -> Chos
     """
     folder = folder_for(backend=OWN)
     if first != OWN:
-        try:
+        with contextlib.suppress(CheckpointError):  # of another checkpoint than the recorded one
             return Chosen(first, summary_of(folder_for(backend=first), first))
-        except CheckpointError:
-            pass  # of another checkpoint than the recorded one, which the fingerprint shows
     try:
         return Chosen(OWN, summary_of(folder, OWN))
     except CheckpointError as error:

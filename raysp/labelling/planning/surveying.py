@@ -154,13 +154,6 @@ def survey(
     )
 
 
-def _label_schema(first: Shard, labels: str, source: Shards) -> pa.Schema:
-    """Return the columns of a shard's label shard in the sink `labels`."""
-    store, name = place_of(first.labels, options_beside(labels, source.urls[0], source.storage_options))
-    with about("source.labels", PlanError, RayspError), footer.opened(store, name) as file:
-        return without_ids(SealedFile.of(file).metadata.schema.to_arrow_schema())
-
-
 def _unchanged(listed: Shard, recorded: Shard) -> Shard | None:
     """Return the recorded shard if its content has not changed, with its current place."""
     if (recorded.num_bytes, recorded.version) != (listed.num_bytes, listed.version):
@@ -205,9 +198,14 @@ class _NewShards:
     """Names of shards whose rows hold no recording and may not be read by path."""
 
     def __post_init__(self) -> None:
-        work, labels = self.work, self.work.source.labels
-        is_there = labels and self.listed
-        self.labels = _label_schema(self.listed[0], str(labels), work.source) if is_there else pa.schema([])
+        work, source = self.work, self.work.source
+        self.labels = pa.schema([])
+        """Columns of a label shard in `source.labels`."""
+        if source.labels and self.listed:
+            options = options_beside(source.labels, source.urls[0], source.storage_options)
+            store, name = place_of(self.listed[0].labels, options)
+            with about("source.labels", PlanError, RayspError), footer.opened(store, name) as file:
+                self.labels = without_ids(SealedFile.of(file).metadata.schema.to_arrow_schema())
         self.columns = source_columns(work)
         self.is_tried_later = any(_is_tried(step) for steps in work.flow.after for step in steps)
 

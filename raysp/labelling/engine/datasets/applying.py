@@ -38,7 +38,7 @@ class TableActor(Labeller):
 
     def __init__(self, job: TableJob) -> None:
         sleep_while_waiting()  # before torch is imported
-        self._load(job, job.settings.cpus_per_actor.number)
+        self._load(job, job.passes[0].settings.cpus_per_actor.number)
 
 
 def apply(
@@ -90,7 +90,7 @@ def apply(
         job.check(rows.schema)
         try_filters(PLACE, rows.schema, job.pipeline)
         try_filters(PLACE, rows.schema, job.pipeline, output_schema(*job.passes))
-    pool, settings = job.pipeline.label.pool, job.settings
+    pool, settings = job.pipeline.label.pool, job.passes[0].settings
     if short := shortage_of(pool.low, resources, settings.cpus_per_actor.number, settings.gpus_per_actor):
         logger.warning("%s; the dataset waits until the cluster has them, or lower the pool of the Label step", short)
     of_threads: dict[str, Any] = {}

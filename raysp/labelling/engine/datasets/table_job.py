@@ -10,7 +10,7 @@ from raysp.corpus.shards import AUDIO
 from raysp.corpus.tables import check_columns
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
-from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
+from raysp.labelling.planning.run_plan import Pass, output_schema
 from raysp.labelling.planning.settings import resolve_settings
 from raysp.labelling.planning.surveying import check_types, source_columns
 from raysp.sink.commit import RESULT_SCHEMA
@@ -36,11 +36,6 @@ class TableJob:
     """Column with the numbers of the rows; None: there is none."""
     functions: Mapping[str, Callable[..., object]]
     """Functions that steps name, pickled as Ray pickles any function."""
-
-    @property
-    def settings(self) -> Settings:
-        """Settings of the first `Label` step."""
-        return self.passes[0].settings
 
     @property
     def columns(self) -> tuple[str, ...]:
