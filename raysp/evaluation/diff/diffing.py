@@ -23,7 +23,7 @@ from raysp.evaluation.limits import Limit, limits_of
 from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Key
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_columns import keys_of
-from raysp.labelling.finished.labellings import match, open_both
+from raysp.labelling.finished.labellings import match, open_all
 from raysp.sink.receipts import texts_of
 from raysp.specs.pipeline import Parquet
 from raysp.specs.text_rules import Text, normalisation_of
@@ -79,7 +79,7 @@ def diff(
     """
     normalised = normalisation_of(DEFAULT if normalise is None else normalise)
     limits = limits_of(fail_above, fail_below, METRICS)
-    first, second = open_both(a, b, storage_options, trust=trust)
+    first, second = open_all((a, b), storage_options, trust=trust)
     shards = match(first, second)
     compared, not_compared = columns_to_compare(first, second, column)
     has_texts = any(output.kind == "text" for output in compared)
@@ -202,7 +202,7 @@ def _outcomes(table: pa.Table) -> list[str | None]:
 
 
 def _side(labelling: Labelling) -> Side:
-    return Side(labelling.url, labelling.record.fingerprint, labelling.checkpoint, labelling.checkpoint_digest)
+    return Side(labelling.url, labelling.record.fingerprint, labelling.checkpoint, labelling.record.checkpoint_digest)
 
 
 def _limit(limit: Limit, differences: Sequence[ColumnDifference]) -> Limit:

@@ -12,18 +12,14 @@ from raysp.columns import ROW_COLUMNS
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
 from raysp.labelling.planning.listing import real_place
-from raysp.labelling.planning.trust import open_recorded
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import committed
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.receipts import TextColumns
-from raysp.sink.run_record import RunRecord, checkpoint_digests, field_of, objects_in
+from raysp.sink.run_record import RunRecord, field_of, objects_in
 from raysp.sink.sinks import Sink
-from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
-from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.work import SinkRequest
 
 
 @dataclass(frozen=True)
@@ -40,16 +36,6 @@ class Labelling:
     """Shards of the source that the plan lacks, because they could not be read."""
     foreign: Mapping[str, str] = field(default_factory=dict)
     """Recorded shards with a damaged or foreign file in the place of their label shard, with the reason."""
-
-    @classmethod
-    def open(cls, place: str | Parquet, storage_options: GivenOptions | None, *, trust: bool) -> "Labelling":
-        """Open a sink, and read its plan and which shards are committed.
-
-        Raises:
-            PlanError: there is no sink of label shards.
-        """
-        url, options = (place.url, place.storage_options) if isinstance(place, Parquet) else (place, None)
-        return cls.of(*open_recorded(SinkRequest(url, options or storage_options, trust=trust)))
 
     @classmethod
     def of(cls, sink: Sink, record: RunRecord) -> "Labelling":
@@ -84,11 +70,6 @@ class Labelling:
             return ", ".join(dict.fromkeys(str(name) for name in merged if name)) or None
         urls = (step.get("checkpoint") for step in self.record.steps)
         return next((url for url in urls if isinstance(url, str)), None)
-
-    @property
-    def checkpoint_digest(self) -> str | None:
-        """Hash of the weights, configuration and tokenizer that the labels were made with."""
-        return next(iter(checkpoint_digests(self.record.parts)), None)
 
     @property
     def reference(self) -> str | None:

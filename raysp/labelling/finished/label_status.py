@@ -23,7 +23,7 @@ from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running
 from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, WordErrors, json_of, recent_pieces
 from raysp.sink.run_log import log_files
-from raysp.sink.run_record import RunEntry, checkpoint_digests
+from raysp.sink.run_record import RunEntry
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.words import Brief, count, duration, listed
 from raysp.work import SinkRequest, run_fact
@@ -278,7 +278,7 @@ def label_status(request: SinkRequest) -> Status:
         ),
         rows_per_second=_speed(recent),
         last_receipt=max((receipt.finished for receipt in recent), default=None),
-        checkpoint_digest=next(iter(checkpoint_digests(record.parts)), None),
+        checkpoint_digest=record.checkpoint_digest,
         event_log=log_files(store, runs[-1].run_id) if runs else None,
         withdrawn=Withdrawn.of(recorded.gone, load_forgotten(store), rest),
         stopped=stopped or None,

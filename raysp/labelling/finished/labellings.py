@@ -7,9 +7,11 @@ from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.listing import real_place
+from raysp.labelling.planning.trust import open_recorded
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
 from raysp.words import count, listed
+from raysp.work import SinkRequest
 
 
 @dataclass(frozen=True)
@@ -29,24 +31,19 @@ class ShardMatch:
     foreign_b: Mapping[str, str]
 
 
-def open_both(
-    a: str | Parquet, b: str | Parquet, storage_options: GivenOptions | None, *, trust: bool
-) -> tuple[Labelling, Labelling]:
-    """Open two sinks.
+def open_all(places: Sequence[str | Parquet], storage_options: GivenOptions | None, *, trust: bool) -> list[Labelling]:
+    """Open sinks, and read their plans and which shards are committed.
 
     Raises:
-        PlanError: one is not a sink of label shards, or both are the same.
+        PlanError: one is not a sink of label shards, or two are the same.
     """
-    first, second = (Labelling.open(place, storage_options, trust=trust) for place in (a, b))
-    refuse_same_sinks([first, second])
-    return first, second
-
-
-def refuse_same_sinks(labellings: Sequence[Labelling]) -> None:
-    """Raise PlanError if two labellings are of one sink."""
+    named = ((place.url, place.storage_options) if isinstance(place, Parquet) else (place, None) for place in places)
+    requests = (SinkRequest(url, options or storage_options, trust=trust) for url, options in named)
+    labellings = [Labelling.of(*open_recorded(request)) for request in requests]
     for index, labelling in enumerate(labellings):
         if any(real_place(labelling.url) == real_place(earlier.url) for earlier in labellings[:index]):
             raise PlanError(f"{labelling.url}: found the same sink twice; give the sinks of labellings of one corpus")
+    return labellings
 
 
 def match(a: Labelling, b: Labelling) -> ShardMatch:

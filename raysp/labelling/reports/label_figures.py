@@ -204,8 +204,7 @@ def read_rows(sink: Labelling, by: Sequence[str] | None, rules: Normalisation | 
         StoreError: a label shard cannot be read.
     """
     rows = Rows(Chosen.of(sink, by), rules)
-    for name, shard in sink.shards.items():
-        if name in sink.done:
-            for table in chain(sink.tables(shard, rows.columns.names), sink.left_out(shard, rows.columns.names)):
-                rows.add(name, table)
+    for shard in sink.finished_shards:
+        for table in chain(sink.tables(shard, rows.columns.names), sink.left_out(shard, rows.columns.names)):
+            rows.add(shard.name, table)
     return rows

@@ -11,7 +11,7 @@ from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_status import Status, label_status
 from raysp.labelling.planning.trust import open_recorded
 from raysp.labelling.reports.label_figures import BAND_NAMES, MOST_TYPES, Rows, read_rows
-from raysp.labelling.reports.row_error_rates import Groups
+from raysp.labelling.reports.row_error_rates import MOST_UNITS, Groups
 from raysp.ops.rows import FILTERED, WITHDRAWN, remedy
 from raysp.pages import rendering
 from raysp.pages.page_charts import Chart, histogram
@@ -142,7 +142,7 @@ def _facts(sink: Labelling, status: Status, rows: Rows, runs: Runs) -> dict[str,
         if padding is not None
         else None,
         "precision": f"{resolved.dtype}, {resolved.device}" if resolved.device else resolved.dtype,
-        "checkpoint digest": sink.checkpoint_digest,
+        "checkpoint digest": sink.record.checkpoint_digest,
         "fingerprint": sink.record.fingerprint,
     }
     return {name: short(fact, MOST_FACT) for name, fact in facts.items() if fact}
@@ -198,7 +198,9 @@ def _about_groups(rows: Rows, rules: Normalisation | None) -> str:
     if not rows.errors.rows:
         return ""
     how = f"normalised by {rules.name}, {rules.description}" if rules else "case and punctuation are ignored"
-    bundled = ", which are added up in 1,000 random bundles where they are more" if rows.errors.is_bundled else ""
+    bundled = (
+        ", which are added up in 1,000 random bundles where they are more" if rows.errors.rows > MOST_UNITS else ""
+    )
     too_long = f"; {count(rows.too_long, 'row')} with longer texts are not compared" if rows.too_long else ""
     return printable(
         f"Words of {rows.columns.hypothesis} against {rows.columns.reference}: {how}; intervals hold 95% of bootstrap "

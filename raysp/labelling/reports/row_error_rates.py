@@ -39,11 +39,6 @@ class Errors:
         rest = counts[room:]
         np.add.at(self._sums, self._random.integers(MOST_UNITS, size=len(rest)), rest)
 
-    @property
-    def is_bundled(self) -> bool:
-        """Whether units of the bootstrap are bundles of rows."""
-        return self.rows > MOST_UNITS
-
     def scores(self) -> Scores:
         """Return the rates with their intervals."""
         measures = TextMeasures(self._sums[:, : _COUNTS // 2], self._sums[:, _COUNTS // 2 :])

@@ -98,7 +98,7 @@ def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
     time = duration(total.seconds)
     units = "hours:minutes:seconds" if time.count(":") == 2 else "minutes:seconds"
     checkpoints = map(place_name, (labelling.checkpoint or "").split(", "))
-    digest = _code(labelling.checkpoint_digest)
+    digest = _code(labelling.record.checkpoint_digest)
     made_by = [f"- checkpoint: `{_code(', '.join(checkpoints))}` (digest {digest})"] if labelling.checkpoint else []
     made = [
         f"- {rows}, {time} of audio ({units})",

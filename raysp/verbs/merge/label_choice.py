@@ -88,7 +88,7 @@ def _with_provenance(tables: Iterator[pa.Table], labelling: Labelling, run: str 
         "run": run,
         "fingerprint": labelling.record.fingerprint,
         "checkpoint": labelling.checkpoint,
-        "checkpoint_digest": labelling.checkpoint_digest,
+        "checkpoint_digest": labelling.record.checkpoint_digest,
     }
     for table in tables:
         if PROVENANCE not in table.column_names:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from raysp.errors import ChangedError, PlanError, StoreError
 from raysp.labelling.finished.finished_labels import Labelling, identity_of, refuse_overlap
-from raysp.labelling.finished.labellings import match, refuse_same_sinks
+from raysp.labelling.finished.labellings import match, open_all
 from raysp.sink import absent, commit, footer, plan_record, run_record
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import LabelShard
@@ -88,7 +88,7 @@ def merge(
     """
     rule = rule_of(by, text, normalise)
     check_number(rule, len(sinks))
-    labellings = [Labelling.open(sink, storage_options, trust=trust) for sink in sinks]
+    labellings = open_all(sinks, storage_options, trust=trust)
     names, not_merged = _names(labellings)
     chooser = Chooser(labellings, _columns(labellings, rule), rule)
     merged = _sink(to, storage_options)
@@ -100,7 +100,6 @@ def merge(
 def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
     """Return the names of the shards that all labellings have finished, and other shards with the reason."""
     first, *further = labellings
-    refuse_same_sinks(labellings)
     not_merged: dict[str, str] = {}
     for labelling in further:
         shards = match(first, labelling)
