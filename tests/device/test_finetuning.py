@@ -14,7 +14,7 @@ from tests.device.class_cases import make_checkpoint
 from tests.device.stand_in import NAME, counted
 from tests.golden import checkpoints as golden
 from tests.golden.trainings import UNDETERMINED
-from tests.recipes import a_recipe, tiny_checkpoint, tiny_listener, write_words
+from tests.recipes import a_recipe, second_shard, tiny_checkpoint, tiny_listener, write_words
 
 DROPOUTS = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "final_dropout")
 STILL = dict.fromkeys([*DROPOUTS, "layerdrop", "mask_time_prob"], 0.0)
@@ -24,7 +24,7 @@ DRAWN = {"hidden_dropout": 0.2, "mask_time_prob": 0.3, "mask_feature_prob": 0.3,
 
 @pytest.fixture(scope="module")
 def words(tmp_path_factory) -> str:
-    return write_words(tmp_path_factory.mktemp("words"), 24)
+    return write_words(tmp_path_factory.mktemp("words"), 18, 6)
 
 
 def assert_same_weights(folder: Path, other: Path, auto: type = AutoModelForCTC) -> None:
@@ -36,7 +36,7 @@ def assert_same_weights(folder: Path, other: Path, auto: type = AutoModelForCTC)
 
 def test_a_training_has_the_course_of_the_cpu_and_goes_on_there_once_it_was_stopped(words, tmp_path):
     checkpoint = tiny_checkpoint(tmp_path / "checkpoint")
-    evaluation = Evaluation(raysp.Shards(words, text="text"), every=2)
+    evaluation = Evaluation(second_shard(words), every=2)
 
     def recipe(sink: str, device: str) -> raysp.Finetune:
         given = {"objective": {"masks": STILL}, "evaluation": evaluation, "dtype": "float32"}
