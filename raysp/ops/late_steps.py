@@ -37,11 +37,10 @@ from raysp.ops.step_ops import (
     FunctionError,
     RowOp,
     added_columns,
+    apply,
     calling,
     failure_of,
-    judge,
     name_of,
-    reasons,
     samples_column,
 )
 from raysp.text.times import timed_columns, within_recordings
@@ -196,10 +195,7 @@ class RowFilters:
         places = pc.indices_nonzero(pc.equal(rows.column(STATUS), pa.scalar(OK)))
         of_ok = zip(*(rows.column(name).take(places).to_pylist() for name in ("row", SECONDS)), strict=True)
         outcomes = [RowStatus(row, seconds=seconds) for row, seconds in of_ok]
-        for outcome, reason in zip(
-            outcomes, reasons(late.op, self._read(late, rows, source).take(places)), strict=True
-        ):
-            judge(late.op, outcome, reason)
+        apply(late.op, outcomes, self._read(late, rows, source).take(places))
         ends = zip(places.to_numpy().tolist(), outcomes, strict=True)
         left_out = {place: outcome for place, outcome in ends if outcome.status != OK}
         failed = [outcome for outcome in left_out.values() if outcome.status == ERROR]
@@ -332,9 +328,8 @@ class _Rows:
 
     def filter(self, late: LateFilter) -> None:
         places = self._ends()
-        row_reasons = reasons(late.op, pa.table(self._columns(places, late.reads)))
-        for place, reason in zip(places, row_reasons, strict=True):
-            judge(late.op, self.statuses[place], reason)
+        apply(late.op, [self.statuses[place] for place in places], pa.table(self._columns(places, late.reads)))
+        for place in places:
             if self.statuses[place].status != OK:
                 self._drop(place)
 

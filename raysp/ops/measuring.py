@@ -96,7 +96,7 @@ class Measuring(StagingOp):
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         owned, nulls = self._owned(rows), [None] * len(rows.parts)
-        languages, digests = (rows.source[name] if name else nulls for name in (self.language, self._digests))
+        languages, digests = (rows.source[name] if name else nulls for name in (self.language, self.digest and DIGEST))
         silences = arrays[NO_SPEECH] if self.silence else nulls
         windows = zip(self._cells(arrays, owned), owned, rows.parts, languages, digests, silences, strict=True)
         values = [
@@ -106,10 +106,6 @@ class Measuring(StagingOp):
             for cells, places, part, language, digest, silence in windows
         ]
         return rows.either(self, values)
-
-    @property
-    def _digests(self) -> str | None:
-        return DIGEST if self.digest else None
 
     def _staged(self, cells: Cells, num_owned: int, silence: object) -> tuple[object, ...]:
         """Return the values that a window stages."""
@@ -189,7 +185,7 @@ class Measuring(StagingOp):
             )
         ]
         language, digest = (
-            carried_values(windows, name)[-1] if name else None for name in (self.language, self._digests)
+            carried_values(windows, name)[-1] if name else None for name in (self.language, self.digest and DIGEST)
         )
         silences: list[Any] = windows.column(names[6]).to_pylist() if self.silence else [0.0]
         signals, *more = self._values(Cells.joined(parts), language, digest, sum(silences) / len(silences))

@@ -20,24 +20,6 @@ from raysp.ops.transcribing import flat, list_lengths
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class WindowFrames:
-    """Callable that returns the frame logits of a window by another checkpoint than the step's.
-
-    A pass has one window, so that its frames are the same in any batch.
-    """
-
-    loaded: LabellingModel
-
-    def __call__(self, wave_S: Tensor) -> Tensor:
-        """Return the logits (T, N) of a wave, padded with silence to the shortest input of the model."""
-        num_samples = max(len(wave_S), self.loaded.summary.min_samples)
-        waves_BS = torch.nn.functional.pad(wave_S, (0, num_samples - len(wave_S)))[None]
-        num_samples_B = torch.full((1,), num_samples, device=wave_S.device)
-        result = self.loaded.run(waves_BS, num_samples_B, hidden_states=False)
-        return cast("Tensor", result.heads[Capability.FRAME_CLASSES]["logits"])[0]
-
-
 @dataclass(eq=False)
 class FrameTurning(ListingOp):
     """Op for the turns of the speakers of each recording, by the probabilities of a frame classifier.
@@ -52,7 +34,7 @@ class FrameTurning(ListingOp):
         num_speakers: number of classes.
         step_stride: samples between the frames that windows of a longer row own.
         frame_stride: samples between the frames of the classifier.
-        frames: returns the logits of a window; None: the step's checkpoint is the classifier, or only `join` is called.
+        classifier: the classifier; None: it is the step's checkpoint, or only `join` is called.
     """
 
     diarization: FrameDiarization
@@ -60,18 +42,18 @@ class FrameTurning(ListingOp):
     _: KW_ONLY
     step_stride: int
     frame_stride: int
-    frames: WindowFrames | None = None
+    classifier: LabellingModel | None = None
 
     def select(self, forward: Forward) -> Selected:
-        if self.frames is None:
+        if self.classifier is None:
             return {"scores": forward.heads[Capability.FRAME_CLASSES].logits.float().sigmoid()}
         waves = zip(forward.waves_BS, forward.rows.lengths.samples, strict=True)
-        scores = [self.frames(wave_S[:num_samples]).float().sigmoid() for wave_S, num_samples in waves]
+        scores = [_logits(self.classifier, wave_S[:num_samples]).float().sigmoid() for wave_S, num_samples in waves]
         return {str(row): scores_TN for row, scores_TN in enumerate(scores)}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         scores = [*arrays.values()]
-        if self.frames is None:
+        if self.classifier is None:
             scores = [row_TN[:frames] for row_TN, frames in zip(arrays["scores"], rows.lengths.frames, strict=True)]
         values = [
             (self._turns(scores_TN),) if part is None else (scores_TN.ravel(), first, end - first)
@@ -98,3 +80,15 @@ class FrameTurning(ListingOp):
 
     def _frame(self, sample: int) -> int:
         return round(sample / self.frame_stride)
+
+
+def _logits(classifier: LabellingModel, wave_S: Tensor) -> Tensor:
+    """Return the frame logits (T, N) of a window, padded with silence to the shortest input of the model.
+
+    A pass has one window, so that its frames are the same in any batch.
+    """
+    num_samples = max(len(wave_S), classifier.summary.min_samples)
+    waves_BS = torch.nn.functional.pad(wave_S, (0, num_samples - len(wave_S)))[None]
+    num_samples_B = torch.full((1,), num_samples, device=wave_S.device)
+    result = classifier.run(waves_BS, num_samples_B, hidden_states=False)
+    return cast("Tensor", result.heads[Capability.FRAME_CLASSES]["logits"])[0]

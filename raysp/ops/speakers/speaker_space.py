@@ -23,6 +23,7 @@ from raysp.models.base.configuration import json_text, read_json
 Floats = npt.NDArray[np.float64]
 
 [SPEAKERS_FILE] = SPEAKER_FILES
+FIELDS = ("mean", "directions", "between")
 LEAST_SPEAKERS = 3
 """Least number of speakers for a space."""
 SHRINKAGE = 0.1
@@ -101,13 +102,8 @@ class SpeakerSpace:
     @property
     def text(self) -> str:
         """Content of the file."""
-        return json_text(
-            {
-                "mean": self.mean_E.astype(np.float32).tolist(),
-                "directions": self.directions_DE.astype(np.float32).tolist(),
-                "between": self.between_D.astype(np.float32).tolist(),
-            }
-        )
+        arrays = zip(FIELDS, (self.mean_E, self.directions_DE, self.between_D), strict=True)
+        return json_text({field: array.astype(np.float32).tolist() for field, array in arrays})
 
     @classmethod
     def load(cls, folder: Path, width: int) -> Self | None:
@@ -125,9 +121,7 @@ class SpeakerSpace:
             return None
         value = read_json(file)
         try:
-            mean, directions, between = (
-                np.asarray(value[field], np.float64) for field in ("mean", "directions", "between")
-            )
+            mean, directions, between = (np.asarray(value[field], np.float64) for field in FIELDS)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{file}: found no numbers for {error}; {_EXPECTED}") from error
         shapes = [array.shape for array in (mean, directions, between)]

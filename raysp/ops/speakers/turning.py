@@ -1,6 +1,6 @@
 """Turns of speakers: vectors of short windows of a recording, and its regions of speech."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, cast
 
@@ -29,25 +29,6 @@ AT_ONCE = 16
 """Windows of a pass of the model. They belong to one recording, in order, so that passes do not depend on the batch."""
 
 
-@dataclass(frozen=True)
-class WindowVectors:
-    """Callable that returns the vectors of windows of one length, by a checkpoint with x-vectors."""
-
-    loaded: LabellingModel
-
-    def __call__(self, wave_S: Tensor, firsts: Sequence[int], num_samples: int) -> Tensor:
-        """Return the vectors (N, E) of the windows of a wave that begin at `firsts`."""
-        missing = max(0, self.loaded.summary.min_samples - num_samples)
-        windows = [torch.nn.functional.pad(wave_S[first : first + num_samples], (0, missing)) for first in firsts]
-        return torch.cat([self._pass(windows[first : first + AT_ONCE]) for first in range(0, len(windows), AT_ONCE)])
-
-    def _pass(self, windows: Sequence[Tensor]) -> Tensor:
-        waves_NS = torch.stack(list(windows))
-        num_samples_N = torch.full((len(windows),), waves_NS.shape[1], device=waves_NS.device)
-        result = self.loaded.run(waves_NS, num_samples_N, hidden_states=False)
-        return cast("Tensor", result.heads[Capability.XVECTOR]["embeddings"]).float()
-
-
 @dataclass(eq=False)
 class Turning(ListingOp):
     """Op for the turns of the speakers of each recording.
@@ -61,7 +42,7 @@ class Turning(ListingOp):
         staged: staged columns of a window of a longer row: the columns of `speaking`, middles and vectors.
         speaking: op for the regions of speech.
         diarization: returns the turns.
-        vectors: returns vectors of windows; None: only `join` is called.
+        speaker_model: checkpoint with x-vectors; None: only `join` is called.
         window_samples: samples of a window; a shorter recording is one window.
         step_samples: samples between the middles of windows.
         frame_stride: samples between the frames that windows of a longer row own.
@@ -69,7 +50,7 @@ class Turning(ListingOp):
 
     speaking: Speaking
     diarization: Diarization
-    vectors: Callable[[Tensor, Sequence[int], int], Tensor] | None = None
+    speaker_model: LabellingModel | None
     _: KW_ONLY
     window_samples: int
     step_samples: int
@@ -122,11 +103,15 @@ class Turning(ListingOp):
 
     def _vectors(self, forward: Forward, row: int, middles: npt.NDArray[np.int64]) -> Tensor:
         """Return the vectors of the windows around some samples, shifted to lie within the recording."""
-        assert self.vectors is not None
+        assert self.speaker_model is not None
         num_samples = forward.rows.lengths.samples[row]
         size = min(self.window_samples, num_samples)
         firsts = np.clip(middles - size // 2, 0, num_samples - size).tolist()
-        return self.vectors(forward.waves_BS[row, :num_samples], firsts, size)
+        missing = max(0, self.speaker_model.summary.min_samples - size)
+        wave_S = forward.waves_BS[row, :num_samples]
+        windows = [torch.nn.functional.pad(wave_S[first : first + size], (0, missing)) for first in firsts]
+        passes = [windows[first : first + AT_ONCE] for first in range(0, len(windows), AT_ONCE)]
+        return torch.cat([_vectors(self.speaker_model, torch.stack(of_pass)) for of_pass in passes])
 
     def _turns(
         self, regions: object, middles: npt.NDArray[np.int64], vectors_NE: Floats | None
@@ -152,6 +137,12 @@ class Turning(ListingOp):
             return cast("npt.NDArray[np.int64]", windows.column(PLACE).to_numpy()) * self.frame_stride
         owned = windows.column(self.speaking.staged.names[-1]).to_numpy()
         return np.concatenate([[0], np.cumsum(owned)[:-1]])
+
+
+def _vectors(speaker_model: LabellingModel, waves_NS: Tensor) -> Tensor:
+    num_samples_N = torch.full((len(waves_NS),), waves_NS.shape[1], device=waves_NS.device)
+    result = speaker_model.run(waves_NS, num_samples_N, hidden_states=False)
+    return cast("Tensor", result.heads[Capability.XVECTOR]["embeddings"]).float()
 
 
 def _spans(regions: object) -> list[Region]:

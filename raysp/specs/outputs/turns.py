@@ -218,8 +218,8 @@ class Turns(Output):
         import pyarrow as pa
 
         from raysp.models.loading import load_checkpoint
-        from raysp.ops.speakers.frame_turning import FrameTurning, WindowFrames
-        from raysp.ops.speakers.turning import Turning, WindowVectors
+        from raysp.ops.speakers.frame_turning import FrameTurning
+        from raysp.ops.speakers.turning import Turning
 
         other = loaded
         if loaded is not None and self.checkpoint is not None:
@@ -233,7 +233,7 @@ class Turns(Output):
                 pa.schema([*speaking.staged, *staged]),
                 speaking,
                 self._diarization(_space(speaker_model)),
-                WindowVectors(other) if other is not None else None,
+                other,
                 window_samples=round(self.window_seconds * rate),
                 step_samples=max(1, round(self.step_seconds * rate)),
                 frame_stride=checkpoint.frame_stride,
@@ -245,7 +245,7 @@ class Turns(Output):
             len(speaker_model.labels),
             step_stride=checkpoint.frame_stride,
             frame_stride=speaker_model.frame_stride,
-            frames=WindowFrames(other) if other is not None and other is not loaded else None,
+            classifier=None if other is loaded else other,
         )
 
     def _frame_diarization(self, speaker_model: "CheckpointSummary") -> "FrameDiarization":
