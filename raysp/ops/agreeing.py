@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raysp.ops.late_steps import RESULT, carried_values
+from raysp.ops.late_steps import CARRIED, RESULT, carried_values
 from raysp.text.error_rates import Normalisation, count_errors
 
 if TYPE_CHECKING:  # as the op of a step it is used without torch
@@ -71,10 +71,8 @@ class Agreeing:
         return (None,)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        other = carried_values(windows, self.other)
-        of_row = carried_values(windows, self.text) if self.is_column else None
-        text = windows.column(f"{RESULT}{self.text}").to_pylist() if of_row is None else of_row
-        return (self._value(text[-1], other[-1]),)
+        texts = windows.column(f"{CARRIED if self.is_column else RESULT}{self.text}").to_pylist()
+        return (self._value(texts[-1], carried_values(windows, self.other)[-1]),)
 
     def _value(self, text: object, other: object) -> dict[str, float | int] | None:
         return None if text is None or other is None else agreement_of(str(text), str(other), self.normalise)

@@ -36,7 +36,6 @@ class HuggingFaceModels:
         if not is_recogniser(kind):
             return HuggingFaceModel(folder, dtype=dtype, device=device)
         files = RecogniserFiles(folder, kind)
-        summary = files.describe()
-        if kind.head is Capability.TRANSDUCER:
-            return Transducer(files, summary, TransducerSearch(files, dtype=dtype, device=device), device=device)
-        return Recogniser(files, summary, TransformersSearch(files, dtype=dtype, device=device), device=device)
+        is_transducer = kind.head is Capability.TRANSDUCER
+        model, search = (Transducer, TransducerSearch) if is_transducer else (Recogniser, TransformersSearch)
+        return model(files, files.describe(), search(files, dtype=dtype, device=device), device=device)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Array
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, num_chunks
 from raysp.ops.forward import Forward, ListingOp, Rows, Selected
+from raysp.ops.transcribing import flat, list_lengths
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]
@@ -88,16 +88,13 @@ class Speaking(ListingOp):
         return row[from_chunk:to_chunk], from_chunk * CHUNK_SAMPLES - first, end - first
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        lists, offsets, samples = (windows.column(name).combine_chunks() for name in self.staged.names)
-        values = cast("pa.ListArray[Any]", lists)
-        counts = values.value_lengths().to_numpy()
-        before = np.cumsum(samples.to_numpy()) - samples.to_numpy()
-        starts = [
-            start + _starts(count)
-            for start, count in zip((before + offsets.to_numpy()).tolist(), counts.tolist(), strict=True)
-        ]
-        probabilities = np.asarray(values.flatten(), np.float32)
-        return (self._regions(Chunks(np.concatenate(starts), probabilities, int(samples.to_numpy().sum()))),)
+        name, *numbers = self.staged.names
+        offsets, samples = (windows.column(number).to_numpy() for number in numbers)
+        firsts = np.cumsum(samples) - samples + offsets
+        counts = list_lengths(windows, name)
+        starts = [first + _starts(count) for first, count in zip(firsts.tolist(), counts, strict=True)]
+        probabilities = np.asarray(flat(windows.column(name)), np.float32)
+        return (self._regions(Chunks(np.concatenate(starts), probabilities, int(samples.sum()))),)
 
     def _regions(self, chunks: Chunks) -> list[dict[str, object]]:
         spans = regions(
