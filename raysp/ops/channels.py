@@ -4,7 +4,7 @@ In between, the row of a channel has the number `row * MOST_CHANNELS + channel`,
 """
 
 from collections.abc import Sequence
-from copy import copy
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -26,9 +26,7 @@ def explode(num_channels: Sequence[int]) -> list[tuple[int, int]]:
 
 def status_of_channel(row_status: RowStatus, channel: int) -> RowStatus:
     """Return the outcome of a row for one of its channels."""
-    of_channel = copy(row_status)
-    of_channel.row = row_status.row * MOST_CHANNELS + channel
-    return of_channel
+    return replace(row_status, row=row_status.row * MOST_CHANNELS + channel)
 
 
 def listed(schema: pa.Schema) -> pa.Schema:
@@ -80,8 +78,7 @@ def _outcome(channels: Sequence[RowStatus]) -> tuple[int, RowStatus]:
     ]
     decoding = [place for place in failed if channels[place].error_type not in OF_MODEL]
     place = (decoding or failed or [is_ok.index(True) if any(is_ok) else 0])[0]
-    outcome = copy(channels[place])
-    outcome.row //= MOST_CHANNELS
+    outcome = replace(channels[place], row=channels[place].row // MOST_CHANNELS)
     # A step on decoded rows fails for all channels with one message.
     is_of_row = outcome.error_type == "step_failed" and len({row_status.error_message for row_status in channels}) == 1
     if len(channels) > 1 and outcome.error_type in OF_CHANNEL and not is_of_row:

@@ -60,9 +60,7 @@ class RowReading:
 
 def _outcomes(rows: pa.Table, first: int) -> list[RowStatus]:
     """Return the outcomes that rows have in the source, if it is label shards, with their durations."""
-    statuses = [RowStatus(first + index) for index in range(rows.num_rows)]
-    for row_status, seconds in zip(statuses, _durations(rows), strict=True):
-        row_status.seconds = seconds
+    statuses = [RowStatus(first + index, seconds=seconds) for index, seconds in enumerate(_durations(rows))]
     if {*OUTCOME} <= {*rows.column_names}:
         outcomes = zip(statuses, *(rows.column(name).to_pylist() for name in OUTCOME), strict=True)
         for row_status, status, error_type, message in outcomes:
