@@ -20,6 +20,8 @@ import pytest
 from tests.forked.launcher import SOCKET, ask
 
 FOLDER = Path(__file__).parent
+MOST_SECONDS = 600
+"""Of a command, on a busy machine."""
 
 
 @contextmanager
@@ -58,7 +60,7 @@ def python(
     request = {"command": [*arguments], "environment": dict(environment), "folder": str(folder or Path.cwd())}
     with open(os.devnull) as nothing, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         streams = [file.fileno() for file in (nothing, out, out if merged else err)]
-        code = ask(_server_of_commands(), request, streams)
+        code = ask(_server_of_commands(), request, streams, MOST_SECONDS)
         out.seek(0)
         err.seek(0)
         return code, out.read(), err.read()

@@ -28,13 +28,14 @@ def main(arguments: list[str]) -> int:
     return ask(os.environ[SOCKET], request, [0, 1, 2])
 
 
-def ask(address: str, request: dict[str, object], streams: list[int]) -> int:
+def ask(address: str, request: dict[str, object], streams: list[int], seconds: float | None = None) -> int:
     """Have a process forked with these standard streams; return its exit code, negative for a signal."""
     data = json.dumps(request).encode()
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         socket.send_fds(server, [len(data).to_bytes(8, "big")], streams)
         server.sendall(data)
+        server.settimeout(seconds)
         return int(server.recv(8) or b"1")
 
 
