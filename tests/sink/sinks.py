@@ -113,10 +113,6 @@ def commit_sample(
     )
 
 
-def labels(store: Store, shard: Shard) -> list[dict]:
-    return parquet(store, shard.name).read().to_pylist()
-
-
 def rows_of_streams(data: bytes) -> list[dict]:
     """Return the rows of the Arrow streams at the beginning of a file."""
     file, rows = pa.BufferReader(data), []
@@ -127,9 +123,3 @@ def rows_of_streams(data: bytes) -> list[dict]:
 
 def parquet(store: Store, name: str) -> pq.ParquetFile:
     return pq.ParquetFile(store.open(name))
-
-
-def expected(shard: Shard) -> list[dict]:
-    rows = list(range(shard.num_rows))
-    source = source_columns(Piece(0, shard.num_rows)).to_pylist()
-    return [{**a, **b} for a, b in zip(source, results(rows, shard.name).to_pylist(), strict=True)]
