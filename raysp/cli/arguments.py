@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from raysp.cli.console import PLACEHOLDERS
+from raysp.cluster.addresses import uses_cluster
 from raysp.errors import SpecError
 
 if TYPE_CHECKING:
+    from raysp.specs.pipeline import AnyWork
     from raysp.specs.work_files import Loaded
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -62,6 +64,15 @@ def load(target: str, settings: list[str] | None, read: "Callable[[str], Loaded]
 
     PLACEHOLDERS.set({f"raysp {verb} PIPELINE": command_line(verb, target, settings) for verb in ("run", "retry")})
     return with_overrides(read(target), settings or [])
+
+
+def on_cluster(work: "AnyWork", engine: str, address: str | None) -> "AnyWork":
+    """Return work as it runs: on a cluster a relative path would not say of which machine."""
+    if not uses_cluster(engine, address):
+        return work
+    from raysp.cluster.resources import with_absolute_paths
+
+    return with_absolute_paths(work)
 
 
 class Options:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from raysp.cli.arguments import EngineOptions, FirstRows, Options, Settings, command_line
+from raysp.cli.arguments import EngineOptions, FirstRows, Options, Settings, command_line, on_cluster
 from raysp.cli.console import PLACEHOLDERS, announce, err, is_json, out, print_command, print_fact, printing, say, show
-from raysp.cli.label_verbs import on_cluster, run_on_display, show_try_out
+from raysp.cli.label_verbs import run_on_display, show_try_out
 from raysp.cli.printed_runs import print_labels, print_named, print_nothing_labelled, show_exported
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
@@ -148,7 +148,7 @@ def label(
     """
     if restart and of.to is None:
         raise SpecError("--restart: replaces an export, and none is asked for; add --to FORMAT, or leave it out")
-    form, pipeline = of.form, on_cluster(of.pipeline, on)
+    form, pipeline = of.form, on_cluster(of.pipeline, on.engine, on.address)
     if shows_pipeline:
         refuse_unused({"--rows": rows}, "--show labels nothing; leave out one of them")
         from raysp.specs.work_files import file_of

@@ -14,6 +14,7 @@ from raysp.cli.arguments import (
     SinkOptions,
     command_line,
     load,
+    on_cluster,
 )
 from raysp.cli.console import (
     announce,
@@ -35,7 +36,7 @@ from raysp.cli.printed_runs import (
     show_indexed,
 )
 from raysp.cli.stop_signals import shown_on, stoppable_display
-from raysp.cluster.addresses import check_submitted_version, uses_cluster
+from raysp.cluster.addresses import check_submitted_version
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 from raysp.words import count
@@ -115,21 +116,12 @@ def run(pipeline: PipelineFile, settings: Settings = None, rows: FirstRows = Non
     from raysp.specs.work_files import load_pipeline
 
     check_submitted_version()
-    loaded = on_cluster(load(pipeline, settings, load_pipeline), on)
+    loaded = on_cluster(load(pipeline, settings, load_pipeline), on.engine, on.address)
     announce(f"looking at {first_of(loaded.source.urls)} ...")
     result = run_on_display(loaded, rows, on)
     if rows is not None:
         show_try_out(result, command_line("run", pipeline, settings))
     show(result.json, lambda: print_result(loaded, result, pipeline, settings), result.exit_code)
-
-
-def on_cluster(pipeline: "Pipeline", on: EngineOptions) -> "Pipeline":
-    """Return a pipeline as it runs: on a cluster a relative path would not say of which machine."""
-    if not uses_cluster(on.engine, on.address):
-        return pipeline
-    from raysp.cluster.resources import with_absolute_paths
-
-    return with_absolute_paths(pipeline)
 
 
 def run_on_display(pipeline: "Pipeline", rows: int | None, on: EngineOptions) -> "RunResult":

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from raysp.cli.arguments import AGAIN, Engine, RecipeFile, Settings, command_line
+from raysp.cli.arguments import AGAIN, Engine, RecipeFile, Settings, command_line, on_cluster
 from raysp.cli.console import announce, err, is_json, print_command, print_each, print_fact, print_some, printing, show
 from raysp.cli.printed_runs import first_of, print_failures, show_done, show_indexed
 from raysp.cli.stop_signals import stopping_after_a_step
-from raysp.cluster.addresses import check_submitted_version, is_submitted, uses_cluster
+from raysp.cluster.addresses import check_submitted_version, is_submitted
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 
@@ -41,7 +41,6 @@ def finetune(
       raysp finetune pipelines/finetune_ctc.py --set sink.url=model
       raysp finetune pipelines/finetune_ctc.py --address ray-head:6379
     """
-    from raysp.cluster.resources import with_absolute_paths
     from raysp.specs.work_files import with_overrides
     from raysp.training.finetuning import finetune as train
     from raysp.training.finetuning import try_out
@@ -55,10 +54,7 @@ def finetune(
         raise SpecError("--steps and --engine ray: a try-out trains in this process; leave --engine out")
     if steps is not None:
         refuse_unused({"--restart": restart}, "a try-out of --steps removes nothing; leave out one of them")
-    loaded = with_overrides(load_recipe(recipe), settings or [])
-    # On a cluster a relative path would not say of which machine.
-    if uses_cluster(engine, address):
-        loaded = with_absolute_paths(loaded)
+    loaded = on_cluster(with_overrides(load_recipe(recipe), settings or []), engine, address)
     announce(f"looking at {first_of(loaded.source.urls)} ...")
     with stopping_after_a_step() as stop, Display(err, is_quiet=is_json()) as display:
 
