@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
-from raysp.models.base.folded import Folded, WeightNormConv1d
+from raysp.models.base.folded import Folded
 from raysp.models.base.kernels import activation, dense, dropped
 from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.disentangled import DisentangledConfig, DisentangledSelfAttention, Distances
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
-from raysp.models.encoder.transformer import run_layers
+from raysp.models.encoder.transformer import PositionalConvEmbedding, run_layers
 from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
 
 
@@ -55,25 +55,6 @@ class SEWDConfig(DisentangledConfig):
                 f"position_buckets {self.position_buckets}: expected at least 1 for the first two, and not 1 for the "
                 "last"
             )
-
-
-class SEWDPositionalConvEmbedding(nn.Module):
-    """Positions of squeezed frames by a wide convolution over frames."""
-
-    def __init__(self, config: SEWDConfig) -> None:
-        super().__init__()
-        self.conv = WeightNormConv1d(
-            config.hidden_size,
-            config.num_conv_pos_embeddings,
-            config.num_conv_pos_embedding_groups,
-            config.squeeze_factor,
-        )
-        self.act = activation(config.feat_extract_activation)
-
-    def forward(self, hidden_BTH: Tensor, num_squeezed: int) -> Tensor:
-        """Return the residual (B, Q, H)."""
-        x_BHQ = self.conv(hidden_BTH.transpose(1, 2))[:, :, :num_squeezed]
-        return self.act(x_BHQ).transpose(1, 2)
 
 
 class SEWDOutput(nn.Module):
@@ -178,7 +159,7 @@ class SEWDEncoder(nn.Module):
     def __init__(self, config: SEWDConfig) -> None:
         super().__init__()
         self.config = config
-        self.pos_conv_embed = SEWDPositionalConvEmbedding(config)
+        self.pos_conv_embed = PositionalConvEmbedding(config, config.squeeze_factor)
         self.encoder = SEWDTransformerEncoder(config)
         self.upsample = SEWDUpsampling(config)
 
@@ -198,20 +179,14 @@ class SEWDEncoder(nn.Module):
         # An incomplete group of frames is excluded, as for a row alone.
         squeezed = layout.after(lambda count: count // factor, num_squeezed)
         hidden_BTH = layout.zeroed(hidden_BTH)  # the positional convolution reads across a row's end
-        positions_BQH = self.pos_conv_embed(hidden_BTH, num_squeezed)
-        hidden_BQH = squeezed.zeroed(self._groups(hidden_BTH).mean(2) + positions_BQH)
+        groups_BQFH = hidden_BTH[:, : num_squeezed * factor].reshape(len(hidden_BTH), num_squeezed, factor, -1)
+        positions_BQH = self.pos_conv_embed(hidden_BTH, None)
+        hidden_BQH = squeezed.zeroed(groups_BQFH.mean(2) + positions_BQH)
         hidden_BQH, weights = self.encoder(hidden_BQH, squeezed, states, with_weights)
         stretched = squeezed.after(lambda count: count * factor, num_squeezed * factor)
         stretched_BTH = stretched.zeroed(self.upsample(hidden_BQH))
         # An odd number of frames leaves one in no whole group; it has zeros, as in the original.
         return F.pad(stretched_BTH, (0, 0, 0, num_frames - num_squeezed * factor)), weights
-
-    def _groups(self, x_BTH: Tensor) -> Tensor:
-        """Return (B, Q, F, H), the frames of whole groups."""
-        factor = self.config.squeeze_factor
-        batch, num_frames, width = x_BTH.shape
-        num_squeezed = num_frames // factor
-        return x_BTH[:, : num_squeezed * factor].reshape(batch, num_squeezed, factor, width)
 
 
 class SEWDPreTrainedModel(SpeechModel):

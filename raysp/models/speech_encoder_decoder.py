@@ -67,9 +67,7 @@ class SpeechEncoderDecoderConfig(Config):
     @property
     def encoder_width(self) -> int:
         """Width of the encoder's frames: of its adapter if it has one."""
-        encoder = self.encoder
-        has_adapter = getattr(encoder, "add_adapter", False)
-        return int((has_adapter and getattr(encoder, "output_hidden_size", None)) or encoder.hidden_size)
+        return int(getattr(self.encoder, "last_size", self.encoder.hidden_size))
 
     @property
     def has_projection(self) -> bool:

@@ -6,18 +6,16 @@ frames to the rate of text for a decoder (Li et al. 2021), and there are heads o
 Legend: B batch, S samples, T frames, H hidden, O output hidden, C channels of a TDNN layer, N classes, E embedding.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
-from raysp.models.base.modeling import resolved
 from raysp.models.base.row_layout import Count, Layout
+from raysp.models.encoder.adapters import AdaptedModel, Adapter, adapted_layout, gated
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,
@@ -26,14 +24,12 @@ from raysp.models.encoder.encoder_heads import (
 )
 from raysp.models.encoder.heads import sample_negative_indices
 from raysp.models.encoder.speech_classification import ForSpeechClassification
-from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEncoder, compute_mask_indices
+from raysp.models.encoder.speech_model import Encoded, WaveformEncoder, compute_mask_indices
 from raysp.models.encoder.transformer import QuantizerConfig, XVectorConfig
-from raysp.models.encoder.waveform import receptive_samples
+from raysp.models.encoder.waveform import NORM_EPS, receptive_samples
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices
-
-ADAPTER_PADDING = 1  # for any kernel
 
 
 class Wav2Vec2Config(QuantizerConfig, XVectorConfig):
@@ -42,10 +38,6 @@ class Wav2Vec2Config(QuantizerConfig, XVectorConfig):
     model_type: ClassVar[str] = "wav2vec2"
 
     num_adapter_layers: int = 3
-
-    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - as for Config
-        super().__init__(**values)
-        self.output_hidden_size = self.output_hidden_size or self.hidden_size
 
     def validate(self) -> None:
         """Raise CheckpointError for fields that contradict each other."""
@@ -59,53 +51,28 @@ class Wav2Vec2AdapterLayer(nn.Module):
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__()
-        width = _output_hidden_size(config)
+        self.config, width = config, config.adapter_size
         self.conv = nn.Conv1d(
-            width, 2 * width, config.adapter_kernel_size, stride=config.adapter_stride, padding=ADAPTER_PADDING
+            width, 2 * width, config.adapter_kernel_size, stride=config.adapter_stride, padding=config.adapter_padding
         )
 
-    def forward(self, hidden_BTO: Tensor) -> Tensor:
-        """Return about one frame per `adapter_stride` frames."""
-        return F.glu(self.conv(hidden_BTO.transpose(1, 2)), dim=1).transpose(1, 2)
+    def forward(self, hidden_BTO: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """Return about one frame per `adapter_stride` frames, and their layout."""
+        # Zeros before each convolution: the previous layer wrote its bias after the row's end.
+        hidden_BTO = gated(self.conv, layout.zeroed(hidden_BTO))
+        return hidden_BTO, adapted_layout(layout, hidden_BTO.shape[1], self.config)
 
 
-class Wav2Vec2Adapter(nn.Module):
+class Wav2Vec2Adapter(Adapter):
     """Projection to a text decoder's width, and strides to about the rate of text."""
 
-    def __init__(self, config: Wav2Vec2Config) -> None:
-        super().__init__()
-        self.config = config
-        self.proj: nn.Linear | None = None
-        self.proj_layer_norm: nn.LayerNorm | None = None
-        if config.output_hidden_size != config.hidden_size:
-            self.proj = nn.Linear(config.hidden_size, _output_hidden_size(config))
-            self.proj_layer_norm = nn.LayerNorm(_output_hidden_size(config))
-        self.layers = nn.ModuleList(Wav2Vec2AdapterLayer(config) for _ in range(config.num_adapter_layers))
-
-    def forward(self, hidden_BTH: Tensor, layout: Layout) -> Tensor:
-        """Return fewer frames; those after a row's end count as zero."""
-        if self.proj is not None and self.proj_layer_norm is not None:
-            hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
-        for layer in self.layers:
-            # numpy's generator and <=, as in the original; the layers below draw from torch's and compare by <.
-            if self.training and np.random.random() <= self.config.layerdrop:
-                continue
-            # Before each convolution: the previous layer wrote its bias after the row's end.
-            hidden_BTH = layer(layout.zeroed(hidden_BTH))
-            layout = layout.after(lambda count: adapter_output_frames(count, self.config), hidden_BTH.shape[1])
-        return hidden_BTH
+    def skips_layer(self) -> bool:
+        """Draw whether a layer is skipped in training."""
+        # numpy's generator and <=, as in the original; the layers below draw from torch's and compare by <.
+        return bool(np.random.random() <= self.config.layerdrop)
 
 
-def _output_hidden_size(config: Wav2Vec2Config) -> int:
-    return config.output_hidden_size or config.hidden_size
-
-
-def adapter_output_frames(num_frames: Count, config: Wav2Vec2Config) -> Count:
-    """Return the number of frames after one adapter layer."""
-    return (num_frames + 2 * ADAPTER_PADDING - config.adapter_kernel_size) // config.adapter_stride + 1
-
-
-class Wav2Vec2PreTrainedModel(SpeechModel):
+class Wav2Vec2PreTrainedModel(AdaptedModel):
     """Lengths of all wav2vec 2.0 models, which depend on the adapter."""
 
     config_class: ClassVar[type[Config]] = Wav2Vec2Config
@@ -117,20 +84,14 @@ class Wav2Vec2PreTrainedModel(SpeechModel):
         return Wav2Vec2Model(self.config)
 
     @property
-    def output_size(self) -> int:
-        """Width of `last_hidden_state`."""
-        return _output_hidden_size(self.config) if self.config.add_adapter else self.config.hidden_size
-
-    @property
     def min_samples(self) -> int:
         """Samples of the shortest input, which yields one frame."""
-        return self._samples_of(1, self.config.add_adapter)
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples from one frame to the next."""
-        steps = self.config.num_adapter_layers if self.config.add_adapter else 0
-        return self.config.inputs_to_logits_ratio * math.prod([self.config.adapter_stride] * steps)
+        config, num_frames = self.config, self._least_frames()
+        for _ in range(config.num_adapter_layers if self._adapter_is_seen else 0):
+            inner = (num_frames - 1) * config.adapter_stride + config.adapter_kernel_size
+            num_frames = max(1, inner - 2 * config.adapter_padding)
+        receptive = receptive_samples(config.conv_kernel, config.conv_stride)
+        return (num_frames - 1) * config.inputs_to_logits_ratio + receptive
 
     @property
     def hidden_stride(self) -> int:
@@ -142,29 +103,13 @@ class Wav2Vec2PreTrainedModel(SpeechModel):
         frames = self._get_feat_extract_output_lengths(num_samples, add_adapter=False)
         return frames * (frames > 0)
 
-    def _samples_of(self, num_frames: int, add_adapter: bool) -> int:
-        """Return the samples of the shortest input with this number of frames."""
-        config = self.config
-        for _ in range(config.num_adapter_layers if add_adapter else 0):
-            inner = (num_frames - 1) * config.adapter_stride + config.adapter_kernel_size
-            num_frames = max(1, inner - 2 * ADAPTER_PADDING)
-        receptive = receptive_samples(config.conv_kernel, config.conv_stride)
-        return (num_frames - 1) * config.inputs_to_logits_ratio + receptive
-
-    def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
-        frames = super()._get_feat_extract_output_lengths(input_lengths)
-        has_adapter = resolved(add_adapter, self.config.add_adapter)
-        for _ in range(self.config.num_adapter_layers if has_adapter else 0):
-            frames = adapter_output_frames(frames, self.config)
-        return frames
-
 
 class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
     """The encoder without a head; includes the adapter if there is one."""
 
     def __init__(self, config: Wav2Vec2Config) -> None:
         super().__init__(config)
-        self.adapter = Wav2Vec2Adapter(config) if config.add_adapter else None
+        self.adapter = Wav2Vec2Adapter(config, Wav2Vec2AdapterLayer, NORM_EPS) if config.add_adapter else None
 
     @property
     def above_layers(self) -> Sequence[nn.Module | None]:
@@ -205,8 +150,3 @@ class Wav2Vec2ForXVector(ForXVector, Wav2Vec2PreTrainedModel):
     """The encoder with a TDNN that yields one vector per speaker (Snyder et al. 2018)."""
 
     config: Wav2Vec2Config
-
-    @property
-    def min_samples(self) -> int:
-        """Samples of the shortest input, which leaves two frames after the TDNN, the least with a deviation."""
-        return self._samples_of(self._least_frames(), self._adapter_is_seen)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.kernels import dropped
-from raysp.models.base.modeling import resolved
 from raysp.models.base.row_layout import Count, Layout
+from raysp.models.encoder.adapters import AdaptedModel, Adapter
 from raysp.models.encoder.conformer import (
     POSITIONS,
     ConformerConfig,
@@ -29,7 +29,7 @@ from raysp.models.encoder.conformer import (
     rotations,
     sinusoids,
 )
-from raysp.models.encoder.conformer_adapter import Wav2Vec2BertAdapter, adapted_frames
+from raysp.models.encoder.conformer_adapter import Wav2Vec2BertAdapterLayer
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,
@@ -39,7 +39,7 @@ from raysp.models.encoder.encoder_heads import (
 )
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.relative_attention import clipped_distances
-from raysp.models.encoder.speech_model import Encoded, EncoderModel, SpeechModel
+from raysp.models.encoder.speech_model import Encoded, EncoderModel
 from raysp.models.encoder.transformer import FeatureProjection, FeedForward, run_layers
 from raysp.models.features.log_mels import HOP_SAMPLES, MELS_PER_FRAME, num_mels, samples_of_mels
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
@@ -76,20 +76,14 @@ class Wav2Vec2BertConfig(ConformerConfig):
         ratio = self.feature_projection_input_dim * 2
         return ratio * self.adapter_stride**self.num_adapter_layers if self.add_adapter else ratio
 
-    @property
-    def last_size(self) -> int:
-        """Width of `last_hidden_state`."""
-        return self.adapter_size if self.add_adapter else self.hidden_size
-
     def validate(self) -> None:
         """Raise CheckpointError for fields that contradict each other."""
         super().validate()
-        self.output_hidden_size = self.adapter_size
         if self.position_embeddings_type not in POSITIONS:
             raise CheckpointError(
                 f"position_embeddings_type is {self.position_embeddings_type!r}, expected one of {POSITIONS}"
             )
-        sizes = [self.hidden_size, self.adapter_size if self.add_adapter else self.hidden_size]
+        sizes = [self.hidden_size, self.last_size]
         if self.num_attention_heads < 1 or any(size % self.num_attention_heads for size in sizes):
             raise CheckpointError(f"num_attention_heads is {self.num_attention_heads}, expected a divisor of {sizes}")
         if self.conv_depthwise_kernel_size < 1 or self.conv_depthwise_kernel_size % 2 == 0:
@@ -180,7 +174,7 @@ def has_odd_mel(features_BTC: Tensor, count_B: Tensor) -> Tensor:
     return (count_B < num_frames) & is_half_B & ~is_whole_B
 
 
-class Wav2Vec2BertPreTrainedModel(SpeechModel):
+class Wav2Vec2BertPreTrainedModel(AdaptedModel):
     """Lengths and initial weights of all Wav2Vec2-BERT models."""
 
     config_class: ClassVar[type[Config]] = Wav2Vec2BertConfig
@@ -198,15 +192,6 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
         candidates = itertools.count(samples_of_mels(MELS_PER_FRAME), FRAME_SAMPLES)
         return next(n for n in candidates if self.num_frames(n) >= self._least_frames())
 
-    def _least_frames(self) -> int:
-        return 1
-
-    @property
-    def frame_stride(self) -> int:
-        """Samples of the waveform from one frame to the next."""
-        config = self.config
-        return FRAME_SAMPLES * config.adapter_stride**config.num_adapter_layers if config.add_adapter else FRAME_SAMPLES
-
     @property
     def hidden_stride(self) -> int:
         """Samples of the waveform from one frame of `hidden_states`, which precede the adapter, to the next."""
@@ -218,11 +203,6 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
         # Rounded up for an odd frame, but a single log-mel frame makes no pair.
         return (mels + 1) // MELS_PER_FRAME * (mels >= MELS_PER_FRAME)
 
-    @property
-    def output_size(self) -> int:
-        """Width of `last_hidden_state`."""
-        return self.config.last_size
-
     def num_frames(self, num_samples: Count) -> Count:
         """Return the number of frames for waveforms of these numbers of samples, at least 0.
 
@@ -232,13 +212,6 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
         mels = num_mels(num_samples)
         frames = self._get_feat_extract_output_lengths((mels + 1) // MELS_PER_FRAME)
         return frames * (mels >= MELS_PER_FRAME) * (frames > 0)
-
-    def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
-        """Return the number of frames for these numbers of input frames."""
-        if resolved(add_adapter, self.config.add_adapter):
-            for _ in range(self.config.num_adapter_layers):
-                input_lengths = adapted_frames(input_lengths, self.config)
-        return input_lengths
 
     def _seems_padded(self, inputs: Tensor) -> Tensor:
         """Return a mask (B,) of the rows that end in a frame of one value."""
@@ -264,7 +237,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
         super().__init__(config)
         self.feature_projection = FeatureProjection(config, config.feature_projection_input_dim)
         self.encoder = Wav2Vec2BertEncoder(config)
-        self.adapter = Wav2Vec2BertAdapter(config) if config.add_adapter else None
+        self.adapter = Adapter(config, Wav2Vec2BertAdapterLayer, config.layer_norm_eps) if config.add_adapter else None
         self.intermediate_ffn: FeedForward | None = None
         if config.use_intermediate_ffn_before_adapter:
             self.intermediate_ffn = FeedForward(config, config.hidden_size, "relu")

@@ -37,9 +37,9 @@ class ConformerConfig(XVectorConfig):
     adapter_act: str = "relu"
 
     @property
-    def adapter_size(self) -> int:
-        """Width of the adapter's output."""
-        return self.output_hidden_size or self.hidden_size
+    def adapter_padding(self) -> int:
+        """Zeros on each side of the frames of a convolution of the adapter."""
+        return self.adapter_stride // 2
 
 
 def sinusoids(num_frames: int, hidden_size: int, like: Tensor) -> Tensor:

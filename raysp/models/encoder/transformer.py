@@ -151,9 +151,25 @@ class XVectorConfig(EncoderConfig):
     num_adapter_layers: int
     output_hidden_size: int | None = None
 
+    @property
+    def adapter_padding(self) -> int:
+        """Zeros on each side of the frames of a convolution of the adapter."""
+        return 1
+
+    @property
+    def adapter_size(self) -> int:
+        """Width of the adapter's output."""
+        return self.output_hidden_size or self.hidden_size
+
+    @property
+    def last_size(self) -> int:
+        """Width of `last_hidden_state`."""
+        return self.adapter_size if self.add_adapter else self.hidden_size
+
     def validate(self) -> None:
         """Raise CheckpointError for fields that contradict each other."""
         self._check_one_length("tdnn_dim", "tdnn_kernel", "tdnn_dilation")
+        self.output_hidden_size = self.adapter_size
 
 
 class TransformerConfig(WaveformConfig):
@@ -203,18 +219,18 @@ class FeatureProjection(nn.Module):
 
 
 class PositionalConvEmbedding(nn.Module):
-    """Positions of frames by a wide convolution over their neighbours."""
+    """Positions of frames, or of every `stride` of them, by a wide convolution over their neighbours."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: WaveformConfig, stride: int = 1) -> None:
         super().__init__()
-        self.conv = WeightNormConv1d(
-            config.hidden_size, config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups
-        )
+        kernel, groups = config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups
+        self.conv = WeightNormConv1d(config.hidden_size, kernel, groups, stride)
         self.act = activation(config.feat_extract_activation)
 
     def forward(self, hidden_BTH: Tensor, kept_BT: Tensor | None) -> Tensor:
         """Return the residual (B, T, H); frames outside `kept_BT` are zero already."""
-        x_BHT = self.conv(hidden_BTH.transpose(1, 2))[:, :, : hidden_BTH.shape[1]]  # an even kernel yields one extra
+        num_frames = hidden_BTH.shape[1] // self.conv.stride  # an even kernel yields one extra
+        x_BHT = self.conv(hidden_BTH.transpose(1, 2))[:, :, :num_frames]
         return self.act(x_BHT).transpose(1, 2)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from raysp.models.encoder.adapters import adapted_frames
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.flax.decoding import Noted
 from raysp.models.flax.layers import Part, Pass, dense, is_before, norm, numbered, part, without_padding
@@ -20,7 +21,7 @@ from raysp.models.flax.outputs import FlaxWav2Vec2BaseModelOutput
 from raysp.models.flax.transformer import encoder, feature_projection
 from raysp.models.flax.waveform import feature_extractor, num_frames_of
 from raysp.models.flax.weights import Tree
-from raysp.models.wav2vec2 import ADAPTER_PADDING, Wav2Vec2Config, Wav2Vec2Model, adapter_output_frames
+from raysp.models.wav2vec2 import Wav2Vec2Config, Wav2Vec2Model
 
 
 class Encoded(NamedTuple):
@@ -36,16 +37,16 @@ def adapter_layer(config: Wav2Vec2Config, index: int, x: tuple[Array, Array]) ->
     """Return about one frame per `adapter_stride` frames, by a convolution with a gate, and the numbers of frames."""
     hidden_BTH, num_frames_B = x
     hidden_BTH = without_padding(hidden_BTH, is_before(num_frames_B, hidden_BTH.shape[1]))
-    padding, width = [(ADAPTER_PADDING, ADAPTER_PADDING)], 2 * hidden_BTH.shape[-1]
+    padding, width = [(config.adapter_padding, config.adapter_padding)], 2 * hidden_BTH.shape[-1]
     conv = nn.Conv(width, (config.adapter_kernel_size,), (config.adapter_stride,), padding, name="conv")
     counts: Any = num_frames_B
     gated_BTH: Array = jax.nn.glu(conv(hidden_BTH))
-    return gated_BTH, adapter_output_frames(counts, config)
+    return gated_BTH, adapted_frames(counts, config)
 
 
 def adapter(config: Wav2Vec2Config, hidden_BTH: Array, num_frames_B: Array) -> tuple[Array, Array]:
     """Return fewer frames of a text decoder's width, at about the rate of text, and their numbers."""
-    width = config.output_hidden_size or config.hidden_size
+    width = config.adapter_size
     if width != config.hidden_size:
         hidden_BTH = norm("proj_layer_norm", dense("proj", width, hidden_BTH))
     return numbered("layers", config.num_adapter_layers, partial(adapter_layer, config), (hidden_BTH, num_frames_B))
@@ -116,7 +117,7 @@ class FlaxWav2Vec2Model(FlaxModel):
             hidden_states=run.hidden_states,
             attentions=run.attentions,
         )
-        return self._returned(output, return_dict)
+        return self._sister.returned(output, return_dict)
 
     def _encode(
         self, params: Tree, waves_BS: Array, mask_BS: Array, rngs: Keys, **switches: Unpack[Switches]
