@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from raysp import bounds
-from raysp.errors import CheckpointError, PlanError
+from raysp.errors import CheckpointError
 from raysp.words import listed
 
 PICKLED = re.compile(r"(pytorch_model.*|adapter\..+)\.bin")
@@ -135,16 +135,6 @@ def used_adapters(folder: Path, languages: Sequence[str] | None) -> list[Path]:
     if languages is None:
         languages = [language for language in (announced(folder),) if language is not None]
     return sorted({path for language in languages if (path := folder / adapter_name(language)).is_file()})
-
-
-def check_available(folder: Path, language: str, languages: Sequence[str]) -> None:
-    """Check that a checkpoint has a language.
-
-    Raises:
-        PlanError: the checkpoint lacks the language; the message has similar names and the number of languages.
-    """
-    if why := misnamed(language, languages):
-        raise PlanError(f"{folder}: {why}")
 
 
 MOST_LISTED = 40

@@ -70,9 +70,8 @@ def local_folder(
     Raises:
         CheckpointError: No such folder, or the hub does not provide the files.
     """
-    if not is_hub_id(name):
-        return Path(name, access.subfolder)
-    return Path(_snapshot(name, files, revision, access), access.subfolder)
+    folder = _snapshot(name, files, revision, access) if is_hub_id(name) else name
+    return Path(folder, access.subfolder)
 
 
 def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, access: Access) -> str:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysp import bounds
-from raysp.checkpoints import fetching, hub
+from raysp.checkpoints import hub
 from raysp.checkpoints.fetching import (
     cache_folder,
     digest_content,
     digest_files,
     fetch_file,
     fetch_folder,
+    kept,
     new_copy,
 )
 from raysp.errors import CheckpointError
@@ -218,13 +219,11 @@ def _opened(path: Path, content: str) -> Ngrams:
     """Return a model mapped from its packed copy, which is written first if missing."""
     with contextlib.suppress(OSError, RuntimeError):  # without a cache it is read into memory
         folder = cache_folder() / KIND / f"{content}-{FORMAT}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fetching.mark_used(folder)
-        if not folder.is_dir():
-            model = arpa.parse(path)
-            with new_copy(folder) as part:
-                arpa.save(model, part)
-        fetching.remove_unused(folder.parent)
+        with kept(folder, "a language model") as is_missing:
+            if is_missing:
+                model = arpa.parse(path)
+                with new_copy(folder) as part:
+                    arpa.save(model, part)
         return arpa.load(folder)
     return arpa.parse(path)
 

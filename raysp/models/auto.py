@@ -199,15 +199,7 @@ class AutoModelForCausalLM(_AutoModel):
 class AutoTokenizer(_Auto):
     """Tokenizer of a CTC model or of a text decoder."""
 
-    @staticmethod
-    def from_pretrained(
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        **options: Any,  # noqa: ANN401 - of the class
-    ) -> Any:  # noqa: ANN401 - of one of several classes
-        """Read the tokenizer of a checkpoint folder or hub id."""
-        return read_tokenizer(pretrained_model_name_or_path, revision=revision, **options)
+    from_pretrained = staticmethod(read_tokenizer)
 
 
 class AutoFeatureExtractor(_Auto):

@@ -17,7 +17,7 @@ from raysp.models.base.folded import StepLinear
 from raysp.models.base.kernels import activation, dropped
 from raysp.models.base.weights import Value
 from raysp.models.decoder.attention import Pass, SplitAttention
-from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
+from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig
 
 POSITION_OFFSET = 2  # the first two rows of the position embeddings are unused
 
@@ -57,10 +57,6 @@ class BartConfig(TextDecoderConfig):
     is_encoder_decoder: bool = True
     decoder_start_token_id: int | None = 2
     forced_eos_token_id: int | list[int] | None = 2
-
-    def validate(self) -> None:
-        """Raise CheckpointError for fields that no model can be built from."""
-        check_heads(self.d_model, self.decoder_attention_heads)
 
 
 class BartPositions(nn.Embedding):

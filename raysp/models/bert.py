@@ -19,7 +19,7 @@ from raysp.models.base.folded import StepLinear
 from raysp.models.base.kernels import activation, dropped
 from raysp.models.base.weights import Value
 from raysp.models.decoder.attention import Pass, SplitAttention
-from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
+from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig
 
 
 class BertConfig(TextDecoderConfig):
@@ -44,7 +44,7 @@ class BertConfig(TextDecoderConfig):
 
     def validate(self) -> None:
         """Raise CheckpointError for fields that no model can be built from."""
-        check_heads(self.hidden_size, self.num_attention_heads)
+        super().validate()
         kind = vars(self).get("position_embedding_type", "absolute")
         if kind != "absolute":
             raise CheckpointError(f"position_embedding_type is {kind!r}, expected 'absolute': use another checkpoint")

@@ -18,7 +18,7 @@ from raysp.models.base.folded import PackedProduct, StepLinear
 from raysp.models.base.kernels import activation, dropped
 from raysp.models.base.weights import Value
 from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads, split_joined
-from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
+from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig
 
 
 class GPT2Config(TextDecoderConfig):
@@ -49,10 +49,6 @@ class GPT2Config(TextDecoderConfig):
     reorder_and_upcast_attn: bool = False
     bos_token_id: int | None = 50256
     eos_token_id: int | list[int] | None = 50256
-
-    def validate(self) -> None:
-        """Raise CheckpointError for fields that no model can be built from."""
-        check_heads(self.n_embd, self.n_head)
 
 
 class Conv1D(nn.Module):

@@ -12,9 +12,9 @@ import torch
 
 import raysp.models
 from raysp.capabilities import TEXT, Capability
-from raysp.checkpoints.contents import announced, check_available, languages_of, refuse_adapter
+from raysp.checkpoints.contents import announced, languages_of, misnamed, refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
-from raysp.errors import CheckpointError
+from raysp.errors import CheckpointError, PlanError
 from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import built
@@ -235,7 +235,8 @@ def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSu
     """
     check_languages(checkpoint)
     folder = checkpoint.path
-    check_available(folder, language, languages_of(folder))
+    if why := misnamed(language, languages_of(folder)):
+        raise PlanError(f"{folder}: {why}")
     config: Any = config_class(checkpoint.model_type).from_pretrained(folder)
     path = adapter_of(folder, language, is_own=language == checkpoint.language)
     size = checkpoint.vocab_size if path is None else check_adapter(config, path)

@@ -6,12 +6,13 @@ files/nemo_archives.py reads.
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from raysp.checkpoints.new_folders import check_empty
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
 from raysp.models.base.nemo_archives import CONFIG, WEIGHTS, read_archive, read_weights
@@ -103,8 +104,7 @@ def convert_nemo(archive: str | Path, folder: str | Path) -> CheckpointSummary:
         CheckpointError: The archive is damaged, unsafe or of another architecture, or the folder has files.
     """
     archive, folder = Path(archive), Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CheckpointError(f"{folder}: is not empty, expected a new folder: give another one")
+    check_empty(folder)
     with tempfile.TemporaryDirectory(prefix="raysp-nemo-") as scratch:
         config, tokenizer_model = read_archive(archive, Path(scratch) / WEIGHTS)
         weights = read_weights(Path(scratch) / WEIGHTS, archive)
@@ -118,19 +118,20 @@ def convert_nemo(archive: str | Path, folder: str | Path) -> CheckpointSummary:
     return check_checkpoint(folder)
 
 
-def renamed(weights: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
-    """Return the weights of encoder and head by their names in transformers.
+def renamed(
+    weights: Mapping[str, Tensor], parts: tuple[str, ...], names: Iterable[tuple[str, str]]
+) -> dict[str, Tensor]:
+    """Return the weights of some parts by their names in transformers.
 
     Args:
-        weights: By their names in NeMo, without the preprocessor and other decoders.
-        head: Beginning of the names of the CTC head.
+        weights: By their names in NeMo.
+        parts: Beginnings of the names of the weights that are kept.
+        names: Parts of names in NeMo, with those in transformers.
     """
     tensors = {}
     for name, tensor in weights.items():
-        if name.startswith(head):
-            tensors["ctc_head." + name.removeprefix(head)] = tensor
-        elif name.startswith("encoder.") and not name.startswith("encoder.pos_enc."):
-            for theirs, ours in NAMES:
+        if name.startswith(parts) and not name.startswith("encoder.pos_enc."):
+            for theirs, ours in names:
                 name = name.replace(theirs, ours)
             tensors[name] = tensor
     return tensors
@@ -141,7 +142,8 @@ Parts = tuple[dict[str, Tensor], Model, ParakeetTokenizer]
 
 def _ctc(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces: Pieces, archive: Path) -> Parts:
     """Return the weights by their names, a model without values, and the tokenizer, of a CTC or hybrid model."""
-    tensors = renamed(weights, ("ctc_decoder." if "aux_ctc" in config else "decoder.") + HEAD)
+    beginning = ("ctc_decoder." if "aux_ctc" in config else "decoder.") + HEAD
+    tensors = renamed(weights, ("encoder.", beginning), [*NAMES, (beginning, "ctc_head.")])
     head = tensors.get("ctc_head.weight")
     if head is None:
         raise CheckpointError(
@@ -158,12 +160,7 @@ def _ctc(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces: Piece
 
 def _transducer(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces: Pieces, archive: Path) -> Parts:
     """Return the parts of an RNN-T or TDT model, as `_ctc`. Its blank is the token after the pieces."""
-    tensors = renamed(weights, "decoder.decoder_layers.")
-    for name, tensor in weights.items():
-        if name.startswith(("decoder.", "joint.")):
-            for theirs, ours in OF_TRANSDUCERS:
-                name = name.replace(theirs, ours)
-            tensors[name] = tensor
+    tensors = renamed(weights, ("encoder.", "decoder.", "joint."), [*NAMES, *OF_TRANSDUCERS])
     names = [piece for piece, _ in pieces.scores]
     pad = PAD if PAD in names else BLANK
     fields = {"vocab_size": len(names) + 1, "blank_token_id": len(names)}
@@ -173,11 +170,9 @@ def _transducer(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces
         head = tensors.get("joint.head.weight")
         num_durations = 0 if head is None else head.shape[0] - len(names) - 1
         values = {**fields, **_transducer_fields(config, num_durations), "encoder_config": encoder}
-        return (
-            ParakeetForTDT(ParakeetTDTConfig(**values))
-            if num_durations
-            else ParakeetForRNNT(ParakeetRNNTConfig(**values))
-        )
+        if num_durations:
+            return ParakeetForTDT(ParakeetTDTConfig(**values))
+        return ParakeetForRNNT(ParakeetRNNTConfig(**values))
 
     model = _built(config, tensors, archive, make)
     backend = word_pieces(pieces, BLANK)

@@ -322,12 +322,9 @@ def checked(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
     if isinstance(hint, types.UnionType):
         return _checked_union(where, value, hint)
     origin = typing.get_origin(hint)
-    if origin is tuple and isinstance(value, list | tuple):
+    if origin in (tuple, list) and isinstance(value, list | tuple):
         inner = typing.get_args(hint)[0]
-        return tuple(checked(f"{where}[{index}]", item, inner) for index, item in enumerate(value))
-    if origin is list and isinstance(value, list | tuple):
-        inner = typing.get_args(hint)[0]
-        return [checked(f"{where}[{index}]", item, inner) for index, item in enumerate(value)]
+        return origin(checked(f"{where}[{index}]", item, inner) for index, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
         key = typing.get_args(hint)[0]
         return {int(name) if key is int and str(name).isdigit() else name: item for name, item in value.items()}
@@ -342,10 +339,6 @@ def checked(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401
 
 def _checked_union(where: str, value: Any, hint: types.UnionType) -> Any:  # noqa: ANN401
     for option in typing.get_args(hint):
-        if option is type(None):
-            if value is None:
-                return None
-            continue
         try:
             return checked(where, value, option)
         except CheckpointError:

@@ -119,7 +119,7 @@ def _apply() -> None:
     for demands in sorted(_open, key=lambda block: block.get("float32_matmul_precision") == "highest"):
         flags |= demands
     for name in flags:
-        if name in _FLAGS and name not in _before:
+        if name not in _before:
             _before[name] = _FLAGS[name].value()
     for name, flag in _FLAGS.items():
         if name not in _before:
@@ -131,43 +131,39 @@ def _apply() -> None:
         del _before[name]
 
 
-def _attribute(path: str) -> _Flag | None:
-    """Return the flag at a path below `torch`; None if this release of torch does not have it."""
+def _attribute(path: str) -> _Flag:
+    """Return the flag at a path below `torch`."""
     *parents, name = path.split(".")
     holder: Any = torch
     for parent in parents:
-        holder = getattr(holder, parent, None)
-    flag = _Flag(lambda: getattr(holder, name), lambda value: setattr(holder, name, value))
-    try:
-        flag.value()
-    except AttributeError:
-        return None
-    return flag
+        holder = getattr(holder, parent)
+    return _Flag(lambda: getattr(holder, name), lambda value: setattr(holder, name, value))
 
 
-def _reduction(path: str) -> _Flag | None:
+def _reduction(path: str) -> _Flag:
     """Return a flag of reduced sums: a pair of whether they are allowed, and whether they may be split."""
     reduced, split = _attribute(path), _attribute(f"{path}_split_k")
-    if reduced is None or split is not None:
-        return reduced and split and _Flag(lambda: (reduced.read(), split.read()), reduced.write)
-    return _Flag(lambda: (reduced.read(), False), lambda value: reduced.write(value[0]))
+    try:
+        split.value()
+    except AttributeError:  # older releases of torch have one flag
+        return _Flag(lambda: (reduced.read(), False), lambda value: reduced.write(value[0]))
+    return _Flag(lambda: (reduced.read(), split.read()), reduced.write)
 
 
-def _available_flags() -> dict[str, _Flag]:
-    """Return the flags of this release of torch; older interfaces first, since they change newer flags."""
-    flags: dict[str, _Flag | None] = {
-        "float32_matmul_precision": _Flag(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
-    }
+def _all_flags() -> dict[str, _Flag]:
+    """Return the flags of torch; older interfaces first, since they change newer flags."""
+    flags = {"float32_matmul_precision": _Flag(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)}
     of_cudnn = tuple(f"backends.cudnn.{name}" for name in ("benchmark", "deterministic", "enabled"))
     flags |= {path: _attribute(path) for path in (*_OLDER, *of_cudnn, *_ON_GPUS, *_ON_CPUS)}
     flags |= {path: _reduction(path) for path in _REDUCTIONS}
     for kind in ("flash_sdp", "cudnn_sdp", "mem_efficient_sdp", "math_sdp"):
-        enabled, enable = (getattr(torch.backends.cuda, name, None) for name in (f"{kind}_enabled", f"enable_{kind}"))
-        flags[kind] = _Flag(enabled, enable) if enabled and enable else None
-    return {name: flag for name, flag in flags.items() if flag is not None}
+        flags[kind] = _Flag(
+            getattr(torch.backends.cuda, f"{kind}_enabled"), getattr(torch.backends.cuda, f"enable_{kind}")
+        )
+    return flags
 
 
-_FLAGS = _available_flags()
+_FLAGS = _all_flags()
 
 
 Built = TypeVar("Built", bound=nn.Module)

@@ -64,14 +64,10 @@ class Layout:
 
     def after(self, count: Callable[[Any], Any], num_frames: int) -> "Layout":
         """Return the layout of the frames of strided layers, by the function that counts them."""
-        if self.lengths is not None and self.counts_B is None:
+        if self.counts_B is None:
             return Layout(self.num_rows, num_frames, (num_frames,) * self.num_rows, None)
-        counts_B = None if self.counts_B is None else count(self.counts_B).clamp(0, num_frames)
-        if self.lengths is None:
-            return Layout(self.num_rows, num_frames, None, counts_B)
-        lengths = tuple(max(0, min(int(count(length)), num_frames)) for length in self.lengths)
-        is_padded = any(length < num_frames for length in lengths)
-        return Layout(self.num_rows, num_frames, lengths, counts_B if is_padded else None)
+        lengths = self.lengths and [max(0, min(int(count(length)), num_frames)) for length in self.lengths]
+        return Layout.of_counts(count(self.counts_B).clamp(0, num_frames), num_frames, lengths)
 
     def counts(self, device: torch.device) -> Tensor:
         """Return the frames of each row, (B,)."""

@@ -7,7 +7,7 @@ vocabulary.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,8 +39,7 @@ def best(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, indices.gather(1, chosen)
 
 
-@dataclass
-class Texts:
+class Texts(NamedTuple):
     """Texts of each row with their scores.
 
     `history` (B, n, 2, T) holds the tokens and, for each token, the row of the batch of beams it came from.
@@ -58,35 +57,30 @@ class Texts:
 
     def rows(self, rows: Tensor) -> "Texts":
         """Return the texts of the rows with these indices."""
-        return Texts(self.history[rows], self.scores[rows], self.ended[rows])
+        return Texts(*(values[rows] for values in self))
 
     def joined(self, other: "Texts") -> "Texts":
         """Concatenate the texts of each row."""
-        return Texts(
-            torch.cat([self.history, other.history], 1),
-            torch.cat([self.scores, other.scores], 1),
-            torch.cat([self.ended, other.ended], 1),
-        )
+        return Texts(*(torch.cat(pair, 1) for pair in zip(self, other, strict=True)))
 
 
 class BeamSearch(Search):
     """Beam search for one batch of rows."""
 
-    def begin(self, prompt_BT: Tensor) -> None:
-        """Set up the first step."""
-        self.start = prompt_BT.shape[1]
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.start = self.length
         self.num_candidates = max(2, 1 + len(self.eos)) * self.settings.num_beams
-        self.rows_B = torch.arange(len(prompt_BT), device=prompt_BT.device)
+        self.rows_B = torch.arange(len(self.prompt_BT), device=self.prompt_BT.device)
         self.open_B = torch.ones_like(self.rows_B, dtype=torch.bool)
-        self.running = self._first(prompt_BT, fresh=False)
-        self.finished = self._first(prompt_BT, fresh=True)
-        self.results = self._first(prompt_BT, fresh=True)
+        self.running = self._first(fresh=False)
+        self.finished, self.results = self._first(fresh=True), self._first(fresh=True)
 
-    def _first(self, prompt_BT: Tensor, *, fresh: bool) -> Texts:
-        batch, beams, device = len(prompt_BT), self.settings.num_beams, prompt_BT.device
+    def _first(self, *, fresh: bool) -> Texts:
+        batch, beams, device = len(self.prompt_BT), self.settings.num_beams, self.prompt_BT.device
         history = torch.full((batch, beams, 2, self.settings.max_length), -1, device=device)
         history[:, :, 0] = self._filling
-        history[:, :, 0, : self.start] = prompt_BT[:, None]
+        history[:, :, 0, : self.start] = self.prompt_BT[:, None]
         scores = torch.full((batch, beams), LOWEST, device=device)
         if not fresh:
             scores[:, 0] = 0.0  # all beams are equal at first: one is enough
@@ -153,7 +147,7 @@ class BeamSearch(Search):
         texts.history[:, :, 0, self.length] = ids_BC
         texts.history[:, :, 1, self.length - self.start] = from_BC + batch * self.settings.num_beams
         ended = torch.isin(ids_BC, self.eos) | (self.length + 1 >= self.settings.max_length)
-        return replace(texts, scores=scores_BC, ended=ended)
+        return texts._replace(scores=scores_BC, ended=ended)
 
     def _advance(self, candidates: Texts) -> bool:
         """Make the best open candidates beams, and the best ended candidates results; return whether to continue."""
@@ -163,8 +157,7 @@ class BeamSearch(Search):
         places_BK = going_on_BC.topk(beams).indices
         self.finished = self._finished_with(candidates)
         sources = candidates.history[:, :, 1, self.length - self.start].gather(1, places_BK)
-        self.running = candidates.chosen(places_BK)
-        self.running.scores = going_on_BC.gather(1, places_BK)
+        self.running = candidates.chosen(places_BK)._replace(scores=going_on_BC.gather(1, places_BK))
         self.length += 1
         self.open_B = self.open_B & self._can_improve()
         goes_on = bool(number(~candidates.ended.all() & self._undecided().any()))
@@ -178,9 +171,8 @@ class BeamSearch(Search):
         first_C = torch.arange(self.num_candidates, device=candidates.scores.device) < beams
         ended_BC = candidates.ended & first_C  # further candidates only replace ended ones
         scores_BC = candidates.scores / (self.length + 1 - self.start) ** self.settings.length_penalty
-        full_B = self.finished.ended.all(-1) & (self.settings.early_stopping is True)
-        scores_BC = scores_BC + (full_B | ~self.open_B)[:, None] * LOWEST + ~ended_BC * LOWEST
-        merged = self.finished.joined(replace(candidates, scores=scores_BC, ended=ended_BC))
+        scores_BC = scores_BC + ~self._undecided()[:, None] * LOWEST + ~ended_BC * LOWEST
+        merged = self.finished.joined(candidates._replace(scores=scores_BC, ended=ended_BC))
         return merged.chosen(merged.scores.topk(beams).indices)
 
     def _can_improve(self) -> Tensor:

@@ -97,7 +97,7 @@ def generate(
     padding_B = None if prompt_mask_BT is None else (prompt_mask_BT != 0).int().argmax(-1)
     changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B)
     room = settings.max_length - 1
-    decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, settings.num_texts)
+    decoding = Decoding(decoder, encoder_BSH, frame_mask(encoder_mask_BS), room, prompt_mask_BT, settings.num_texts)
     search = BeamSearch if settings.num_beams > 1 else TokenByToken
     output = search(settings, decoding, changes, prompt_BT, generators).run()
     return output if settings.return_dict else output.sequences

@@ -4,6 +4,7 @@ Legend: B rows of the encoder, R rows of the decoder, L new tokens, T earlier to
 """
 
 from collections.abc import Sequence
+from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -35,9 +36,6 @@ class TokenDecoder(Protocol):
     def layers(self) -> Sequence[nn.Module]:
         """The layers, in order."""
 
-    def check_length(self, num_tokens: int) -> None:
-        """Raise ValueError for a text of more tokens than the model has positions."""
-
     def decode(self, run: Pass, input_ids: Tensor | None = None, *, positions: Tensor | None = None) -> Tensor:
         """Run new tokens through all layers; return the last hidden_RLH."""
 
@@ -49,32 +47,29 @@ Generators = torch.Generator | list[torch.Generator] | None
 """Sources of random numbers: the default of torch, one generator, or one per row."""
 
 
+@dataclass(eq=False)
 class Decoding:
     """Decoder and cache during the generation of a batch.
 
     Args:
         decoder: Computes logits.
-        room: Tokens of the longest text.
         encoder_BSH: Frames to attend to.
         frames: (B, 1, 1, S), true where a frame is attended to; None: everywhere.
+        room: Tokens of the longest text.
         prompt_mask: (B, T), nonzero where a token of the prompt is attended to; None: everywhere.
         texts: Texts per row after `expand`.
     """
 
-    def __init__(
-        self,
-        decoder: TokenDecoder,
-        room: int,
-        encoder_BSH: Tensor | None = None,
-        frames: Tensor | None = None,
-        prompt_mask: Tensor | None = None,
-        texts: int = 1,
-    ) -> None:
-        self.decoder = decoder
-        self.encoder_BSH = encoder_BSH
-        self.frames = frames
+    decoder: TokenDecoder
+    encoder_BSH: Tensor | None
+    frames: Tensor | None
+    room: InitVar[int]
+    prompt_mask: InitVar[Tensor | None]
+    texts: InitVar[int]
+
+    def __post_init__(self, room: int, prompt_mask: Tensor | None, texts: int) -> None:
         self.mask_RT = None if prompt_mask is None or number(prompt_mask.all()) else prompt_mask.bool()
-        self.cache = KeyValueCache(len(decoder.layers), room, texts)
+        self.cache = KeyValueCache(len(self.decoder.layers), room, texts)
         self.beams = 1
 
     def __call__(self, tokens_RL: Tensor) -> Tensor:
@@ -140,6 +135,7 @@ def of_rows(generators: Generators, rows: Tensor) -> Generators:
     return [generators[row] for row in fetch(rows)[0].tolist()] if isinstance(generators, list) else generators
 
 
+@dataclass(eq=False)
 class Search:
     """Generation of texts for one batch of rows, which leave it once they are decided.
 
@@ -151,26 +147,16 @@ class Search:
         generators: Random generators for sampling.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        decoding: Decoding,
-        changes: Sequence[Change],
-        prompt_BT: Tensor,
-        generators: Generators,
-    ) -> None:
-        self.settings = settings
-        self.decoding = decoding
-        self.changes = changes
-        self.generators = generators
-        self.length = prompt_BT.shape[1]
-        self.eos = constant(tuple(settings.eos_token_ids), prompt_BT.device)
-        self.all_scores: list[Tensor] = []
-        self.begin(prompt_BT)
+    settings: Settings
+    decoding: Decoding
+    changes: Sequence[Change]
+    prompt_BT: Tensor
+    generators: Generators
 
-    def begin(self, prompt_BT: Tensor) -> None:
-        """Set up the first step."""
-        raise NotImplementedError
+    def __post_init__(self) -> None:
+        self.length = self.prompt_BT.shape[1]
+        self.eos = constant(tuple(self.settings.eos_token_ids), self.prompt_BT.device)
+        self.all_scores: list[Tensor] = []
 
     @property
     def keeps_scores(self) -> bool:
@@ -190,15 +176,14 @@ class TokenByToken(Search):
     Ended texts are filled with padding, and leave the batch once half of all texts have ended.
     """
 
-    def begin(self, prompt_BT: Tensor) -> None:
-        """Set up the first step."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
         settings = self.settings
-        self.prompt_BT = prompt_BT
         self.padding = settings.pad_token_id or 0
         self.texts = settings.num_return_sequences
-        prompt_RT = prompt_BT.repeat_interleave(self.texts, 0)
+        prompt_RT = self.prompt_BT.repeat_interleave(self.texts, 0)
         self.tokens_RT = F.pad(prompt_RT, (0, settings.max_length - self.length), value=self.padding)
-        self.rows_R = torch.arange(len(prompt_RT), device=prompt_BT.device)
+        self.rows_R = torch.arange(len(prompt_RT), device=prompt_RT.device)
         """Texts of the rows still in the batch."""
         self.done_R = torch.zeros_like(self.rows_R, dtype=torch.bool)
 

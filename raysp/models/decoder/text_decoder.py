@@ -54,6 +54,12 @@ class TextDecoderConfig(Config):
         """Width of the frames that cross attention reads."""
         return int(self.cross_attention_hidden_size or self.hidden_size)
 
+    def validate(self) -> None:
+        """Raise CheckpointError unless the heads divide the width."""
+        width, num_heads = self.hidden_size, getattr(self, "decoder_attention_heads", None) or self.num_attention_heads
+        if num_heads < 1 or width % num_heads:
+            raise CheckpointError(f"attention has {num_heads} heads, expected a divisor of the width {width}")
+
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the field of this alias
         alias = type(self).aliases.get(name)
         if alias is None:
@@ -268,21 +274,19 @@ class TextDecoder(GeneratingModel):
         """Return the cache of a call, if any, and whether the output includes it."""
         returns_cache = resolved(use_cache, self.config.use_cache) and (self.caches_with_labels or not has_labels)
         if self._recomputes:
-            returns_cache = self._without_cache(use_cache, past_key_values)
+            if past_key_values is not None:
+                raise ValueError(
+                    "past_key_values given in training with gradient checkpointing, which uses no cache: pass all "
+                    "tokens at once, or call gradient_checkpointing_disable() or eval()"
+                )
+            if use_cache:
+                logger.warning(
+                    "use_cache=True has no effect in training with gradient checkpointing: no cache is returned"
+                )
+            returns_cache = False
         if past_key_values is not None:
             return KeyValueCache.of(past_key_values, len(self.layers)), returns_cache
         return KeyValueCache(len(self.layers)) if returns_cache else None, returns_cache
-
-    def _without_cache(self, use_cache: bool | None, past_key_values: object) -> bool:
-        """Return False, warning of an explicit `use_cache`; raise if there is a cache already."""
-        if past_key_values is not None:
-            raise ValueError(
-                "past_key_values given in training with gradient checkpointing, which uses no cache: pass all tokens "
-                "at once, or call gradient_checkpointing_disable() or eval()"
-            )
-        if use_cache:
-            logger.warning("use_cache=True has no effect in training with gradient checkpointing: no cache is returned")
-        return False
 
     def generate(
         self,
@@ -377,9 +381,3 @@ def _resized(weight_VH: Tensor, size: int) -> nn.Parameter:
     mean_H = old.float().mean(0).to(old.dtype)
     new = mean_H.expand(max(0, size - len(old)), -1)
     return nn.Parameter(torch.cat([old[:size], new]), requires_grad=weight_VH.requires_grad)
-
-
-def check_heads(width: int, num_heads: int) -> None:
-    """Raise CheckpointError unless the heads divide the width."""
-    if num_heads < 1 or width % num_heads:
-        raise CheckpointError(f"attention has {num_heads} heads, expected a divisor of the width {width}")

@@ -205,7 +205,8 @@ class ForCTC(Head):
         """
         names = languages.adapter_file_names(target_lang, allow_pickle=allow_pickle)
         languages.check_has_adapters(self, target_lang)
-        languages.load_adapter(self, target_lang, self.origin_folder(names), allow_pickle=allow_pickle)
+        path = languages.adapter_path(self.origin_folder(names), target_lang, allow_pickle)
+        languages.exchange_adapter(self, languages.read_adapter(self, path))
         self.target_lang = target_lang
 
     def save_adapter(self, folder: str | Path, target_lang: str) -> None:

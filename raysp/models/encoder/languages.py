@@ -82,24 +82,8 @@ def init_adapter_layers(model: Model) -> None:
             model._init_module(head)
 
 
-def load_adapter(model: Model, lang: str, folder: Path, *, allow_pickle: bool = False) -> None:
-    """Load a language's weights into a model and set its head and `config.vocab_size` to the language's vocabulary.
-
-    Raises:
-        ValueError: The model has no adapters.
-        CheckpointError: The file is missing, or its names or shapes do not match the model.
-    """
-    check_has_adapters(model, lang)
-    tensors = read_adapter(model, _adapter_path(folder, lang, allow_pickle))
-    _resize_head(model, tensors)
-    places = adapter_weights(model)
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            places[name].copy_(tensor)
-
-
 def read_adapter(model: Model, path: Path) -> dict[str, Tensor]:
-    """Read a language's weights.
+    """Read a language's weights, in the data types of the model and on its device.
 
     Raises:
         CheckpointError: Their names or shapes do not match the model.
@@ -120,7 +104,10 @@ def read_adapter(model: Model, path: Path) -> dict[str, Tensor]:
                 "use an adapter made for this checkpoint"
             )
     _check_head(tensors)
-    return tensors
+    return {  # copies, aligned in memory regardless of the place in the file
+        name: torch.empty_like(value, dtype=expected[name].dtype, device=expected[name].device).copy_(value)
+        for name, value in tensors.items()
+    }
 
 
 def exchange_adapter(model: Model, tensors: dict[str, Tensor]) -> None:
@@ -143,7 +130,8 @@ def save_adapter(model: Model, lang: str, folder: Path) -> None:
     write_safetensors(folder / name, adapter_weights(model))
 
 
-def _adapter_path(folder: Path, lang: str, allow_pickle: bool) -> Path:
+def adapter_path(folder: Path, lang: str, allow_pickle: bool) -> Path:
+    """Return the file of a language's weights."""
     names = adapter_file_names(lang, allow_pickle=allow_pickle)
     files = [folder / name for name in names if (folder / name).is_file()]
     if files:
@@ -157,20 +145,6 @@ def _adapter_path(folder: Path, lang: str, allow_pickle: bool) -> Path:
         f"{folder}: {names[0]} not found{pickled}, expected one of the languages {short(languages)}: "
         "pass one of them or complete the checkpoint"
     )
-
-
-def _resize_head(model: Model, tensors: dict[str, Tensor]) -> None:
-    """Resize the head to the language's number of tokens."""
-    head, config = getattr(model, "lm_head", None), model.config
-    if not isinstance(head, nn.Linear):
-        return
-    vocab_size = len(tensors["lm_head.weight"])
-    if vocab_size != head.out_features:
-        like = head.weight
-        model.lm_head = nn.Linear(head.in_features, vocab_size, device=like.device, dtype=like.dtype)
-        model.lm_head.requires_grad_(like.requires_grad)
-    any_config: Any = config
-    any_config.vocab_size = vocab_size
 
 
 def _check_head(tensors: dict[str, Tensor]) -> None:
@@ -339,13 +313,7 @@ class LanguageSwitch:
 
     def _read(self, language: str) -> dict[str, Tensor]:
         path = adapter_of(self.folder, language, is_own=language == self.own)
-        if path is None:
-            return self._own_weights
-        like = self._own_weights
-        return {  # copies, aligned in memory regardless of the place in the file
-            name: torch.empty_like(value, dtype=like[name].dtype, device=like[name].device).copy_(value)
-            for name, value in read_adapter(self.model, path).items()
-        }
+        return self._own_weights if path is None else read_adapter(self.model, path)
 
 
 def _holds(folder: Path, adapter: Path) -> bool:

@@ -62,11 +62,8 @@ class ConvLayer(nn.Module):
 
     layer_norm: nn.GroupNorm | nn.LayerNorm
 
-    def __init__(
-        self, in_channels: int, channels: int, kernel: int, stride: int, *, bias: bool, act: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, *, bias: bool) -> None:
         super().__init__()
-        self.act = act
         self.conv = nn.Conv1d(in_channels, channels, kernel, stride, bias=bias)
         self.flat_weight: Folded[Tensor] = Folded()
         """The kernel (O, K * C) in the memory order of windows of frames; cached while it does not change."""
@@ -77,12 +74,8 @@ class FeatureEncoder(nn.Module):
 
     def __init__(self, config: WaveformConfig) -> None:
         super().__init__()
-        norm, channels, kernels, strides = (
-            config.feat_extract_norm,
-            config.conv_dim,
-            config.conv_kernel,
-            config.conv_stride,
-        )
+        norm, channels = config.feat_extract_norm, config.conv_dim
+        kernels, strides = config.conv_kernel, config.conv_stride
         if norm not in ("group", "layer"):
             raise CheckpointError(f"feat_extract_norm is {norm!r}, expected 'group' or 'layer': correct config.json")
         self.gradient_checkpointing = False
@@ -92,17 +85,8 @@ class FeatureEncoder(nn.Module):
         self.stride = math.prod(strides)
         # Output frames of a chunk on a CPU.
         self.chunk_frames = min(CHUNK_FRAMES * max(1, WIDE_CHANNELS // channels[0]), MAX_CHUNK_FRAMES)
-        self.conv_layers = nn.ModuleList(
-            ConvLayer(
-                1 if index == 0 else channels[index - 1],
-                width,
-                kernels[index],
-                strides[index],
-                bias=config.conv_bias,
-                act=self.act,
-            )
-            for index, width in enumerate(channels)
-        )
+        sizes = zip((1, *channels[:-1]), channels, kernels, strides, strict=True)
+        self.conv_layers = nn.ModuleList(ConvLayer(*size, bias=config.conv_bias) for size in sizes)
         if norm == "group":  # over time for each channel
             self.layers[0].layer_norm = nn.GroupNorm(channels[0], channels[0], NORM_EPS)
         else:  # over channels

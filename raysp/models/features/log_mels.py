@@ -7,6 +7,7 @@ its pre-emphasised mean.
 Legend: B batch, S samples, M log-mel frames, N mel bins, K real and imaginary parts of frequencies.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
@@ -83,13 +84,13 @@ def padded_log_mels(
         _write_rows(waves_BS, mels_BMN[:, :num_frames], sample_rate)
         out_BM1 = (torch.arange(num_padded, device=mels_BMN.device) >= num_mels_B[:, None])[:, :, None]
         if is_normalised:
-            _normalise_rows(mels_BMN, num_mels_B, out_BM1)
+            normalise(mels_BMN, num_mels_B, out_BM1)
         return mels_BMN.masked_fill_(out_BM1, padding)
     # On a CPU the cost of a row depends on its own length, not on the longest row.
     for wave_S, mels_MN, count in zip(waves_BS, mels_BMN, num_mels_B.tolist(), strict=True):
         _write_row(wave_S, mels_MN[:count], sample_rate)
         if is_normalised:
-            normalise(mels_MN[:count])
+            normalise(mels_MN[None, :count], torch.tensor([count]), None)
         mels_MN[count:] = padding
     return mels_BMN
 
@@ -180,22 +181,26 @@ def _mels(hertz: Tensor) -> Tensor:
     return 1127.0 * torch.log(1.0 + hertz / 700.0)
 
 
-def normalise(mels_MN: Tensor) -> None:
-    """Normalise each bin of one row to zero mean and unit variance, in place; sums in float64."""
-    count = max(1, len(mels_MN))
-    mels_MN.sub_((mels_MN.sum(0, dtype=torch.float64) / count).float())
-    variance_N = mels_MN.square().sum(0, dtype=torch.float64) / max(1, count - 1)
-    mels_MN.div_((variance_N + VARIANCE_FLOOR).sqrt().float())
+def normalise(
+    mels_BMN: Tensor,
+    num_mels_B: Tensor,
+    out_BM1: Tensor | None,
+    deviation: Callable[[Tensor], Tensor] = lambda variance: (variance + VARIANCE_FLOOR).sqrt(),
+) -> None:
+    """Normalise each bin over a row's own frames, in place, without a device synchronisation; zeros after them.
 
-
-def _normalise_rows(mels_BMN: Tensor, num_mels_B: Tensor, out_BM1: Tensor) -> None:
-    """Apply `normalise` to each row's own frames, which are not out of it, without a device synchronisation."""
+    Args:
+        mels_BMN: Log-mels.
+        num_mels_B: Frames of each row.
+        out_BM1: True after a row's frames; None: all frames are of their row.
+        deviation: Returns deviations by variances.
+    """
     count_B11 = num_mels_B.clamp(min=1)[:, None, None].double()
-    mean_B1N = mels_BMN.masked_fill_(out_BM1, 0.0).sum(1, keepdim=True, dtype=torch.float64) / count_B11
-    mels_BMN.sub_(mean_B1N.float()).masked_fill_(out_BM1, 0.0)
-    mels_BMN.div_(_deviation(mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64), count_B11))
-
-
-def _deviation(squares: Tensor, count: Tensor) -> Tensor:
-    """Return the deviation of so many values from the sum of the squares of their differences from their mean."""
-    return (squares / (count - 1).clamp(min=1) + VARIANCE_FLOOR).sqrt().float()
+    if out_BM1 is not None:
+        mels_BMN.masked_fill_(out_BM1, 0.0)
+    # In float64: a float32 sum would depend on how long the padding is.
+    mels_BMN.sub_((mels_BMN.sum(1, keepdim=True, dtype=torch.float64) / count_B11).float())
+    if out_BM1 is not None:
+        mels_BMN.masked_fill_(out_BM1, 0.0)
+    squares_B1N = mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64)
+    mels_BMN.div_(deviation(squares_B1N / (count_B11 - 1).clamp(min=1)).float())

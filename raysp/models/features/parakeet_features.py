@@ -21,6 +21,7 @@ from torch import Tensor
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, on_host, tensors_of
 from raysp.models.base.row_layout import Count
+from raysp.models.features.log_mels import normalise
 from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor, waveforms_of
 from raysp.models.tokenizers.described import BLANK
 from raysp.models.tokenizers.pieces import ParakeetTokenizer
@@ -149,12 +150,12 @@ class ParakeetFeatureExtractor(FeatureExtractor):
         valid_BM = torch.arange(num_frames, device=waves_BS.device) < num_mels_B[:, None]
         if waves_BS.device.type != "cpu":
             self._write(waves_BS, num_samples_B.to(waves_BS.device), mels_BMN)
-            _normalise(mels_BMN, num_mels_B, valid_BM)
+            normalise(mels_BMN, num_mels_B, ~valid_BM[:, :, None], _deviation)
             return {"input_features": mels_BMN, "attention_mask": valid_BM}
         for row, count in enumerate(num_mels_B.tolist()):
             if count > 0:
                 self._write(waves_BS[row : row + 1], num_samples_B[row : row + 1], mels_BMN[row : row + 1, :count])
-                _normalise(mels_BMN[row : row + 1, :count], num_mels_B[row : row + 1], None)
+                normalise(mels_BMN[row : row + 1, :count], num_mels_B[row : row + 1], None, _deviation)
         return {"input_features": mels_BMN, "attention_mask": valid_BM}
 
     def _write(self, waves_BS: Tensor, num_samples_B: Tensor, mels_BMN: Tensor) -> None:
@@ -183,25 +184,8 @@ class ParakeetFeatureExtractor(FeatureExtractor):
         return emphasised_BS.masked_fill_(out_BS, 0.0)
 
 
-def _normalise(mels_BMN: Tensor, num_mels_B: Tensor, valid_BM: Tensor | None) -> None:
-    """Normalise each bin over a row's own frames, in place; zeros after them. Sums in float64. None: all frames.
-
-    A single frame becomes zeros.
-    """
-    count_B11 = num_mels_B.clamp(min=1)[:, None, None].double()
-    out_BM1 = None if valid_BM is None else ~valid_BM[:, :, None]
-    if out_BM1 is not None:
-        mels_BMN.masked_fill_(out_BM1, 0.0)
-    # In float64: a float32 sum would depend on how long the padding is.
-    mels_BMN.sub_((mels_BMN.sum(1, keepdim=True, dtype=torch.float64) / count_B11).float())
-    if out_BM1 is not None:
-        mels_BMN.masked_fill_(out_BM1, 0.0)
-    mels_BMN.div_(_deviation(mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64), count_B11))
-
-
-def _deviation(squares: Tensor, count: Tensor) -> Tensor:
-    """Return the deviation of so many values from the sum of the squares of their differences from their mean."""
-    return ((squares / (count - 1).clamp(min=1)).sqrt() + DEVIATION_FLOOR).float()
+def _deviation(variance: Tensor) -> Tensor:
+    return variance.sqrt() + DEVIATION_FLOOR
 
 
 class ParakeetProcessor(Wav2Vec2Processor):

@@ -142,7 +142,7 @@ class SeamlessM4TFeatureExtractor(FeatureExtractor):
             )
         mels = log_mels(samples[None], self.num_mel_bins, self.sampling_rate)
         if is_normalised:
-            normalise(mels[0])
+            normalise(mels, torch.tensor([mels.shape[1]]), None)
         return mels[0].numpy()
 
 

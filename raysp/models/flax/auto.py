@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+from raysp.checkpoints.access import KEYWORDS
 from raysp.errors import CheckpointError
-from raysp.models.auto import AutoConfig
+from raysp.models.auto import AutoConfig, _Auto
 from raysp.models.base.configuration import Config
 from raysp.models.flax.modeling import FlaxModel
 from raysp.models.flax.speech_encoder_decoder import FlaxSpeechEncoderDecoderModel
@@ -12,14 +13,11 @@ from raysp.models.flax.text_decoder import FlaxBartForCausalLM, FlaxBertForCausa
 from raysp.models.flax.wav2vec2 import FlaxWav2Vec2Model
 
 
-class _FlaxAuto:
+class _FlaxAuto(_Auto):
     """Base of classes that create objects of other classes and have no instances."""
 
     classes: ClassVar[dict[str, type[FlaxModel]]]
     """The classes by `model_type`."""
-
-    def __init__(self) -> None:
-        raise TypeError(f"{type(self).__name__} has no instances: use {type(self).__name__}.from_pretrained")
 
     @classmethod
     def from_config(cls, config: Config, **options: Any) -> FlaxModel:  # noqa: ANN401 - options of the model
@@ -31,8 +29,7 @@ class _FlaxAuto:
         """Load a checkpoint folder or hub id; arguments as for the model's class."""
         config = options.get("config")
         if config is None:
-            access = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
-            config = AutoConfig.from_pretrained(name, **{key: options[key] for key in access if key in options})
+            config = AutoConfig.from_pretrained(name, **{key: options[key] for key in KEYWORDS if key in options})
         return cls._class_of(config).from_pretrained(name, *args, **options)
 
     @classmethod

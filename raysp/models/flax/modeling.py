@@ -4,9 +4,9 @@ A Flax model has the configuration, the checks and the initial weights of its Py
 weights. Parameters are a tree of arrays that functions of JAX take.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Any, ClassVar, Self, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ from flax import linen as nn
 
 from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import SHARD_BYTES, Model, resolved
-from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import without_weights
 from raysp.models.flax.weights import (
     Tree,
@@ -39,6 +38,7 @@ class Switches(TypedDict, total=False):
     freezes_features: bool
 
 
+Made = TypeVar("Made", bound=Model)
 SWITCHES = tuple(Switches.__annotations__)
 """Arguments of a pass that select a program."""
 Keys = dict[str, Any] | None
@@ -72,7 +72,7 @@ class FlaxModel:
         _do_init: bool = True,
     ) -> None:
         if _do_init:
-            self._take_over(_seeded(self.torch_class, config, seed), dtype)
+            self._take_over(seeded(seed, self.torch_class, config), dtype)
         else:
             with without_weights():
                 self._take_over(self.torch_class(config), dtype)
@@ -102,9 +102,7 @@ class FlaxModel:
             CheckpointError: Files, names or shapes do not fit.
         """
         options = {name: value for name, value in options.items() if name not in IGNORED}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            loaded = cls.torch_class.from_pretrained(name, config=config, **options)
+        loaded = seeded(seed, cls.torch_class.from_pretrained, name, config=config, **options)
         model = cls._of_torch(loaded, dtype)
         return model if _do_init else model._without_params()
 
@@ -217,14 +215,12 @@ class FlaxModel:
             "freezes_features": freezes_features,
         }
 
-    def _returned(self, output: ModelOutput, return_dict: bool | None) -> Any:  # noqa: ANN401 - the output, or a tuple
-        return output if resolved(return_dict, self.config.return_dict) else output.to_tuple()
 
-
-def _seeded(cls: type[Model], config: Config, seed: int) -> Model:
+def seeded(seed: int, make: Callable[..., Made], *args: Any, **options: Any) -> Made:  # noqa: ANN401 - arguments
+    """Return a model whose random weights are drawn by a seed; the generator of torch does not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return cls(config)
+        return make(*args, **options)
 
 
 def _cast(params: Mapping[str, Any], dtype: Any, mask: Any) -> Tree:  # noqa: ANN401 - a type, a tree

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Self, Unpack
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from flax import linen as nn
 from jax import Array
 
@@ -22,7 +21,7 @@ from raysp.models.flax.generation import Start, Texts, token_by_token
 from raysp.models.flax.joint import SpeechEncoderDecoderModule, check_parts
 from raysp.models.flax.layers import Pass, attended_keys, is_before
 from raysp.models.flax.logits import changes_of, check_settings
-from raysp.models.flax.modeling import IGNORED, SWITCHES, FlaxModel, Keys, Switches, rngs_of
+from raysp.models.flax.modeling import IGNORED, SWITCHES, FlaxModel, Keys, Switches, rngs_of, seeded
 from raysp.models.flax.outputs import (
     FlaxBaseModelOutput,
     FlaxCausalLMOutputWithCrossAttentions,
@@ -81,11 +80,8 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         dtype, seed = kwargs.pop("dtype", jnp.float32), kwargs.pop("seed", 0)
         for name in (*IGNORED, "encoder_from_pt", "decoder_from_pt"):
             kwargs.pop(name, None)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = cls.torch_class.from_encoder_decoder_pretrained(
-                encoder_pretrained_model_name_or_path, decoder_pretrained_model_name_or_path, *model_args, **kwargs
-            )
+        names = (encoder_pretrained_model_name_or_path, decoder_pretrained_model_name_or_path)
+        model = seeded(seed, cls.torch_class.from_encoder_decoder_pretrained, *names, *model_args, **kwargs)
         return cls._of_torch(model, dtype)
 
     @property
@@ -187,7 +183,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
             encoder_hidden_states=run.hidden_states,
             encoder_attentions=run.attentions,
         )
-        return self._returned(output, return_dict)
+        return self._sister.returned(output, return_dict)
 
     def _forward(
         self,
@@ -235,7 +231,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
             hidden_states=run.hidden_states,
             attentions=run.attentions,
         )
-        return self._returned(output, return_dict)
+        return self._sister.returned(output, return_dict)
 
     def _encode(
         self, params: Tree, waves_BS: Array, mask_BS: Array, **switches: Unpack[Switches]
@@ -309,7 +305,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
             past_key_values=cache,
             **run._asdict(),
         )
-        return self._returned(output, return_dict)
+        return self._sister.returned(output, return_dict)
 
     def _frame_mask(self, mask: Any, num_frames: int) -> Any:  # noqa: ANN401 - an array of either kind, or None
         """Return the mask of frames (B, T) for a mask of frames or samples."""

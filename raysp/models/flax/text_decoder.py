@@ -82,7 +82,7 @@ class FlaxTextDecoder(FlaxModel):
             logits=logits_BLV,
             **run._asdict(),
         )
-        return self._returned(output, return_dict)
+        return self._sister.returned(output, return_dict)
 
     def _forward(
         self,

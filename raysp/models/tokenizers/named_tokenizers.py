@@ -33,7 +33,7 @@ TOKENIZERS = {PLAIN: "ctc", PHONEMES: "phonemes", PIECES: "pieces", TEXT: "text"
 
 
 def read_tokenizer(
-    folder: str | Path,
+    pretrained_model_name_or_path: str | Path,
     *,
     revision: str | None = None,
     config: Config | None = None,
@@ -43,7 +43,7 @@ def read_tokenizer(
     """Read the tokenizer of a CTC head or of a text decoder from a checkpoint folder or hub id.
 
     Args:
-        folder: Folder or hub id.
+        pretrained_model_name_or_path: Folder or hub id.
         revision: Branch, tag or commit of a hub id.
         config: Configuration of the model, for a folder that has none and does not name the tokenizer's class.
         tokenizer_type: The same, by the name of the model's type.
@@ -51,8 +51,9 @@ def read_tokenizer(
 
     If no file names its class, it is the tokenizer of the text decoder, if there is one.
     """
-    overrides.setdefault("name_or_path", str(folder))
-    folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.pop_from(overrides))
+    name_or_path, access = pretrained_model_name_or_path, Access.pop_from(overrides)
+    overrides.setdefault("name_or_path", str(name_or_path))
+    folder = local_folder(name_or_path, PROCESSOR_FILES, revision=revision, access=access)
     model_type = tokenizer_type or getattr(config, "model_type", None)
     if model_type in CLASS_OF and not (folder / "tokenizer_config.json").is_file():
         overrides.setdefault("tokenizer_class", CLASS_OF[model_type])
