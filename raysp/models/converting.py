@@ -75,7 +75,13 @@ def convert_checkpoint(
     copies = [place for place in copies if place not in left_out]
     check_links(source, [*names, *copies])
     total = sum(path.stat().st_size for path in names)
-    progress = _Progress(2 * total, on_progress)
+    done = 0
+
+    def progress(num_bytes: int) -> None:
+        nonlocal done
+        done = min(done + num_bytes, 2 * total)
+        on_progress(done, 2 * total)
+
     with new_folder(folder, total + sum(path.stat().st_size for path in copies)) as scratch:
         _copy(source, copies, scratch)
         pairs = [(path, scratch / new) for path, new in names.items()]
@@ -95,15 +101,6 @@ def convert_checkpoint(
         summary=summary,
         unread=unread,
     )
-
-
-class _Progress:
-    def __init__(self, total: int, report: Callable[[int, int], None]) -> None:
-        self._done, self._total, self._report = 0, total, report
-
-    def __call__(self, num_bytes: int) -> None:
-        self._done += num_bytes
-        self._report(min(self._done, self._total), self._total)
 
 
 def _new_names(source: Path) -> dict[Path, str]:

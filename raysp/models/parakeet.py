@@ -308,7 +308,10 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         inputs = inputs.to(self.dtype)
         if not (output_attentions or self.training):
             frames = frames.packed(inputs)
-        hidden_BTH = self._scaled(self.subsampling(inputs, layout, frames))
+        hidden_BTH = self.subsampling(inputs, layout, frames)
+        if config.scale_input:
+            # Embeddings of Vaswani et al. (2017, section 3.4) were scaled so; NeMo does the same with frames.
+            hidden_BTH = hidden_BTH * math.sqrt(config.hidden_size)
         hidden_BTH = dropped(hidden_BTH, config.dropout, self.training)
         waves_WH: Tensor | None = None
         if not frames.is_packed:
@@ -321,11 +324,6 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
             hidden_states=tuple(kept) if output_hidden_states else None,
             attentions=weights if output_attentions else None,
         )
-
-    def _scaled(self, hidden_BTH: Tensor) -> Tensor:
-        config = self.encoder_config
-        # Embeddings of Vaswani et al. (2017, section 3.4) were scaled so; NeMo does the same with frames.
-        return hidden_BTH * math.sqrt(config.hidden_size) if config.scale_input else hidden_BTH
 
 
 class ParakeetCTCHead(nn.Conv1d):

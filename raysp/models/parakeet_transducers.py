@@ -252,13 +252,9 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
     def _save_extra_files(self, folder: str | Path) -> None:
         """Write generation_config.json, from which transformers takes the first token."""
         config = self.config
-        beyond = range(config.vocab_size, config.vocab_size + len(self.durations))
-        options: dict[str, object] = {
-            "decoder_start_token_id": config.blank_token_id,
-            "pad_token_id": config.pad_token_id,
-        }
-        if self.durations:
-            options["suppress_tokens"] = [*beyond]
+        beyond = [*range(config.vocab_size, config.vocab_size + len(self.durations))]
+        options: dict[str, object] = {"suppress_tokens": beyond} if beyond else {}
+        options |= {"decoder_start_token_id": config.blank_token_id, "pad_token_id": config.pad_token_id}
         write_json(Path(folder) / "generation_config.json", options)
 
     def _init_module(self, module: nn.Module) -> None:

@@ -134,8 +134,7 @@ class Wav2Vec2BertEncoder(nn.Module):
         if not (with_weights or self.training):
             layout = layout.packed(hidden_BTH, num_next=1)
         hidden_BTH = layout.pack(hidden_BTH)
-        positions = self.positions(hidden_BTH, layout)
-        arguments = (positions, with_weights)
+        arguments = (self.positions(hidden_BTH, layout), with_weights)
         hidden_BTH, weights = run_layers(self, self.layers, hidden_BTH, layout, *arguments, states=states)
         return layout.unpack(hidden_BTH), weights
 

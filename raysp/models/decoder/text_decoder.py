@@ -119,10 +119,6 @@ class TextDecoder(GeneratingModel):
     ) -> Tensor:
         """Return the first hidden_RLH of tokens at these positions."""
 
-    def finish(self, hidden_RLH: Tensor) -> Tensor:
-        """Return the output of the last layer, normalised if the architecture does so."""
-        return self.get_submodule(self.norm_name)(hidden_RLH) if self.norm_name else hidden_RLH
-
     def head(self, hidden_RLH: Tensor) -> Tensor:
         """Return logits_RLV."""
         logits_RLV: Tensor = self.get_submodule(self.head_name)(hidden_RLH)
@@ -175,7 +171,8 @@ class TextDecoder(GeneratingModel):
             if self.training and self.layerdrop > 0.0 and torch.rand([]) < self.layerdrop:
                 continue
             hidden_RLH = self._through(layer, hidden_RLH, run, index)
-        hidden_RLH = self.finish(hidden_RLH)
+        if self.norm_name:
+            hidden_RLH = self.get_submodule(self.norm_name)(hidden_RLH)
         if run.with_states:
             run.states.append(hidden_RLH)
         return hidden_RLH

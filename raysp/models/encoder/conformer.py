@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from raysp.models.base.kernels import activation, dense, dropped, linear
 from raysp.models.base.row_layout import Layout
-from raysp.models.encoder.relative_attention import Bias, BiasOf, gathered, of_distances
+from raysp.models.encoder.relative_attention import Bias, BiasOf, bias_of_products, gathered
 from raysp.models.encoder.transformer import FeedForward, XVectorConfig, attended
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
@@ -180,12 +180,7 @@ class SelfAttention(nn.Module):
     def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor) -> BiasOf:
         """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3)."""
         distances_AWD = (self.linear_pos(waves_WH) * self.scale).unflatten(-1, (self.heads, -1)).transpose(0, 1)
-
-        def bias_of(queries: slice, keys: slice) -> Bias:
-            asking_BATD, num_keys = q_BATD[:, :, queries], keys.stop - keys.start
-            return lambda rows, heads: of_distances(asking_BATD[rows, heads], distances_AWD[heads])[..., :num_keys]
-
-        return bias_of
+        return bias_of_products(q_BATD, lambda _: distances_AWD)
 
 
 class ConformerLayer(nn.Module):

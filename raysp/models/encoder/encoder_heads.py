@@ -41,7 +41,6 @@ from raysp.models.encoder.heads import (
     classification_loss,
     ctc_loss,
     frame_classification_loss,
-    initial_layer_weights,
     masked_mean,
     pooled_statistics,
     tdnn_layers,
@@ -229,8 +228,9 @@ class WeighingLayers(Head):
     def add_encoder(self, *, takes_adapter: bool = False) -> None:
         """Set the base model, and the weights of its layer sum if configured: see the base."""
         super().add_encoder(takes_adapter=takes_adapter)
-        config = self.config
-        self.layer_weights = initial_layer_weights(config.num_hidden_layers) if config.use_weighted_layer_sum else None
+        count = self.config.num_hidden_layers + 1  # the first layer's input, and each layer's output
+        weights = nn.Parameter(torch.full((count,), 1 / count)) if self.config.use_weighted_layer_sum else None
+        self.layer_weights = weights
 
     def layer_sum(self) -> LayerSum | None:
         """Return a receiver of the hidden states, if the head reads their learned sum."""

@@ -7,7 +7,7 @@ heads, D head, W distances of T frames (2T - 1).
 """
 
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from raysp.models.base.folded import Folded
 from raysp.models.base.kernels import activation, dense, dropped, is_inference_on_cpu, linear
 from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.conformer import sinusoids
-from raysp.models.encoder.relative_attention import Bias, BiasOf, of_distances
+from raysp.models.encoder.relative_attention import BiasOf, bias_of_products
 from raysp.models.encoder.transformer import attended
 
 TILE_FRAMES = 8
@@ -214,21 +214,12 @@ class SelfAttention(nn.Module):
     def _whole_bias(self, placed_BATD: Tensor, waves_WH: Tensor) -> BiasOf:
         """Return the products of frames with the keys of their distances, of a batch."""
         distances_AWD = self._projected(waves_WH)
-        return lambda *_: lambda rows, heads: of_distances(placed_BATD[rows, heads], distances_AWD[heads])
+        return bias_of_products(placed_BATD, lambda _: distances_AWD)
 
     def _near_bias(self, placed_1AND: Tensor) -> BiasOf:
         """Return the products of frames with the keys of their distances, of each packed row in tiles."""
-        distances: dict[int, Tensor] = {}
-
-        def bias_of(queries: slice, _: slice) -> Bias:
-            num_frames = queries.stop - queries.start
-            reach = max(KEPT_FRAMES, num_frames)
-            if reach not in distances:
-                distances[reach] = self._distances_of(reach, placed_1AND)
-            placed_1ATD, distances_AWD = placed_1AND[:, :, queries], distances[reach]
-            return lambda rows, heads: of_distances(placed_1ATD[rows, heads], distances_AWD[heads])
-
-        return bias_of
+        distances_of = cache(partial(self._distances_of, like=placed_1AND))
+        return bias_of_products(placed_1AND, lambda num_frames: distances_of(max(KEPT_FRAMES, num_frames)))
 
     def _projected(self, waves_WH: Tensor) -> Tensor:
         """Return the scaled keys of distances, (A, W, D)."""

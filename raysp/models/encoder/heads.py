@@ -67,11 +67,6 @@ def layer_weights_of(model: nn.Module) -> nn.Parameter | None:
     return getattr(model, "layer_weights", None)
 
 
-def initial_layer_weights(num_hidden_layers: int) -> nn.Parameter:
-    """Return equal weights for the first layer's input and each layer's output."""
-    return nn.Parameter(torch.full((num_hidden_layers + 1,), 1 / (num_hidden_layers + 1)))
-
-
 def masked_mean(frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
     """Return the mean (B, H) over valid frames, zero for a row without any; None: all are valid."""
     if valid_BT is None:

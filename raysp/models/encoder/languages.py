@@ -304,16 +304,13 @@ class LanguageSwitch:
         if language == self.language:
             return
         if language not in self._kept:
-            self._kept[language] = self._read(language)
+            path = adapter_of(self.folder, language, is_own=language == self.own)
+            self._kept[language] = self._own_weights if path is None else read_adapter(self.model, path)
             if len(self._kept) > MOST_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(language)
         exchange_adapter(self.model, self._kept[language])
         self.language = language
-
-    def _read(self, language: str) -> dict[str, Tensor]:
-        path = adapter_of(self.folder, language, is_own=language == self.own)
-        return self._own_weights if path is None else read_adapter(self.model, path)
 
 
 def _holds(folder: Path, adapter: Path) -> bool:

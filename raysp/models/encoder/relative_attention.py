@@ -148,6 +148,17 @@ def of_distances(frames_BATD: Tensor, table_AWD: Tensor) -> Tensor:
     return bias_BATT
 
 
+def bias_of_products(frames_BATD: Tensor, distances_of: Callable[[int], Tensor]) -> BiasOf:
+    """Return the products of frames with the keys (A, W, D) of their distances, which `distances_of` returns for T."""
+
+    def bias_of(queries: slice, keys: slice) -> Bias:
+        asking_BATD, num_keys = frames_BATD[:, :, queries], keys.stop - keys.start
+        distances_AWD = distances_of(queries.stop - queries.start)
+        return lambda rows, heads: of_distances(asking_BATD[rows, heads], distances_AWD[heads])[..., :num_keys]
+
+    return bias_of
+
+
 def by_distance(values_W: Tensor) -> Tensor:
     """Return values_TT: at i, j the value of `values_W` for `j - i`, in order from `1 - T` to `T - 1`."""
     num_frames = (values_W.shape[0] + 1) // 2

@@ -346,16 +346,14 @@ class EncoderModel(SpeechModel):
             mask_time_indices = self.draw_time_mask(layout) if mask_time_indices is None else mask_time_indices
             hidden_BTH = augmented(hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, self.training)
         hidden_BTH, weights = self.encoder(hidden_BTH, layout, receivers, output_attentions)
-        hidden_states = tuple(kept) if output_hidden_states else None
-        attentions = weights if output_attentions else None
-        if not self.gives_features:
-            return BaseModelOutput(last_hidden_state=hidden_BTH, hidden_states=hidden_states, attentions=attentions)
-        return Wav2Vec2BaseModelOutput(
-            last_hidden_state=hidden_BTH,
-            extract_features=features_BTC,
-            hidden_states=hidden_states,
-            attentions=attentions,
-        )
+        outputs: dict[str, Any] = {
+            "last_hidden_state": hidden_BTH,
+            "hidden_states": tuple(kept) if output_hidden_states else None,
+            "attentions": weights if output_attentions else None,
+        }
+        if self.gives_features:
+            return Wav2Vec2BaseModelOutput(extract_features=features_BTC, **outputs)
+        return BaseModelOutput(**outputs)
 
     def project(self, inputs: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Layout]:
         """Return the layers' input (B, T, H), the features (B, T, C) that it is projected from, and their layout."""

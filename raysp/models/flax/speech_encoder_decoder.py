@@ -300,11 +300,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
             past_key_values,
             **self._switches(False, output_attentions, output_hidden_states, False),
         )
-        output = FlaxCausalLMOutputWithCrossAttentions(
-            logits=logits_BLV,
-            past_key_values=cache,
-            **run._asdict(),
-        )
+        output = FlaxCausalLMOutputWithCrossAttentions(logits=logits_BLV, past_key_values=cache, **run._asdict())
         return self._sister.returned(output, return_dict)
 
     def _frame_mask(self, mask: Any, num_frames: int) -> Any:  # noqa: ANN401 - an array of either kind, or None

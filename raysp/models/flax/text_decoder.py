@@ -78,10 +78,7 @@ class FlaxTextDecoder(FlaxModel):
             rngs_of(dropout_rng, train),
             **self._switches(train, output_attentions, output_hidden_states, False),
         )
-        output = FlaxCausalLMOutputWithCrossAttentions(
-            logits=logits_BLV,
-            **run._asdict(),
-        )
+        output = FlaxCausalLMOutputWithCrossAttentions(logits=logits_BLV, **run._asdict())
         return self._sister.returned(output, return_dict)
 
     def _forward(

@@ -45,6 +45,8 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     is_of_ctc = True
     model_input_names = ("input_ids", "attention_mask")
     named_tokens: ClassVar[tuple[str, ...]] = NAMED_TOKENS
+    special_names: ClassVar[tuple[str, ...]] = NAMED_TOKENS
+    """Named tokens that are special."""
     older_names: ClassVar[tuple[str, ...]] = ("Wav2Vec2Tokenizer",)
     option_types: ClassVar[Mapping[str, type]] = OPTIONS
     joint: str = ""
@@ -177,7 +179,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     @property
     def all_special_tokens(self) -> list[str]:
         """Special tokens, the word delimiter included."""
-        named = (getattr(self, name) for name in NAMED_TOKENS)
+        named = (getattr(self, name) for name in self.special_names)
         return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token))
 
     @property

@@ -1,7 +1,7 @@
 """Parts of tokenizers: tokens in their files, text of ids, and attributes that programs for transformers read."""
 
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,53 +16,6 @@ from raysp.words import suggestion
 
 Rows = list[list[int]]
 PADDED_WITH_0 = ("token_type_ids", "attention_mask")
-
-
-class PaddingTokenizer(ABC):
-    """A tokenizer whose lists of ids can be padded to one length."""
-
-    padding_side: str = "right"
-
-    @abstractmethod
-    def _padding_id(self) -> int:
-        """Return the id of the padding token; raise where there is no such token."""
-
-    def pad(
-        self,
-        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        padding: bool | str = True,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        return_attention_mask: bool = True,
-        return_tensors: str | None = None,
-        *,
-        padding_side: str | None = None,
-        verbose: bool = True,
-    ) -> BatchFeature:
-        """Pad lists of ids, their token types and masks to one length; `attention_mask` is 0 at padding.
-
-        Other values, such as labels of rows, stay as they are. `verbose` has no effect.
-        """
-        columns = encoded_inputs if isinstance(encoded_inputs, Mapping) else _by_name(encoded_inputs)
-        if "input_ids" not in columns:
-            names = ", ".join(columns) or "no values"
-            raise ValueError(f"rows have {names}, expected input_ids, which a tokenizer pads")
-        if is_one := len(columns["input_ids"]) > 0 and not _is_row(columns["input_ids"][0]):
-            columns = {name: [value] for name, value in columns.items()}
-        rows = _rows(columns["input_ids"])
-        target = padded_length(list(map(len, rows)), padding, max_length, pad_to_multiple_of)
-        missing = [max(0, (target or 0) - len(row)) for row in rows]
-        left = _is_left(self.padding_side if padding_side is None else padding_side)
-        padded: dict[str, Any] = dict(columns)
-        padded["input_ids"] = _filled(rows, missing, self._padding_id() if any(missing) else 0, left)
-        padded |= {name: _filled(_rows(columns[name]), missing, 0, left) for name in PADDED_WITH_0 if name in columns}
-        if not return_attention_mask:
-            padded.pop("attention_mask", None)
-        elif "attention_mask" not in columns:
-            padded["attention_mask"] = _filled([[1] * len(row) for row in rows], missing, 0, left)
-        if is_one:
-            padded = {name: values[0] for name, values in padded.items()}
-        return tensors_of(padded, return_tensors)
 
 
 def _is_left(side: str) -> bool:
@@ -112,9 +65,10 @@ class Added(Protocol):
         """Text of the token."""
 
 
-class DescribedTokenizer(PaddingTokenizer, Shareable):
+class DescribedTokenizer(Shareable):
     """Base of tokenizers of CTC models and of text decoders."""
 
+    padding_side: str = "right"
     is_fast: ClassVar[bool] = False
     """Whether the `tokenizers` library splits texts."""
     is_of_ctc: ClassVar[bool] = False
@@ -215,6 +169,47 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
         if is_single and return_tensors is None:
             return BatchFeature({name: rows[0] for name, rows in batch.items()})
         return tensors_of(batch, return_tensors)
+
+    @abstractmethod
+    def _padding_id(self) -> int:
+        """Return the id of the padding token; raise where there is no such token."""
+
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool = True,
+        return_tensors: str | None = None,
+        *,
+        padding_side: str | None = None,
+        verbose: bool = True,
+    ) -> BatchFeature:
+        """Pad lists of ids, their token types and masks to one length; `attention_mask` is 0 at padding.
+
+        Other values, such as labels of rows, stay as they are. `verbose` has no effect.
+        """
+        columns = encoded_inputs if isinstance(encoded_inputs, Mapping) else _by_name(encoded_inputs)
+        if "input_ids" not in columns:
+            names = ", ".join(columns) or "no values"
+            raise ValueError(f"rows have {names}, expected input_ids, which a tokenizer pads")
+        if is_one := len(columns["input_ids"]) > 0 and not _is_row(columns["input_ids"][0]):
+            columns = {name: [value] for name, value in columns.items()}
+        rows = _rows(columns["input_ids"])
+        target = padded_length(list(map(len, rows)), padding, max_length, pad_to_multiple_of)
+        missing = [max(0, (target or 0) - len(row)) for row in rows]
+        left = _is_left(self.padding_side if padding_side is None else padding_side)
+        padded: dict[str, Any] = dict(columns)
+        padded["input_ids"] = _filled(rows, missing, self._padding_id() if any(missing) else 0, left)
+        padded |= {name: _filled(_rows(columns[name]), missing, 0, left) for name in PADDED_WITH_0 if name in columns}
+        if not return_attention_mask:
+            padded.pop("attention_mask", None)
+        elif "attention_mask" not in columns:
+            padded["attention_mask"] = _filled([[1] * len(row) for row in rows], missing, 0, left)
+        if is_one:
+            padded = {name: values[0] for name, values in padded.items()}
+        return tensors_of(padded, return_tensors)
 
     @abstractmethod
     def _columns(

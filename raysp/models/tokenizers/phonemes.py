@@ -30,7 +30,8 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         phonemizer_backend: Program that turns texts into phonemes.
     """
 
-    named_tokens = ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token", "phone_delimiter_token")
+    special_names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    named_tokens = (*special_names, "word_delimiter_token", "phone_delimiter_token")
     option_types = {  # noqa: RUF012 - as in the class above
         "do_phonemize": bool,
         "phonemizer_lang": str,
@@ -73,12 +74,6 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
             clean_up_tokenization_spaces=clean_up_tokenization_spaces,
             **settings,
         )
-
-    @property
-    def all_special_tokens(self) -> list[str]:
-        """Special tokens, without delimiters."""
-        named = (self.bos_token, self.eos_token, self.unk_token, self.pad_token)
-        return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token))
 
     def _kept_whole(self) -> Iterable[str]:
         """Return no tokens: phonemes are separated by spaces, so no token occurs within another."""

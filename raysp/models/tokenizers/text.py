@@ -223,8 +223,7 @@ class TextTokenizer(DescribedTokenizer):
 
     def _add_tokens(self, tokens: Sequence[Any], special_tokens: bool) -> None:
         add = self.backend.add_special_tokens if special_tokens else self.backend.add_tokens
-        for token in tokens:
-            add([token])
+        add([*tokens])
 
     @property
     def vocab_size(self) -> int:
