@@ -18,7 +18,7 @@ from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.channels import explode, status_of_channel
 from raysp.ops.late_steps import NOTHING, Carrying
-from raysp.ops.pasts import PAST, PAST_TYPE, Pasts, with_values
+from raysp.ops.pasts import PAST, PAST_TYPE, Pasts
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
 from raysp.ops.rows import (
     ERROR,
@@ -33,6 +33,7 @@ from raysp.ops.rows import (
     row_statuses,
     seconds_of_row,
     statuses_table,
+    with_values,
     with_waves,
 )
 from raysp.ops.step_ops import RowOp, apply, by_seconds, fail_unreadable, judge, reasons

@@ -39,7 +39,7 @@ from raysp.ops.late_steps import (
     row_of,
     timed_of,
 )
-from raysp.ops.pasts import PAST, Past, values_of
+from raysp.ops.pasts import PAST, Past
 from raysp.ops.rows import (
     ERROR,
     OK,
@@ -50,6 +50,7 @@ from raysp.ops.rows import (
     row_statuses,
     staged_places,
     statuses_table,
+    values_of,
     waves_of,
     with_columns,
     with_labels,
@@ -143,7 +144,7 @@ class Labelling(BlockOp):
         else:
             self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device)
         summary = self.loaded.summary
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.where = dtype, device, self.loaded.device
         mode = batching(dtype=dtype, device=device, windows_alone=windows_alone)
         threads = None if is_accelerator(device) else threads
         self.at_once = passes_of_actor(threads, mode, is_own=summary.backend == OWN)
@@ -153,7 +154,12 @@ class Labelling(BlockOp):
         self.outputs = tuple(outputs(self.loaded))
         self.columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         self.timed = timed_of(self.outputs)
-        self.has_users_code = bool(completing) or not all(map(is_ours, self.outputs))
+        self.are_ours = [is_ours(output) for output in self.outputs]
+        # Outputs of users are never called concurrently.
+        self.turns: list[AbstractContextManager[object]] = [
+            nullcontext() if is_own else self.one_by_one for is_own in self.are_ours
+        ]
+        self.has_users_code = bool(completing) or not all(self.are_ours)
         _refuse_clash(added, self.outputs)
         self.passes = self._passes(threads)
         self.blocks_in_flight = self.passes.blocks_in_flight
@@ -168,10 +174,6 @@ class Labelling(BlockOp):
             self.loaded.check_padding()
         self.windowing = windowing_of(summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
 
-    def turn(self, output: OutputOp) -> AbstractContextManager[object]:
-        """Return the context of a call of an output: outputs of users are never called concurrently."""
-        return nullcontext() if is_ours(output) else self.one_by_one
-
     def _passes(self, threads: int | None) -> "HostPasses | DevicePasses":
         if not is_accelerator(self.device):
             # The last bits of half precision depend on the number of threads.
@@ -183,7 +185,7 @@ class Labelling(BlockOp):
         # Batches that wait for other processes while the device continues.
         waiting = max((getattr(output, "concurrent_batches", 0) for output in self.outputs), default=0)
         return DevicePasses(
-            self.loaded.device,
+            self.where,
             launched=LAUNCHED + waiting,
             ending=1 + waiting,
             # Blocks take turns if code from outside raysp runs.
@@ -338,7 +340,7 @@ class Batch:
     def fill(self, room: Room | None = None) -> None:
         """Pad the samples, and start their copy to the device."""
         waves = [self.block.waves[i] for i in self.windows]
-        self.padded = fill(waves, self.op.loaded.device, room)
+        self.padded = fill(waves, self.op.where, room)
         if isinstance(self.op.loaded, PreparingModel):
             self.prepared = self.op.loaded.prepare(waves)
         self.padded.start()
@@ -351,10 +353,10 @@ class Batch:
         forward = self.forward()
         self.rows = forward.rows
         self.selected = [{"finite": forward.finite(with_hidden=bool(self.op.layers))}]
-        for output in self.block.outputs:
-            with self.op.turn(output):
+        for output, turn, is_own in zip(self.block.outputs, self.op.turns, self.op.are_ours, strict=True):
+            with turn:
                 selected = output.select(forward)
-            if not is_ours(output):
+            if not is_own:
                 check_selected(output, selected)
             self.selected.append(selected)
         values = (value for selected in self.selected for value in selected.values())
@@ -396,10 +398,11 @@ class Batch:
         ]
         self._release()
         columns: list[Sequence[object]] = []
-        for output, selected in zip(self.block.outputs, values, strict=True):
-            with self.op.turn(output):
+        of_outputs = zip(self.block.outputs, self.op.turns, self.op.are_ours, values, strict=True)
+        for output, turn, is_own, selected in of_outputs:
+            with turn:
                 made = output.columns(cast("Mapping[str, Array]", selected), rows)
-            if not is_ours(output):
+            if not is_own:
                 check_columns(output, [*output.schema, *output.staged], made, len(self.windows))
             rows.results.update(zip(output.schema.names, made, strict=False))
             columns += made

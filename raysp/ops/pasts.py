@@ -1,8 +1,6 @@
 """Samples of a longer recording before a window, for outputs whose values depend on more than one window."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +9,6 @@ import pyarrow as pa
 from raysp.audio import Samples
 from raysp.audio.waveforms import as_float32
 from raysp.columns import INNER_PREFIX
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Value = TypeVar("Value")
 
 PAST = f"{INNER_PREFIX}past"
 """Column of the pasts of windows; null for recordings that are one window."""
@@ -59,24 +52,3 @@ class Pasts:
         first = self._start - len(self._samples)
         self._reached, self._start = self._start + len(wave), self._start + num_added
         self._samples = samples[max(0, self._reached - self._num_samples - first) :].copy()
-
-
-def with_values(
-    block: pa.Table, name: str, values: "Sequence[DataclassInstance | None]", kind: pa.DataType
-) -> pa.Table:
-    """Return a block with a dataclass of each window, or None, as a column of structs."""
-    return block.append_column(name, pa.array([None if value is None else vars(value) for value in values], kind))
-
-
-def values_of(block: pa.Table, name: str, make: Callable[..., Value]) -> list[Value | None]:
-    """Return the values of a column of `with_values`; None for each window without the column."""
-    if name not in block.column_names:
-        return [None] * block.num_rows
-    return [
-        make(**{field: _plain(part) for field, part in value.items()}) if value.is_valid else None
-        for value in cast("Any", block.column(name))
-    ]
-
-
-def _plain(part: Any) -> Any:  # noqa: ANN401 - a scalar of pyarrow
-    return np.asarray(part.values, np.float32) if isinstance(part, pa.ListScalar) else part.as_py()

@@ -9,10 +9,10 @@ their dtype, int16 or float32, in the metadata of the field. Columns that steps 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,11 @@ from raysp.columns import OK as OK
 from raysp.columns import SKIPPED as SKIPPED
 from raysp.columns import WAVE as WAVE
 from raysp.ops.pasts import Past
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Value = TypeVar("Value")
 
 # Without the column windows cover a recording without gaps.
 LEAST_SHARE = 0.01
@@ -301,3 +306,24 @@ REMEDIES: Mapping[str, str] = {
 def remedy(error_type: str) -> str:
     """Return the remedy for rows of this type, as an imperative without a full stop."""
     return REMEDIES.get(error_type, "see error_message of these rows")
+
+
+def with_values(
+    block: pa.Table, name: str, values: "Sequence[DataclassInstance | None]", kind: pa.DataType
+) -> pa.Table:
+    """Return a block with a dataclass of each window, or None, as a column of structs."""
+    return block.append_column(name, pa.array([None if value is None else vars(value) for value in values], kind))
+
+
+def values_of(block: pa.Table, name: str, make: Callable[..., Value]) -> list[Value | None]:
+    """Return the values of a column of `with_values`; None for each window without the column."""
+    if name not in block.column_names:
+        return [None] * block.num_rows
+    return [
+        make(**{field: _plain(part) for field, part in value.items()}) if value.is_valid else None
+        for value in cast("Any", block.column(name))
+    ]
+
+
+def _plain(part: Any) -> Any:  # noqa: ANN401 - a scalar of pyarrow
+    return np.asarray(part.values, np.float32) if isinstance(part, pa.ListScalar) else part.as_py()

@@ -19,8 +19,7 @@ from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.engine.watchdog import watched
 from raysp.labelling.planning.carried import read_columns
 from raysp.ops.late_steps import CARRIED, RowFilters
-from raysp.ops.pasts import with_values
-from raysp.ops.rows import PLACE, PLACE_TYPE, RowStatus, statuses_table, with_waves
+from raysp.ops.rows import PLACE, PLACE_TYPE, RowStatus, statuses_table, with_values, with_waves
 from raysp.ops.step_ops import fail_unreadable
 from raysp.words import count
 
