@@ -267,6 +267,16 @@ def calls_in(path: Path, words: str) -> list[ast.Call]:
     return [node for node in nodes if isinstance(node, ast.Call)]
 
 
+def prints(package: Path) -> list[str]:
+    return [
+        f"{path.relative_to(package)}:{call.lineno}"
+        for path in sources(package)
+        if part_of(path, package) != "cli"
+        for call in calls_in(path, r"\bprint\b|\bstd(out|err)\b")
+        if dotted(call.func) in ("print", "sys.stdout.write", "sys.stderr.write")
+    ]
+
+
 def unbounded_readers(package: Path) -> list[str]:
     """Find calls that decompress or parse data from outside without the bounds of `raysp.bounds`."""
     return [
@@ -327,13 +337,51 @@ def test_models_follow_the_drawing_of_their_folders():
     assert folders == {*MODELS_FOLDERS, SISTERS}
 
 
-def test_paths_of_a_sink_are_known_where_it_is_written_and_cleaned_alone():
+def kinds_told_apart(package: Path) -> list[str]:
+    """Find places outside the rooms of trainings that ask whether work is a pipeline or a recipe."""
+    works = r"\b(Pipeline|Finetune)\b"
+    return [
+        f"{path.relative_to(package)}:{call.lineno}"
+        for path in sources(package)
+        if not part_of(path, package).startswith("training")
+        for call in calls_in(path, works)
+        if dotted(call.func) in ("isinstance", "issubclass")
+        if re.search(works, ast.unparse(call.args[1]))
+    ]
+
+
+def spellings_of_the_folder(package: Path) -> list[str]:
+    """Find strings besides docstrings that begin with the folder of a sink that is not for readers of its labels."""
+    found = []
+    for path in sources(package):
+        if ".raysp" not in (text := path.read_text()):
+            continue
+        tree = tree_of(text)
+        documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in documents)
+        found += [str(path.relative_to(package)) for node in texts if str(node.value).startswith(".raysp")]
+    return found
+
+
+def test_each_thing_is_done_at_its_place_alone():
+    assert kinds_told_apart(PACKAGE) == []
+    assert spellings_of_the_folder(PACKAGE) == ["storage/store.py"]
+    assert prints(PACKAGE) == []
     know_paths = {
         part_of(path, PACKAGE)
         for path in sources(PACKAGE)
         if any(one.module.startswith("raysp.sink.layout") for one in imports_of(path))
     }
     assert know_paths <= {"sink", "work", "verbs", "cli", "cluster", "cluster.submitting", *RUNS}
+
+
+def test_importing_the_package_imports_of_its_own_modules_only_the_one_that_finds_the_others():
+    def eager(file: str) -> list[str]:
+        found = imports_of(PACKAGE / file)
+        return [one.module for one in found if not one.lazy and not one.typing and "raysp" in one.module]
+
+    assert eager("__init__.py") == ["raysp.public_names.lazily"]
+    assert eager("public_names.py") == []
 
 
 def circle(package: Path) -> list[str]:
@@ -374,6 +422,8 @@ def test_no_modules_import_each_other():
         ("sink/a.py", "def f():\n    import ray.data", lambda package: foreign_imports(package, "ray", {"cluster"})),
         ("models/base/a.py", "from raysp.models.encoder.heads import X", impure_models),
         ("corpus/a.py", "import json\njson.loads(b'1')", unbounded_readers),
+        ("ops/a.py", "print('x')", prints),
+        ("verbs/a.py", "isinstance(work, Pipeline | Plan)", kinds_told_apart),
     ],
 )
 def test_a_planted_fault_is_found_and_what_is_allowed_is_not(tmp_path, file, code, check):

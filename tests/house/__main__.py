@@ -1,7 +1,8 @@
 """Sizes of the house: `python -m tests.house [--traces]`.
 
 Prints lines of raysp by room, lines of the tests by layer, test files that import the inside of raysp, patches of it,
-words of the documentation, and with `--traces` the functions of raysp that a batch and a training call.
+words of the documentation, and with `--traces` the functions of raysp that a batch, the start of a run and a training
+call.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from tests.house.sizes import CHECKOUT, inside_imports, layers, patches, rooms, 
 
 TRACES = {
     "batch": "CTC batch of three rows, decoded block to columns",
+    "start": "`raysp run` of the demo, before its first piece",
     "training": "training of two steps on the demo, recipe to checkpoint",
 }
 
@@ -73,11 +75,13 @@ def report() -> Iterator[str]:
 def main() -> None:
     """Print the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.house", description=__doc__.partition("\n")[0])
-    parser.add_argument("--traces", action="store_true", help="trace a batch and a training as well")
+    parser.add_argument(
+        "--traces", action="store_true", help="trace a batch, the start of a run and a training as well"
+    )
     tables = report()
     if parser.parse_args().traces:
         rows = [(words, *traced(name).values()) for name, words in TRACES.items()]
-        tables = itertools.chain(tables, [table(("trace", "functions", "files"), rows)])
+        tables = itertools.chain(tables, [table(("trace", "functions", "files", "modules"), rows)])
     sys.stdout.write("\n\n".join(tables) + "\n")
 
 
