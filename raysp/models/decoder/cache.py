@@ -10,8 +10,6 @@ from typing import Any, Self, TypeAlias
 import torch
 from torch import Tensor
 
-from raysp.devices import is_accelerator
-
 KeysAndValues: TypeAlias = tuple[Tensor, Tensor] | Tensor
 """Keys and values, (R, A, L, D) each, or both in one tensor (2, R, A, L, D)."""
 MANY_TEXTS = 4  # texts per row of the encoder from which keys are stored transposed
@@ -26,8 +24,6 @@ class LayerCache:
         self.num_tokens = 0
         self.keys: Tensor | None = None
         self.values: Tensor | None = None
-        self.both: Tensor | None = None
-        """Keys and values in one tensor, (2, R, A, P, D), if they came as one on a device: one copy appends to both."""
         self.cross_keys: Tensor | None = None
         self.cross_values: Tensor | None = None
 
@@ -36,54 +32,39 @@ class LayerCache:
         keys_RALD, values_RALD = new
         end = self.num_tokens + keys_RALD.shape[2]
         if self.keys is None or self.values is None:
-            self.keys, self.values = self._begun(new)
+            self.keys, self.values = self._with_room(keys_RALD), self._with_room(values_RALD)
         elif end > self.keys.shape[2]:  # a new tensor: the old one may belong to an autograd graph or to the caller
             keys, values = self.keys[:, :, : self.num_tokens], self.values[:, :, : self.num_tokens]
             self.keys = self._with_room(torch.cat([keys, keys_RALD], 2))
             self.values = self._with_room(torch.cat([values, values_RALD], 2))
-            self.both = None
-        elif self.both is not None and isinstance(new, Tensor):
-            self.both[:, :, :, self.num_tokens : end] = new
         else:
             self.keys[:, :, self.num_tokens : end] = keys_RALD
             self.values[:, :, self.num_tokens : end] = values_RALD
         self.num_tokens = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def _begun(self, new: KeysAndValues) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the first tokens, within memory for further tokens."""
-        keys_RALD, values_RALD = new
-        if not (self.room and is_accelerator(keys_RALD.device)):
-            return self._with_room(keys_RALD), self._with_room(values_RALD)
-        self.both = self._with_room(new if isinstance(new, Tensor) else torch.stack(new))
-        return self.both[0], self.both[1]
-
     def _with_room(self, x: Tensor) -> Tensor:
-        """Return (..., L, D) within memory for further tokens."""
-        *rows, length, width = x.shape
+        """Return (R, A, L, D) within memory for further tokens."""
+        rows, heads, length, width = x.shape
         if self.room <= length:
             return x
         # Empty, not zeros: places after `num_tokens` are never read.
-        roomy = x.new_empty(*rows, self.room, width)
-        roomy[..., :length, :] = x
+        roomy = x.new_empty(rows, heads, self.room, width)
+        roomy[:, :, :length] = x
         return roomy
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the decoder, in this order; rows may repeat."""
-        if self.both is not None:
-            self.both = self._selected(self.both, rows)
-            self.keys, self.values = self.both
-        elif self.keys is not None and self.values is not None:
+        if self.keys is not None and self.values is not None:
             self.keys, self.values = self._selected(self.keys, rows), self._selected(self.values, rows)
 
     def _selected(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Return some rows of (..., R, A, P, D)."""
-        *before, _, heads, length, width = x.shape
-        count, axis = self.num_tokens, len(before)
+        """Return some rows of (R, A, P, D)."""
+        count = self.num_tokens
         if self.room <= count:
-            return x[..., :count, :].index_select(axis, rows)
-        chosen = x.new_empty(*before, len(rows), heads, length, width)
-        torch.index_select(x[..., :count, :], axis, rows, out=chosen[..., :count, :])
+            return x[:, :, :count].index_select(0, rows)
+        chosen = x.new_empty(len(rows), *x.shape[1:])
+        torch.index_select(x[:, :, :count], 0, rows, out=chosen[:, :, :count])
         return chosen
 
     def keep_frames(self, keys_BASD: Tensor, values_BASD: Tensor) -> tuple[Tensor, Tensor]:

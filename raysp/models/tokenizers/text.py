@@ -25,6 +25,7 @@ from raysp.models.tokenizers.described import (
     DescribedTokenizer,
     Rows,
     class_of_model,
+    content_of,
     optional_json,
     refuse_unknown,
     text_of,
@@ -300,7 +301,7 @@ class TextTokenizer(DescribedTokenizer):
         if kind is None:
             raise CheckpointError(f"{folder}: tokenizer_class is {named!r}, expected one of {', '.join(sorted(KINDS))}")
         stated = {**optional_json(folder / "special_tokens_map.json"), **config, **overrides}
-        tokens = {key: _content(folder, key, text_of(stated[key])) for key in NAMED_TOKENS if key in stated}
+        tokens = {key: content_of(folder, key, text_of(stated[key])) for key in NAMED_TOKENS if key in stated}
         tokens = {**kind.tokens, **tokens}
         if (folder / TOKENIZER_FILE).is_file():
             backend = _read_backend(folder / TOKENIZER_FILE)
@@ -371,11 +372,3 @@ def _id(folder: Path, vocab: Mapping[str, int], token: str) -> int:
     if token not in vocab:
         raise CheckpointError(f"{folder}: special token {token!r} is not in the vocabulary: save the tokenizer again")
     return vocab[token]
-
-
-def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - any JSON value
-    """Return a token that is written as a string, or as an object with its `content`."""
-    content = token.get("content") if isinstance(token, dict) else token
-    if content is not None and not isinstance(content, str):
-        raise CheckpointError(f"{folder}: {name} is {token!r}, expected a token: save the tokenizer again")
-    return content
