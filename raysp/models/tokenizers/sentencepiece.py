@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -21,6 +21,7 @@ NO_TOKENIZER = (
     "AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)"
 )
 """Remedy for a checkpoint whose text decoder has no tokenizer."""
+Kind = TypeVar("Kind", int, bytes)
 UNIGRAM, BYTE_PAIRS = 1, 2
 ALGORITHMS = {UNIGRAM: "unigram", BYTE_PAIRS: "byte pairs"}
 UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4  # types of pieces
@@ -126,7 +127,7 @@ def pieces_of(data: bytes, where: str, algorithms: Sequence[int]) -> Pieces:
         if pieces.algorithm not in algorithms:
             expected = " or ".join(f"{number} ({ALGORITHMS[number]})" for number in algorithms)
             raise ValueError(f"model_type is {pieces.algorithm!r}, expected {expected}")
-    except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (IndexError, struct.error, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CheckpointError(
             f"{where}: not a sentencepiece model ({bounds.plain(error)}): copy the file again"
         ) from error
@@ -140,15 +141,15 @@ def _pieces(data: bytes) -> Pieces:
     for number, message in _fields(data):
         if number == 1:
             bounds.check(len(scores) + 1, bounds.MOST_CLASSES, "pieces")
-            piece = dict(_fields(_bytes(message)))
-            bounds.check(len(_bytes(piece[1])), bounds.MOST_NAME_CHARACTERS, "bytes in a piece")
-            [score] = struct.unpack("<f", _bytes(piece.get(2, b"\0\0\0\0")))
-            scores.append((_bytes(piece[1]).decode(), score))
-            types.append(_number(piece.get(3, 1)))
+            piece = dict(_fields(_as(bytes, message)))
+            bounds.check(len(_as(bytes, piece[1])), bounds.MOST_NAME_CHARACTERS, "bytes in a piece")
+            [score] = struct.unpack("<f", _as(bytes, piece.get(2, b"\0\0\0\0")))
+            scores.append((_as(bytes, piece[1]).decode(), score))
+            types.append(_as(int, piece.get(3, 1)))
         elif number == 2:
-            algorithm = _number(dict(_fields(_bytes(message))).get(3, UNIGRAM))
+            algorithm = _as(int, dict(_fields(_as(bytes, message))).get(3, UNIGRAM))
         elif number == 3:
-            normalisation = _bytes(dict(_fields(_bytes(message))).get(2, b""))
+            normalisation = _as(bytes, dict(_fields(_as(bytes, message))).get(2, b""))
     return Pieces(scores, normalisation, algorithm, types)
 
 
@@ -221,13 +222,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError(f"a number of more than ten bytes at byte {at}")
 
 
-def _bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise TypeError(f"{value} found, expected bytes")
-    return value
-
-
-def _number(value: int | bytes) -> int:
-    if not isinstance(value, int):
-        raise ValueError(f"a field holds {len(value)} bytes, expected a number")
+def _as(kind: type[Kind], value: int | bytes) -> Kind:
+    if not isinstance(value, kind):
+        raise ValueError(f"a field holds {type(value).__name__}, expected {kind.__name__}")
     return value
