@@ -32,14 +32,14 @@ WITH_LM = "Wav2Vec2ProcessorWithLM"
 """Processor with a language model, which pipelines use (`Transcript(lm="own")`); here decoding is greedy."""
 
 
-class _Auto:
+class Auto:
     """Base of classes that create objects of other classes and have no instances."""
 
     def __init__(self) -> None:
         raise TypeError(f"{type(self).__name__} has no instances: use {type(self).__name__}.from_pretrained")
 
 
-class AutoConfig(_Auto):
+class AutoConfig(Auto):
     """Configuration of any model of this package."""
 
     @staticmethod
@@ -69,7 +69,7 @@ def _model_type(folder: Path) -> str:
     return name
 
 
-class _AutoModel(_Auto):
+class _AutoModel(Auto):
     """Base of auto classes for the models of one task."""
 
     endings: ClassVar[tuple[str, ...]]
@@ -196,13 +196,13 @@ class AutoModelForCausalLM(_AutoModel):
     model_types = tuple(DECODERS)
 
 
-class AutoTokenizer(_Auto):
+class AutoTokenizer(Auto):
     """Tokenizer of a CTC model or of a text decoder."""
 
     from_pretrained = staticmethod(read_tokenizer)
 
 
-class AutoFeatureExtractor(_Auto):
+class AutoFeatureExtractor(Auto):
     """Feature extractor."""
 
     @staticmethod
@@ -219,7 +219,7 @@ class AutoFeatureExtractor(_Auto):
         return _public(folder, kind, "FeatureExtractor").from_pretrained(folder, **options)
 
 
-class AutoProcessor(_Auto):
+class AutoProcessor(Auto):
     """Feature extractor with tokenizer, or the only part that a checkpoint has."""
 
     @staticmethod

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from raysp.checkpoints.access import KEYWORDS
 from raysp.errors import CheckpointError
-from raysp.models.auto import AutoConfig, _Auto
+from raysp.models.auto import Auto, AutoConfig
 from raysp.models.base.configuration import Config
 from raysp.models.flax.modeling import FlaxModel
 from raysp.models.flax.speech_encoder_decoder import FlaxSpeechEncoderDecoderModel
@@ -13,7 +13,7 @@ from raysp.models.flax.text_decoder import FlaxBartForCausalLM, FlaxBertForCausa
 from raysp.models.flax.wav2vec2 import FlaxWav2Vec2Model
 
 
-class _FlaxAuto(_Auto):
+class _FlaxAuto(Auto):
     """Base of classes that create objects of other classes and have no instances."""
 
     classes: ClassVar[dict[str, type[FlaxModel]]]
